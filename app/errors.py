@@ -1,0 +1,181 @@
+"""The one table from exceptions to answers; problem bodies as in RFC 9457.
+
+An exception that is not in the table is a 500 with a fixed sentence: what it says may name paths and secrets, so it goes
+to the log and never to the client.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from app.batching import DeadlineExceeded, Overloaded, Stopped
+from app.body import (
+    BodyTooSlow,
+    InvalidParameter,
+    MalformedBody,
+    RepeatedField,
+    RequestError,
+    TooManyBytes,
+    TooManyItems,
+    UnknownField,
+    UnsupportedMediaType,
+)
+from app.schemas import Problem
+from app.service import NotReady, Stalled, UnknownModel
+from model import InputError, NothingGiven, TooLarge, Undecodable, UnknownModality, UnsupportedFormat
+
+MEDIA_TYPE = "application/problem+json"
+TYPE_PREFIX = "urn:polymodal:problem:"
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What all problems of one kind have in common; the code is stable, programs may rely on it."""
+
+    status: int
+    code: str
+    title: str
+
+
+class RouteNotFound(RequestError):
+    """No such route."""
+
+
+class MethodNotAllowed(RequestError):
+    """The route exists, with other methods."""
+
+
+KINDS: dict[type[Exception], Kind] = {
+    MalformedBody: Kind(400, "malformed_body", "The body cannot be read"),
+    UnknownField: Kind(400, "unknown_field", "A field that this route does not know"),
+    RepeatedField: Kind(400, "repeated_field", "A field was given twice"),
+    RouteNotFound: Kind(404, "not_found", "No such route"),
+    UnknownModel: Kind(404, "unknown_model", "No model of that name"),
+    MethodNotAllowed: Kind(405, "method_not_allowed", "The route does not take this method"),
+    BodyTooSlow: Kind(408, "body_too_slow", "The body did not arrive in time"),
+    TooManyBytes: Kind(413, "too_many_bytes", "More bytes than are accepted"),
+    UnsupportedMediaType: Kind(415, "unsupported_media_type", "A media type that this route does not read"),
+    UnsupportedFormat: Kind(415, "unsupported_format", "A file format that the model does not read"),
+    NothingGiven: Kind(422, "nothing_given", "Nothing to classify"),
+    UnknownModality: Kind(422, "unknown_modality", "An input that the model does not take"),
+    Undecodable: Kind(422, "undecodable", "The input is broken"),
+    TooLarge: Kind(422, "too_large", "The input is larger than the model accepts"),
+    TooManyItems: Kind(422, "too_many_items", "More items than a batch may have"),
+    InvalidParameter: Kind(422, "invalid_parameter", "A field has an impossible value"),
+    InputError: Kind(422, "invalid_input", "The input cannot be used"),
+    Overloaded: Kind(429, "overloaded", "Too many requests are waiting"),
+    NotReady: Kind(503, "not_ready", "The service is not accepting requests"),
+    Stopped: Kind(503, "stopped", "The service stopped before the answer was there"),
+    Stalled: Kind(503, "stalled", "The inference worker hangs"),
+    DeadlineExceeded: Kind(504, "deadline_exceeded", "The answer would have come too late"),
+}
+INTERNAL = Kind(500, "internal_error", "Something went wrong here")
+_INTERNAL_DETAIL = "The request failed for a reason that is not yours; the log has it under this request's id."
+
+
+def kind_of(error: BaseException) -> Kind:
+    """The nearest entry of the table, by the exception's ancestry."""
+    return next((KINDS[ancestor] for ancestor in type(error).__mro__ if ancestor in KINDS), INTERNAL)
+
+
+def problem_of(error: BaseException, request_id: str) -> Problem:
+    """What a client is told about an exception."""
+    kind = kind_of(error)
+    return Problem(
+        type=TYPE_PREFIX + kind.code,
+        title=kind.title,
+        status=kind.status,
+        detail=_INTERNAL_DETAIL if kind is INTERNAL else str(error),
+        instance=request_id,
+        code=kind.code,
+        **({} if kind is INTERNAL else _particulars(error)),
+    )
+
+
+def _particulars(error: BaseException) -> dict[str, str]:
+    match error:
+        case InputError():
+            return {"input": error.modality, "found": error.problem, "allowed": error.allowed}
+        case RequestError() | UnknownModel():
+            return {"input": error.input, "found": error.found, "allowed": error.allowed}
+    return {}
+
+
+def answer(error: BaseException, request: Request, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    """The whole response to an exception."""
+    problem = problem_of(error, request.state.request_id)
+    request.state.code = problem.code
+    waits = {"Retry-After": str(error.retry_after_s)} if isinstance(error, Overloaded | NotReady) else {}
+    if problem.status == HTTPStatus.SERVICE_UNAVAILABLE:
+        waits = {"Retry-After": "1", **waits}
+    if isinstance(error, BodyTooSlow):  # the rest of the body may never come
+        waits = {"Connection": "close"}
+    return JSONResponse(
+        problem.model_dump(exclude_none=True),
+        status_code=problem.status,
+        headers={**waits, **(headers or {})},
+        media_type=MEDIA_TYPE,
+    )
+
+
+def install(app: FastAPI) -> None:
+    """Answer every exception of the table, and what FastAPI itself refuses, with a problem body."""
+
+    async def explain(request: Request, error: Exception) -> JSONResponse:
+        return answer(error, request)
+
+    async def explain_refusal(request: Request, error: Exception) -> JSONResponse:
+        if not isinstance(error, HTTPException):
+            raise error
+        path, headers = request.url.path[:128], dict(error.headers or {})
+        if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+            headers.setdefault("Allow", "GET, HEAD")  # the files of the page don't say so themselves
+            return answer(MethodNotAllowed("method", request.method, headers["Allow"]), request, headers)
+        if error.status_code == HTTPStatus.NOT_FOUND:
+            return answer(RouteNotFound("path", path, "the routes in /openapi.json"), request, headers)
+        raise error
+
+    async def explain_validation(request: Request, error: Exception) -> JSONResponse:
+        if not isinstance(error, RequestValidationError):
+            raise error
+        first = error.errors()[0]
+        return answer(InvalidParameter(str(first["loc"][-1]), "an impossible value", first["msg"]), request)
+
+    for kind in KINDS:
+        app.add_exception_handler(kind, explain)
+    app.add_exception_handler(HTTPException, explain_refusal)
+    app.add_exception_handler(RequestValidationError, explain_validation)
+
+
+def explained(*errors: type[Exception]) -> dict[int | str, dict[str, Any]]:
+    """The problems of a route for OpenAPI: its own, by status, and whatever else may happen."""
+    by_status: dict[int | str, list[Kind]] = {}
+    for error in errors:
+        kind = KINDS[error]
+        by_status.setdefault(kind.status, []).append(kind)
+    by_status["default"] = [INTERNAL]
+    return {status: _documented(kinds) for status, kinds in by_status.items()}
+
+
+def _documented(kinds: list[Kind]) -> dict[str, Any]:
+    examples = {
+        kind.code: {
+            "value": {
+                "type": TYPE_PREFIX + kind.code,
+                "title": kind.title,
+                "status": kind.status,
+                "detail": _INTERNAL_DETAIL if kind is INTERNAL else "image: what was found; allowed: what would do",
+                "instance": "0b1f6a52c4d84f0f9a3e5d7c2b8e6f10",
+                "code": kind.code,
+            }
+        }
+        for kind in kinds
+    }
+    content = {"schema": {"$ref": "#/components/schemas/Problem"}, "examples": examples}
+    return {"description": "; ".join(kind.title for kind in kinds), "content": {MEDIA_TYPE: content}}

@@ -1,0 +1,122 @@
+"""POST /v1/classify and /v1/classify/batch: from the bytes of a request to an answer about its examples."""
+
+import time
+from collections.abc import Awaitable
+from typing import Any, TypeVar
+
+import structlog
+from fastapi import APIRouter, Request
+
+from app.batching import DeadlineExceeded, Overloaded
+from app.body import (
+    JSON,
+    MULTIPART,
+    BodyTooSlow,
+    InvalidParameter,
+    MalformedBody,
+    RepeatedField,
+    TooManyBytes,
+    TooManyItems,
+    UnknownField,
+    UnsupportedMediaType,
+    read_batch,
+    read_question,
+)
+from app.dependencies import MetricsDep, ServiceDep, SettingsDep, while_connected
+from app.errors import INTERNAL, explained, kind_of, problem_of
+from app.schemas import BatchAnswer, BatchAnswers, Classification, Options
+from app.service import NotReady, Outcome, Service, UnknownModel
+from app.telemetry import Metrics
+from model import NothingGiven, TooLarge, Undecodable, UnknownModality, UnsupportedFormat
+
+Value = TypeVar("Value")
+
+log = structlog.get_logger(__name__)
+router = APIRouter(prefix="/v1/classify", tags=["classify"])
+
+_BODY_ERRORS = (MalformedBody, UnknownField, RepeatedField, BodyTooSlow, TooManyBytes, UnsupportedMediaType)
+_INPUT_ERRORS = (UnsupportedFormat, NothingGiven, UnknownModality, Undecodable, TooLarge, InvalidParameter)
+_SERVICE_ERRORS = (UnknownModel, Overloaded, NotReady, DeadlineExceeded)
+
+
+_FORM = {
+    "schema": {"$ref": "#/components/schemas/ClassifyForm"},
+    "encoding": {"image": {"contentType": "image/*"}},
+    "example": {"text": "a small boat on a lake", "top_k": 3},
+}
+
+
+def _json_body(schema: str) -> dict[str, Any]:
+    return {"schema": {"$ref": f"#/components/schemas/{schema}"}}
+
+
+@router.post(
+    "",
+    operation_id="classify",
+    summary="Classify a picture with its text; either may be missing",
+    responses=explained(*_BODY_ERRORS, *_INPUT_ERRORS, *_SERVICE_ERRORS),
+    openapi_extra={"requestBody": {"required": True, "content": {MULTIPART: _FORM, JSON: _json_body("ClassifyBody")}}},
+)
+async def classify(request: Request, service: ServiceDep, settings: SettingsDep, metrics: MetricsDep) -> Classification:
+    """Scores per label, best first. The answer says which inputs were used, and which version of which model."""
+    with service.admit():
+        question = await _timed(request, metrics, read_question(request, service, settings))
+        _check(question.options, service)
+        work = service.classify(question.parts, model=question.options.model, deadline=service.deadline())
+        outcome = await while_connected(request, work)
+        request.state.stages |= outcome.stages
+        return Classification.of(outcome, question.options)
+
+
+@router.post(
+    "/batch",
+    operation_id="classifyBatch",
+    summary="Classify many examples; a bad one fails alone",
+    responses=explained(*_BODY_ERRORS, InvalidParameter, TooManyItems, *_SERVICE_ERRORS),
+    response_model_exclude_none=True,
+    openapi_extra={"requestBody": {"required": True, "content": {JSON: _json_body("BatchBody")}}},
+)
+async def classify_batch(
+    request: Request, service: ServiceDep, settings: SettingsDep, metrics: MetricsDep
+) -> BatchAnswers:
+    """For each item a classification or a problem, in the order of the items. The deadline is the whole request's."""
+    with service.admit():
+        question = await _timed(request, metrics, read_batch(request, service, settings))
+        _check(question.options, service)
+        work = service.classify_all(question.unpack, model=question.options.model, deadline=service.deadline())
+        outcomes = await while_connected(request, work)
+        answers = [
+            _batch_answer(index, id_, outcome, question.options, request)
+            for index, (id_, outcome) in enumerate(zip(question.ids, outcomes, strict=True))
+        ]
+    for answer in answers:
+        if answer.problem:
+            metrics.refusal(answer.problem.code)
+    return BatchAnswers(items=answers)
+
+
+async def _timed(request: Request, metrics: Metrics, reading: Awaitable[Value]) -> Value:
+    started = time.perf_counter()
+    value = await reading
+    seconds = time.perf_counter() - started
+    request.state.stages = {"read": seconds}
+    metrics.stage("read", seconds)
+    return value
+
+
+def _batch_answer(
+    index: int, id_: str | None, outcome: Outcome | BaseException, options: Options, request: Request
+) -> BatchAnswer:
+    if isinstance(outcome, Outcome):
+        return BatchAnswer(index=index, id=id_, status=200, classification=Classification.of(outcome, options))
+    if kind_of(outcome) is INTERNAL:
+        log.error("item_failed", index=index, exc_info=outcome)
+    problem = problem_of(outcome, request.state.request_id)
+    return BatchAnswer(index=index, id=id_, status=problem.status, problem=problem)
+
+
+def _check(options: Options, service: Service) -> None:
+    """Refuse what only the chosen model can tell, before any work is done."""
+    labels = len(service.describe(options.model).labels)
+    if options.top_k is not None and options.top_k > labels:
+        raise InvalidParameter("top_k", str(options.top_k), f"an integer from 1 to {labels}")

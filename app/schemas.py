@@ -1,0 +1,249 @@
+"""What clients send and see; the examples here are the examples in OpenAPI."""
+
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.service import Outcome
+from app.settings import Settings
+from model import Description, InputSpec
+
+_DIGEST = "9f2c41d7a0b35e88c6f1d2047b9ae3515dd0c7e6f84a2b913c605e7f18d4ab20"
+_PIXEL = (
+    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNkYAAAAAYAAjCB0C8AAAAASUVORK5CYII="
+)
+
+
+class _Schema(BaseModel):
+    """Frozen, closed, and documented by the sentences below its fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class Options(_Schema):
+    """What to answer, and by which model."""
+
+    top_k: Annotated[int, Field(ge=1)] | None = None
+    """Answer only the best labels, at most this many; from 1 to the number of labels."""
+    threshold: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Answer only labels with at least this score."""
+    model: str | None = None
+    """Name of the model; the first of /v1/models unless given."""
+
+
+class Example(_Schema):
+    """One picture with its text; either may be missing."""
+
+    image: str | None = None
+    """The image file as base64, or as a data: URI with ;base64."""
+    text: str | None = None
+    """The text; an empty or blank one counts as missing."""
+
+
+class ClassifyForm(Options):
+    """The multipart form of POST /v1/classify; documents it, `app.body` reads it."""
+
+    image: Annotated[bytes | None, Field(json_schema_extra={"format": "binary"})] = None
+    """The image file; its bytes say what it is, not its name or declared type."""
+    text: str | None = None
+    """The text in UTF-8; an empty or blank one counts as missing."""
+
+
+class ClassifyBody(Options, Example):
+    """The JSON body of POST /v1/classify."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"image": _PIXEL, "text": "a small boat on a lake", "top_k": 3}]}
+    )
+
+
+class BatchItem(Example):
+    """One item of a batch."""
+
+    id: Annotated[str, Field(max_length=128)] | None = None
+    """Comes back with the item's answer."""
+
+
+class BatchBody(Options):
+    """The JSON body of POST /v1/classify/batch."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"items": [{"id": "a", "text": "a small boat on a lake"}, {"id": "b", "image": "bm90IGFuIGltYWdl"}]}
+            ]
+        }
+    )
+
+    items: Annotated[list[BatchItem], Field(min_length=1)]
+    """Each is answered on its own: a bad one fails alone."""
+
+
+class LabelScore(_Schema):
+    """How sure the model is of one label."""
+
+    label: str
+    score: float
+    """Calibrated probability from 0 to 1."""
+
+
+class Classification(_Schema):
+    """The answer about one example."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "model": "illustrations",
+                    "digest": _DIGEST,
+                    "modalities": ["image", "text"],
+                    "labels": [{"label": "transport", "score": 0.91}, {"label": "places", "score": 0.06}],
+                }
+            ]
+        }
+    )
+
+    model: str
+    """Name of the model that answered."""
+    digest: str
+    """Its version: the SHA-256 of its files."""
+    modalities: list[str]
+    """The inputs that were used."""
+    labels: list[LabelScore]
+    """Best first; only those that top_k and threshold let through."""
+
+    @classmethod
+    def of(cls, outcome: Outcome, options: Options) -> Self:
+        """What the client asked to see of an outcome."""
+        ranked = sorted(outcome.prediction.scores.items(), key=lambda entry: entry[1], reverse=True)
+        return cls(
+            model=outcome.description.name,
+            digest=outcome.description.digest,
+            modalities=sorted(outcome.prediction.used),
+            labels=[
+                LabelScore(label=label, score=score)
+                for label, score in ranked[: options.top_k]
+                if options.threshold is None or score >= options.threshold
+            ],
+        )
+
+
+class Problem(BaseModel):
+    """What went wrong, as RFC 9457 has it."""
+
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
+
+    type: str
+    """The kind of problem, as a URI; it ends in the code."""
+    title: str
+    """The kind of problem, in words."""
+    status: int
+    """The HTTP status."""
+    detail: str
+    """This occurrence: the input, what was found and what is allowed."""
+    instance: str
+    """The request's id, as in X-Request-Id and in the log."""
+    code: str
+    """Stable name of the kind of problem, for programs."""
+    input: str | None = None
+    """The input at fault, when there is one."""
+    found: str | None = None
+    """What was found there."""
+    allowed: str | None = None
+    """What would do."""
+
+
+class BatchAnswer(_Schema):
+    """One item's answer: a classification when `status` is 200, else a problem."""
+
+    index: int
+    """Position in the request, from 0."""
+    id: str | None = None
+    """The item's own id, if it gave one."""
+    status: int
+    """What the status would have been had the item come alone."""
+    classification: Classification | None = None
+    problem: Problem | None = None
+
+
+class BatchAnswers(_Schema):
+    """The answers about all items, in their order."""
+
+    items: list[BatchAnswer]
+
+
+class Input(_Schema):
+    """What one modality accepts."""
+
+    name: str
+    media_types: list[str]
+    limits: dict[str, int]
+    """Named with their unit, the model's as well as the service's own."""
+
+    @classmethod
+    def of(cls, spec: InputSpec, settings: Settings) -> Self:
+        """The model's limits, and how many bytes the service reads."""
+        max_bytes = {"image": settings.max_image_bytes, "text": settings.max_text_bytes}
+        own = {"max_bytes": max_bytes[spec.name]} if spec.name in max_bytes else {}
+        return cls(name=spec.name, media_types=list(spec.media_types), limits={**spec.limits, **own})
+
+
+class ModelSummary(_Schema):
+    """One served model."""
+
+    name: str
+    digest: str
+    """Version: the SHA-256 of its files."""
+    task: str
+    labels: list[str]
+    inputs: list[Input]
+    runtime: str
+    """What executes it, e.g. onnx or torch."""
+
+    @classmethod
+    def of(cls, description: Description, settings: Settings) -> Self:
+        """A model in short."""
+        return cls(**_summary(description, settings))
+
+
+class ModelDetail(ModelSummary):
+    """One served model with its card and its measured quality."""
+
+    card: str
+    """The model card, in Markdown."""
+    report: dict[str, Any]
+    """Metrics per label and per set of modalities, and how they were measured."""
+
+    @classmethod
+    def of(cls, description: Description, settings: Settings) -> Self:
+        """A model in full."""
+        return cls(**_summary(description, settings), card=description.card, report=dict(description.report))
+
+
+class Models(_Schema):
+    """All served models."""
+
+    default: str
+    """The model that answers when a request names none."""
+    models: list[ModelSummary]
+
+
+class Health(_Schema):
+    """A passed probe."""
+
+    status: str
+    """"ok"; a failed probe is answered with a problem."""
+    state: str
+    """starting, ready or draining."""
+    models: list[str]
+
+
+def _summary(description: Description, settings: Settings) -> dict[str, Any]:
+    return {
+        "name": description.name,
+        "digest": description.digest,
+        "task": description.task,
+        "labels": list(description.labels),
+        "inputs": [Input.of(spec, settings) for spec in description.inputs],
+        "runtime": description.runtime,
+    }

@@ -1,0 +1,200 @@
+"""Everything an operator can set: read from the environment once, checked as a whole before the port opens."""
+
+import difflib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, PositiveInt, ValidationError, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from app.cpus import available_cpus
+
+PREFIX = "POLYMODAL_"
+KIB, MIB = 1024, 1024 * 1024
+
+_URL_SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+class SettingsError(Exception):
+    """What is wrong with the settings: one line for each problem, naming its variable."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+@dataclass(frozen=True, slots=True)
+class BundleSource:
+    """One model to serve: the name clients use, and the folder it is loaded from."""
+
+    name: str
+    path: Path
+
+
+def embedded_bundle(name: str = "illustrations") -> BundleSource:
+    """A bundle that is part of the installed package."""
+    return BundleSource(name, Path(str(files("model"))) / "bundles" / name)
+
+
+def _bundle_sources(value: object) -> object:
+    """`path` or `name=path`, separated by commas; the name of a bare path is its folder's name."""
+    if not isinstance(value, str):
+        return value
+    sources = tuple(_bundle_source(entry.strip()) for entry in value.split(",") if entry.strip())
+    if not sources:
+        raise ValueError("names no bundle; allowed: path or name=path, separated by commas")
+    names = [source.name for source in sources]
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"gives the name {', '.join(repeated)} twice; allowed: each name once")
+    return sources
+
+
+def _bundle_source(entry: str) -> BundleSource:
+    name, separator, folder = entry.rpartition("=")
+    path = Path(folder).expanduser().absolute()
+    if not separator and not path.exists() and (embedded := embedded_bundle(folder)).path.is_dir():
+        return embedded
+    name = name.strip() if separator else path.name
+    if not _URL_SAFE.fullmatch(name):
+        raise ValueError(f"the name {name!r}; allowed: up to 64 letters, digits, '.', '_' and '-'")
+    if not path.is_dir():
+        raise ValueError(f"{folder.strip()} is not a folder; allowed: a folder written by `polymodal train`")
+    return BundleSource(name, path)
+
+
+def _decode_threads() -> int:
+    return max(1, available_cpus() // 2)
+
+
+def _inference_threads() -> int:
+    return max(1, available_cpus() - _decode_threads())
+
+
+Bundles = Annotated[tuple[BundleSource, ...], NoDecode, BeforeValidator(_bundle_sources)]
+
+
+class Settings(BaseSettings):
+    """The whole configuration of the service; `POLYMODAL_` before a field's name is its variable."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        frozen=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
+        validate_default=False,
+    )
+
+    host: str = Field("127.0.0.1", min_length=1)
+    """Address to listen on; 0.0.0.0 for every network the machine is in."""
+    port: int = Field(8000, ge=0, le=65535)
+    """Port to listen on; 0 takes a free one and logs it."""
+
+    bundles: Bundles = Field(default_factory=lambda: (embedded_bundle(),), min_length=1)
+    """Models to serve, as path or name=path separated by commas; the first is the default model."""
+    runtime: Literal["auto", "onnx", "torch"] = "auto"
+    """What executes the models: ONNX Runtime (CPU), PyTorch, or whichever the bundle and machine suit best."""
+
+    inference_threads: int = Field(default_factory=_inference_threads, ge=1, le=1024)
+    """Threads of one forward pass; by default the available cores less the decoding threads."""
+    decode_threads: int = Field(default_factory=_decode_threads, ge=1, le=1024)
+    """Threads that decode and preprocess; by default half of the available cores."""
+
+    max_batch_items: int = Field(32, ge=1, le=4096)
+    """Examples computed together at most."""
+    max_batch_cost: float = Field(16.0, gt=0, allow_inf_nan=False)
+    """Work computed together at most, in units of the model's dearest single example."""
+    queue_limit: int = Field(64, ge=1, le=100_000)
+    """Examples that may wait for each model; one more is refused at once rather than served late."""
+    max_batch_request_items: int = Field(64, ge=1, le=10_000)
+    """Items that one request to /v1/classify/batch may carry."""
+
+    request_timeout_ms: int = Field(10_000, ge=1, le=600_000)
+    """Milliseconds from a request being read to its answer; later it is refused with 504."""
+    body_timeout_ms: int = Field(30_000, ge=1, le=600_000)
+    """Milliseconds that a client may take to send a request's body."""
+    stall_timeout_ms: int = Field(60_000, ge=100, le=3_600_000)
+    """Milliseconds of one batch after which the inference worker counts as hung, and /livez says so."""
+    drain_timeout_s: int = Field(20, ge=0, le=3600)
+    """Seconds that accepted requests get to finish after SIGTERM."""
+
+    max_image_bytes: PositiveInt = 10 * MIB
+    """Bytes of one image file, not more than max_body_bytes."""
+    max_text_bytes: PositiveInt = 256 * KIB
+    """Bytes of one text in UTF-8, not more than max_body_bytes."""
+    max_body_bytes: PositiveInt = 20 * MIB
+    """Bytes of a whole request body; an image in JSON grows by a third through base64."""
+
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least severe log lines to write; probes and scrapes are logged at debug."""
+    log_format: Literal["auto", "json", "console"] = "auto"
+    """JSON lines or coloured text; auto writes text to a terminal and JSON to anything else."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Only `load_settings` reads the environment, so that `Settings()` in a test means the defaults."""
+        return (init_settings,)
+
+    @model_validator(mode="after")
+    def _parts_fit_into_the_body(self) -> Self:
+        for name in ("max_image_bytes", "max_text_bytes"):
+            if (part := getattr(self, name)) > self.max_body_bytes:
+                raise ValueError(
+                    f"{variable(name)}={part} exceeds {variable('max_body_bytes')}={self.max_body_bytes}; "
+                    "allowed: a part no larger than the body"
+                )
+        return self
+
+
+def variable(field: str) -> str:
+    """The environment variable that sets a field."""
+    return PREFIX + field.upper()
+
+
+def load_settings(environ: Mapping[str, str]) -> Settings:
+    """Settings from an environment; an empty value counts as unset.
+
+    Raises SettingsError with every problem at once, unknown POLYMODAL_ variables included: a misspelt limit that is
+    silently ignored is worse than a refused start.
+    """
+    given = {name: value for name, value in environ.items() if name.upper().startswith(PREFIX) and value}
+    known = {variable(field) for field in Settings.model_fields}
+    problems = [_unknown(name, known) for name in sorted(given) if name.upper() not in known]
+    source = EnvSettingsSource(Settings)
+    source.env_vars = {name.lower(): value for name, value in given.items()}
+    try:
+        settings = Settings(**source())
+    except ValidationError as error:
+        problems += [_explained(problem, given) for problem in error.errors(include_url=False)]
+    if problems:
+        raise SettingsError(problems)
+    return settings
+
+
+def _unknown(name: str, known: set[str]) -> str:
+    nearest = difflib.get_close_matches(name.upper(), known, n=1)
+    return f"{name}: no such setting" + (f"; did you mean {nearest[0]}?" if nearest else "")
+
+
+def _explained(problem: Mapping[str, Any], given: Mapping[str, str]) -> str:
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    if not problem["loc"]:
+        return message
+    name = variable(str(problem["loc"][0]))
+    return f"{name}={given.get(name, '')}: {message}"

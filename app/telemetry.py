@@ -1,0 +1,181 @@
+"""What is known about a request from outside: its id, one structured log line, metrics.
+
+The middleware is the outermost layer: whatever happens inside, the client gets an answer with an id, and the log a line.
+"""
+
+import re
+import time
+import uuid
+from collections.abc import Callable
+
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from model import Description
+
+log = structlog.get_logger(__name__)
+
+CLIENT_GONE = 499  # nginx's number for it: nobody sees the answer, only log and metrics
+_SANE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_QUIET = {"/livez", "/readyz", "/startupz", "/healthz", "/metrics"}  # asked every few seconds by machines
+_METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+
+class ClientGone(Exception):
+    """The client hung up before its answer was there."""
+
+
+class Metrics:
+    """One application's measurements, in its own registry so that two applications don't mix theirs.
+
+    Every label has few values: routes are templates, never paths.
+    """
+
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
+        self._requests = Counter(
+            "polymodal_requests",
+            "Requests answered; code is the problem's, or ok.",
+            ("method", "route", "status", "code"),
+            registry=registry,
+        )
+        self._durations = Histogram(
+            "polymodal_request_duration_seconds",
+            "From the first byte of a request to the last of its answer.",
+            ("route",),
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self._stages = Histogram(
+            "polymodal_stage_duration_seconds",
+            "One step of one classification: read, decode, queue, predict.",
+            ("stage",),
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self._batches = Histogram(
+            "polymodal_batch_items",
+            "Examples computed together.",
+            buckets=(1, 2, 4, 8, 16, 32, 64, 128),
+            registry=registry,
+        )
+        self._refusals = Counter(
+            "polymodal_refusals",
+            "Examples that got no answer, by the problem's code; also those inside batch requests.",
+            ("reason",),
+            registry=registry,
+        )
+        self._inside = Gauge("polymodal_requests_inside", "Requests admitted and not yet answered.", registry=registry)
+        self._waiting = Gauge("polymodal_queue_length", "Examples whose turn has not come.", registry=registry)
+        self._bundles = Info("polymodal_bundle", "The served models.", ("model",), registry=registry)
+
+    def request(self, method: str, route: str, status: int, code: str, seconds: float) -> None:
+        """One request was answered."""
+        self._requests.labels(method, route, str(status), code).inc()
+        self._durations.labels(route).observe(seconds)
+
+    def stage(self, name: str, seconds: float) -> None:
+        """One step of one classification."""
+        self._stages.labels(name).observe(seconds)
+
+    def batch(self, items: int) -> None:
+        """One batch was computed."""
+        self._batches.observe(items)
+
+    def refusal(self, reason: str) -> None:
+        """One example got no answer."""
+        self._refusals.labels(reason).inc()
+
+    def watch(self, *, inside: Callable[[], int], waiting: Callable[[], int]) -> None:
+        """Read these whenever the metrics are scraped."""
+        self._inside.set_function(inside)
+        self._waiting.set_function(waiting)
+
+    def bundle(self, description: Description) -> None:
+        """A model is served."""
+        self._bundles.labels(description.name).info({"digest": description.digest, "runtime": description.runtime})
+
+
+class Telemetry:
+    """ASGI middleware around everything: request id, Server-Timing, log line, metrics, and a 500 for what nobody caught."""
+
+    def __init__(self, app: ASGIApp, *, metrics: Metrics, answer: Callable[[BaseException, Request], Response]) -> None:
+        self._app = app
+        self._metrics = metrics
+        self._answer = answer
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        state = scope.setdefault("state", {})
+        request_id = state["request_id"] = _request_id(Headers(scope=scope))
+        started = time.perf_counter()
+        status = 0
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                headers["X-Request-Id"] = request_id
+                headers["X-Content-Type-Options"] = "nosniff"
+                if stages := state.get("stages"):
+                    headers["Server-Timing"] = _server_timing(stages)
+            await send(message)
+
+        with structlog.contextvars.bound_contextvars(request_id=request_id):
+            try:
+                await self._app(scope, receive, send_with_headers)
+            except (ClientGone, ClientDisconnect):
+                pass
+            except Exception as error:
+                log.exception("request_failed")
+                if status == 0:
+                    await self._answer(error, Request(scope))(scope, receive, send_with_headers)
+            finally:  # also when the server cancels what did not finish in time
+                self._record(scope, status, time.perf_counter() - started)
+
+    def _record(self, scope: Scope, status: int, seconds: float) -> None:
+        state = scope["state"]
+        route = _route(scope)
+        method = scope["method"] if scope["method"] in _METHODS else "other"
+        code = state.get("code", "ok")
+        if status == 0:
+            status, code = CLIENT_GONE, "client_gone"
+        self._metrics.request(method, route, status, code, seconds)
+        if code != "ok":
+            self._metrics.refusal(code)
+        write = log.debug if route in _QUIET else log.info
+        write(
+            "request",
+            method=method,
+            path=scope["path"],
+            route=route,
+            status=status,
+            code=code,
+            duration_ms=round(seconds * 1000, 2),
+            stages_ms={name: round(took * 1000, 2) for name, took in state.get("stages", {}).items()},
+        )
+
+
+def _route(scope: Scope) -> str:
+    """The route's template; never the path, or every mistyped address would be a new time series."""
+    path: str | None = getattr(scope.get("route"), "path", None)
+    return path or ("assets" if "endpoint" in scope else "unmatched")
+
+
+def _request_id(headers: Headers) -> str:
+    """The caller's own id when it is short and plain, so that logs on both sides can be joined; else a new one."""
+    given = headers.get("x-request-id", "")
+    return given if _SANE_ID.fullmatch(given) else uuid.uuid4().hex
+
+
+def _server_timing(stages: dict[str, float]) -> str:
+    return ", ".join(f"{name};dur={seconds * 1000:.2f}" for name, seconds in stages.items())

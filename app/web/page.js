@@ -1,0 +1,66 @@
+// The page at /: sends the form to POST v1/classify and draws the scores. No dependency, no outside address.
+
+const element = (id) => document.getElementById(id);
+const [form, drop, image, preview, hint, remove] = ["question", "drop", "image", "preview", "hint", "remove"].map(element);
+const [model, status, labels] = ["model", "status", "labels"].map(element);
+
+function showPicture() {
+  const [file] = image.files;
+  URL.revokeObjectURL(preview.src);
+  if (file) preview.src = URL.createObjectURL(file);
+  preview.hidden = remove.hidden = !file;
+  hint.textContent = file ? file.name : "Drop a picture here, or choose one";
+}
+
+function bar({ label, score }) {
+  const row = document.createElement("li");
+  const name = Object.assign(document.createElement("span"), { textContent: label });
+  const amount = Object.assign(document.createElement("progress"), { value: score, max: 1 });
+  amount.setAttribute("aria-label", label);
+  const share = Object.assign(document.createElement("output"), { textContent: `${(100 * score).toFixed(1)} %` });
+  row.append(name, amount, share);
+  return row;
+}
+
+async function classify(event) {
+  event.preventDefault();
+  status.textContent = "…";
+  labels.replaceChildren();
+  try {
+    const answer = await fetch("v1/classify", { method: "POST", body: new FormData(form) });
+    const body = await answer.json();
+    if (!answer.ok) throw new Error(body.detail);
+    status.textContent = `From ${body.modalities.join(" and ")}, by ${body.model} ${body.digest.slice(0, 12)}`;
+    labels.replaceChildren(...body.labels.map(bar));
+  } catch (error) {
+    status.textContent = error.message;
+  }
+}
+
+async function offerModels() {
+  const { models } = await (await fetch("v1/models")).json();
+  model.replaceChildren(...models.map(({ name }) => new Option(name)));
+  model.hidden = element("model-label").hidden = models.length < 2;
+}
+
+for (const kind of ["dragenter", "dragover"]) {
+  drop.addEventListener(kind, (event) => {
+    event.preventDefault();
+    drop.classList.add("over");
+  });
+}
+for (const kind of ["dragleave", "drop"]) drop.addEventListener(kind, () => drop.classList.remove("over"));
+drop.addEventListener("drop", (event) => {
+  event.preventDefault();
+  image.files = event.dataTransfer.files;
+  showPicture();
+});
+image.addEventListener("change", showPicture);
+remove.addEventListener("click", () => {
+  image.value = "";
+  showPicture();
+});
+form.addEventListener("submit", classify);
+offerModels().catch((error) => {
+  status.textContent = error.message;
+});

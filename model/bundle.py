@@ -1,0 +1,204 @@
+"""Save and load the folder that holds all that serving needs; nothing in it can run code.
+
+config.json          architecture, preprocessing, labels, task, temperature per set of present modalities
+weights.safetensors  every weight once, matrices in half precision; both runtimes read them from here
+tokenizer.json       the text input's vocabulary (each input names its own files)
+onnx/*.onnx          one graph per encoder and one for fusion + head, without weights
+report.json          metrics, data digest, code version, seeds
+golden.json          a few inputs and their scores, replayed before serving
+README.md            the model card
+SHA256SUMS           a digest of every file above (`sha256sum -c` checks it); its own digest is the model's version
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from model.config import FORMAT, BundleConfig
+from model.errors import BundleError
+from model.modalities import MODALITIES, Input
+from model.types import Array
+
+CONFIG: Final = "config.json"
+WEIGHTS: Final = "weights.safetensors"
+REPORT: Final = "report.json"
+GOLDEN: Final = "golden.json"
+CARD: Final = "README.md"
+SUMS: Final = "SHA256SUMS"
+REQUIRED: Final = (CONFIG, WEIGHTS, REPORT, GOLDEN, CARD)
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle whose files were all found, and found unaltered."""
+
+    directory: Path
+    config: BundleConfig
+    digest: str
+    """SHA-256 of SHA256SUMS, and so of every file: 64 hexadecimal digits."""
+    inputs: Mapping[str, Input]
+    """In the network's order."""
+    report: Mapping[str, Any]
+    golden: tuple[Mapping[str, Any], ...]
+    card: str
+
+    @cached_property
+    def weights(self) -> Mapping[str, Array]:
+        """Every weight by its name in the network; halves widened to float32. Read once, when first asked for."""
+        try:
+            stored = load_file(self.directory / WEIGHTS)
+        except SafetensorError as problem:
+            raise BundleError(f"{self.directory}: {WEIGHTS} cannot be read: {problem}") from problem
+        return {name: _widen(array) for name, array in stored.items()}
+
+    def graph(self, name: str) -> bytes | None:
+        """The ONNX graph of an encoder or of the "head"; None when the bundle was made without graphs."""
+        path = self.directory / "onnx" / f"{name}.onnx"
+        return path.read_bytes() if path.exists() else None
+
+
+def read_bundle(directory: Path) -> Bundle:
+    """Open a bundle, every file checked against its recorded digest.
+
+    Raises BundleError when something is missing, altered, unreadable, or of another version of the layout.
+    """
+    sums = _read_sums(directory)
+    for file, recorded in sums.items():
+        path = directory / file
+        if not path.is_file():
+            raise BundleError(f"{directory}: {file} is missing, though {SUMS} lists it")
+        if _sha256(path) != recorded:
+            raise BundleError(f"{directory}: {file} was altered: its SHA-256 is not the one in {SUMS}")
+    if unlisted := [file for file in REQUIRED if file not in sums]:
+        raise BundleError(f"{directory}: {', '.join(unlisted)} is missing from {SUMS}")
+    config = _read_config(directory)
+    return Bundle(
+        directory=directory,
+        config=config,
+        digest=_sha256(directory / SUMS),
+        inputs=_load_inputs(directory, config),
+        report=_read_json(directory / REPORT),
+        golden=tuple(_read_json(directory / GOLDEN)),
+        card=(directory / CARD).read_text(encoding="utf-8"),
+    )
+
+
+def write_bundle(
+    directory: Path,
+    *,
+    config: BundleConfig,
+    inputs: Mapping[str, Input],
+    weights: Mapping[str, Array],
+    graphs: Mapping[str, bytes],
+    report: Mapping[str, Any],
+    golden: list[dict[str, Any]],
+    card: str,
+) -> None:
+    """Write a whole bundle beside `directory`, then put it there at once; an older one is replaced.
+
+    The inputs' `files` are written by the inputs; what they say of themselves must stand in `config` already.
+    """
+    fresh = directory.with_name(f".{directory.name}.part")
+    shutil.rmtree(fresh, ignore_errors=True)
+    (fresh / "onnx").mkdir(parents=True)
+    for each in inputs.values():
+        each.save(fresh)
+    (fresh / CONFIG).write_text(_as_json(config.model_dump(mode="json")), encoding="utf-8")
+    save_file(dict(weights), fresh / WEIGHTS)
+    (fresh / WEIGHTS).chmod(0o644)  # safetensors makes it the owner's alone; a container serves as somebody else
+    for name, graph in graphs.items():
+        (fresh / "onnx" / f"{name}.onnx").write_bytes(graph)
+    (fresh / REPORT).write_text(_as_json(report), encoding="utf-8")
+    (fresh / GOLDEN).write_text(_as_json(golden), encoding="utf-8")
+    (fresh / CARD).write_text(card, encoding="utf-8")
+    files = sorted(path.relative_to(fresh).as_posix() for path in fresh.rglob("*") if path.is_file())
+    (fresh / SUMS).write_text("".join(f"{_sha256(fresh / file)}  {file}\n" for file in files), encoding="utf-8")
+    shutil.rmtree(directory, ignore_errors=True)
+    fresh.rename(directory)
+
+
+def narrow(weights: Mapping[str, Array]) -> dict[str, Array]:
+    """Weights as they are stored: matrices in half precision, which halves the bundle.
+
+    Vectors (biases, running statistics) are few, and some are too small for halves: they stay float32. Raises BundleError
+    for a weight beyond ±65,504.
+    """
+    halves = {name: _narrow(array) for name, array in weights.items()}
+    if broken := [name for name, array in halves.items() if not np.isfinite(array).all()]:
+        raise BundleError(f"not finite in half precision: {', '.join(broken)}")
+    return halves
+
+
+def _narrow(array: Array) -> Array:
+    return array.astype(np.float16) if array.dtype == np.float32 and array.ndim > 1 else array
+
+
+def _widen(array: Array) -> Array:
+    return array.astype(np.float32) if array.dtype == np.float16 else array
+
+
+def _read_sums(directory: Path) -> dict[str, str]:
+    """File to digest. Names are checked, so that a forged list can't make us read elsewhere."""
+    if not directory.is_dir():
+        raise BundleError(f"{directory}: no such folder; expected a bundle written by `polymodal train`")
+    path = directory / SUMS
+    if not path.is_file():
+        raise BundleError(f"{directory}: {SUMS} is missing; expected a bundle written by `polymodal train`")
+    sums: dict[str, str] = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
+        digest, separator, file = line.partition("  ")
+        if not separator or len(digest) != 64 or not file or file.startswith("/") or ".." in file.split("/"):
+            raise BundleError(f"{directory}: line {number} of {SUMS} is not «digest, two spaces, file»")
+        sums[file] = digest
+    return sums
+
+
+def _read_config(directory: Path) -> BundleConfig:
+    content = _read_json(directory / CONFIG)
+    version = content.get("format") if isinstance(content, dict) else None
+    if version != FORMAT:
+        raise BundleError(f"{directory}: {CONFIG} has format {version!r}; this release reads format {FORMAT}")
+    try:
+        config = BundleConfig.model_validate(content)
+    except ValidationError as problem:
+        told = "; ".join(f"{'.'.join(map(str, e['loc'])) or CONFIG}: {e['msg']}" for e in problem.errors())
+        raise BundleError(f"{directory}: {CONFIG} cannot be used: {told}") from problem
+    if unknown := [name for name in config.network.modalities if name not in MODALITIES]:
+        raise BundleError(f"{directory}: {CONFIG} names {', '.join(unknown)}; known are {', '.join(MODALITIES)}")
+    return config
+
+
+def _load_inputs(directory: Path, config: BundleConfig) -> dict[str, Input]:
+    try:
+        return {
+            name: MODALITIES[name].load(modality.input, directory)
+            for name, modality in config.network.modalities.items()
+        }
+    except Exception as problem:
+        raise BundleError(f"{directory}: preprocessing cannot be set up from {CONFIG}: {problem}") from problem
+
+
+def _read_json(path: Path) -> Any:  # noqa: ANN401 — JSON
+    try:
+        return json.loads(path.read_bytes())
+    except ValueError as problem:
+        raise BundleError(f"{path.parent}: {path.name} is not JSON: {problem}") from problem
+
+
+def _as_json(content: Any) -> str:  # noqa: ANN401 — JSON
+    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

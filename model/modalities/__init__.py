@@ -1,0 +1,61 @@
+"""One room per kind of input: what is accepted, how it is decoded, preprocessed and put into a batch.
+
+Adding a modality is a new room with an `input.py` and an `encoders.py`, and an entry in MODALITIES.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Final, Protocol, Self
+
+from model.modalities.image.input import ImageInput
+from model.modalities.text.input import TextInput
+from model.types import Array, InputSpec
+
+
+class Input(Protocol):
+    """The way from one modality's bytes to arrays; the same code while training and while serving.
+
+    Numpy only, never torch. Implementations are immutable, and all their methods are pure and thread-safe.
+    """
+
+    name: ClassVar[str]
+
+    @classmethod
+    def load(cls, settings: Mapping[str, Any], folder: Path) -> Self:
+        """Build from a bundle: `settings` is this input's part of config.json, `folder` holds its files."""
+        ...
+
+    def settings(self) -> dict[str, Any]:
+        """What `load` needs beside the files; JSON-ready."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write this input's files, if it has any, into a bundle's folder."""
+        ...
+
+    def describe(self) -> InputSpec:
+        """What a client may send."""
+        ...
+
+    def decode(self, content: bytes | str) -> Any:  # noqa: ANN401 — each room has its own decoded form
+        """Check and decode; None when there is nothing in it. Raises InputError."""
+        ...
+
+    def preprocess(self, decoded: Any) -> Array:  # noqa: ANN401
+        """From the decoded form to the array that `collate` takes."""
+        ...
+
+    def collate(self, arrays: Sequence[Array]) -> dict[str, Array]:
+        """Put B preprocessed arrays into one batch: the encoder's inputs by name, each with B rows."""
+        ...
+
+    def cost(self, array: Array) -> float:
+        """Work of encoding this array, relative to the dearest one of its modality (0 to 1)."""
+        ...
+
+    def blank(self) -> Array:
+        """The smallest valid preprocessed array, for tracing graphs and for warming up."""
+        ...
+
+
+MODALITIES: Final[Mapping[str, type[Input]]] = {"image": ImageInput, "text": TextInput}

@@ -1,0 +1,126 @@
+"""Networks that turn token ids into an embedding.
+
+B texts, L tokens of the longest, W width inside the encoder, A attention heads, D embedding width. Every encoder takes
+`ids` int64 (B, L) and `mask` bool (B, L), true where there is a token; padding never moves the result.
+"""
+
+from collections.abc import Mapping
+from typing import Final, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class TextEncoder(Protocol):
+    """The contract: a module built with D and the vocabulary's size, from ids and mask (B, L) to float32 (B, D)."""
+
+    def __call__(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Encode a batch."""
+        ...
+
+
+class RecurrentEncoder(nn.Module):
+    """A bidirectional LSTM over learned token embeddings; the mean and the maximum over time are projected.
+
+    Both directions start at a text's own first or last token: the backward one reads each text reversed within its own
+    length, so that padding comes after the text in both and can't reach it.
+    """
+
+    def __init__(self, width: int, vocabulary: int, hidden: int = 128, tokens: int = 128, dropout: float = 0.3) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(vocabulary, tokens)
+        self.dropout = nn.Dropout(dropout)
+        self.forwards = nn.LSTM(tokens, hidden, batch_first=True)
+        self.backwards = nn.LSTM(tokens, hidden, batch_first=True)
+        self.project = nn.Sequential(nn.Dropout(dropout), nn.Linear(4 * hidden, width))
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Encode a batch: (B, L) to (B, D)."""
+        embedded = self.dropout(self.embed(ids))  # (B, L, W)
+        steps = torch.arange(ids.shape[1], device=ids.device)[None, :]
+        mirrored = (mask.sum(dim=1, keepdim=True) - 1 - steps).clamp(min=0)  # (B, L)
+        reverse = mirrored[..., None].expand_as(embedded)
+        ahead, _ = self.forwards(embedded)  # (B, L, H)
+        behind, _ = self.backwards(embedded.gather(1, reverse))
+        states = torch.cat([ahead, behind], dim=2)  # (B, L, 2 H)
+        present = mask[..., None]
+        mean = _masked_mean(states, mask)
+        # LSTM outputs lie in −1 … 1, so −1 can't win against a real token.
+        highest = states.masked_fill(~present, -1.0).amax(dim=1)
+        return self.project(torch.cat([mean, highest], dim=1))
+
+
+class TransformerEncoder(nn.Module):
+    """A BERT-shaped transformer (post-norm, GELU), mean over tokens: the shape of all-MiniLM-L6-v2.
+
+    Devlin et al., "BERT" (arXiv:1810.04805); pooling as in Reimers & Gurevych, "Sentence-BERT" (arXiv:1908.10084).
+    The defaults are MiniLM's (arXiv:2002.10957); `model.training.pretrained` knows where its weights come from.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        vocabulary: int,
+        hidden: int = 384,
+        layers: int = 6,
+        heads: int = 12,
+        inner: int = 1536,
+        positions: int = 64,
+        dropout: float = 0.1,
+    ) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(vocabulary, hidden)
+        self.positions = nn.Embedding(positions, hidden)
+        self.norm = nn.LayerNorm(hidden, eps=1e-12)
+        self.dropout = nn.Dropout(dropout)
+        self.layers = nn.ModuleList(_TransformerLayer(hidden, heads, inner, dropout) for _ in range(layers))
+        self.project = nn.Linear(hidden, width)
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Encode a batch: (B, L) to (B, D)."""
+        steps = torch.arange(ids.shape[1], device=ids.device)
+        states = self.dropout(self.norm(self.embed(ids) + self.positions(steps)))  # (B, L, W)
+        # Added to attention's logits: 0 for a token, almost −∞ for padding.
+        blocked = torch.where(mask, 0.0, -1e9)[:, None, None, :]  # (B, 1, 1, L)
+        for layer in self.layers:
+            states = layer(states, blocked)
+        return self.project(self.dropout(_masked_mean(states, mask)))
+
+
+class _TransformerLayer(nn.Module):
+    """Self-attention and a two-layer perceptron, each added to its input and then normalised."""
+
+    def __init__(self, hidden: int, heads: int, inner: int, dropout: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query = nn.Linear(hidden, hidden)
+        self.key = nn.Linear(hidden, hidden)
+        self.value = nn.Linear(hidden, hidden)
+        self.output = nn.Linear(hidden, hidden)
+        self.attention_norm = nn.LayerNorm(hidden, eps=1e-12)
+        self.widen = nn.Linear(hidden, inner)
+        self.narrow = nn.Linear(inner, hidden)
+        self.norm = nn.LayerNorm(hidden, eps=1e-12)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, states: Tensor, blocked: Tensor) -> Tensor:
+        attended = functional.scaled_dot_product_attention(
+            self._split(self.query(states)), self._split(self.key(states)), self._split(self.value(states)), blocked
+        )  # (B, A, L, W / A)
+        merged = self.output(attended.transpose(1, 2).flatten(2))  # (B, L, W)
+        states = self.attention_norm(states + self.dropout(merged))
+        return self.norm(states + self.dropout(self.narrow(functional.gelu(self.widen(states)))))
+
+    def _split(self, states: Tensor) -> Tensor:
+        batch, length, _ = states.shape
+        return states.reshape(batch, length, self.heads, -1).transpose(1, 2)  # (B, A, L, W / A)
+
+
+def _masked_mean(states: Tensor, mask: Tensor) -> Tensor:
+    """Mean over the tokens of each text: (B, L, W) to (B, W)."""
+    weights = mask.to(states.dtype)[..., None]
+    return (states * weights).sum(dim=1) / weights.sum(dim=1)
+
+
+ENCODERS: Final[Mapping[str, type[nn.Module]]] = {"lstm": RecurrentEncoder, "transformer": TransformerEncoder}

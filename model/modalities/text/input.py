@@ -1,0 +1,105 @@
+"""From an uploaded text to the token ids that the text encoder was trained on (steps 2 and 3 of a request).
+
+L the number of tokens of one text; B texts in a batch.
+"""
+
+import unicodedata
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Final, Self
+
+import numpy as np
+import numpy.typing as npt
+from tokenizers import Tokenizer
+
+from model.errors import TooLarge, Undecodable
+from model.types import Array, InputSpec
+
+TOKENIZER_FILE: Final = "tokenizer.json"
+TokenIds = npt.NDArray[np.int64]
+
+
+class TextInput:
+    """Check a text, then cut it into the tokens of the bundle's vocabulary; what exceeds `max_tokens` is left out."""
+
+    name: ClassVar[str] = "text"
+
+    def __init__(self, tokenizer: Tokenizer, max_tokens: int = 48, max_characters: int = 20_000) -> None:
+        self._tokenizer = tokenizer
+        self._tokenizer.no_padding()
+        self._tokenizer.enable_truncation(max_tokens)
+        self.max_tokens = max_tokens
+        self.max_characters = max_characters
+        self.vocabulary: int = tokenizer.get_vocab_size()
+        self.padding_id = _token_id(tokenizer, "[PAD]")
+        self._unknown_id = _token_id(tokenizer, "[UNK]")
+
+    @classmethod
+    def load(cls, settings: Mapping[str, Any], folder: Path) -> Self:
+        """Build from this input's part of a bundle's config.json and the bundle's tokenizer.json."""
+        return cls(Tokenizer.from_file(str(folder / TOKENIZER_FILE)), **settings)
+
+    def settings(self) -> dict[str, Any]:
+        """The limits."""
+        return {"max_tokens": self.max_tokens, "max_characters": self.max_characters}
+
+    def save(self, folder: Path) -> None:
+        """Write tokenizer.json."""
+        self._tokenizer.save(str(folder / TOKENIZER_FILE), pretty=False)
+
+    def describe(self) -> InputSpec:
+        """Plain UTF-8; limits in characters (refused beyond) and tokens (left out beyond)."""
+        limits = {"max_characters": self.max_characters, "max_tokens": self.max_tokens}
+        return InputSpec(self.name, ("text/plain",), limits)
+
+    def decode(self, content: bytes | str) -> str | None:
+        """A checked text with single spaces, in normal form C; None when it is blank. Raises Undecodable or TooLarge."""
+        text = self._as_characters(content)
+        if len(text) > self.max_characters:
+            raise TooLarge(self.name, f"{len(text):,} characters", f"at most {self.max_characters:,} characters")
+        if (position := text.find("\x00")) >= 0:
+            raise Undecodable(self.name, f"a NUL character at position {position}", "text without NUL characters")
+        return " ".join(unicodedata.normalize("NFC", text).split()) or None
+
+    def preprocess(self, decoded: str) -> TokenIds:
+        """Token ids: int64 (L,), 1 ≤ L ≤ max_tokens."""
+        ids = self._tokenizer.encode(decoded).ids
+        return np.asarray(ids or [self._unknown_id], dtype=np.int64)
+
+    def collate(self, arrays: Sequence[Array]) -> dict[str, Array]:
+        """Pad to the longest text of this batch: ids int64 (B, L) and mask bool (B, L), true where there is a token."""
+        lengths = np.asarray([len(ids) for ids in arrays])
+        mask = np.arange(lengths.max())[None, :] < lengths[:, None]
+        ids = np.full(mask.shape, self.padding_id, dtype=np.int64)
+        ids[mask] = np.concatenate(arrays)
+        return {"ids": ids, "mask": mask}
+
+    def cost(self, array: Array) -> float:
+        """In proportion to the tokens."""
+        return len(array) / self.max_tokens
+
+    def blank(self) -> TokenIds:
+        """Two unknown tokens: the shortest text whose graph is not special."""
+        return np.full(2, self._unknown_id, dtype=np.int64)
+
+    def _as_characters(self, content: bytes | str) -> str:
+        if isinstance(content, str):
+            try:
+                content.encode()
+            except UnicodeEncodeError as problem:
+                raise Undecodable(
+                    self.name, f"half a surrogate pair at position {problem.start}", "Unicode text"
+                ) from problem
+            return content
+        try:
+            return content.decode("utf-8-sig")
+        except UnicodeDecodeError as problem:
+            found = f"a byte that is not UTF-8 at position {problem.start}"
+            raise Undecodable(self.name, found, "UTF-8 text") from problem
+
+
+def _token_id(tokenizer: Tokenizer, token: str) -> int:
+    found = tokenizer.token_to_id(token)
+    if found is None:
+        raise ValueError(f"{TOKENIZER_FILE} has no token {token}")
+    return found

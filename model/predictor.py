@@ -1,0 +1,139 @@
+"""The whole interface that serving needs: from one example's parts to a Sample, from Samples to Predictions.
+
+B examples, M modalities, D embedding width, K labels.
+"""
+
+import base64
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from model.bundle import Bundle, read_bundle
+from model.config import subset_key
+from model.errors import BundleError, NothingGiven, UnknownModality
+from model.runtimes import Runtime, start_runtime
+from model.tasks import TASKS
+from model.types import Array, Description, FloatArray, Prediction, Sample
+
+# How far a replayed golden score may be from the recorded one. Runtimes differ by about 1e-5; decoders and resizing of
+# different Pillow releases by a little more; a wrong weight, vocabulary or label order by far more.
+GOLDEN_TOLERANCE: Final = 0.02
+
+
+class Predictor:
+    """A bundle with the runtime that executes it.
+
+    `prepare` is pure and thread-safe; `predict` takes one call at a time.
+    """
+
+    def __init__(self, bundle: Bundle, runtime: Runtime, name: str | None = None) -> None:
+        network = bundle.config.network
+        self._bundle = bundle
+        self._runtime = runtime
+        self._inputs = bundle.inputs
+        self._order = network.order
+        self._width = network.width
+        self._task = TASKS[network.task]
+        self._temperatures = bundle.config.temperatures
+        self.description = Description(
+            name=name or bundle.config.name,
+            digest=bundle.digest,
+            task=network.task,
+            labels=network.labels,
+            inputs=tuple(each.describe() for each in self._inputs.values()),
+            runtime=runtime.name,
+            card=bundle.card,
+            report=bundle.report,
+        )
+
+    def prepare(self, parts: Mapping[str, bytes | str]) -> Sample:
+        """Decode and preprocess the parts of one example, by modality; a blank text counts as absent.
+
+        Raises InputError naming the modality, what was found and what is allowed.
+        """
+        known = ", ".join(self._order)
+        if unknown := sorted(set(parts) - set(self._order)):
+            raise UnknownModality(unknown[0], "not an input of this model", known)
+        decoded = {name: self._inputs[name].decode(parts[name]) for name in self._order if name in parts}
+        arrays = {name: self._inputs[name].preprocess(each) for name, each in decoded.items() if each is not None}
+        if not arrays:
+            raise NothingGiven("request", "neither of the inputs, or only blank ones", f"at least one of {known}")
+        return Sample(arrays, sum(self._inputs[name].cost(array) for name, array in arrays.items()))
+
+    def predict(self, samples: Sequence[Sample]) -> list[Prediction]:
+        """Classify a batch; the result has the batch's order, and no row influences another."""
+        if not samples:
+            return []
+        embeddings = {name: self.encode(name, samples) for name in self._order}
+        return self.fuse(embeddings, [sample.present for sample in samples])
+
+    def encode(self, modality: str, samples: Sequence[Sample]) -> FloatArray:
+        """One modality's embeddings (B, D); rows without it are zero and cost nothing."""
+        rows = [row for row, sample in enumerate(samples) if modality in sample.arrays]
+        embeddings = np.zeros((len(samples), self._width), dtype=np.float32)
+        if rows:
+            batch = self._inputs[modality].collate([samples[row].arrays[modality] for row in rows])
+            embeddings[rows] = self._runtime.encode(modality, batch)
+        return embeddings
+
+    def fuse(self, embeddings: Mapping[str, FloatArray], used: Sequence[frozenset[str]]) -> list[Prediction]:
+        """Embeddings (B, D) of every modality, and which of them each row really has, to predictions."""
+        scores = self._task.scores(self.logits(embeddings, used), self._temperature(used))
+        labels = self.description.labels
+        return [
+            Prediction(dict(zip(labels, row.tolist(), strict=True)), modalities, self.description.digest)
+            for row, modalities in zip(scores, used, strict=True)
+        ]
+
+    def logits(self, embeddings: Mapping[str, FloatArray], used: Sequence[frozenset[str]]) -> FloatArray:
+        """What `fuse` scores, before calibration: (B, K)."""
+        present = np.asarray([[name in modalities for name in self._order] for modalities in used], dtype=np.bool_)
+        return self._runtime.fuse(embeddings, present)
+
+    def warm_up(self) -> None:
+        """Run every graph once and replay the bundle's golden inputs. Raises BundleError when they disagree."""
+        blanks: dict[str, Array] = {name: each.blank() for name, each in self._inputs.items()}
+        alone = [Sample({name: array}, cost=1.0) for name, array in blanks.items()]
+        self.predict([*alone, Sample(blanks, cost=float(len(blanks)))])
+        for number, golden in enumerate(self._bundle.golden, start=1):
+            (prediction,) = self.predict([self.prepare(golden_parts(golden))])
+            self._compare(number, prediction.scores, golden["scores"])
+
+    def _compare(self, number: int, scores: Mapping[str, float], recorded: Mapping[str, float]) -> None:
+        gap = max(abs(scores.get(label, 0.0) - score) for label, score in recorded.items())
+        if not gap <= GOLDEN_TOLERANCE:  # written so that NaN fails too
+            raise BundleError(
+                f"{self._bundle.directory}: golden input {number} scores {gap:.3f} away from what the bundle recorded; "
+                f"allowed: {GOLDEN_TOLERANCE} (runtime {self.description.runtime})"
+            )
+
+    def _temperature(self, used: Sequence[frozenset[str]]) -> FloatArray:
+        keys = [subset_key(modalities, self._order) for modalities in used]
+        return np.asarray([self._temperatures[key] for key in keys], dtype=np.float32)
+
+
+def golden_parts(golden: Mapping[str, Any]) -> dict[str, bytes | str]:
+    """The parts of one entry of golden.json: texts as they are, other modalities as base64."""
+    parts: Mapping[str, str] = golden["parts"]
+    return {name: part if name == "text" else base64.b64decode(part) for name, part in parts.items()}
+
+
+def load_bundle(
+    directory: Path, *, name: str | None = None, runtime: str = "auto", threads: int | None = None
+) -> Predictor:
+    """Open a bundle and start its runtime; call `warm_up` before serving from it.
+
+    `name` replaces the bundle's own; `threads` is how many one forward pass may use (default: the cores this process may
+    use). Raises BundleError when a file is missing, altered, or of an unknown version.
+    """
+    bundle = read_bundle(directory)
+    return Predictor(bundle, start_runtime(runtime, bundle, threads or _cores()), name)
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):  # Linux
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

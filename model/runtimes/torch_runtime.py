@@ -1,0 +1,55 @@
+"""The reference runtime: the network itself in torch, on a CUDA device where there is one."""
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import numpy as np
+import torch
+
+from model.bundle import Bundle
+from model.errors import BundleError
+from model.network import MultimodalClassifier, build_network
+from model.types import Array, FloatArray
+
+
+class TorchRuntime:
+    """Executes a network that has its weights already."""
+
+    name: ClassVar[str] = "torch"
+
+    def __init__(self, network: MultimodalClassifier, device: torch.device) -> None:
+        self._network = network.to(device).eval()
+        self._device = device
+
+    @torch.inference_mode()
+    def encode(self, modality: str, batch: Mapping[str, Array]) -> FloatArray:
+        """One modality's collated batch of B to embeddings (B, D)."""
+        tensors = {name: self._tensor(array) for name, array in batch.items()}
+        return _array(self._network.encode(modality, tensors))
+
+    @torch.inference_mode()
+    def fuse(self, embeddings: Mapping[str, FloatArray], present: Array) -> FloatArray:
+        """Embeddings (B, D) by modality and their presence (B, M) to logits (B, K)."""
+        tensors = {name: self._tensor(array) for name, array in embeddings.items()}
+        return _array(self._network.fuse(tensors, self._tensor(present)))
+
+    def _tensor(self, array: Array) -> torch.Tensor:
+        # Pixels straight from Pillow are read-only, and torch warns of those; a copy is needed only then.
+        return torch.from_numpy(array if array.flags.writeable else array.copy()).to(self._device)
+
+
+def start(bundle: Bundle, threads: int) -> TorchRuntime:
+    """Build the bundle's network and load its weights. Raises BundleError when they don't fit."""
+    torch.set_num_threads(threads)
+    network = build_network(bundle.config.network)
+    weights = {name: torch.from_numpy(array) for name, array in bundle.weights.items()}
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as problem:
+        raise BundleError(f"{bundle.directory}: the weights don't fit the architecture: {problem}") from problem
+    return TorchRuntime(network, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def _array(tensor: torch.Tensor) -> FloatArray:
+    array: FloatArray = tensor.float().cpu().numpy().astype(np.float32, copy=False)
+    return array

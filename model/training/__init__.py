@@ -1,0 +1,7 @@
+"""From a manifest to a bundle; never imported while serving."""
+
+from model.training.manifest import ManifestError
+from model.training.presets import PRESETS
+from model.training.train import train
+
+__all__ = ["PRESETS", "ManifestError", "train"]

@@ -1,0 +1,148 @@
+"""How good a network is: on every set of modalities, with intervals, and calibrated on the validation part.
+
+N rows, M modalities, D embedding width, K labels.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from model.config import NetworkConfig, subset_key, subsets
+from model.runtimes import Runtime
+from model.tasks import TASKS
+from model.training.examples import Examples
+from model.types import FloatArray
+
+BATCH: Final = 64
+RESAMPLES: Final = 1000
+"""Of the bootstrap over groups."""
+CONFIDENCE: Final = 0.95
+TEMPERATURES: Final[list[float]] = np.geomspace(0.1, 10.0, 400).round(4).tolist()
+"""Candidates, 1.2 % apart: finer than a validation part of a thousand items can tell."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What a network says of some rows when it is offered one set of modalities; rows with none of them are left out."""
+
+    offered: str
+    """The set, e.g. "image+text"."""
+    rows: npt.NDArray[np.int64]
+    used: tuple[str, ...]
+    """For each row, which of the offered modalities it has, e.g. "image"."""
+    logits: FloatArray
+
+
+def ask(runtime: Runtime, examples: Examples, rows: Sequence[int], network: NetworkConfig) -> dict[str, Answers]:
+    """Answers for every set of modalities; each row is encoded once."""
+    embeddings = {name: _encode(runtime, examples, rows, name, network.width) for name in network.order}
+    present = examples.present(rows)
+    return {
+        key: _answer(runtime, embeddings, present, np.asarray(rows), key, network.order)
+        for key in subsets(network.order)
+    }
+
+
+def _encode(runtime: Runtime, examples: Examples, rows: Sequence[int], name: str, width: int) -> FloatArray:
+    embeddings = np.zeros((len(rows), width), dtype=np.float32)
+    here = [index for index, row in enumerate(rows) if examples.stores[name].has(row)]
+    for start in range(0, len(here), BATCH):
+        part = here[start : start + BATCH]
+        embeddings[part] = runtime.encode(name, examples.collate(name, [rows[index] for index in part]))
+    return embeddings
+
+
+def _answer(
+    runtime: Runtime,
+    embeddings: Mapping[str, FloatArray],
+    present: npt.NDArray[np.bool_],
+    rows: npt.NDArray[np.int64],
+    offered: str,
+    order: tuple[str, ...],
+) -> Answers:
+    left = present & np.asarray([name in offered.split("+") for name in order])
+    kept = np.flatnonzero(left.any(axis=1))
+    logits = runtime.fuse({name: each[kept] for name, each in embeddings.items()}, left[kept])
+    used = tuple(subset_key({name for name, here in zip(order, row, strict=True) if here}, order) for row in left[kept])
+    return Answers(offered, rows[kept], used, logits)
+
+
+def fit_temperatures(answers: Mapping[str, Answers], examples: Examples, task: str) -> dict[str, float]:
+    """For each set of modalities the temperature under which the targets are likeliest (Guo et al., arXiv:1706.04599)."""
+    return {key: _fit_temperature(each, examples.targets[each.rows], task) for key, each in answers.items()}
+
+
+def _fit_temperature(answers: Answers, targets: npt.NDArray[np.int64], task: str) -> float:
+    exact = np.asarray([used == answers.offered for used in answers.used])
+    logits, targets = answers.logits[exact], targets[exact]
+    if not len(targets):
+        return 1.0
+    rows = np.arange(len(targets))
+
+    def likelihood(temperature: float) -> float:
+        scores = TASKS[task].scores(logits, np.full(len(logits), temperature, dtype=np.float32))
+        return float(np.log(np.clip(scores[rows, targets], 1e-12, 1)).mean())
+
+    return max(TEMPERATURES, key=likelihood)
+
+
+def score(answers: Answers, temperatures: Mapping[str, float], task: str) -> FloatArray:
+    """Calibrated scores of answers: (N, K)."""
+    each = np.asarray([temperatures[used] for used in answers.used], dtype=np.float32)
+    return TASKS[task].scores(answers.logits, each)
+
+
+def accuracies(answers: Mapping[str, Answers], examples: Examples, task: str) -> dict[str, float]:
+    """Accuracy for each set of modalities; calibration doesn't matter to it."""
+    return {
+        key: TASKS[task].summary(each.logits, examples.targets[each.rows])["accuracy"] for key, each in answers.items()
+    }
+
+
+def report(
+    answers: Mapping[str, Answers], temperatures: Mapping[str, float], examples: Examples, network: NetworkConfig
+) -> dict[str, Any]:
+    """Everything worth saying of one part, by set of modalities: metrics, intervals, and the same for each source."""
+    told = {}
+    for key, each in answers.items():
+        scores, targets = score(each, temperatures, network.task), examples.targets[each.rows]
+        rows = [examples.rows[row] for row in each.rows]
+        sources = np.asarray([row.source for row in rows])
+        told[key] = {
+            **TASKS[network.task].metrics(scores, targets, network.labels),
+            "intervals": intervals(scores, targets, [row.group for row in rows], network.task),
+            "sources": {
+                source: {
+                    "items": int((sources == source).sum()),
+                    **TASKS[network.task].summary(scores[sources == source], targets[sources == source]),
+                }
+                for source in sorted(set(sources.tolist()))
+                if source
+            },
+        }
+    return told
+
+
+def intervals(
+    scores: FloatArray, targets: npt.NDArray[np.int64], groups: Sequence[str], task: str, seed: int = 0
+) -> dict[str, tuple[float, float]]:
+    """95 % intervals by a bootstrap that draws whole groups, as items of one group are not independent."""
+    members: dict[str, list[int]] = {}
+    for index, group in enumerate(groups):
+        members.setdefault(group, []).append(index)
+    parts = [np.asarray(part) for part in members.values()]
+    generator = np.random.default_rng(seed)
+    drawn = []
+    for _ in range(RESAMPLES):
+        chosen = np.concatenate([parts[index] for index in generator.integers(len(parts), size=len(parts))])
+        drawn.append(TASKS[task].summary(scores[chosen], targets[chosen]))
+    tails = [50 * (1 - CONFIDENCE), 50 * (1 + CONFIDENCE)]
+    return {name: _pair(np.percentile([each[name] for each in drawn], tails)) for name in drawn[0]}
+
+
+def _pair(ends: npt.NDArray[np.float64]) -> tuple[float, float]:
+    low, high = ends.tolist()
+    return low, high

@@ -1,0 +1,143 @@
+"""Every row of a manifest, prepared once by the code that serves, and kept on disk so that memory stays bounded.
+
+N rows, M modalities, B rows of a batch.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from model.errors import InputError
+from model.modalities import Input
+from model.training.manifest import Manifest, ManifestError, Row
+from model.training.progress import track
+from model.types import Array
+
+CHUNK: Final = 256  # rows prepared before they are written; bounds memory
+
+
+@dataclass(frozen=True, slots=True)
+class Examples:
+    """A prepared manifest. Rows are addressed by their number."""
+
+    rows: tuple[Row, ...]
+    labels: tuple[str, ...]
+    inputs: Mapping[str, Input]
+    stores: Mapping[str, "ArrayStore"]
+    targets: npt.NDArray[np.int64]
+    """Each row's label as its index in `labels`: (N,)."""
+
+    def split(self, name: str) -> list[int]:
+        """Numbers of the rows of one split."""
+        return [number for number, row in enumerate(self.rows) if row.split == name]
+
+    def present(self, rows: Sequence[int]) -> npt.NDArray[np.bool_]:
+        """Which modalities each row has: (B, M), in the order of `inputs`."""
+        return np.asarray([[store.has(row) for store in self.stores.values()] for row in rows], dtype=np.bool_)
+
+    def collate(self, modality: str, rows: Sequence[int]) -> dict[str, Array]:
+        """One modality's batch, as the encoder takes it; every row must have that modality."""
+        return self.inputs[modality].collate([self.stores[modality][row] for row in rows])
+
+
+class ArrayStore:
+    """Arrays of one type and any shapes in one flat file, by row number, mapped into memory rather than read."""
+
+    def __init__(self, path: Path, index: Mapping[str, Any]) -> None:
+        self._items: dict[int, tuple[int, tuple[int, ...]]] = {
+            int(row): (offset, tuple(shape)) for row, (offset, shape) in index["items"].items()
+        }
+        self._data = np.memmap(path, dtype=index["dtype"], mode="r") if self._items else np.empty(0)
+
+    def __getitem__(self, row: int) -> Array:
+        offset, shape = self._items[row]
+        return np.asarray(self._data[offset : offset + int(np.prod(shape))]).reshape(shape)
+
+    def has(self, row: int) -> bool:
+        """Whether that row has this modality."""
+        return row in self._items
+
+
+class _Writer:
+    """Appends arrays to a store's file and remembers where they stand."""
+
+    def __init__(self, file: BinaryIO, dtype: str) -> None:
+        self._file = file
+        self.index: dict[str, Any] = {"dtype": dtype, "items": {}}
+        self._offset = 0
+
+    def add(self, row: int, array: Array) -> None:
+        self._file.write(np.ascontiguousarray(array).tobytes())
+        self.index["items"][str(row)] = [self._offset, list(array.shape)]
+        self._offset += array.size
+
+
+def prepare_examples(
+    manifest: Manifest, inputs: Mapping[str, Input], fingerprint: str, folder: Path, *, workers: int
+) -> Examples:
+    """Decode and preprocess every row, unless `folder` holds them already.
+
+    `fingerprint` stands for the inputs' settings and files: another one, or other data, and the rows are prepared anew. Raises
+    ManifestError with every row that serving would refuse.
+    """
+    key = hashlib.sha256(f"{manifest.digest} {fingerprint}".encode()).hexdigest()
+    index_file = folder / "index.json"
+    index = json.loads(index_file.read_bytes()) if index_file.exists() else {}
+    if index.get("key") != key:
+        folder.mkdir(parents=True, exist_ok=True)
+        index_file.unlink(missing_ok=True)
+        index = {"key": key, **_write(manifest, inputs, folder, workers)}
+        index_file.write_text(json.dumps(index), encoding="utf-8")
+    stores = {name: ArrayStore(folder / f"{name}.bin", index[name]) for name in inputs}
+    numbers = {label: number for number, label in enumerate(manifest.labels)}
+    targets = np.asarray([numbers[row.label] for row in manifest.rows], dtype=np.int64)
+    return Examples(manifest.rows, manifest.labels, inputs, stores, targets)
+
+
+def _write(manifest: Manifest, inputs: Mapping[str, Input], folder: Path, workers: int) -> dict[str, Any]:
+    rows = manifest.rows
+    problems: list[str] = []
+    files = {name: (folder / f"{name}.bin").open("wb") for name in inputs}
+    writers = {name: _Writer(files[name], inputs[name].blank().dtype.str) for name in inputs}
+
+    def prepare(number: int) -> dict[str, Array]:
+        try:
+            return _prepare(rows[number], inputs)
+        except InputError as problem:
+            problems.append(f"row {rows[number].id}: {problem}")
+            return {}
+
+    try:
+        with ThreadPoolExecutor(workers) as pool:
+            for chunk in track(list(_chunks(range(len(rows)))), "preparing", unit="chunks"):
+                for number, arrays in zip(chunk, pool.map(prepare, chunk), strict=True):
+                    for name, array in arrays.items():
+                        writers[name].add(number, array)
+    finally:
+        for file in files.values():
+            file.close()
+    if problems:
+        raise ManifestError(manifest.root, sorted(problems))
+    return {name: writer.index for name, writer in writers.items()}
+
+
+def _prepare(row: Row, inputs: Mapping[str, Input]) -> dict[str, Array]:
+    parts: dict[str, bytes | str] = {}
+    if row.image is not None and "image" in inputs:
+        parts["image"] = row.image.read_bytes()
+    if row.text and "text" in inputs:
+        parts["text"] = row.text
+    decoded = {name: inputs[name].decode(part) for name, part in parts.items()}
+    return {name: inputs[name].preprocess(each) for name, each in decoded.items() if each is not None}
+
+
+def _chunks(numbers: range) -> Iterable[range]:
+    for start in range(0, len(numbers), CHUNK):
+        yield numbers[start : start + CHUNK]

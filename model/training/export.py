@@ -1,0 +1,91 @@
+"""From a trained network to ONNX graphs without weights: one per encoder, and one for fusion and head."""
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import onnx
+import torch
+from torch import Tensor, nn
+
+from model.bundle import WEIGHTS
+from model.modalities import Input
+from model.network import MultimodalClassifier
+
+OPSET: Final = 20
+
+
+class _FusionAndHead(nn.Module):
+    """What follows the encoders, with the parameters' names that the whole network gives them."""
+
+    def __init__(self, network: MultimodalClassifier) -> None:
+        super().__init__()
+        self.fusion = network.fusion
+        self.head = network.head
+
+    def forward(self, embeddings: dict[str, Tensor], present: Tensor) -> Tensor:
+        return self.head(self.fusion(embeddings, present))
+
+
+def export_graphs(network: MultimodalClassifier, inputs: Mapping[str, Input], width: int) -> dict[str, bytes]:
+    """Every graph by the name of its modality, and "head"; batch and text length stay free."""
+    network = network.cpu().eval()
+    graphs = {}
+    for name, each in inputs.items():
+        blank = each.blank()
+        arrays = each.collate([blank, blank])
+        free = {key: {0: "batch", **_free_length(blank.shape, array.shape)} for key, array in arrays.items()}
+        batch = {key: torch.from_numpy(array) for key, array in arrays.items()}
+        graphs[name] = _export(network.encoders[name], batch, list(batch), free)
+    embeddings = {name: torch.zeros(2, width) for name in inputs}
+    present = torch.ones(2, len(inputs), dtype=torch.bool)
+    free_head = {"embeddings": {name: {0: "batch"} for name in inputs}, "present": {0: "batch"}}
+    feed = {"embeddings": embeddings, "present": present}
+    graphs["head"] = _export(_FusionAndHead(network), feed, [*inputs, "present"], free_head)
+    return graphs
+
+
+def _free_length(blank: Sequence[int], collated: Sequence[int]) -> dict[int, str]:
+    """A one-dimensional array (tokens) has a free length; pictures don't."""
+    return {1: "length"} if len(blank) == 1 and len(collated) == 2 else {}
+
+
+def _export(module: nn.Module, feed: dict[str, Any], names: list[str], free: dict[str, Any]) -> bytes:
+    """Trace `module(**feed)`; `names` become the graph's inputs, and the axes named in `free` stay free."""
+    # The exporter chats on standard output and warns of its own internals.
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            module,
+            kwargs=feed,
+            dynamo=True,
+            optimize=False,  # ONNX Runtime optimises when it loads; here every weight must keep its own name
+            opset_version=OPSET,
+            input_names=names,
+            output_names=["result"],
+            dynamic_shapes=free,
+            verbose=False,
+        )
+    if program is None:
+        raise RuntimeError("torch.onnx.export returned no program")
+    return _without_weights(program.model_proto, set(module.state_dict()))
+
+
+def _without_weights(model: onnx.ModelProto, weights: set[str]) -> bytes:
+    """Leave every weight's name and shape, but not its numbers, and no trace of where the graph was made."""
+    graph = model.graph
+    for tensor in graph.initializer:
+        if tensor.name in weights:
+            tensor.ClearField("raw_data")
+            tensor.data_location = onnx.TensorProto.EXTERNAL
+            tensor.external_data.add(key="location", value=WEIGHTS)
+    for node in graph.node:
+        node.ClearField("doc_string")
+    for part in (model, graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
+        part.ClearField("metadata_props")
+    graph.ClearField("value_info")
+    return model.SerializeToString(deterministic=True)

@@ -1,0 +1,273 @@
+"""The training loop: prepared examples in, the best weights out.
+
+B examples, M modalities, D embedding width, K labels.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import combinations
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
+from torch.utils.data import DataLoader, Sampler
+
+from model.errors import ModelError
+from model.modalities.image.augment import augment as augment_image
+from model.modalities.text.augment import augment as augment_text
+from model.network import MultimodalClassifier
+from model.training.examples import Examples
+from model.training.presets import TrainingConfig
+from model.training.progress import bar, console
+
+AUGMENTATIONS: Final = {"image": augment_image, "text": augment_text}
+LARGEST_GRADIENT: Final = 1.0  # norm to which gradients are clipped
+
+Batch = dict[str, Any]
+Validate = Callable[[MultimodalClassifier], Mapping[str, float]]
+"""Scores of a network on the validation part by set of modalities; the mean of them is what early stopping watches."""
+
+
+@dataclass(slots=True)
+class Progress:
+    """Where a training stands after a whole number of epochs: all that resuming needs beside the optimiser."""
+
+    fingerprint: str
+    """Digest of data, network and hyper-parameters; a checkpoint of another one is refused."""
+    epoch: int = 0
+    best_epoch: int = 0
+    best_score: float = -1.0
+    best_weights: dict[str, Tensor] = field(default_factory=dict)
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+class Objective(nn.Module):
+    """The network with what training minimises: the expected loss under whole-modality dropout.
+
+    With probability 1 − p an example keeps all it has; otherwise one of the smaller sets of modalities is left of it, each
+    equally likely. As fusion is cheap beside encoding, the expectation over these sets is computed instead of sampled.
+    """
+
+    def __init__(self, network: MultimodalClassifier, order: Sequence[str], config: TrainingConfig) -> None:
+        super().__init__()
+        self.network = network
+        self.order = tuple(order)
+        self.width = network.fusion.width
+        self.smoothing = config.smoothing
+        smaller = [set(names) for size in range(1, len(order)) for names in combinations(order, size)]
+        dropout = config.modality_dropout if smaller else 0.0
+        self.weights = [(set(order), 1.0 - dropout), *((names, dropout / len(smaller)) for names in smaller)]
+
+    def forward(self, batch: Batch) -> Tensor:
+        """The mean loss of a batch as `collate` makes them."""
+        present: Tensor = batch["present"]  # (B, M)
+        embeddings = {name: self._encode(name, batch) for name in self.order}  # (B, D) each
+        total = torch.zeros((), device=present.device)
+        for names, weight in self.weights:
+            offered = torch.tensor([name in names for name in self.order], device=present.device)
+            left = present & offered
+            rows = left.any(dim=1).nonzero()[:, 0]
+            if weight == 0.0 or not len(rows):
+                continue
+            logits = self.network.fuse({name: each[rows] for name, each in embeddings.items()}, left[rows])
+            total = total + weight * self.network.head.loss(logits, batch["targets"][rows], self.smoothing).mean()
+        return total
+
+    def _encode(self, name: str, batch: Batch) -> Tensor:
+        """Embeddings of the rows that have this modality, zeros elsewhere: (B, D)."""
+        embeddings = torch.zeros(len(batch["present"]), self.width, device=batch["present"].device)
+        if name not in batch["parts"]:
+            return embeddings
+        found = self.network.encode(name, batch["parts"][name])
+        return embeddings.index_copy(0, batch["rows"][name], found.to(embeddings.dtype))
+
+
+def fit(
+    network: MultimodalClassifier,
+    examples: Examples,
+    config: TrainingConfig,
+    validate: Validate,
+    *,
+    checkpoint: Path,
+    fingerprint: str,
+    resume: bool,
+    device: str | None = None,
+) -> Progress:
+    """Train until the validation score stops getting better, and return where that was, with the best weights.
+
+    After every epoch `checkpoint` holds all that is needed to go on from there with `resume`; a run that was interrupted
+    and resumed ends as the uninterrupted one would have.
+    """
+    accelerator = Accelerator(cpu=device == "cpu")
+    objective = Objective(network, tuple(examples.inputs), config)
+    optimizer = torch.optim.AdamW(_parameter_groups(network, config), weight_decay=config.weight_decay)
+    epochs = _Epochs(examples, config)
+    loader: DataLoader[Any] = DataLoader(range(len(examples.rows)), batch_sampler=epochs, collate_fn=epochs.collate)  # type: ignore[arg-type]
+    scheduler = LambdaLR(optimizer, _schedule(config, steps=len(loader) * config.epochs))
+    progress = Progress(fingerprint)
+    if resume:
+        progress = _restore(checkpoint, fingerprint, network, optimizer, scheduler)
+        console.print(f"resuming after epoch {progress.epoch}")
+    objective, optimizer, loader = accelerator.prepare(objective, optimizer, loader)
+    if not resume:
+        _save(checkpoint, progress, network, optimizer, scheduler)
+
+    while progress.epoch < config.epochs and progress.epoch - progress.best_epoch < config.patience:
+        torch.manual_seed(config.seed + progress.epoch)
+        epochs.start(progress.epoch)
+        objective.train()
+        losses = []
+        for batch in _shown(loader, f"epoch {progress.epoch + 1}/{config.epochs}", len(epochs)):
+            loss = objective(batch)
+            optimizer.zero_grad(set_to_none=True)
+            accelerator.backward(loss)
+            accelerator.clip_grad_norm_(objective.parameters(), LARGEST_GRADIENT)
+            optimizer.step()
+            scheduler.step()
+            losses.append(float(loss.detach()))
+        scores = validate(network)
+        _record(progress, network, float(np.mean(losses)), scores)
+        _save(checkpoint, progress, network, optimizer, scheduler)
+    return progress
+
+
+def _record(progress: Progress, network: MultimodalClassifier, loss: float, scores: Mapping[str, float]) -> None:
+    """One epoch is done: note how good it is, and keep the weights if they are the best so far."""
+    progress.epoch += 1
+    score = float(np.mean(list(scores.values())))
+    if score > progress.best_score:
+        progress.best_epoch, progress.best_score = progress.epoch, score
+        progress.best_weights = {name: each.detach().cpu().clone() for name, each in network.state_dict().items()}
+    progress.history.append(
+        {"epoch": progress.epoch, "loss": loss, **{f"validation {k}": v for k, v in scores.items()}}
+    )
+    told = "  ".join(f"{key} {value:.3f}" for key, value in scores.items())
+    console.print(f"epoch {progress.epoch}: loss {loss:.3f}  validation accuracy: {told}")
+
+
+def collate(examples: Examples, rows: Sequence[int], generator: torch.Generator | None = None) -> Batch:
+    """Collate rows: `parts` and, as not every row has every modality, their row numbers `rows`; `present`, `targets`.
+
+    With a generator, each modality is augmented.
+    """
+    present = examples.present(rows)
+    batch: Batch = {"parts": {}, "rows": {}, "present": torch.from_numpy(present)}
+    batch["targets"] = torch.from_numpy(examples.targets[list(rows)])
+    for column, name in enumerate(examples.inputs):
+        here = np.flatnonzero(present[:, column]).tolist()
+        if not here:
+            continue
+        arrays = examples.collate(name, [rows[index] for index in here])
+        part = {key: torch.from_numpy(array) for key, array in arrays.items()}
+        batch["parts"][name] = AUGMENTATIONS[name](part, generator) if generator is not None else part
+        batch["rows"][name] = torch.tensor(here)
+    return batch
+
+
+class _Epochs(Sampler[list[int]]):
+    """Batches of training rows in an order, and with augmentations, that depend on the seed and the epoch alone."""
+
+    def __init__(self, examples: Examples, config: TrainingConfig) -> None:
+        super().__init__()
+        self._examples = examples
+        self._rows = torch.tensor(examples.split("train"))
+        self._config = config
+        self._generator = torch.Generator()
+
+    def start(self, epoch: int) -> None:
+        """Go to the beginning of an epoch, counted from 0."""
+        self._generator.manual_seed(self._config.seed * 100_003 + epoch)
+
+    def __len__(self) -> int:
+        return math.ceil(len(self._rows) / self._config.batch_size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        order = torch.randperm(len(self._rows), generator=self._generator)
+        for rows in self._rows[order].tensor_split(len(self)):  # nearly equal, so that no batch is tiny
+            yield rows.tolist()
+
+    def collate(self, rows: list[int]) -> Batch:
+        """One batch of these rows."""
+        return collate(self._examples, rows, self._generator if self._config.augment else None)
+
+
+def _parameter_groups(network: MultimodalClassifier, config: TrainingConfig) -> list[dict[str, Any]]:
+    """One rate for what starts from scratch, one for each trained encoder; weight decay for matrices, not for vectors."""
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    for name, parameter in network.named_parameters():
+        _, _, inside = name.partition("encoders.")
+        fresh = not inside or ".project." in name
+        rate = (
+            config.learning_rate
+            if fresh
+            else config.encoder_learning_rates.get(inside.split(".")[0], config.learning_rate)
+        )
+        groups.setdefault((rate, parameter.ndim > 1), []).append(parameter)
+    return [
+        {"params": parameters, "lr": rate, "weight_decay": config.weight_decay if decays else 0.0}
+        for (rate, decays), parameters in groups.items()
+    ]
+
+
+def _schedule(config: TrainingConfig, steps: int) -> Callable[[int], float]:
+    """Linear warm-up, then half a cosine down to zero: the factor of the peak rates at each step."""
+    rising = max(1, round(config.warm_up * steps))
+
+    def factor(step: int) -> float:
+        if step < rising:
+            return (step + 1) / rising
+        return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - rising) / max(1, steps - rising))))
+
+    return factor
+
+
+def _shown(loader: Iterable[Batch], what: str, length: int) -> Iterator[Batch]:
+    with bar() as progress:
+        task = progress.add_task(what, total=length, unit="batches")
+        for batch in loader:
+            yield batch
+            progress.advance(task)
+
+
+def _save(
+    path: Path,
+    progress: Progress,
+    network: MultimodalClassifier,
+    optimizer: torch.optim.Optimizer,
+    scheduler: LambdaLR,
+) -> None:
+    """Write all that resuming needs, in place of the older checkpoint at once."""
+    part = path.with_suffix(".part")
+    state = {
+        "progress": asdict(progress),
+        "network": network.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "scheduler": scheduler.state_dict(),
+    }
+    torch.save(state, part)
+    part.replace(path)
+
+
+def _restore(
+    path: Path,
+    fingerprint: str,
+    network: MultimodalClassifier,
+    optimizer: torch.optim.Optimizer,
+    scheduler: LambdaLR,
+) -> Progress:
+    """Put network, optimiser and schedule back to where the checkpoint was written. Raises ModelError."""
+    if not path.exists():
+        raise ModelError(f"{path}: no checkpoint to resume from; start without --resume")
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    progress = Progress(**state["progress"])
+    if progress.fingerprint != fingerprint:
+        raise ModelError(f"{path}: made with other data, preset or options; start without --resume")
+    network.load_state_dict(state["network"])
+    optimizer.load_state_dict(state["optimizer"])
+    scheduler.load_state_dict(state["scheduler"])
+    return progress

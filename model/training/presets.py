@@ -1,0 +1,149 @@
+"""Named recipes: which inputs, encoders, fusion and hyper-parameters a training begins with."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+
+from model.config import EncoderConfig, ModalityConfig, NetworkConfig
+from model.modalities import Input
+from model.modalities.image.input import ImageInput
+from model.modalities.text.input import TextInput
+from model.training import pretrained
+from model.training.manifest import Manifest
+from model.types import Array
+
+PADDING, UNKNOWN = "[PAD]", "[UNK]"
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingConfig:
+    """Hyper-parameters of the loop; they are saved in the bundle's report."""
+
+    epochs: int = 30
+    """At most; early stopping usually ends sooner."""
+    patience: int = 6
+    """Epochs without a better validation score after which training stops."""
+    batch_size: int = 64
+    learning_rate: float = 1e-3
+    """Peak, for what starts from scratch; AdamW with linear warm-up and cosine decay."""
+    encoder_learning_rates: Mapping[str, float] = field(default_factory=dict)
+    """Peak for the encoders that start from trained weights, by modality; the others take `learning_rate`."""
+    warm_up: float = 0.1
+    """Part of all steps during which the rates rise."""
+    weight_decay: float = 0.01
+    modality_dropout: float = 0.5
+    """Probability that an example loses some of its modalities. Its expectation is computed, not sampled."""
+    smoothing: float = 0.05
+    """Label smoothing: the probability mass taken from the right label."""
+    augment: bool = True
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """All that a training needs beside the data."""
+
+    network: NetworkConfig
+    inputs: Mapping[str, Input]
+    training: TrainingConfig
+    weights: Mapping[str, Array] = field(default_factory=dict)
+    """Trained weights to begin with, by their name in the network."""
+    origins: tuple[str, ...] = ()
+    """Where those weights come from and under which licence, for the card."""
+
+
+def cnn_rnn(manifest: Manifest, cache: Path) -> Recipe:
+    """A small CNN for the image, a bidirectional LSTM for the text, concatenation, a linear head; all from scratch."""
+    inputs: dict[str, Input] = {}
+    encoders: dict[str, EncoderConfig] = {}
+    if _has(manifest, "image"):
+        inputs["image"] = ImageInput(side=64)
+        encoders["image"] = EncoderConfig(name="cnn")
+    if _has(manifest, "text"):
+        text = TextInput(train_tokenizer(manifest), max_tokens=48)
+        inputs["text"] = text
+        encoders["text"] = EncoderConfig(name="lstm", options={"vocabulary": text.vocabulary})
+    network = _network(manifest, inputs, encoders, width=128, fusion="concat", dropout=0.2)
+    return Recipe(network, inputs, TrainingConfig(learning_rate=2e-3))
+
+
+def pretrained_encoders(manifest: Manifest, cache: Path) -> Recipe:
+    """EfficientNet-lite0 for the image and the lower half of MiniLM for the text, both fine-tuned; their sum; a linear head."""
+    inputs: dict[str, Input] = {}
+    encoders: dict[str, EncoderConfig] = {}
+    weights: dict[str, Array] = {}
+    origins: list[str] = []
+    if _has(manifest, "image"):
+        inputs["image"] = ImageInput(side=128)
+        encoders["image"] = EncoderConfig(name="efficientnet-lite0")
+        weights |= pretrained.efficientnet_lite0(cache)
+        origins.append(pretrained.EFFICIENTNET_LITE0.origin)
+    if _has(manifest, "text"):
+        tokenizer, text_weights = pretrained.minilm(cache, texts=_training_texts(manifest))
+        text = TextInput(tokenizer, max_tokens=32)
+        inputs["text"] = text
+        encoders["text"] = EncoderConfig(
+            name="transformer", options={"vocabulary": text.vocabulary, "layers": pretrained.MINILM_LAYERS}
+        )
+        weights |= text_weights
+        origins.append(pretrained.MINILM.origin)
+    network = _network(manifest, inputs, encoders, width=256, fusion="sum", dropout=0.2)
+    training = TrainingConfig(
+        epochs=12,
+        patience=4,
+        batch_size=32,
+        learning_rate=1e-3,
+        encoder_learning_rates={"image": 4e-4, "text": 1e-4},
+        weight_decay=0.05,
+        smoothing=0.1,
+    )
+    return Recipe(network, inputs, training, weights, tuple(origins))
+
+
+PRESETS: Final[Mapping[str, Callable[[Manifest, Path], Recipe]]] = {
+    "cnn-rnn": cnn_rnn,
+    "pretrained": pretrained_encoders,
+}
+
+
+def train_tokenizer(manifest: Manifest, vocabulary: int = 8000) -> Tokenizer:
+    """A WordPiece vocabulary (lower case, without accents) of the training part's texts."""
+    tokenizer = Tokenizer(models.WordPiece(unk_token=UNKNOWN))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=vocabulary, special_tokens=[PADDING, UNKNOWN], show_progress=False, min_frequency=2
+    )
+    tokenizer.train_from_iterator(_training_texts(manifest), trainer)
+    return tokenizer
+
+
+def _has(manifest: Manifest, modality: str) -> bool:
+    """Whether any training row has this modality; what none has can't be learned."""
+    return any(getattr(row, modality) for row in manifest.by_split("train"))
+
+
+def _training_texts(manifest: Manifest) -> list[str]:
+    return [row.text for row in manifest.by_split("train") if row.text]
+
+
+def _network(
+    manifest: Manifest,
+    inputs: Mapping[str, Input],
+    encoders: Mapping[str, EncoderConfig],
+    *,
+    width: int,
+    fusion: str,
+    dropout: float,
+) -> NetworkConfig:
+    return NetworkConfig(
+        modalities={name: ModalityConfig(input=inputs[name].settings(), encoder=encoders[name]) for name in inputs},
+        width=width,
+        fusion=fusion,
+        task="single-label",
+        labels=manifest.labels,
+        dropout=dropout,
+    )

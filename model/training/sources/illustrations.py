@@ -1,0 +1,256 @@
+"""The default data set: what an illustration shows, from its picture and its caption; ten labels.
+
+`build` fetches the packages, reads the sources, masks captions, groups what belongs together, splits by group, and
+writes a folder that `read_manifest` reads. docs/data.md says how, and with which counts.
+"""
+
+import filecmp
+import json
+import shutil
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+from pathlib import Path
+from typing import Any, Final
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+from rich.table import Table
+
+from model.training.manifest import SPLITS, Row, read_manifest, split_of, write_manifest
+from model.training.sources import emoji, openclipart, tuxpaint
+from model.training.sources.captions import Mask
+from model.training.sources.grouping import duplicates, group_names, over_the_cap, seen_before
+from model.training.sources.items import Item, Reading
+from model.training.sources.packages import PACKAGES, Unpacked, obtain
+from model.training.sources.pictures import Fingerprint, Fingerprints, UnusablePicture
+from model.training.sources.taxonomy import taxonomy_words
+
+SPLIT_SEED: Final = 0
+UNSEEN: Final = tuxpaint.SOURCE  # never trained or tuned on, so it is grouped by itself
+FAMILIAR: Final = f"{UNSEEN}-familiar"  # what of it looks like a picture that was trained on
+
+UNUSABLE: Final = "picture unusable"
+
+
+@dataclass(frozen=True, slots=True)
+class BuildReport:
+    """What was built; build.json holds the same."""
+
+    manifest: Path
+    digest: str
+    """The data digest of the manifest."""
+    counts: Mapping[str, Mapping[str, Mapping[str, int]]]
+    """Source → split → label → number of rows."""
+    dropped: Mapping[str, Mapping[str, int]]
+    """Source → rule → number of items."""
+    packages: tuple[Unpacked, ...]
+    problems: tuple[str, ...]
+    """One line for each item that is left out since it is broken, and for each warning."""
+    familiar: tuple[str, ...]
+    """Ids of the unseen source whose pictures are nearly equal to one of the other sources; they stay in."""
+
+    def rows(self, split: str, source: str = "") -> int:
+        """How many rows a split has, of one source or of all."""
+        sources = [source] if source else list(self.counts)
+        return sum(sum(self.counts[name].get(split, {}).values()) for name in sources)
+
+
+def build(out: Path, cache: Path, *, progress: bool = True) -> BuildReport:
+    """Make the data set in the folder `out`; packages and fingerprints stay in `cache` for the next time."""
+    console = Console(quiet=not progress)
+    cache.mkdir(parents=True, exist_ok=True)
+    packages = _obtain_all(cache, console)
+    folders = {package.name: package.folder for package in packages}
+    stamps = folders["tuxpaint-stamps-default"]
+    readings = (
+        openclipart.read(
+            folders["openclipart-png"] / openclipart.PNG_ROOT, folders["openclipart-svg"] / openclipart.SVG_ROOT
+        ),
+        emoji.read(
+            folders[emoji.NAMES_PACKAGE] / emoji.NAMES_FOLDER,
+            {vendor.name: folders[vendor.package] / vendor.folder for vendor in emoji.VENDORS},
+        ),
+        tuxpaint.read(stamps / tuxpaint.ROOT, cache / "rendered" / stamps.name),
+    )
+    report = assemble(readings, out, Fingerprints(cache / "fingerprints.json"), packages, console)
+    _show(report, console)
+    return report
+
+
+def assemble(
+    readings: Sequence[Reading],
+    out: Path,
+    fingerprints: Fingerprints,
+    packages: Sequence[Unpacked] = (),
+    console: Console | None = None,
+) -> BuildReport:
+    """From what the sources gave to the folder `out`; nothing from here on knows where the packages came from."""
+    items = sorted((item for reading in readings for item in reading.items), key=lambda item: item.id)
+    problems = [package.warning for package in packages if package.warning]
+    problems += [problem for reading in readings for problem in reading.problems]
+    mask = Mask(taxonomy_words(_folder(item) for item in items if item.source != emoji.SOURCE))
+
+    seen = _look_at(items, fingerprints, console or Console(quiet=True))
+    dropped: dict[str, Counter[str]] = {item.source: Counter() for item in items}
+    usable: list[tuple[Item, Fingerprint]] = []
+    for item, found in zip(items, seen, strict=True):
+        if isinstance(found, UnusablePicture):
+            problems.append(f"{item.id}: {found}")
+            dropped[item.source][UNUSABLE] += 1
+        else:
+            usable.append((item, found))
+
+    rows: list[Row] = []
+    pictures: dict[Path, Path] = {}  # where it goes → where it is
+    chosen = [
+        _select([pair for pair in usable if (pair[0].source == UNSEEN) == unseen], mask, dropped)
+        for unseen in (False, True)
+    ]
+    for item, _, group in chain(*chosen):
+        image = out / "images" / f"{item.id}{item.picture.suffix}"
+        pictures[image] = item.picture
+        split = "unseen" if item.source == UNSEEN else split_of(group, SPLIT_SEED)
+        text = mask.text(item.title, item.keywords) or None
+        rows.append(Row(item.id, image, text, item.label, group, split, item.source, item.licence))
+    trained, unseen = ([found for _, found, _ in part] for part in chosen)
+    familiar = [chosen[1][index][0].id for index in seen_before(unseen, trained)]
+    # A source of their own, so that results, which are given per source, are given without them too.
+    rows = [replace(row, source=FAMILIAR) if row.id in familiar else row for row in rows]
+
+    _copy(pictures, out / "images")
+    write_manifest(out / "manifest.csv", rows)
+    report = BuildReport(
+        manifest=out / "manifest.csv",
+        digest=read_manifest(out / "manifest.csv").digest,
+        counts=_counts(rows),
+        dropped={source: dict(sorted(rules.items())) for source, rules in sorted(dropped.items())},
+        packages=tuple(packages),
+        problems=tuple(problems),
+        familiar=tuple(familiar),
+    )
+    text = json.dumps(_as_json(report), indent=2, ensure_ascii=False) + "\n"
+    (out / "build.json").write_text(text, encoding="utf-8")
+    return report
+
+
+def _select(
+    pairs: Sequence[tuple[Item, Fingerprint]], mask: Mask, dropped: Mapping[str, Counter[str]]
+) -> list[tuple[Item, Fingerprint, str]]:
+    """The items that stay, each with its group, in the order given; the others are counted in `dropped`."""
+    # Only folders file one picture twice; that two vendors draw a flag alike is no mistake.
+    filed = [pair for pair in pairs if pair[0].source != emoji.SOURCE]
+    leaving = duplicates([item for item, _ in filed], [found for _, found in filed])
+    _count(leaving, dropped)
+    kept = [pair for pair in pairs if pair[0].id not in leaving]
+    items = [item for item, _ in kept]
+    groups = group_names(items, [found for _, found in kept], mask)
+    surplus = over_the_cap(items, groups)
+    _count(surplus, dropped)
+    return [(*pair, group) for pair, group in zip(kept, groups, strict=True) if pair[0].id not in surplus]
+
+
+def _count(leaving: Mapping[str, str], dropped: Mapping[str, Counter[str]]) -> None:
+    for name, rule in leaving.items():
+        dropped[name.split("/", 1)[0]][rule] += 1
+
+
+def _look_at(
+    items: Sequence[Item], fingerprints: Fingerprints, console: Console
+) -> list[Fingerprint | UnusablePicture]:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, console=console) as bars, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow warns of large pictures, which we refuse, and of odd palettes
+        task = bars.add_task("looking at pictures", total=len(items))
+        seen = []
+        try:
+            for found in fingerprints.of([item.picture for item in items]):
+                seen.append(found)
+                bars.advance(task)
+        finally:
+            fingerprints.save()  # after an interruption too
+    return seen
+
+
+def _obtain_all(cache: Path, console: Console) -> list[Unpacked]:
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
+    unpacked = []
+    with Progress(*columns, console=console) as bars:
+        for package in PACKAGES:
+            task = bars.add_task(package.name, total=package.size)
+
+            def report(size: int, task: TaskID = task) -> None:
+                bars.update(task, completed=size)
+
+            unpacked.append(obtain(package, cache, report))
+    return unpacked
+
+
+def _folder(item: Item) -> str:
+    """The folder in its source, e.g. "animals/mammals/dogs"."""
+    return Path(item.id).parent.as_posix().removeprefix(item.source).lstrip("/")
+
+
+def _copy(pictures: Mapping[Path, Path], folder: Path) -> None:
+    """The packages' own bytes; what an earlier build left in our folders and this one does not want is removed."""
+    for target, source in pictures.items():
+        if not target.exists() or not filecmp.cmp(source, target, shallow=False):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            partial = target.with_name(f"{target.name}.partial")
+            shutil.copyfile(source, partial)
+            partial.replace(target)
+    ours = {folder / target.relative_to(folder).parts[0] for target in pictures}
+    left = chain.from_iterable(one.rglob("*") for one in ours)
+    for path in sorted(left, reverse=True):  # files before the folders they lie in
+        if path.is_dir():
+            if not any(path.iterdir()):
+                path.rmdir()
+        elif path not in pictures:
+            path.unlink()
+
+
+def _counts(rows: Iterable[Row]) -> dict[str, dict[str, dict[str, int]]]:
+    counts: dict[str, dict[str, dict[str, int]]] = {}
+    tally = Counter((row.source, SPLITS.index(row.split), row.label) for row in rows)
+    for (source, split, label), count in sorted(tally.items()):
+        counts.setdefault(source, {}).setdefault(SPLITS[split], {})[label] = count
+    return counts
+
+
+def _as_json(report: BuildReport) -> dict[str, Any]:
+    archives = [
+        {"name": package.name, "version": package.version, "sha256": package.sha256} for package in report.packages
+    ]
+    return {
+        "data_digest": report.digest,
+        "rows": {split: report.rows(split) for split in SPLITS},
+        "counts": report.counts,
+        "dropped": report.dropped,
+        "archives": archives,
+        "familiar": report.familiar,
+        "problems": report.problems,
+    }
+
+
+def _show(report: BuildReport, console: Console) -> None:
+    parts = [(source, split) for source, splits in report.counts.items() for split in splits]
+    labels = sorted({label for source, split in parts for label in report.counts[source][split]})
+    table = Table("label", show_footer=True, box=None, padding=(0, 1, 0, 0))  # fits 80 columns
+    table.columns[0].footer = "all"
+    for source, split in parts:
+        table.add_column(f"{source}\n{split}", justify="right", footer=str(report.rows(split, source)))
+    for label in labels:
+        table.add_row(label, *(str(report.counts[source][split].get(label, 0)) for source, split in parts))
+    console.print(table)
+    for source, rules in report.dropped.items():
+        console.print(f"dropped of {source}: " + (", ".join(f"{n} {rule}" for rule, n in rules.items()) or "none"))
+    for package in report.packages:
+        console.print(f"{package.name} {package.version} sha256 {package.sha256}", soft_wrap=True)
+    for problem in report.problems:
+        console.print(f"! {problem}", soft_wrap=True, markup=False)
+    if report.familiar:
+        console.print(f"{len(report.familiar)} pictures of {UNSEEN} are nearly equal to one of another source")
+    console.print(f"rows: {', '.join(f'{report.rows(split):,} {split}' for split in SPLITS)}")
+    console.print(f"data digest {report.digest}", soft_wrap=True)

@@ -1,0 +1,181 @@
+"""Pictures of the sources: which can be used, what one looks like in 64 bits and 768 bytes, and which are nearly equal."""
+
+import hashlib
+import json
+import shutil
+import subprocess
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageChops
+
+MAX_PIXELS: Final = 50_000_000
+"""Checked in the header, before anything is decoded: Open Clip Art has pictures of 168 and 623 megapixels."""
+MIN_SIDE: Final = 8  # px
+RENDERED_SIDE: Final = 512  # px, at most, of a rendered SVG
+
+THUMB_SIDE: Final = 16  # px
+MAX_ASPECT_DIFFERENCE: Final = 0.15  # of the logarithm of width / height
+CONTENT_TOLERANCE: Final = 8  # of 255: nearer to white is canvas
+
+FINGERPRINT_VERSION: Final = 1  # raise it when `fingerprint` changes, so that cached ones are made anew
+
+
+@dataclass(frozen=True, slots=True)
+class Nearness:
+    """How much two pictures may differ and still count as nearly equal."""
+
+    hash_bits: int
+    """Of 64."""
+    colour: float
+    """Mean over a thumbnail, of 255."""
+
+
+# Chosen by looking at the pairs found in Open Clip Art and the emoji. ALIKE joins drawings of one series (a clock at
+# one and at two); looser, all yellow faces become one group. EQUAL finds files that were stored or drawn twice.
+ALIKE: Final = Nearness(hash_bits=4, colour=6.0)
+EQUAL: Final = Nearness(hash_bits=1, colour=2.0)
+
+
+class UnusablePicture(Exception):
+    """A picture that is left out; the message says why. Never leaves the builder."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """What a picture looks like, trimmed to its content."""
+
+    bits: int
+    """Difference hash: 64 bits, whether brightness rises from each cell of an 8 × 9 grid to the next on its right."""
+    thumb: bytes
+    """16 × 16 RGB pixels."""
+    aspect: float
+    """Natural logarithm of width / height of the content."""
+
+
+def fingerprint(path: Path) -> Fingerprint:
+    """Look at a picture; raises UnusablePicture."""
+    content = _content(_open(path))
+    grey = np.asarray(content.convert("L").resize((9, 8), Image.Resampling.BOX), dtype=np.int16)
+    rising = (grey[:, 1:] > grey[:, :-1]).ravel()
+    thumb = content.resize((THUMB_SIDE, THUMB_SIDE), Image.Resampling.BOX)
+    return Fingerprint(
+        bits=int("".join("1" if bit else "0" for bit in rising), 2),
+        thumb=thumb.tobytes(),
+        aspect=round(float(np.log(content.width / content.height)), 6),
+    )
+
+
+def _open(path: Path) -> Image.Image:
+    """The picture as RGBA."""
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            if width * height > MAX_PIXELS:
+                raise UnusablePicture(f"too large: {width} × {height} px; allowed: {MAX_PIXELS:,} pixels")
+            if min(width, height) < MIN_SIDE:
+                raise UnusablePicture(f"too small: {width} × {height} px; allowed: sides from {MIN_SIDE} px")
+            return image.convert("RGBA")
+    except Image.DecompressionBombError as error:  # Pillow's own guard, at about 179 megapixels
+        raise UnusablePicture(f"too large: {error}") from None
+    except (OSError, ValueError, SyntaxError, EOFError) as error:  # Pillow's decoders raise any of these
+        raise UnusablePicture(f"undecodable: {error}") from None
+
+
+def _content(image: Image.Image) -> Image.Image:
+    """The drawing on white without the empty canvas around it; white strokes on nothing are put on black instead."""
+    for colour in ((255, 255, 255), (0, 0, 0)):
+        canvas = Image.new("RGBA", image.size, (*colour, 255))
+        canvas.alpha_composite(image)
+        flat = canvas.convert("RGB")
+        difference = ImageChops.difference(flat, Image.new("RGB", flat.size, colour)).convert("L")
+        box = difference.point([0] * CONTENT_TOLERANCE + [255] * (256 - CONTENT_TOLERANCE)).getbbox()
+        if box:
+            return flat.crop(box)
+    return flat
+
+
+class Fingerprints:
+    """Fingerprints by the SHA-256 of the picture's bytes, kept in a file so that a picture is decoded once."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._known: dict[str, list[object]] = {}
+        try:
+            stored = json.loads(file.read_bytes())
+            if stored["version"] == FINGERPRINT_VERSION:
+                self._known = stored["fingerprints"]
+        except (OSError, ValueError, KeyError, TypeError):
+            pass  # none yet, or of another version: they are made anew
+
+    def of(self, paths: Sequence[Path], workers: int = 2) -> Iterator[Fingerprint | UnusablePicture]:
+        """One for each path, in their order; Pillow decodes without the interpreter's lock, so threads help."""
+        with ThreadPoolExecutor(workers) as pool:
+            yield from pool.map(self._one, paths)
+
+    def save(self) -> None:
+        """Write them down, all or nothing."""
+        partial = self._file.with_suffix(".partial")
+        partial.write_text(json.dumps({"version": FINGERPRINT_VERSION, "fingerprints": self._known}))
+        partial.replace(self._file)
+
+    def _one(self, path: Path) -> Fingerprint | UnusablePicture:
+        with path.open("rb") as file:
+            key = hashlib.file_digest(file, "sha256").hexdigest()
+        match self._known.get(key):
+            case [int(bits), str(thumb), int() | float() as aspect]:
+                return Fingerprint(bits, bytes.fromhex(thumb), float(aspect))
+            case [str(problem)]:
+                return UnusablePicture(problem)
+        try:
+            found = fingerprint(path)
+        except UnusablePicture as problem:
+            self._known[key] = [str(problem)]
+            return problem
+        self._known[key] = [found.bits, found.thumb.hex(), found.aspect]
+        return found
+
+
+def near_pairs(prints: Sequence[Fingerprint], nearness: Nearness) -> Iterator[tuple[int, int]]:
+    """Every two pictures that are nearly equal, as indices i < j. Whole numbers only, so the same on every machine."""
+    if not prints:
+        return
+    bits = np.array([one.bits for one in prints], dtype=np.uint64)
+    thumbs = np.array([np.frombuffer(one.thumb, dtype=np.uint8) for one in prints]).astype(np.int16)
+    aspects = np.array([one.aspect for one in prints])
+    limit = int(nearness.colour * thumbs.shape[1])
+    for i in range(len(prints) - 1):
+        later = slice(i + 1, None)
+        close = (np.bitwise_count(bits[later] ^ bits[i]) <= nearness.hash_bits) & (
+            np.abs(aspects[later] - aspects[i]) <= MAX_ASPECT_DIFFERENCE
+        )
+        candidates: npt.NDArray[np.intp] = np.flatnonzero(close) + i + 1
+        differences = np.abs(thumbs[candidates] - thumbs[i]).sum(axis=1, dtype=np.int64)
+        for j in candidates[differences <= limit]:
+            yield i, int(j)
+
+
+def svg_renderer() -> str | None:
+    """The program that renders SVG (Debian: librsvg2-bin), or None."""
+    return shutil.which("rsvg-convert")
+
+
+def render_svg(program: str, source: Path, target: Path) -> None:
+    """Render to a PNG of at most RENDERED_SIDE px, once; raises UnusablePicture."""
+    if target.exists():
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_suffix(".partial")
+    side = str(RENDERED_SIDE)
+    command = [program, "--width", side, "--height", side, "--keep-aspect-ratio", "--format", "png"]
+    try:
+        subprocess.run([*command, "--output", str(partial), str(source)], check=True, capture_output=True, timeout=60)
+    except (subprocess.SubprocessError, OSError) as error:
+        partial.unlink(missing_ok=True)
+        raise UnusablePicture(f"cannot be rendered: {error}") from None
+    partial.replace(target)

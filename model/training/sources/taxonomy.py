@@ -1,0 +1,165 @@
+"""Which folder, or emoji group, stands for which label, and which words give it away.
+
+The longest matching prefix of a path wins; a path without any match is dropped.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+LABELS: Final = (
+    "animals",
+    "flags",
+    "food",
+    "objects",
+    "people",
+    "places",
+    "plants",
+    "recreation",
+    "symbols",
+    "transport",
+)
+
+DROPPED: Final = ""  # as a label: the folder is known and left out
+
+OPENCLIPART: Final[Mapping[str, str]] = {
+    "animals": "animals",
+    "buildings": "places",
+    "buttons": DROPPED,
+    "computer": "objects",
+    "computer/buttons": DROPPED,
+    "computer/icons": DROPPED,
+    "containers": "objects",
+    "decorations": DROPPED,
+    "education": "objects",
+    "electronics": "objects",
+    "food": "food",
+    "geography": "places",
+    "logos": DROPPED,
+    "office": "objects",
+    "people": "people",
+    "people/clothing": "objects",
+    "plants": "plants",
+    "recreation": "recreation",
+    "science": "objects",
+    "shapes": DROPPED,
+    "signs_and_symbols": "symbols",
+    "signs_and_symbols/flags": "flags",
+    "special": DROPPED,
+    "tools": "objects",
+    "transportation": "transport",
+    "transportation/aiga-symbols": "symbols",
+    "transportation/roadsigns": "symbols",
+    "unsorted": DROPPED,
+}
+
+TUXPAINT: Final[Mapping[str, str]] = {
+    "animals": "animals",
+    "clothes": "objects",
+    "food": "food",
+    "hobbies": "recreation",
+    "household": "objects",
+    "medical": "objects",
+    "military": "objects",
+    "naturalforces": DROPPED,
+    "people": "people",
+    "plants": "plants",
+    "seasonal": "recreation",
+    "space": DROPPED,
+    "sports": "recreation",
+    "symbols": "symbols",
+    "symbols/money": "objects",
+    "town": "places",
+    "town/flags": "flags",
+    "town/roadsigns": "symbols",
+    "vehicles": "transport",
+}
+
+# "group/subgroup" by their keys in emojibase; a subgroup prefix such as "plant-" matches plant-flower and plant-other.
+EMOJI: Final[Mapping[str, str]] = {
+    "smileys-emotion/": "people",
+    "smileys-emotion/heart": "symbols",
+    "smileys-emotion/emotion": "symbols",
+    "people-body/": "people",
+    "component/": DROPPED,
+    "animals-nature/": "animals",
+    "animals-nature/plant-": "plants",
+    "food-drink/": "food",
+    "food-drink/dishware": "objects",
+    "travel-places/": DROPPED,  # hotel, time, sky and weather
+    "travel-places/transport-": "transport",
+    "travel-places/place-": "places",
+    "activities/": "recreation",
+    "objects/": "objects",
+    "objects/musical-instrument": "recreation",
+    "symbols/": "symbols",
+    "flags/": "flags",
+}
+
+# Words that stand in the labels or in the names of groups, beside those of the folders.
+GROUP_WORDS: Final = (
+    *("aiga", "road", "icon", "theme"),
+    *("smiley", "emotion", "heart", "body", "nature", "drink", "dishware", "travel", "activity"),
+    *("musical", "instrument"),
+)
+# Words of folder names that carry no label.
+PLAIN_WORDS: Final = frozenset(("and", "led"))  # "led" is the lamp and the verb
+# Singulars that are no prefix of their plural.
+IRREGULAR: Final[Mapping[str, str]] = {"people": "person", "clothes": "cloth", "smilies": "smiley"}
+# How much of a folder's path names a class of things. Deeper names are things drawn (dogs, hats, cards, Canada).
+DEPTH: Final = 2
+
+_WORD = re.compile(r"[^\W_]+")
+
+
+def label_by_folder(table: Mapping[str, str], folder: str) -> str | None:
+    """The label of a folder like "people/clothing/hats"; DROPPED where it is left out, None where it is unknown."""
+    parts = folder.split("/")
+    for length in range(len(parts), 0, -1):
+        label = table.get("/".join(parts[:length]))
+        if label is not None:
+            return label
+    return None
+
+
+def label_by_emoji_group(group: str, subgroup: str) -> str:
+    """The label of an emoji; DROPPED where it is left out or the group is unknown."""
+    path = f"{group}/{subgroup}"
+    matching = [prefix for prefix in EMOJI if path.startswith(prefix)]
+    return EMOJI[max(matching, key=len)] if matching else DROPPED
+
+
+def taxonomy_words(folders: Iterable[str]) -> frozenset[str]:
+    """The words that would give a label away, singular and plural, case folded.
+
+    They are those of the labels, of the label tables, and of the first DEPTH names of every folder that is used.
+    """
+    names = [*LABELS, *GROUP_WORDS, *OPENCLIPART, *TUXPAINT]
+    names += ["/".join(folder.split("/")[:DEPTH]) for folder in folders]
+    words = {word for name in names for word in _WORD.findall(name.casefold().replace("_", " "))}
+    words = {word for word in words if word.isalpha() and len(word) > 2} - PLAIN_WORDS
+    return frozenset(form for word in words for form in number_forms(word))
+
+
+def number_forms(word: str) -> frozenset[str]:
+    """A word with its singular and its plural, whichever of them it is, e.g. {"dish", "dishes"}; some are no words."""
+    forms = {word}
+    if word in IRREGULAR:
+        return number_forms(IRREGULAR[word]) | forms
+    if word.endswith("ies"):
+        forms.add(word[:-3] + "y")
+    elif word.endswith(("ches", "shes", "sses", "xes")):
+        forms.add(word[:-2])
+    elif word.endswith("s") and not word.endswith("ss"):
+        forms.add(word[:-1])
+    elif word.endswith("y") and word[-2:-1] not in "aeou":
+        forms.add(word[:-1] + "ies")
+    elif word.endswith(("ch", "sh", "ss", "x")):
+        forms.add(word + "es")
+    else:
+        forms.add(word + "s")
+    if word.endswith("man"):
+        forms.add(word[:-3] + "men")
+    elif word.endswith("men"):
+        forms.add(word[:-3] + "man")
+    return frozenset(forms)

@@ -1,0 +1,233 @@
+"""From a manifest to a bundle: prepare, fit, calibrate, measure, export, write."""
+
+import base64
+import hashlib
+import json
+import platform
+import subprocess
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from importlib import metadata
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Final
+
+import torch
+
+from model.bundle import Bundle, narrow, write_bundle
+from model.config import BundleConfig
+from model.errors import ModelError
+from model.network import MultimodalClassifier, build_network
+from model.predictor import Predictor, golden_parts, load_bundle
+from model.runtimes.torch_runtime import TorchRuntime
+from model.training import evaluate
+from model.training.card import write_card
+from model.training.examples import Examples, prepare_examples
+from model.training.export import export_graphs
+from model.training.fit import Progress, fit
+from model.training.manifest import Manifest, ManifestError, Row, read_manifest, with_splits
+from model.training.presets import PRESETS, Recipe
+from model.training.progress import console
+from model.types import Array
+
+COUNTER: Final = "num_batches_tracked"  # of batch normalisation: no weight, and torch fills it in when it is absent
+GOLDEN_BYTES: Final = 40_000  # a picture larger than this doesn't become a golden input
+
+
+def train(
+    source: Path,
+    out: Path,
+    *,
+    preset: str = "pretrained",
+    name: str | None = None,
+    resume: bool = False,
+    device: str | None = None,
+    workers: int = 2,
+    cache: Path,
+    measure_test: bool = True,
+    changes: Mapping[str, Any] | None = None,
+) -> Predictor:
+    """Train on the manifest at `source` and write the bundle `out`; what is in progress lies in `out` + ".run".
+
+    `changes` replaces hyper-parameters of the preset by name, and "fusion". Raises ModelError, and ManifestError with
+    everything wrong with the data.
+    """
+    manifest = _read(source)
+    recipe = _recipe(manifest, preset, cache, changes or {})
+    work = out.with_name(out.name + ".run")
+    work.mkdir(parents=True, exist_ok=True)
+    examples = prepare_examples(manifest, recipe.inputs, _input_fingerprint(recipe), work / "examples", workers=workers)
+    torch.manual_seed(recipe.training.seed)
+    network = build_network(recipe.network)
+    _begin_with(network, recipe.weights)
+    fingerprint = _fingerprint(manifest.digest, recipe.network.model_dump(mode="json"), asdict(recipe.training))
+    validation = examples.split("validation")
+
+    def validate(network: MultimodalClassifier) -> dict[str, float]:
+        runtime = TorchRuntime(network, next(network.parameters()).device)
+        answers = evaluate.ask(runtime, examples, validation, recipe.network)
+        return evaluate.accuracies(answers, examples, recipe.network.task)
+
+    progress = fit(
+        network,
+        examples,
+        recipe.training,
+        validate,
+        checkpoint=work / "checkpoint.pt",
+        fingerprint=fingerprint,
+        resume=resume,
+        device=device,
+    )
+    console.print(f"best epoch {progress.best_epoch}: mean validation accuracy {progress.best_score:.4f}")
+    return _finish(manifest, recipe, examples, network, progress, out, name or out.name, preset, measure_test)
+
+
+def _read(source: Path) -> Manifest:
+    manifest = with_splits(read_manifest(source), seed=0)
+    seen = [row for row in manifest.rows if row.split != "unseen"]
+    problems = [f"no rows in the {split} part" for split in ("train", "validation") if not manifest.by_split(split)]
+    if len({row.label for row in seen}) < 2:
+        problems.append("only one label; at least two are needed")
+    if problems:
+        raise ManifestError(source, problems)
+    return manifest
+
+
+def _recipe(manifest: Manifest, preset: str, cache: Path, changes: Mapping[str, Any]) -> Recipe:
+    if preset not in PRESETS:
+        raise ModelError(f"preset {preset!r} is not known; known are {', '.join(PRESETS)}")
+    recipe = PRESETS[preset](manifest, cache)
+    hyper = {key: value for key, value in changes.items() if key != "fusion"}
+    network = recipe.network.model_copy(update={"fusion": changes["fusion"]}) if "fusion" in changes else recipe.network
+    return replace(recipe, network=network, training=replace(recipe.training, **hyper))
+
+
+def _begin_with(network: MultimodalClassifier, weights: Mapping[str, Array]) -> None:
+    found = network.load_state_dict(
+        {name: torch.from_numpy(array.copy()) for name, array in weights.items()}, strict=False
+    )
+    if found.unexpected_keys:
+        raise ModelError(f"no place in the network for the trained weights {', '.join(found.unexpected_keys)}")
+
+
+def _finish(
+    manifest: Manifest,
+    recipe: Recipe,
+    examples: Examples,
+    network: MultimodalClassifier,
+    progress: Progress,
+    out: Path,
+    name: str,
+    preset: str,
+    measure_test: bool,
+) -> Predictor:
+    """Calibrate, measure and pack the best weights, as they will be stored."""
+    stored = narrow({key: each.numpy() for key, each in progress.best_weights.items() if not key.endswith(COUNTER)})
+    network.load_state_dict({key: torch.from_numpy(array).float() for key, array in stored.items()})
+    runtime = TorchRuntime(network, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    answers = {
+        split: evaluate.ask(runtime, examples, examples.split(split), recipe.network)
+        for split in ("validation", *(["test", "unseen"] if measure_test else []))
+        if examples.split(split)
+    }
+    temperatures = evaluate.fit_temperatures(answers["validation"], examples, recipe.network.task)
+    config = BundleConfig(name=name, network=recipe.network, temperatures=temperatures)
+    report = {
+        "preset": preset,
+        "data": _describe_data(manifest),
+        "code": _describe_code(),
+        "training": {
+            **asdict(recipe.training),
+            "best_epoch": progress.best_epoch,
+            "epochs_run": progress.epoch,
+            "history": progress.history,
+        },
+        "metrics": {
+            split: evaluate.report(each, temperatures, examples, recipe.network) for split, each in answers.items()
+        },
+    }
+    write_bundle(
+        out,
+        config=config,
+        inputs=recipe.inputs,
+        weights=stored,
+        graphs=export_graphs(network, recipe.inputs, recipe.network.width),
+        report=report,
+        golden=_golden(config, recipe, TorchRuntime(network, torch.device("cpu")), manifest.by_split("validation")),
+        card=write_card(config, report, recipe.origins),
+    )
+    predictor = load_bundle(out)
+    predictor.warm_up()  # the exported graphs must agree with what torch said of the golden inputs
+    return predictor
+
+
+def _golden(config: BundleConfig, recipe: Recipe, runtime: TorchRuntime, rows: tuple[Row, ...]) -> list[dict[str, Any]]:
+    """For each set of modalities one small row with its scores."""
+    draft = Bundle(Path(), config, digest="", inputs=recipe.inputs, report={}, golden=(), card="")
+    predictor = Predictor(draft, runtime)
+    golden = []
+    for key in config.temperatures:
+        names = key.split("+")
+        parts = next((found for row in rows if (found := _golden_candidate(row, names))), None)
+        if parts is None:
+            continue
+        entry: dict[str, Any] = {"parts": parts}
+        (prediction,) = predictor.predict([predictor.prepare(golden_parts(entry))])
+        golden.append({**entry, "scores": {label: round(value, 6) for label, value in prediction.scores.items()}})
+    return golden
+
+
+def _golden_candidate(row: Row, names: list[str]) -> dict[str, str] | None:
+    parts = {}
+    if "image" in names:
+        if row.image is None or row.image.stat().st_size > GOLDEN_BYTES:
+            return None
+        parts["image"] = base64.b64encode(row.image.read_bytes()).decode()
+    if "text" in names:
+        if not row.text:
+            return None
+        parts["text"] = row.text
+    return parts
+
+
+def _describe_data(manifest: Manifest) -> dict[str, Any]:
+    """Digest, and counts by part, source and licence."""
+    counts: dict[str, dict[str, int]] = {}
+    for row in manifest.rows:
+        part = counts.setdefault(row.split, {})
+        key = f"{row.source or 'unnamed'} ({row.licence or 'licence not stated'})"
+        part[key] = part.get(key, 0) + 1
+    return {"digest": manifest.digest, "items": counts}
+
+
+def _describe_code() -> dict[str, str]:
+    """Revision and versions that made the bundle."""
+    packages = ("polymodal", "torch", "numpy", "pillow", "tokenizers", "onnx")
+    return {
+        "revision": _revision(),
+        "python": platform.python_version(),
+        **{package: metadata.version(package).partition("+")[0] for package in packages},
+    }
+
+
+def _revision() -> str:
+    """The git commit of this code, marked when it was changed since; "unknown" outside a checkout."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return done.stdout.strip()
+
+
+def _input_fingerprint(recipe: Recipe) -> str:
+    """Changes whenever preprocessing does: a digest of every input's settings and files."""
+    with TemporaryDirectory() as folder:
+        for each in recipe.inputs.values():
+            each.save(Path(folder))
+        files = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in Path(folder).iterdir()}
+    return _fingerprint({name: each.settings() for name, each in recipe.inputs.items()}, files)
+
+
+def _fingerprint(*parts: Any) -> str:  # noqa: ANN401 — anything JSON-ready
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

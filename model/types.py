@@ -1,0 +1,71 @@
+"""The small frozen objects that cross the door between the service and the model: no torch, no HTTP.
+
+B examples, K labels.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+Array: TypeAlias = npt.NDArray[Any]
+FloatArray: TypeAlias = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One example, decoded and preprocessed, ready to be put into a batch with others.
+
+    `arrays` holds the preprocessed array of each modality that is present (an absent one has no key); `cost` is the
+    predicted work of one forward pass, in units of the model's dearest single example without any text (so about 1).
+    """
+
+    arrays: Mapping[str, Array]
+    cost: float
+
+    @property
+    def present(self) -> frozenset[str]:
+        """The modalities that were given, e.g. {"image", "text"}."""
+        return frozenset(self.arrays)
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What we believe about one example."""
+
+    scores: Mapping[str, float]
+    """Label to calibrated probability, in the bundle's order of labels; sums to 1 only for single-label tasks."""
+    used: frozenset[str]
+    """The modalities that were present, e.g. {"image", "text"}."""
+    bundle: str
+    """Digest of the bundle that said so."""
+
+
+@dataclass(frozen=True, slots=True)
+class InputSpec:
+    """What one modality accepts, in words and numbers that a client can be shown."""
+
+    name: str
+    media_types: tuple[str, ...]
+    limits: Mapping[str, int]
+    """Named with their unit, e.g. {"max_pixels": 40000000}; {"max_characters": 20000, "max_tokens": 32}."""
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """Everything about a loaded model that a client may read."""
+
+    name: str
+    digest: str
+    """SHA-256 over the bundle's files, as 64 hexadecimal digits: the model's version."""
+    task: str
+    labels: tuple[str, ...]
+    inputs: tuple[InputSpec, ...]
+    runtime: str
+    """Which runtime executes the graph, e.g. "onnx" or "torch"."""
+    card: str
+    """The model card (Markdown)."""
+    report: Mapping[str, Any]
+    """The bundle's report.json: metrics per label and per set of modalities, data digest, code version, seeds."""

@@ -1,0 +1,182 @@
+"""A whole service in milliseconds: the real Predictor and its real inputs, over arithmetic that one can do by hand."""
+
+import asyncio
+import io
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+import structlog
+import uvicorn
+from fastapi import FastAPI
+from PIL import Image
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+
+from app.main import create_app, server_for
+from app.settings import Settings
+from model import Predictor
+from model.bundle import Bundle
+from model.config import BundleConfig
+from model.modalities.image.input import ImageInput
+from model.modalities.text.input import TextInput
+
+LABELS = ("red", "green", "blue")
+VOCABULARY = {word: number for number, word in enumerate(("[PAD]", "[UNK]", *LABELS))}
+
+
+class Arithmetic:
+    """A runtime whose embeddings are how red, green and blue something is, and whose logits are their sum.
+
+    It can be held up, and it chokes on too many reds.
+    """
+
+    name = "arithmetic"
+
+    def __init__(self) -> None:
+        self.may_go = threading.Event()
+        self.may_go.set()
+
+    def encode(self, modality, batch):
+        self.may_go.wait(10)
+        if modality == "text" and ((batch["ids"] == VOCABULARY["red"]).sum(axis=1) >= 5).any():
+            raise RuntimeError("secret: /etc/passwd")
+        if modality == "image":
+            return batch["pixels"].mean(axis=(1, 2), dtype=np.float32) / 255
+        return np.stack([(batch["ids"] == VOCABULARY[label]).sum(axis=1) for label in LABELS], axis=1, dtype=np.float32)
+
+    def fuse(self, embeddings, present):
+        return sum(embeddings.values())
+
+
+def make_predictor(name: str = "toy", runtime: Arithmetic | None = None) -> Predictor:
+    tokenizer = Tokenizer(models.WordLevel(VOCABULARY, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    encoder = {"name": "arithmetic", "options": {}}
+    config = BundleConfig.model_validate(
+        {
+            "name": name,
+            "network": {
+                "modalities": {each: {"input": {}, "encoder": encoder} for each in ("image", "text")},
+                "width": 3,
+                "fusion": "sum",
+                "task": "single-label",
+                "labels": LABELS,
+            },
+            "temperatures": {"image": 1.0, "text": 1.0, "image+text": 1.0},
+        }
+    )
+    inputs = {"image": ImageInput(side=32), "text": TextInput(tokenizer, max_tokens=8)}
+    report = {"accuracy": 1.0}
+    bundle = Bundle(Path(), config, "ab" * 32, inputs, report, golden=(), card="# Toy")
+    return Predictor(bundle, runtime or Arithmetic())
+
+
+@pytest.fixture(autouse=True)
+def logs():
+    """What would have been logged, as dictionaries."""
+    with structlog.testing.capture_logs(processors=[structlog.contextvars.merge_contextvars]) as entries:
+        yield entries
+
+
+def _solid(colour="red", *, size=(8, 6), mode="RGB", file_format="PNG", **options):
+    content = io.BytesIO()
+    Image.new("RGB", size, colour).convert(mode).save(content, file_format, **options)
+    return content.getvalue()
+
+
+@pytest.fixture
+def solid():
+    """Makes a picture of one colour, as the bytes of a file."""
+    return _solid
+
+
+@pytest.fixture
+def runtime() -> Iterator[Arithmetic]:
+    runtime = Arithmetic()
+    yield runtime
+    runtime.may_go.set()
+
+
+@pytest.fixture
+def predictor(runtime) -> Predictor:
+    return make_predictor(runtime=runtime)
+
+
+@pytest.fixture
+def make():
+    """Makes another predictor, with a name of its own."""
+    return make_predictor
+
+
+@pytest.fixture
+def settings() -> Settings:
+    return Settings(inference_threads=1, decode_threads=2)
+
+
+@asynccontextmanager
+async def _client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://service") as client,
+    ):
+        yield client
+
+
+Serving = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]
+
+
+@pytest.fixture
+def serving(settings, predictor) -> Serving:
+    """`async with serving(queue_limit=1) as client`: a started service with some settings changed."""
+
+    def start(predictors: Mapping[str, Predictor] | None = None, **changed):
+        return _client(create_app(settings.model_copy(update=changed), predictors or {"toy": predictor}))
+
+    return start
+
+
+@pytest.fixture
+async def client(serving) -> AsyncIterator[httpx.AsyncClient]:
+    async with serving() as client:
+        yield client
+
+
+class Listening:
+    """A service behind a real port, in a thread of its own."""
+
+    def __init__(self, app: FastAPI, server: uvicorn.Server, port: int) -> None:
+        self.app, self.server, self.port = app, server, port
+        self.url = f"http://127.0.0.1:{port}"
+
+
+@pytest.fixture
+def listening(settings, predictor):
+    """`with listening() as service`: for what only a real connection shows."""
+
+    @contextmanager
+    def start(predictors: Mapping[str, Predictor] | None = None, **changed) -> Iterator[Listening]:
+        app = create_app(settings.model_copy(update={"port": 0, **changed}), predictors or {"toy": predictor})
+        server = server_for(app)
+
+        async def run() -> None:
+            async with app.router.lifespan_context(app):
+                await server.serve()
+
+        thread = threading.Thread(target=asyncio.run, args=(run(),))
+        thread.start()
+        try:
+            while not server.started:
+                assert thread.is_alive()
+                thread.join(0.01)
+            yield Listening(app, server, server.servers[0].sockets[0].getsockname()[1])
+        finally:
+            server.should_exit = True
+            thread.join(10)
+            assert not thread.is_alive()
+
+    return start

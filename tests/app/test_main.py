@@ -1,0 +1,227 @@
+"""What only a real connection or a real process shows."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import httpx
+import pytest
+
+ROOT = Path(__file__).parents[2]
+TOY_SERVICE = """
+import importlib.util, os, sys, time
+spec = importlib.util.spec_from_file_location("toy", sys.argv[1])
+toy = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(toy)
+from app.main import serve
+from app.settings import load_settings
+class Sleepy(toy.Arithmetic):
+    def encode(self, modality, batch):
+        if modality == "text" and batch["ids"].shape[1] == 8:  # as many tokens as there can be
+            time.sleep(60)
+        return super().encode(modality, batch)
+serve(load_settings(os.environ), {"toy": toy.make_predictor(runtime=Sleepy())})
+"""
+
+
+class Process:
+    """A service in a process of its own."""
+
+    def __init__(self, **settings: object) -> None:
+        variables = {f"POLYMODAL_{name.upper()}": str(value) for name, value in {"port": 0, **settings}.items()}
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("POLYMODAL_")}
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", TOY_SERVICE, str(Path(__file__).with_name("conftest.py"))],
+            env=inherited | {"PYTHONPATH": str(ROOT)} | variables,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self.lines: list[str] = []
+        for line in self.process.stdout:
+            self.lines.append(line)
+            if found := re.search(r"running on (http://127.0.0.1:(\d+))", line):
+                self.url, self.port = found[1], int(found[2])
+                return
+        self.wait()
+        raise AssertionError("".join(self.lines))
+
+    def stop(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return self.wait()
+
+    def wait(self) -> int:
+        with self.process:
+            self.lines += self.process.communicate(timeout=20)[0].splitlines()
+        return self.process.returncode
+
+
+@pytest.fixture
+def start():
+    started: list[Process] = []
+
+    def start(**settings) -> Process:
+        started.append(Process(**settings))
+        return started[-1]
+
+    yield start
+    for each in started:
+        if each.process.poll() is None:
+            each.process.kill()
+            each.process.communicate()
+
+
+def eventually(condition, seconds=5.0):
+    """What the condition answers as soon as it is true."""
+    until = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    return value
+
+
+def half_sent(port: int, body: bytes) -> socket.socket:
+    """A connection over which a request came, but only half of its body."""
+    connection = socket.create_connection(("127.0.0.1", port), timeout=10)
+    head = f"POST /v1/classify HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+    connection.sendall(head.encode() + b"Connection: close\r\n\r\n" + body[: len(body) // 2])
+    return connection
+
+
+def inside(url: str) -> float:
+    (line,) = re.findall(r"^polymodal_requests_inside (\S+)$", httpx.get(f"{url}/metrics").text, re.MULTILINE)
+    return float(line)
+
+
+def test_sigterm_finishes_what_was_accepted_refuses_what_is_new_and_exits_with_0(start):
+    service = start(drain_timeout_s=10)
+    body = json.dumps({"text": "blue"}).encode()
+    with half_sent(service.port, body) as connection:
+        eventually(lambda: inside(service.url) == 1)
+        service.process.send_signal(signal.SIGTERM)
+        refused = eventually(lambda: (probe := httpx.get(f"{service.url}/readyz")).status_code == 503 and probe)
+        assert refused.json()["detail"].startswith("the service is draining")
+        assert httpx.get(f"{service.url}/livez").status_code == 200
+        late = httpx.post(f"{service.url}/v1/classify", json={"text": "red"})
+        assert (late.status_code, late.headers["Retry-After"]) == (503, "10")
+        connection.sendall(body[len(body) // 2 :])
+        answer = b"".join(iter(lambda: connection.recv(65536), b""))
+    assert answer.startswith(b"HTTP/1.1 200 OK")
+    assert b'"label":"blue"' in answer
+    assert service.wait() == 0
+
+
+def test_an_idle_service_stops_at_once(start):
+    service = start()
+    began = time.monotonic()
+    assert service.stop() == 0
+    assert time.monotonic() - began < 3
+
+
+def test_a_hung_computation_does_not_keep_the_process_alive(start):
+    service = start(drain_timeout_s=0, request_timeout_ms=100)
+    answer = httpx.post(f"{service.url}/v1/classify", json={"text": "a b c d e f g h"})
+    assert answer.status_code == 504
+    assert service.stop() == 1
+    assert any("inference_abandoned" in line for line in service.lines)
+
+
+def test_every_line_of_the_log_is_json_unless_a_terminal_reads_it(start):
+    service = start()
+    answer = httpx.post(f"{service.url}/v1/classify", json={"text": "red red red red red"})
+    assert answer.status_code == 500
+    service.stop()
+    lines = [json.loads(line) for line in service.lines]
+    assert {"event", "level", "logger", "timestamp"} <= set.intersection(*(set(line) for line in lines))
+    (failure,) = [line for line in lines if line["event"] == "request_failed"]
+    assert failure["request_id"] == answer.headers["X-Request-Id"]
+    assert "secret: /etc/passwd" in failure["exception"]
+
+
+def run_serve(**settings) -> subprocess.CompletedProcess[str]:
+    script = "import os; from app.main import serve; from app.settings import load_settings; serve(load_settings(os.environ))"
+    variables = {f"POLYMODAL_{name.upper()}": str(value) for name, value in settings.items()}
+    return subprocess.run(
+        [sys.executable, "-c", script],
+        env=os.environ | {"PYTHONPATH": str(ROOT)} | variables,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_a_refused_bundle_ends_the_process_with_one_clear_line_before_the_port_opens(tmp_path):
+    ended = run_serve(bundles=f"broken={tmp_path}", port=0)
+    assert ended.returncode == 1
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith(f"polymodal: {tmp_path}")
+    assert "running on" not in ended.stdout
+
+
+def test_a_port_in_use_ends_the_process_with_a_line_that_says_so(start):
+    service = start()
+    with socket.create_connection(("127.0.0.1", service.port)):
+        pass
+    with pytest.raises(AssertionError, match="address already in use"):
+        start(port=service.port)
+
+
+def ask(url: str, text: str) -> httpx.Response:
+    return httpx.post(f"{url}/v1/classify", json={"text": text}, timeout=30)
+
+
+def test_twenty_clients_at_once_get_their_own_answers(listening):
+    colours = ["red", "green", "blue", "red"] * 5
+    with listening() as service, ThreadPoolExecutor(20) as clients:
+        answers = list(clients.map(partial(ask, service.url), colours))
+    assert [answer.status_code for answer in answers] == [200] * 20
+    assert [answer.json()["labels"][0]["label"] for answer in answers] == colours
+
+
+def test_50_mb_in_chunks_are_answered_while_they_come_and_harm_nobody(listening):
+    def body():
+        for _ in range(50):
+            yield b"x" * 1_000_000
+
+    with listening() as service, httpx.Client(base_url=service.url, timeout=30) as client:
+        answer = client.post("/v1/classify", content=body(), headers={"Content-Type": "application/json"})
+        assert (answer.status_code, answer.json()["code"]) == (413, "too_many_bytes")
+        assert client.post("/v1/classify", json={"text": "red"}).status_code == 200
+
+
+def test_50_mb_declared_are_answered_before_they_come(listening):
+    with listening() as service, socket.create_connection(("127.0.0.1", service.port), timeout=5) as connection:
+        connection.sendall(
+            b"POST /v1/classify HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 50000000\r\n\r\n"
+        )
+        assert connection.recv(65536).startswith(b"HTTP/1.1 413 ")
+
+
+def test_a_client_that_hangs_up_leaves_the_queue(listening, runtime):
+    with listening() as service:
+        inner = service.app.state.service
+        runtime.may_go.clear()
+        connections = [half_sent(service.port, b'{"text": "red"}') for _ in range(3)]
+        for number, connection in enumerate(connections):
+            connection.sendall(b'{"text": "red"}'[7:])
+            eventually(lambda number=number: inner.waiting == number and inner.busy_s)
+        connections[1].close()
+        eventually(lambda: inner.waiting == 1)
+        runtime.may_go.set()
+        for connection in (connections[0], connections[2]):
+            assert connection.recv(65536).startswith(b"HTTP/1.1 200")
+            connection.close()
+
+
+def test_a_server_does_not_say_what_it_is(listening):
+    with listening() as service:
+        assert "server" not in httpx.get(f"{service.url}/livez").headers

@@ -1,0 +1,110 @@
+from pathlib import Path
+
+import pytest
+
+from app.settings import BundleSource, Settings, SettingsError, embedded_bundle, load_settings, variable
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def bundles(tmp_path, monkeypatch):
+    """Two folders to name as bundles, in the current folder."""
+    for name in ("pets", "plants"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def problems(**environ):
+    with pytest.raises(SettingsError) as error:
+        load_settings({f"POLYMODAL_{name.upper()}": value for name, value in environ.items()})
+    return error.value.problems
+
+
+def test_an_empty_environment_means_the_defaults():
+    assert load_settings({}) == Settings()
+    assert Settings().bundles == (embedded_bundle("illustrations"),)
+
+
+def test_the_shell_of_a_developer_does_not_reach_a_test(monkeypatch):
+    monkeypatch.setenv("POLYMODAL_PORT", "1234")
+    assert Settings().port == 8000
+
+
+def test_a_variable_sets_its_field_and_an_empty_one_counts_as_unset():
+    settings = load_settings({"POLYMODAL_PORT": "9000", "POLYMODAL_HOST": "", "PATH": "/bin"})
+    assert (settings.port, settings.host) == (9000, "127.0.0.1")
+
+
+@pytest.mark.parametrize(
+    ("value", "names"),
+    [
+        pytest.param("pets", ["pets"], id="path"),
+        pytest.param("./plants/", ["plants"], id="named-by-its-folder"),
+        pytest.param("green=plants", ["green"], id="name-and-path"),
+        pytest.param(" green=plants , pets ,", ["green", "pets"], id="several-with-spaces"),
+    ],
+)
+def test_bundles_are_named_paths_in_order(bundles, value, names):
+    assert [source.name for source in load_settings({"POLYMODAL_BUNDLES": value}).bundles] == names
+
+
+def test_a_named_bundle_is_found_where_it_was_said_to_be(bundles):
+    (source,) = load_settings({"POLYMODAL_BUNDLES": "green=plants"}).bundles
+    assert source == BundleSource("green", bundles / "plants")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "problem"),
+    [
+        pytest.param("port", "99999", "POLYMODAL_PORT=99999: Input should be less than or equal to 65535", id="bound"),
+        pytest.param("port", "http", "POLYMODAL_PORT=http: Input should be a valid integer", id="type"),
+        pytest.param("runtime", "tpu", "'auto', 'onnx' or 'torch'", id="choice"),
+        pytest.param("max_batch_cost", "nan", "POLYMODAL_MAX_BATCH_COST=nan", id="not-a-number"),
+        pytest.param(
+            "bundles", "nowhere", "nowhere is not a folder; allowed: a folder written by", id="no-such-bundle"
+        ),
+        pytest.param("bundles", "a=pets,a=plants", "gives the name a twice", id="same-name-twice"),
+        pytest.param("bundles", "a/b=pets", "the name 'a/b'", id="name-not-url-safe"),
+        pytest.param("bundles", ",", "names no bundle", id="only-commas"),
+        pytest.param(
+            "max_image_bytes", "99999999", "exceeds POLYMODAL_MAX_BODY_BYTES=20971520", id="larger-than-a-body"
+        ),
+        pytest.param("prot", "80", "POLYMODAL_PROT: no such setting; did you mean POLYMODAL_PORT?", id="misspelt"),
+        pytest.param("zzzzzzzzz", "1", "POLYMODAL_ZZZZZZZZZ: no such setting", id="unknown"),
+    ],
+)
+def test_a_problem_names_the_variable_the_value_and_what_is_allowed(bundles, name, value, problem):
+    (found,) = problems(**{name: value})
+    assert problem in found
+
+
+def test_all_problems_are_reported_together(bundles):
+    found = problems(port="-1", bundles="nowhere", queue_limt="3", log_level="loud")
+    assert len(found) == 4
+    assert str(SettingsError(found)).count("\n") == 3
+
+
+def example_values():
+    """What .env.example would set if every # before a variable were removed."""
+    lines = (line.removeprefix("#") for line in (ROOT / ".env.example").read_text().splitlines())
+    return dict(line.split("=", 1) for line in lines if line.startswith("POLYMODAL_"))
+
+
+def test_the_example_file_lists_every_setting_with_its_sentence_in_order():
+    example = (ROOT / ".env.example").read_text()
+    assert list(example_values()) == [variable(field) for field in Settings.model_fields]
+    for name, field in Settings.model_fields.items():
+        assert f"# {field.description}\n#{variable(name)}=" in example
+
+
+def test_the_example_file_shows_the_defaults():
+    values = example_values()
+    assert values.pop("POLYMODAL_BUNDLES") == Settings().bundles[0].name
+    assert load_settings(values) == Settings()
+
+
+def test_settings_cannot_be_changed_afterwards():
+    with pytest.raises(ValueError, match="frozen"):
+        Settings().port = 1

@@ -1,0 +1,381 @@
+"""Reading, checking, splitting and writing manifests."""
+
+import builtins
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from model.errors import ModelError
+from model.training.manifest import (
+    COLUMNS,
+    SPLITS,
+    ManifestError,
+    Row,
+    read_manifest,
+    split_of,
+    with_splits,
+    write_manifest,
+)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two pictures and room for a manifest; the reader looks at their bytes only to digest them."""
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images/a.png").write_bytes(b"first picture")
+    (tmp_path / "images/b.png").write_bytes(b"second picture")
+    return tmp_path
+
+
+def save(folder, *lines, name="manifest.csv"):
+    path = folder / name
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def problems_of(path):
+    with pytest.raises(ManifestError) as caught:
+        read_manifest(path)
+    return caught.value.problems
+
+
+TABLE = [
+    {"image": "images/a.png", "text": "a lamp, green", "label": "lamps"},
+    {"image": "images/b.png", "text": "", "label": "chairs"},
+    {"image": "", "text": "zwei Stühle", "label": "chairs"},
+]
+
+
+def save_table(folder, suffix, table=TABLE, stem="manifest"):
+    path = folder / f"{stem}{suffix}"
+    columns = list(table[0])
+    if suffix == ".csv":
+        quoted = [",".join(f'"{row[column]}"' for column in columns) for row in table]
+        save(folder, ",".join(columns), *quoted, name=path.name)
+    elif suffix == ".jsonl":
+        save(folder, *(json.dumps(row) for row in table), name=path.name)
+    else:
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(table), path)
+    return path
+
+
+# --- forms ---
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_every_format_holds_the_same_table(folder, suffix):
+    manifest = read_manifest(save_table(folder, suffix))
+    first, second, third = manifest.rows
+    assert first == Row(
+        "1", folder / "images/a.png", "a lamp, green", "lamps", group="1", split="", source="", licence=""
+    )
+    assert (second.image, second.text) == (folder / "images/b.png", None)
+    assert (third.image, third.text) == (None, "zwei Stühle")
+    assert manifest.labels == ("chairs", "lamps")
+    assert manifest.root == folder
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_the_format_does_not_change_the_digest(folder, suffix):
+    expected = read_manifest(save_table(folder, ".csv")).digest
+    assert read_manifest(save_table(folder, suffix, stem="other")).digest == expected
+
+
+def test_a_folder_is_read_by_its_manifest(folder):
+    save_table(folder, ".jsonl")
+    assert len(read_manifest(folder).rows) == 3
+
+
+def test_two_manifests_in_a_folder_are_not_guessed_between(folder):
+    save_table(folder, ".jsonl")
+    save_table(folder, ".csv")
+    assert "holds manifest.csv, manifest.jsonl; allowed: one of them" in problems_of(folder)[0]
+
+
+def test_a_relative_path_gives_absolute_images(folder, monkeypatch):
+    save_table(folder, ".csv")
+    monkeypatch.chdir(folder)
+    assert read_manifest(Path()).rows[0].image == folder / "images/a.png"
+
+
+def test_a_missing_text_and_a_null_are_the_same(folder):
+    path = save(folder, '{"text": null, "image": "images/a.png", "label": "x"}', name="m.jsonl")
+    assert read_manifest(path).rows[0].text is None
+
+
+def test_numbers_may_be_labels_and_ids(folder):
+    path = save(folder, '{"id": 7, "text": "seven", "label": 3}', name="m.jsonl")
+    assert (read_manifest(path).rows[0].id, read_manifest(path).rows[0].label) == ("7", "3")
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_column(folder):
+    path = folder / "manifest.csv"
+    path.write_bytes("text,label\nhello,x\n".encode("utf-8-sig"))
+    assert read_manifest(path).rows[0].text == "hello"
+
+
+def test_blanks_around_a_label_are_no_part_of_it_but_a_text_keeps_its_own(folder):
+    row = read_manifest(save(folder, "text,label", '"  two\nlines ", x ')).rows[0]
+    assert (row.text, row.label) == ("  two\nlines ", "x")
+
+
+def test_without_pyarrow_the_message_says_what_to_install(folder, monkeypatch):
+    path = save_table(folder, ".parquet")
+    real_import = builtins.__import__
+
+    def without_pyarrow(name, *rest):
+        if name.startswith("pyarrow"):
+            raise ImportError(name)
+        return real_import(name, *rest)
+
+    monkeypatch.setattr(builtins, "__import__", without_pyarrow)
+    assert "pip install 'polymodal[train]'" in problems_of(path)[0]
+
+
+# --- the imagefolder convention ---
+
+
+def test_class_folders_are_labels(tmp_path):
+    for name in ("cats/1.png", "cats/2.JPG", "dogs/1.webp", "dogs/notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(name.encode())
+    manifest = read_manifest(tmp_path)
+    assert [row.label for row in manifest.rows] == ["cats", "cats", "dogs"]
+    assert {row.split for row in manifest.rows} == {""}
+
+
+def test_split_folders_are_splits_under_their_usual_names(tmp_path):
+    for name in ("train/cats/1.png", "val/cats/2.png", "test/dogs/1.png"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_bytes(name.encode())
+    found = {(row.image.name, row.label, row.split) for row in read_manifest(tmp_path).rows}
+    assert found == {("1.png", "cats", "train"), ("2.png", "cats", "validation"), ("1.png", "dogs", "test")}
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_metadata_names_pictures_captions_and_labels(folder, suffix):
+    table = [{"file_name": "images/a.png", "caption": "a lamp", "label": "lamps"}]
+    save_table(folder, suffix, table, stem="metadata")
+    row = read_manifest(folder).rows[0]
+    assert (row.image, row.text, row.label) == (folder / "images/a.png", "a lamp", "lamps")
+
+
+def test_metadata_without_labels_takes_them_from_the_folders(tmp_path):
+    for split in ("train", "dev"):
+        (tmp_path / split / "cats").mkdir(parents=True)
+        (tmp_path / split / "cats/1.png").write_bytes(split.encode())
+        save(tmp_path / split, "file_name,text", "cats/1.png,a cat", name="metadata.csv")
+    rows = read_manifest(tmp_path).rows
+    assert [(row.label, row.split, row.text) for row in rows] == [
+        ("cats", "validation", "a cat"),
+        ("cats", "train", "a cat"),
+    ]
+
+
+def test_metadata_above_the_split_folders_tells_splits_by_path(tmp_path):
+    for split in ("train", "test"):
+        (tmp_path / split / "cats").mkdir(parents=True)
+        (tmp_path / split / "cats/1.png").write_bytes(split.encode())
+    save(tmp_path, "file_name", "train/cats/1.png", "test/cats/1.png", name="metadata.csv")
+    assert [(row.label, row.split) for row in read_manifest(tmp_path).rows] == [
+        ("cats", "train"),
+        ("cats", "test"),
+    ]
+
+
+# --- problems ---
+
+
+@pytest.mark.parametrize(
+    ("lines", "problem"),
+    [
+        pytest.param(["image,label", "images/c.png,x"], "line 2: image 'images/c.png' is not there", id="missing-file"),
+        pytest.param(["image,label", "../secret.png,x"], "leaves the folder", id="leaves-upwards"),
+        pytest.param(["image,label", "/etc/passwd,x"], "leaves the folder", id="absolute"),
+        pytest.param(["image,label", "images,x"], "is not there", id="a-folder"),
+        pytest.param(["text,label", "hello,"], "line 2: no label", id="empty-label"),
+        pytest.param(["text,label", "hello,  "], "line 2: no label", id="blank-label"),
+        pytest.param(["image,text,label", ", ,x"], "neither image nor text", id="nothing-given"),
+        pytest.param(["text,label,split", "a,x,holdout"], "split 'holdout'; allowed: train", id="unknown-split"),
+        pytest.param(["id,text,label", "1,a,x", "1,b,x"], "id '1' is taken by line 2", id="duplicate-id"),
+        pytest.param(["text,lable", "a,x"], "unknown column 'lable' (did you mean 'label'?)", id="misspelt-column"),
+        pytest.param(["text,label,mood", "a,x,sad"], "unknown column 'mood'; allowed: id, image", id="odd-column"),
+        pytest.param(["text", "a"], "no column 'label'", id="no-label-column"),
+        pytest.param(["label", "x"], "no column 'image' or 'text'", id="no-input-column"),
+        pytest.param(["text,label", "a\0b,x"], "text holds a NUL byte", id="nul"),
+        pytest.param(["text,label", "a,x,more"], "line 2: 3 cells; allowed: 2", id="too-many-cells"),
+        pytest.param(["text,text,label", "a,b,x"], "column 'text' stands there twice", id="column-twice"),
+        pytest.param(["text,label", 'a,"x'], "broken CSV", id="open-quote"),
+        pytest.param(["text,label,split", "a,x,train", "b,x,"], "1 of 2 rows have no split", id="mixed-splits"),
+        pytest.param(["text,label"], "no rows", id="no-rows"),
+    ],
+)
+def test_a_bad_csv_is_explained(folder, lines, problem):
+    (folder.parent / "secret.png").write_bytes(b"not ours")
+    assert problem in "\n".join(problems_of(save(folder, *lines)))
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        pytest.param('{"text": "a", "label": ', "line 2: broken JSON", id="broken"),
+        pytest.param('["a", "x"]', "line 2: a JSON list; allowed: an object", id="no-object"),
+        pytest.param('{"text": ["a"], "label": "x"}', "line 2: text is a list; allowed: text", id="text-no-text"),
+        pytest.param('{"image": {"bytes": "…"}, "label": "x"}', "image is a dict; allowed: a path", id="bytes"),
+        pytest.param('{"text": "a", "label": true}', "label is a bool", id="label-no-text"),
+        pytest.param('{"text": "\\ud800", "label": "x"}', "half a surrogate pair", id="surrogate"),
+    ],
+)
+def test_a_bad_json_line_is_explained_once(folder, line, problem):
+    path = save(folder, '{"text": "fine", "label": "x"}', line, name="manifest.jsonl")
+    (found,) = problems_of(path)
+    assert problem in found
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        pytest.param("nothing.csv", "no such file or folder", id="missing"),
+        pytest.param("table.xlsx", "format '.xlsx'; allowed: .csv, .jsonl, .parquet", id="format"),
+        pytest.param("latin.csv", "not UTF-8 text (byte 0xfc)", id="encoding"),
+        pytest.param("broken.parquet", "broken parquet", id="parquet"),
+    ],
+)
+def test_a_bad_file_is_explained(tmp_path, name, problem):
+    (tmp_path / "table.xlsx").write_bytes(b"")
+    (tmp_path / "latin.csv").write_bytes("text,label\nStühle,x\n".encode("latin-1"))
+    (tmp_path / "broken.parquet").write_bytes(b"PAR1 but no more")
+    assert problem in problems_of(tmp_path / name)[0]
+
+
+def test_all_bad_rows_are_reported_at_once_and_twenty_are_listed(folder):
+    path = save(folder, "image,label", *(f"images/{number}.png," for number in range(30)))
+    with pytest.raises(ManifestError) as caught:
+        read_manifest(path)
+    assert len(caught.value.problems) == 60
+    lines = str(caught.value).splitlines()
+    assert lines[0].endswith("manifest.csv: 60 problems")
+    assert len(lines) == 1 + 20 + 1
+    assert lines[-1].strip() == "… and 40 more"
+    assert isinstance(caught.value, ModelError)
+
+
+def test_a_column_that_is_missing_is_not_reported_for_every_row(folder):
+    assert len(problems_of(save(folder, "text", *"abcdefgh"))) == 1
+
+
+# --- digest ---
+
+
+def test_the_digest_changes_with_a_picture_and_with_a_cell(folder):
+    path = save_table(folder, ".csv")
+    before = read_manifest(path).digest
+    assert read_manifest(path).digest == before
+    (folder / "images/a.png").write_bytes(b"other picture")
+    picture_changed = read_manifest(path).digest
+    save_table(folder, ".csv", [{**TABLE[0], "text": "a blue lamp"}, *TABLE[1:]])
+    cell_changed = read_manifest(path).digest
+    assert len({before, picture_changed, cell_changed}) == 3
+
+
+def test_the_digest_does_not_depend_on_where_the_folder_stands(folder, tmp_path_factory):
+    before = read_manifest(save_table(folder, ".csv")).digest
+    moved = tmp_path_factory.mktemp("elsewhere") / "data"
+    folder.rename(moved)
+    assert read_manifest(moved / "manifest.csv").digest == before
+
+
+# --- splits ---
+
+
+def grouped(folder, count=600):
+    lines = [f"text {number},x,g{number // 3}" for number in range(count)]
+    return read_manifest(save(folder, "text,label,group", *lines))
+
+
+def test_a_split_never_separates_a_group(folder):
+    splits_of = {}
+    for row in with_splits(grouped(folder), seed=0).rows:
+        splits_of.setdefault(row.group, set()).add(row.split)
+    assert all(len(splits) == 1 for splits in splits_of.values())
+
+
+def test_splits_have_their_shares_and_depend_on_the_seed(folder):
+    manifest = with_splits(grouped(folder, 3000), seed=1)
+    shares = [len(manifest.by_split(name)) / 3000 for name in ("train", "validation", "test")]
+    assert shares == pytest.approx([0.70, 0.12, 0.18], abs=0.05)
+    assert manifest.by_split("unseen") == ()
+    assert with_splits(grouped(folder, 3000), seed=1) == manifest
+    assert with_splits(grouped(folder, 3000), seed=2).digest != manifest.digest
+
+
+def test_added_rows_move_no_others():
+    assert [split_of(f"g{number}", seed=0) for number in range(5)] == [
+        split_of(f"g{number}", seed=0) for number in range(9)
+    ][:5]
+
+
+def test_a_manifest_with_splits_keeps_them(folder):
+    manifest = read_manifest(save(folder, "text,label,split", "a,x,test", "b,y,train"))
+    assert with_splits(manifest, seed=0) is manifest
+    assert [row.text for row in manifest.by_split("train")] == ["b"]
+
+
+def test_an_unknown_split_is_not_silently_empty(folder):
+    with pytest.raises(ValueError, match="allowed: train, validation, test, unseen"):
+        grouped(folder).by_split("training")
+
+
+# --- writing ---
+
+
+def test_the_digest_of_given_splits_is_that_of_the_written_manifest(folder):
+    manifest = with_splits(read_manifest(save_table(folder, ".csv")), seed=0)
+    write_manifest(folder / "split.csv", manifest.rows)
+    assert read_manifest(folder / "split.csv").digest == manifest.digest
+
+
+def test_a_written_manifest_has_all_columns_and_unix_line_ends(folder):
+    rows = read_manifest(save_table(folder, ".csv")).rows
+    write_manifest(folder / "out.csv", rows)
+    written = (folder / "out.csv").read_bytes()
+    assert written.startswith(",".join(COLUMNS).encode() + b"\n1,images/a.png,")
+    assert b"\r" not in written
+
+
+cell = st.text(st.characters(exclude_characters="\0", exclude_categories=("Cs",)), max_size=12)
+word = cell.map(str.strip).filter(bool)
+
+
+@given(
+    st.lists(
+        st.builds(
+            Row,
+            id=word,
+            image=st.none(),
+            text=cell.filter(str.strip),
+            label=word,
+            group=word,
+            split=st.sampled_from(SPLITS),
+            source=cell.map(str.strip),
+            licence=cell.map(str.strip),
+        ),
+        min_size=1,
+        max_size=5,
+        unique_by=lambda row: row.id,
+    )
+)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_what_is_written_is_read_back(tmp_path, rows):
+    path = tmp_path / "manifest.csv"
+    write_manifest(path, rows)
+    first = path.read_bytes()
+    assert list(read_manifest(path).rows) == rows
+    write_manifest(path, [replace(row) for row in rows])
+    assert path.read_bytes() == first

@@ -1,0 +1,728 @@
+"""The default data set, rule by rule, on tiny sources made here; offline."""
+
+import json
+import stat
+import tarfile
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from model.training.manifest import read_manifest
+from model.training.sources import emoji, illustrations, openclipart, packages, pictures, tuxpaint
+from model.training.sources.captions import Mask, normalised
+from model.training.sources.grouping import (
+    CONTRADICTORY,
+    MAX_GROUP,
+    REPEATED,
+    duplicates,
+    group_names,
+    over_the_cap,
+)
+from model.training.sources.items import Item, Reading
+from model.training.sources.packages import Package, SourceError, obtain
+from model.training.sources.pictures import (
+    ALIKE,
+    EQUAL,
+    Fingerprint,
+    Fingerprints,
+    UnusablePicture,
+    fingerprint,
+    near_pairs,
+)
+from model.training.sources.taxonomy import (
+    DROPPED,
+    LABELS,
+    OPENCLIPART,
+    TUXPAINT,
+    label_by_emoji_group,
+    label_by_folder,
+    number_forms,
+    taxonomy_words,
+)
+
+
+def draw(path, seed, size=(40, 30)):
+    """A picture of coarse coloured noise: the same seed looks the same, others don't."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 200, (8, 9, 3), dtype=np.uint8)
+    Image.fromarray(pixels).resize(size, Image.Resampling.NEAREST).save(path)
+    return path
+
+
+def item(name, label="animals", title="", **rest):
+    return Item(f"openclipart/{name}", "openclipart", None, label, title, **rest)
+
+
+def prints_for(items, same=()):
+    """Fingerprints that are all different, but for the items whose names are in `same`."""
+    names = [one.id for one in items]
+    seeds = [0 if name.removeprefix("openclipart/") in same else 1 + names.index(name) for name in names]
+    return [noise_print(seed) for seed in seeds]
+
+
+def noise_print(seed):
+    noise = np.random.default_rng(seed)
+    return Fingerprint(int(noise.integers(0, 2**63)), noise.bytes(16 * 16 * 3), 0.0)
+
+
+# --- labels ---
+
+
+@pytest.mark.parametrize(
+    ("folder", "label"),
+    [
+        ("animals/mammals/dogs", "animals"),
+        ("buildings/homes", "places"),
+        ("geography", "places"),
+        ("people", "people"),
+        ("people/clothing/hats", "objects"),
+        ("recreation/holiday/christmas", "recreation"),
+        ("transportation/vehicles", "transport"),
+        ("transportation/roadsigns", "symbols"),
+        ("transportation/aiga-symbols", "symbols"),
+        ("signs_and_symbols/hazard", "symbols"),
+        ("signs_and_symbols/flags/europe/france", "flags"),
+        ("computer/hardware", "objects"),
+        ("computer/icons/flat-theme/action", DROPPED),
+        ("computer/buttons", DROPPED),
+        ("shapes/stars", DROPPED),
+        ("unsorted", DROPPED),
+        ("something/new", None),
+    ],
+)
+def test_the_longest_known_folder_gives_the_label(folder, label):
+    assert label_by_folder(OPENCLIPART, folder) == label
+
+
+@pytest.mark.parametrize(
+    ("folder", "label"),
+    [
+        ("vehicles/ship", "transport"),
+        ("town/houses", "places"),
+        ("town/flags", "flags"),
+        ("town/roadsigns", "symbols"),
+        ("symbols/money/euro", "objects"),
+        ("military/vehicles", "objects"),
+        ("seasonal/winter", "recreation"),
+        ("space/moon", DROPPED),
+    ],
+)
+def test_tux_paint_has_its_own_table(folder, label):
+    assert label_by_folder(TUXPAINT, folder) == label
+
+
+@pytest.mark.parametrize(
+    ("group", "subgroup", "label"),
+    [
+        ("smileys-emotion", "face-smiling", "people"),
+        ("smileys-emotion", "heart", "symbols"),
+        ("animals-nature", "animal-bug", "animals"),
+        ("animals-nature", "plant-flower", "plants"),
+        ("food-drink", "dishware", "objects"),
+        ("travel-places", "transport-air", "transport"),
+        ("travel-places", "place-map", "places"),
+        ("travel-places", "sky-weather", DROPPED),
+        ("objects", "musical-instrument", "recreation"),
+        ("objects", "tool", "objects"),
+        ("flags", "country-flag", "flags"),
+        ("component", "skin-tone", DROPPED),
+        ("", "", DROPPED),
+    ],
+)
+def test_emoji_groups_give_labels(group, subgroup, label):
+    assert label_by_emoji_group(group, subgroup) == label
+
+
+def test_the_tables_use_the_ten_labels_and_no_other():
+    assert set(OPENCLIPART.values()) - {DROPPED} == set(LABELS)
+
+
+@pytest.mark.parametrize(
+    ("word", "other"),
+    [("flags", "flag"), ("berries", "berry"), ("dish", "dishes"), ("people", "person"), ("stickmen", "stickman")],
+)
+def test_words_are_masked_in_singular_and_plural(word, other):
+    assert other in number_forms(word)
+    assert word in number_forms(word)
+
+
+def test_the_names_of_classes_are_taxonomy_but_the_names_of_things_are_not():
+    words = taxonomy_words(["animals/mammals/dogs", "signs_and_symbols/flags/america/canada"])
+    assert {"animal", "animals", "mammal", "mammals", "signs", "flag", "vehicle"} <= words
+    assert not {"dog", "dogs", "canada", "and"} & words
+
+
+# --- captions ---
+
+MASK = Mask(taxonomy_words(["animals/birds", "plants/flowers"]))
+
+
+@pytest.mark.parametrize(
+    ("title", "masked"),
+    [
+        ("flag of Canada", "of Canada"),
+        ("flag: Canada", "Canada"),
+        ("Canada Flag", "Canada"),
+        ("Two Birds (flying)", "Two (flying)"),
+        ("map_symbols_tree", "map tree"),
+        ("FLOWER, red", "red"),
+        ("A flower.", ""),
+        ("Kansasflag", ""),
+        ("a fireplace", "a fireplace"),
+        ("Löwe", "Löwe"),
+        ("(plant)", ""),
+    ],
+)
+def test_label_and_taxonomy_words_are_cut_out_of_titles(title, masked):
+    assert MASK.title(title) == masked
+
+
+def test_a_label_word_in_a_keyword_drops_that_keyword():
+    found = MASK.keywords(["signs_and_symbols", "red", "bird of prey", "signalflag", "united_nations_member"])
+    assert found == ("red", "united nations member")
+
+
+def test_empty_repeated_and_generated_keywords_are_dropped():
+    assert MASK.keywords(["", "hash(0x8a0a39c)", "hash", "unsorted", "Red", "red", "--"]) == ("red",)
+
+
+def test_the_text_is_the_masked_title_and_what_keywords_add():
+    assert MASK.text("Red bird", ["bird", "red", "sky"]) == "Red, sky"
+    assert MASK.text("bird", ["animal"]) == ""
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("Flag of Canada", "flag: canada"), ("Candy 02", "candy"), ("Café", "cafe"), ("the horse", "A Horse!")],
+)
+def test_captions_are_equal_but_for_case_accents_punctuation_and_numbers(one, other):
+    assert normalised(one) == normalised(other) != ""
+
+
+# --- pictures ---
+
+
+def test_the_same_drawing_on_another_canvas_is_nearly_equal(tmp_path):
+    small = draw(tmp_path / "small.png", seed=1, size=(90, 80))
+    wide = Image.new("RGB", (400, 300), "white")
+    with Image.open(small) as drawing:
+        wide.paste(drawing, (200, 20))
+    wide.save(tmp_path / "wide.png")
+    other = draw(tmp_path / "other.png", seed=2, size=(90, 80))
+    found = [fingerprint(path) for path in (small, other, tmp_path / "wide.png")]
+    assert list(near_pairs(found, EQUAL)) == [(0, 2)]
+
+
+def test_colour_tells_two_flags_apart(tmp_path):
+    for name, colours in {"fr": ("blue", "white", "red"), "it": ("green", "white", "red")}.items():
+        flag = Image.new("RGB", (60, 40))
+        for stripe, colour in enumerate(colours):
+            flag.paste(colour, (20 * stripe, 0, 20 * stripe + 20, 40))
+        flag.save(tmp_path / f"{name}.png")
+    assert list(near_pairs([fingerprint(tmp_path / "fr.png"), fingerprint(tmp_path / "it.png")], ALIKE)) == []
+
+
+def test_white_strokes_on_nothing_are_still_looked_at(tmp_path):
+    for name, box in {"dot": (4, 4, 12, 12), "bar": (2, 14, 28, 18)}.items():
+        drawing = Image.new("RGBA", (30, 30), (0, 0, 0, 0))
+        drawing.paste((255, 255, 255, 255), box)
+        drawing.save(tmp_path / f"{name}.png")
+    dot, bar = fingerprint(tmp_path / "dot.png"), fingerprint(tmp_path / "bar.png")
+    assert dot.aspect == 0
+    assert bar.aspect > 1
+
+
+def test_too_many_pixels_are_refused_before_decoding(tmp_path, monkeypatch):
+    path = draw(tmp_path / "large.png", seed=1)
+    monkeypatch.setattr(pictures, "MAX_PIXELS", 40 * 30 - 1)
+    monkeypatch.setattr(Image.Image, "convert", lambda *_: pytest.fail("decoded"))
+    with pytest.raises(UnusablePicture, match="40 × 30 px; allowed: 1,199 pixels"):
+        fingerprint(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [pytest.param(b"", "undecodable", id="empty"), pytest.param(b"GIF89a", "undecodable", id="truncated")],
+)
+def test_a_broken_picture_is_unusable(tmp_path, content, problem):
+    (tmp_path / "x.png").write_bytes(content)
+    with pytest.raises(UnusablePicture, match=problem):
+        fingerprint(tmp_path / "x.png")
+
+
+def test_a_picture_below_eight_pixels_is_unusable(tmp_path):
+    with pytest.raises(UnusablePicture, match="39 × 7 px; allowed: sides from 8 px"):
+        fingerprint(draw(tmp_path / "x.png", 1, size=(39, 7)))
+
+
+def test_a_picture_is_decoded_once_even_in_the_next_run(tmp_path, monkeypatch):
+    paths = [draw(tmp_path / "x.png", 1), draw(tmp_path / "tiny.png", 1, size=(3, 3))]
+    first = Fingerprints(tmp_path / "known.json")
+    found = list(first.of(paths))
+    first.save()
+    monkeypatch.setattr(pictures, "fingerprint", lambda path: pytest.fail("decoded again"))
+    again = list(Fingerprints(tmp_path / "known.json").of(paths))
+    assert again[0] == found[0]
+    assert str(again[1]) == str(found[1])
+
+
+# --- groups ---
+
+
+def test_equal_captions_join_masked_and_unmasked():
+    items = [
+        item("a", title="Canada", keywords=("snow",)),
+        item("b", title="flag of Canada", keywords=("red",)),
+        item("c", title="Chile flag"),
+        item("d", title="A flower", keywords=("rose",)),  # masked to nothing, yet equal to the next
+        item("e", title="flower 2", keywords=("lily",)),
+    ]
+    groups = group_names(items, prints_for(items), MASK)
+    assert groups[0] == groups[1]
+    assert groups[3] == groups[4]
+    assert len(set(groups)) == 3
+
+
+def test_captions_join_across_sources():
+    items = [item("a", title="horse"), replace(item("b", title="A horse!"), source="emoji", concept="horse")]
+    assert len(set(group_names(items, prints_for(items), MASK))) == 1
+
+
+def test_emoji_concepts_join_vendors_tones_and_genders():
+    names = ["man running", "woman running", "person running", "man running: medium-dark skin tone"]
+    items = [item(name, title=name, concept=emoji.concept(name)) for name in [*names, "man swimming"]]
+    groups = group_names(items, prints_for(items), MASK)
+    assert len(set(groups[:4])) == 1
+    assert groups[4] != groups[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "concept"),
+    [
+        ("family: man, woman, boy", "family"),
+        ("woman walking: facing right", "walking"),
+        ("man: curly hair", "curly hair"),
+        ("older person", "person"),
+        ("waving hand", "waving hand"),
+    ],
+)
+def test_a_concept_has_no_gender_age_or_direction(name, concept):
+    assert emoji.concept(name) == concept
+
+
+def test_numbered_variants_of_one_author_and_folder_join():
+    items = [item("a", title="Ram", series="x"), item("b", title="Ewe", series="x"), item("c", series="y")]
+    groups = group_names(items, prints_for(items), MASK)
+    assert groups[0] == groups[1] != groups[2]
+
+
+def test_nearly_equal_pictures_join():
+    items = [item("a", title="Ram"), item("b", title="Ewe"), item("c", title="Bee")]
+    groups = group_names(items, prints_for(items, same={"a", "c"}), MASK)
+    assert groups[0] == groups[2] != groups[1]
+
+
+def test_items_join_through_others():
+    items = [item("a", title="Ram", series="x"), item("b", series="x"), item("c", title="Bee")]
+    assert len(set(group_names(items, prints_for(items, same={"b", "c"}), MASK))) == 1
+
+
+def test_items_without_any_caption_stay_apart():
+    items = [item("a"), item("b"), item("c", title="flag"), item("d", title="symbol")]
+    assert len(set(group_names(items, prints_for(items), MASK))) == 4
+
+
+def test_a_group_is_named_after_its_first_item_whatever_the_order():
+    items = [item("b", title="Ram"), item("a", title="ram"), item("c", title="RAM")]
+    for ordered in (items, items[::-1]):
+        assert set(group_names(ordered, prints_for(ordered), MASK)) == {"openclipart/a"}
+
+
+def test_at_most_twelve_items_of_a_group_stay_and_always_the_same():
+    items = [item(f"{number:02}") for number in range(20)]
+    groups = ["g"] * 19 + ["h"]
+    leaving = over_the_cap(items, groups)
+    assert len(leaving) == 19 - MAX_GROUP
+    assert over_the_cap(items[::-1], groups[::-1]) == leaving
+
+
+def test_a_picture_filed_under_two_labels_is_dropped_wholly():
+    items = [item("tools/axe", "objects", "Axe"), item("recreation/axe", "recreation", "axe")]
+    assert duplicates(items, prints_for(items, {"tools/axe", "recreation/axe"})) == {
+        "openclipart/tools/axe": CONTRADICTORY,
+        "openclipart/recreation/axe": CONTRADICTORY,
+    }
+
+
+def test_a_picture_filed_twice_under_one_label_is_kept_once():
+    items = [item("tools/axe", "objects", "Axe"), item("office/axe", "objects", "Axe")]
+    found = duplicates(items, prints_for(items, {"tools/axe", "office/axe"}))
+    assert found == {"openclipart/tools/axe": REPEATED}
+
+
+def test_an_equal_picture_with_another_caption_is_no_duplicate():
+    items = [item("a", "objects", "Axe"), item("b", "recreation", "Hatchet")]
+    assert duplicates(items, prints_for(items, {"a", "b"})) == {}
+
+
+# --- sources ---
+
+SVG = """<svg xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#" xmlns:cc="http://web.resource.org/cc/"
+  xmlns:dc="http://purl.org/dc/elements/1.1/" xmlns="http://www.w3.org/2000/svg"><metadata><rdf:RDF>
+  <cc:Work><dc:title> {title} </dc:title><dc:subject><rdf:Bag>{keywords}</rdf:Bag></dc:subject>
+  <dc:creator><cc:Agent><dc:title>Somebody</dc:title></cc:Agent></dc:creator></cc:Work></rdf:RDF></metadata></svg>"""
+
+
+def clip(root, name, seed, title="", keywords=()):
+    """One item of a fake Open Clip Art tree."""
+    draw(root / "png" / f"{name}.png", seed)
+    svg = root / "svg" / f"{name}.svg"
+    svg.parent.mkdir(parents=True, exist_ok=True)
+    nodes = "".join(f"<rdf:li>{keyword}</rdf:li>" for keyword in keywords)
+    svg.write_text(SVG.format(title=title, keywords=nodes), encoding="utf-8")
+
+
+@pytest.fixture
+def clipart(tmp_path):
+    root = tmp_path / "clipart"
+    clip(root, "animals/birds/cigno_01", 1, "Cigno", ["bird", "white_swan"])
+    clip(root, "animals/birds/cigno_02", 2, "Oca", ["bird"])
+    clip(root, "tools/axe", 3, "Axe", ["tool"])
+    clip(root, "recreation/axe", 3, "Axe", ["tool"])
+    clip(root, "people/clothing/hats/fez", 4)
+    clip(root, "shapes/stars/star", 5, "Star")
+    return root
+
+
+def read_clipart(root):
+    return openclipart.read(root / "png", root / "svg")
+
+
+def test_open_clip_art_joins_pictures_to_their_metadata(clipart):
+    reading = read_clipart(clipart)
+    found = {one.id.removeprefix("openclipart/"): one for one in reading.items}
+    assert reading.problems == ()
+    assert sorted(found) == [
+        "animals/birds/cigno_01",
+        "animals/birds/cigno_02",
+        "people/clothing/hats/fez",
+        "recreation/axe",
+        "tools/axe",
+    ]
+    swan = found["animals/birds/cigno_01"]
+    assert (swan.title, swan.keywords, swan.author) == ("Cigno", ("bird", "white_swan"), "Somebody")
+    assert swan.series == found["animals/birds/cigno_02"].series != found["tools/axe"].series
+    assert found["people/clothing/hats/fez"].label == "objects"
+
+
+def test_broken_metadata_and_unknown_folders_are_problems_not_crashes(clipart):
+    (clipart / "svg/tools/axe.svg").write_text("<svg", encoding="utf-8")
+    (clipart / "svg/recreation/axe.svg").unlink()
+    clip(clipart, "novelties/thing", 9)
+    reading = read_clipart(clipart)
+    assert len(reading.items) == 3
+    assert [problem.split(": ")[0] for problem in reading.problems] == [
+        "openclipart/novelties/thing.png",
+        "openclipart/recreation/axe.png",
+        "openclipart/tools/axe.png",
+    ]
+
+
+@pytest.fixture
+def emoji_folders(tmp_path):
+    """Two emoji and one that is left out, drawn by two vendors; names as emojibase has them."""
+    names = tmp_path / "emoji/en"
+    names.mkdir(parents=True)
+    messages = {
+        "groups": [{"key": "animals-nature", "order": 3}, {"key": "travel-places", "order": 5}],
+        "subgroups": [{"key": "animal-bird", "order": 35}, {"key": "sky-weather", "order": 59}],
+    }
+    data = [
+        {"label": "swan", "hexcode": "1F9A2", "tags": ["bird", "ugly"], "group": 3, "subgroup": 35},
+        {"label": "eagle", "hexcode": "1F985", "group": 3, "subgroup": 35},
+        {"label": "sun", "hexcode": "2600", "group": 5, "subgroup": 59},
+        {"label": "regional indicator A", "hexcode": "1F1E6"},
+    ]
+    (names / "messages.json").write_text(json.dumps(messages))
+    (names / "data.json").write_text(json.dumps(data))
+    for number, file in enumerate(
+        ["google/1f9a2.png", "google/2600-fe0f.png", "fluent/1f9a2.webp", "fluent/1f985.webp"]
+    ):
+        draw(tmp_path / "emoji" / file, 100 + number)
+    return names, {vendor: tmp_path / "emoji" / vendor for vendor in ("google", "fluent")}
+
+
+def test_emoji_have_names_and_tags_and_the_licence_of_their_vendor(emoji_folders):
+    reading = emoji.read(*emoji_folders)
+    assert [(one.id, one.title, one.keywords, one.licence) for one in reading.items] == [
+        ("emoji/fluent/1f985", "eagle", (), "MIT"),
+        ("emoji/fluent/1f9a2", "swan", ("bird", "ugly"), "MIT"),
+        ("emoji/google/1f9a2", "swan", ("bird", "ugly"), "Apache-2.0"),
+    ]
+
+
+@pytest.fixture
+def stamps(tmp_path):
+    root = tmp_path / "stamps"
+    for number, name in enumerate(["animals/hen", "animals/cock", "space/moon/moon"]):
+        draw(root / f"{name}.png", 200 + number)
+        (root / f"{name}.txt").write_text("A hen.\nfr.utf8=Une poule.\n", encoding="utf-8")
+    (root / "animals/cock.txt").write_text("de.utf8=Ein Hahn\n", encoding="utf-8")
+    (root / "animals/drawn.svg").write_text("<svg/>")
+    (root / "animals/drawn.txt").write_text("Drawn.\n")
+    return root
+
+
+def test_stamps_have_the_english_caption(stamps, tmp_path, monkeypatch):
+    monkeypatch.setattr(tuxpaint, "svg_renderer", lambda: None)
+    reading = tuxpaint.read(stamps, tmp_path / "rendered")
+    assert [(one.id, one.title) for one in reading.items] == [
+        ("tuxpaint/animals/cock", ""),
+        ("tuxpaint/animals/hen", "A hen."),
+    ]
+    assert reading.problems == ("tuxpaint: 1 SVG stamps skipped: rsvg-convert is missing (Debian: librsvg2-bin)",)
+
+
+def program(folder, name, script):
+    """A stand-in for a program, first on PATH."""
+    folder.mkdir(exist_ok=True)
+    file = folder / name
+    file.write_text(f"#!/bin/sh\n{script}\n")
+    file.chmod(file.stat().st_mode | stat.S_IXUSR)
+    return str(file)
+
+
+def test_svg_stamps_are_rendered_once(stamps, tmp_path, monkeypatch):
+    picture = draw(tmp_path / "drawn.png", 7)
+    renderer = program(
+        tmp_path / "bin",
+        "rsvg-convert",
+        f'while [ "$1" != --output ]; do shift; done; cp {picture} "$2"; echo >>{tmp_path}/runs',
+    )
+    monkeypatch.setattr(tuxpaint, "svg_renderer", lambda: renderer)
+    for _ in range(2):
+        reading = tuxpaint.read(stamps, tmp_path / "rendered")
+    assert reading.items[1].picture.read_bytes() == picture.read_bytes()
+    assert (tmp_path / "runs").read_text() == "\n"
+
+
+def test_a_drawing_that_cannot_be_rendered_is_a_problem(stamps, tmp_path, monkeypatch):
+    monkeypatch.setattr(tuxpaint, "svg_renderer", lambda: program(tmp_path / "bin", "rsvg-convert", "exit 1"))
+    reading = tuxpaint.read(stamps, tmp_path / "rendered")
+    assert len(reading.items) == 2
+    assert "tuxpaint/animals/drawn.txt: cannot be rendered" in reading.problems[0]
+
+
+# --- the whole ---
+
+
+@pytest.fixture
+def readings(clipart, emoji_folders, stamps, tmp_path, monkeypatch):
+    monkeypatch.setattr(tuxpaint, "svg_renderer", lambda: None)
+    return (
+        read_clipart(clipart),
+        emoji.read(*emoji_folders),
+        tuxpaint.read(stamps, tmp_path / "rendered"),
+    )
+
+
+def assemble(readings, folder):
+    folder.mkdir(exist_ok=True)
+    return illustrations.assemble(readings, folder, Fingerprints(folder.parent / "fingerprints.json"))
+
+
+def test_the_data_set_is_a_manifest_with_the_packages_own_bytes(readings, tmp_path):
+    report = assemble(readings, tmp_path / "out")
+    manifest = read_manifest(tmp_path / "out/manifest.csv")
+    assert manifest.digest == report.digest
+    rows = {row.id: row for row in manifest.rows}
+    assert set(rows) == {
+        "emoji/fluent/1f985",
+        "emoji/fluent/1f9a2",
+        "emoji/google/1f9a2",
+        "openclipart/animals/birds/cigno_01",
+        "openclipart/animals/birds/cigno_02",
+        "openclipart/people/clothing/hats/fez",
+        "tuxpaint/animals/cock",
+        "tuxpaint/animals/hen",
+    }
+    swan = rows["openclipart/animals/birds/cigno_01"]
+    assert (swan.text, swan.label, swan.source) == ("Cigno, white swan", "animals", "openclipart")
+    assert swan.image == tmp_path / "out/images/openclipart/animals/birds/cigno_01.png"
+    assert swan.image.read_bytes() == (tmp_path / "clipart/png/animals/birds/cigno_01.png").read_bytes()
+    assert rows["openclipart/people/clothing/hats/fez"].text is None
+    assert rows["emoji/fluent/1f9a2"].text == "swan, ugly"
+    assert rows["emoji/fluent/1f9a2"].group == rows["emoji/google/1f9a2"].group
+
+
+def test_the_unseen_source_is_in_no_other_split(readings, tmp_path):
+    report = assemble(readings, tmp_path / "out")
+    assert {row.source for row in read_manifest(report.manifest).by_split("unseen")} == {"tuxpaint"}
+    assert list(report.counts["tuxpaint"]) == ["unseen"]
+    assert report.rows("unseen") == report.rows("unseen", "tuxpaint") == 2
+
+
+def test_an_unseen_picture_that_others_have_too_is_named(readings, tmp_path, stamps, clipart):
+    draw(stamps / "animals/hen.png", seed=1)  # the swan's
+    report = assemble(readings, tmp_path / "out")
+    assert report.familiar == ("tuxpaint/animals/hen",)
+    assert report.rows("unseen") == 2
+    assert {row.id: row.source for row in read_manifest(report.manifest).by_split("unseen")} == {
+        "tuxpaint/animals/cock": "tuxpaint",
+        "tuxpaint/animals/hen": "tuxpaint-familiar",
+    }
+
+
+def test_drops_are_counted_by_rule(readings, tmp_path, clipart):
+    (clipart / "png/people/clothing/hats/fez.png").write_bytes(b"no picture")
+    report = assemble(readings, tmp_path / "out")
+    assert report.dropped["openclipart"] == {CONTRADICTORY: 2, illustrations.UNUSABLE: 1}
+    assert report.dropped["emoji"] == {}
+    assert any("openclipart/people/clothing/hats/fez: undecodable" in problem for problem in report.problems)
+    written = json.loads((tmp_path / "out/build.json").read_text())
+    assert written["dropped"] == report.dropped
+    assert written["data_digest"] == report.digest
+
+
+def test_all_bad_items_are_reported_and_none_stops_the_build(readings, tmp_path, clipart, stamps):
+    for path in (clipart / "png/animals/birds/cigno_01.png", stamps / "animals/hen.png"):
+        path.write_bytes(b"")
+    report = assemble(readings, tmp_path / "out")
+    assert len(report.problems) == 3  # with the skipped drawing
+    assert report.rows("unseen") == 1
+
+
+def test_the_same_input_gives_the_same_bytes(readings, tmp_path):
+    first = assemble(readings, tmp_path / "one")
+    second = assemble([replace(one, items=one.items[::-1]) for one in readings[::-1]], tmp_path / "two")
+    for name in ("manifest.csv", "build.json"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+    assert first.digest == second.digest
+
+
+def test_a_second_build_removes_only_its_own_leftovers(readings, tmp_path):
+    mine = tmp_path / "out/images/holiday/beach.png"
+    draw(mine, 1)
+    assemble(readings, tmp_path / "out")
+    stale = draw(tmp_path / "out/images/emoji/old/1.png", 1)
+    assemble(readings, tmp_path / "out")
+    assert mine.exists()
+    assert not stale.parent.exists()
+
+
+def test_a_split_never_separates_a_group(tmp_path):
+    items = [
+        replace(
+            item(f"{number:03}", title=f"thing {'abcdefghijklm'[number % 13]}"),
+            picture=draw(tmp_path / f"{number}.png", number),
+        )
+        for number in range(60)
+    ]
+    report = assemble([Reading(tuple(items))], tmp_path / "out")
+    splits = {}
+    for row in read_manifest(report.manifest).rows:
+        splits.setdefault(row.group, set()).add(row.split)
+    assert len(splits) == 13
+    assert all(len(found) == 1 for found in splits.values())
+
+
+# --- packages ---
+
+
+def archive(folder, files):
+    """A .tgz as npm packs it; returns its path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(content)
+    with tarfile.open(folder / "p-1.0.0.tgz", "w:gz") as tar:
+        for name in files:
+            tar.add(folder / name, name)
+    return folder / "p-1.0.0.tgz"
+
+
+@pytest.fixture
+def npm(tmp_path, monkeypatch):
+    """A package, a stand-in for npm that serves it, and the count of its runs."""
+    file = archive(tmp_path / "served", {"package/en/data.json": "[]", "package/more.txt": "x"})
+    program(tmp_path / "bin", "npm", f"echo run >>{tmp_path}/runs; cp {file} .")
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin", prepend=":")
+    monkeypatch.setattr(packages, "POLL_SECONDS", 0.01)
+    package = Package("npm", "@scope/p", "1.0.0", packages._sha256(file), file.stat().st_size, ("package/en/",))
+    return package, lambda: (tmp_path / "runs").read_text().count("run") if (tmp_path / "runs").exists() else 0
+
+
+def test_a_package_is_downloaded_and_unpacked_once(npm, tmp_path):
+    package, runs = npm
+    sizes = []
+    for _ in range(2):
+        found = obtain(package, tmp_path / "cache", sizes.append)
+    assert runs() == 1
+    assert (found.folder / "package/en/data.json").read_text() == "[]"
+    assert not (found.folder / "package/more.txt").exists()  # not among its members
+    assert sizes[-1] == package.size
+    assert found.warning == ""
+
+
+def test_an_interrupted_download_is_done_again(npm, tmp_path):
+    package, runs = npm
+    half = tmp_path / "cache/archives/scope-p-1.0.0.tgz.partial"
+    half.mkdir(parents=True)
+    (half / "half-of-it.tgz").write_bytes(b"half")
+    found = obtain(package, tmp_path / "cache")
+    assert runs() == 1
+    assert found.folder.exists()
+    assert not half.exists()
+
+
+def test_an_interrupted_unpacking_is_done_again_without_a_download(npm, tmp_path, monkeypatch):
+    package, runs = npm
+    real_extract = tarfile.TarFile.extractall
+
+    def interrupted(self, path, *rest, **options):
+        real_extract(self, path, *rest, **options)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tarfile.TarFile, "extractall", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        obtain(package, tmp_path / "cache")
+    assert list((tmp_path / "cache/unpacked").iterdir()) == []
+    monkeypatch.setattr(tarfile.TarFile, "extractall", real_extract)
+    assert (obtain(package, tmp_path / "cache").folder / "package/en/data.json").exists()
+    assert runs() == 1
+
+
+def test_another_archive_than_the_pinned_one_is_refused(npm, tmp_path):
+    package, _ = npm
+    with pytest.raises(SourceError, match=r"has sha256 [0-9a-f]{64}; allowed: 0000; delete the file"):
+        obtain(replace(package, sha256="0000"), tmp_path / "cache")
+
+
+def test_another_version_of_a_debian_package_is_a_warning(npm, tmp_path):
+    file = tmp_path / "served/p-1.0.0.tgz"
+    program(tmp_path / "bin", "apt-get", f"cp {file} p_2.0_all.deb")
+    program(tmp_path / "bin", "dpkg-deb", f'case "$1" in --field) echo 2.0;; *) gzip -dc {file};; esac')
+    found = obtain(Package("debian", "p", "1.0", "0000", 1, ("package/",)), tmp_path / "cache")
+    assert found.version == "2.0"
+    assert "p: version 2.0 (known: 1.0)" in found.warning
+    assert (found.folder / "package/more.txt").exists()
+
+
+def test_a_failed_download_says_what_to_do(npm, tmp_path):
+    program(tmp_path / "bin", "apt-get", "echo 'E: Unable to locate package p'; exit 100")
+    with pytest.raises(SourceError, match=r"Unable to locate package p.*run `apt-get update` first"):
+        obtain(Package("debian", "p", "1.0", "0000", 1), tmp_path / "cache")
+    assert list((tmp_path / "cache/archives").iterdir()) == []
+
+
+def test_a_missing_program_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(SourceError, match="the program npm is missing"):
+        obtain(Package("npm", "p", "1.0", "0000", 1), tmp_path / "cache")
+
+
+def test_every_known_package_is_pinned():
+    assert {package.name for package in packages.PACKAGES} >= {vendor.package for vendor in emoji.VENDORS}
+    assert all(len(package.sha256) == 64 and package.version for package in packages.PACKAGES)
