@@ -104,6 +104,9 @@ def fit(
     and resumed ends as the uninterrupted one would have.
     """
     accelerator = Accelerator(cpu=device == "cpu")
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_(not name.startswith(config.frozen))
+    network.to(memory_format=torch.channels_last)  # convolutions on a CPU and on tensor cores like it better
     objective = Objective(network, tuple(examples.inputs), config)
     optimizer = torch.optim.AdamW(_parameter_groups(network, config), weight_decay=config.weight_decay)
     epochs = _Epochs(examples, config)
@@ -200,6 +203,8 @@ def _parameter_groups(network: MultimodalClassifier, config: TrainingConfig) -> 
     """One rate for what starts from scratch, one for each trained encoder; weight decay for matrices, not for vectors."""
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
+        if not parameter.requires_grad:
+            continue
         _, _, inside = name.partition("encoders.")
         fresh = not inside or ".project." in name
         rate = (

@@ -15,6 +15,8 @@ from model.training import pretrained
 from model.training.manifest import Manifest
 from model.types import Array
 
+# Tuned, the token embeddings would change only for the words of the training part, and drift away from all others.
+FROZEN: Final = ("encoders.text.embed.", "encoders.text.positions.")
 PADDING, UNKNOWN = "[PAD]", "[UNK]"
 
 
@@ -38,6 +40,8 @@ class TrainingConfig:
     """Probability that an example loses some of its modalities. Its expectation is computed, not sampled."""
     smoothing: float = 0.05
     """Label smoothing: the probability mass taken from the right label."""
+    frozen: tuple[str, ...] = ()
+    """Weights whose names begin so stay as they were."""
     augment: bool = True
     seed: int = 0
 
@@ -92,13 +96,14 @@ def pretrained_encoders(manifest: Manifest, cache: Path) -> Recipe:
         origins.append(pretrained.MINILM.origin)
     network = _network(manifest, inputs, encoders, width=256, fusion="sum", dropout=0.2)
     training = TrainingConfig(
-        epochs=12,
+        epochs=10,
         patience=4,
         batch_size=32,
         learning_rate=1e-3,
         encoder_learning_rates={"image": 4e-4, "text": 1e-4},
         weight_decay=0.05,
         smoothing=0.1,
+        frozen=FROZEN,
     )
     return Recipe(network, inputs, training, weights, tuple(origins))
 
@@ -110,15 +115,30 @@ PRESETS: Final[Mapping[str, Callable[[Manifest, Path], Recipe]]] = {
 
 
 def train_tokenizer(manifest: Manifest, vocabulary: int = 8000) -> Tokenizer:
-    """A WordPiece vocabulary (lower case, without accents) of the training part's texts."""
-    tokenizer = Tokenizer(models.WordPiece(unk_token=UNKNOWN))
+    """A WordPiece vocabulary (lower case, without accents) of the training part's texts; the same texts give the same one."""
+    texts = _training_texts(manifest)
+    tokenizer = _word_pieces(models.WordPiece(unk_token=UNKNOWN))
+    # The trainer numbers the pieces that continue a word in the order of a hash table, another one in each run, and breaks
+    # ties by these numbers. Given as special tokens they have numbers already; the tokenizer is then built without them.
+    pieces = sorted({f"##{character}" for text in texts for word in _words(tokenizer, text) for character in word[1:]})
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=vocabulary, special_tokens=[PADDING, UNKNOWN, *pieces], show_progress=False, min_frequency=2
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    trained = _word_pieces(models.WordPiece(tokenizer.get_vocab(), unk_token=UNKNOWN))
+    trained.add_special_tokens([PADDING, UNKNOWN])
+    return trained
+
+
+def _word_pieces(model: models.WordPiece) -> Tokenizer:
+    tokenizer = Tokenizer(model)
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    trainer = trainers.WordPieceTrainer(
-        vocab_size=vocabulary, special_tokens=[PADDING, UNKNOWN], show_progress=False, min_frequency=2
-    )
-    tokenizer.train_from_iterator(_training_texts(manifest), trainer)
     return tokenizer
+
+
+def _words(tokenizer: Tokenizer, text: str) -> list[str]:
+    return [word for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(tokenizer.normalizer.normalize_str(text))]
 
 
 def _has(manifest: Manifest, modality: str) -> bool:

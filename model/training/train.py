@@ -13,10 +13,12 @@ from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import torch
+from pydantic import TypeAdapter, ValidationError
 
 from model.bundle import Bundle, narrow, write_bundle
-from model.config import BundleConfig
+from model.config import BundleConfig, Name
 from model.errors import ModelError
+from model.fusion import FUSIONS
 from model.network import MultimodalClassifier, build_network
 from model.predictor import Predictor, golden_parts, load_bundle
 from model.runtimes.torch_runtime import TorchRuntime
@@ -52,6 +54,7 @@ def train(
     `changes` replaces hyper-parameters of the preset by name, and "fusion". Raises ModelError, and ManifestError with
     everything wrong with the data.
     """
+    name = _model_name(name or out.name)
     manifest = _read(source)
     recipe = _recipe(manifest, preset, cache, changes or {})
     work = out.with_name(out.name + ".run")
@@ -68,25 +71,39 @@ def train(
         answers = evaluate.ask(runtime, examples, validation, recipe.network)
         return evaluate.accuracies(answers, examples, recipe.network.task)
 
-    progress = fit(
-        network,
-        examples,
-        recipe.training,
-        validate,
-        checkpoint=work / "checkpoint.pt",
-        fingerprint=fingerprint,
-        resume=resume,
-        device=device,
-    )
+    try:
+        progress = fit(
+            network,
+            examples,
+            recipe.training,
+            validate,
+            checkpoint=work / "checkpoint.pt",
+            fingerprint=fingerprint,
+            resume=resume,
+            device=device,
+        )
+    except KeyboardInterrupt:
+        console.print(f"stopped; {work} holds everything up to the last whole epoch, and --resume goes on from there")
+        raise
     console.print(f"best epoch {progress.best_epoch}: mean validation accuracy {progress.best_score:.4f}")
-    return _finish(manifest, recipe, examples, network, progress, out, name or out.name, preset, measure_test)
+    return _finish(manifest, recipe, examples, network, progress, out, name, preset, measure_test)
+
+
+def _model_name(name: str) -> str:
+    """Checked before hours of training rather than after. Raises ModelError."""
+    try:
+        return TypeAdapter(Name).validate_python(name)
+    except ValidationError as problem:
+        allowed = "lower-case letters, digits, '.', '_' and '-', at most 64; give another with --name"
+        raise ModelError(f"name: {name!r}; allowed: {allowed}") from problem
 
 
 def _read(source: Path) -> Manifest:
     manifest = with_splits(read_manifest(source), seed=0)
-    seen = [row for row in manifest.rows if row.split != "unseen"]
+    learnt = {row.label for row in manifest.by_split("train")}
     problems = [f"no rows in the {split} part" for split in ("train", "validation") if not manifest.by_split(split)]
-    if len({row.label for row in seen}) < 2:
+    problems += [f"label {label!r} has no rows in the train part" for label in manifest.labels if label not in learnt]
+    if len(manifest.labels) < 2:
         problems.append("only one label; at least two are needed")
     if problems:
         raise ManifestError(source, problems)
@@ -97,9 +114,12 @@ def _recipe(manifest: Manifest, preset: str, cache: Path, changes: Mapping[str, 
     if preset not in PRESETS:
         raise ModelError(f"preset {preset!r} is not known; known are {', '.join(PRESETS)}")
     recipe = PRESETS[preset](manifest, cache)
+    if (fusion := changes.get("fusion", recipe.network.fusion)) not in FUSIONS:
+        raise ModelError(f"fusion {fusion!r} is not known; known are {', '.join(FUSIONS)}")
     hyper = {key: value for key, value in changes.items() if key != "fusion"}
-    network = recipe.network.model_copy(update={"fusion": changes["fusion"]}) if "fusion" in changes else recipe.network
-    return replace(recipe, network=network, training=replace(recipe.training, **hyper))
+    return replace(
+        recipe, network=recipe.network.model_copy(update={"fusion": fusion}), training=replace(recipe.training, **hyper)
+    )
 
 
 def _begin_with(network: MultimodalClassifier, weights: Mapping[str, Array]) -> None:

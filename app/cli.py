@@ -1,0 +1,113 @@
+"""The command line: `polymodal serve | train | data`. Thin; whatever is heavy is imported inside its command."""
+
+import os
+import sys
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, ParamSpec
+
+import typer
+
+from model import ModelError
+
+Parameters = ParamSpec("Parameters")
+
+CACHE = Path.home() / ".cache" / "polymodal"
+INTERRUPTED = 130  # what a shell reports of a program ended by Ctrl-C
+
+app = typer.Typer(
+    name="polymodal",
+    help="Classify an image with its text; either may be missing.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+data = typer.Typer(help="Build a data set from package registries.", no_args_is_help=True)
+app.add_typer(data, name="data")
+
+
+def explained(command: Callable[Parameters, None]) -> Callable[Parameters, None]:
+    """Errors that a user can act on become one message and exit code 1, without a traceback."""
+
+    @wraps(command)
+    def run(*args: Parameters.args, **kwargs: Parameters.kwargs) -> None:
+        try:
+            command(*args, **kwargs)
+        except ModelError as problem:
+            typer.echo(f"polymodal: {problem}", err=True)
+            raise typer.Exit(1) from problem
+        except KeyboardInterrupt as interrupt:
+            raise typer.Exit(INTERRUPTED) from interrupt
+
+    return run
+
+
+@app.command()
+def serve() -> None:
+    """Serve a trained bundle over HTTP; every setting is an environment variable POLYMODAL_… (see .env.example)."""
+    from app.main import serve as run
+    from app.settings import SettingsError, load_settings
+
+    try:
+        settings = load_settings(os.environ)
+    except SettingsError as error:
+        for problem in error.problems:
+            typer.echo(f"polymodal: {problem}", err=True)
+        raise typer.Exit(1) from error
+    run(settings)
+
+
+@app.command()
+@explained
+def train(
+    manifest: Annotated[Path, typer.Argument(help="Manifest (CSV, JSONL, Parquet) or a folder with one.", exists=True)],
+    out: Annotated[Path, typer.Option(help="Folder to write the bundle to; OUT.run holds what is in progress.")],
+    preset: Annotated[str, typer.Option(help="cnn-rnn (from scratch) or pretrained (fine-tuned).")] = "pretrained",
+    fusion: Annotated[str | None, typer.Option(help="sum, product, concat or gated instead of the preset's.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="At most this many, instead of the preset's.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=2, help="Instead of the preset's.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the weights, the order and the augmentations.")] = 0,
+    name: Annotated[str | None, typer.Option(help="The model's name in the service (default: OUT's).")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from where an interrupted training stopped.")] = False,
+    test: Annotated[
+        bool, typer.Option(help="Measure on the test part; leave it unread while you still choose.")
+    ] = True,
+    device: Annotated[str | None, typer.Option(help="cpu, to leave a GPU alone.")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Threads that decode pictures.")] = os.cpu_count() or 1,
+    cache: Annotated[Path, typer.Option(help="Where downloaded weights are kept.")] = CACHE,
+) -> None:
+    """Train on a manifest of (image, text, label) and write a bundle that `polymodal serve` serves."""
+    from model.training import train as run
+
+    options = {"fusion": fusion, "epochs": epochs, "batch_size": batch_size, "seed": seed}
+    predictor = run(
+        manifest,
+        out,
+        preset=preset,
+        name=name,
+        resume=resume,
+        device=device,
+        workers=workers,
+        cache=cache,
+        measure_test=test,
+        changes={key: value for key, value in options.items() if value is not None},
+    )
+    typer.echo(predictor.description.card)
+    typer.echo(f"{out}: bundle {predictor.description.digest}", err=True)
+
+
+@data.command()
+@explained
+def illustrations(
+    out: Annotated[Path, typer.Option(help="Folder for images/ and manifest.csv.")] = Path("data/illustrations"),
+    cache: Annotated[Path, typer.Option(help="Where downloaded packages are kept.")] = Path("data/cache"),
+) -> None:
+    """Build the default data set: open drawings with captions, ten labels (about 350 MB of downloads)."""
+    from model.training.sources.illustrations import build
+
+    build(out, cache)
+
+
+def main() -> None:
+    """Entry point of the console command."""
+    sys.exit(app())
