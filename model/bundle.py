@@ -51,6 +51,8 @@ class Bundle:
     report: Mapping[str, Any]
     golden: tuple[Mapping[str, Any], ...]
     card: str
+    files: frozenset[str] = frozenset()
+    """Everything that SHA256SUMS lists; whatever else lies in the folder is not part of the bundle."""
 
     @cached_property
     def weights(self) -> Mapping[str, Array]:
@@ -63,8 +65,8 @@ class Bundle:
 
     def graph(self, name: str) -> bytes | None:
         """The ONNX graph of an encoder or of the "head"; None when the bundle was made without graphs."""
-        path = self.directory / "onnx" / f"{name}.onnx"
-        return path.read_bytes() if path.exists() else None
+        file = f"onnx/{name}.onnx"
+        return (self.directory / file).read_bytes() if file in self.files else None
 
 
 def read_bundle(directory: Path) -> Bundle:
@@ -72,6 +74,13 @@ def read_bundle(directory: Path) -> Bundle:
 
     Raises BundleError when something is missing, altered, unreadable, or of another version of the layout.
     """
+    try:
+        return _read(directory)
+    except OSError as problem:
+        raise BundleError(f"{problem.filename or directory}: cannot be read: {problem.strerror}") from problem
+
+
+def _read(directory: Path) -> Bundle:
     sums = _read_sums(directory)
     for file, recorded in sums.items():
         path = directory / file
@@ -82,6 +91,9 @@ def read_bundle(directory: Path) -> Bundle:
     if unlisted := [file for file in REQUIRED if file not in sums]:
         raise BundleError(f"{directory}: {', '.join(unlisted)} is missing from {SUMS}")
     config = _read_config(directory)
+    needed = [file for name in config.network.modalities for file in MODALITIES[name].files]
+    if unlisted := [file for file in needed if file not in sums]:
+        raise BundleError(f"{directory}: {', '.join(unlisted)} is missing from {SUMS}")
     return Bundle(
         directory=directory,
         config=config,
@@ -89,7 +101,8 @@ def read_bundle(directory: Path) -> Bundle:
         inputs=_load_inputs(directory, config),
         report=_read_json(directory / REPORT),
         golden=tuple(_read_json(directory / GOLDEN)),
-        card=(directory / CARD).read_text(encoding="utf-8"),
+        card=(directory / CARD).read_text(encoding="utf-8", errors="replace"),
+        files=frozenset(sums),
     )
 
 
@@ -106,8 +119,10 @@ def write_bundle(
 ) -> None:
     """Write a whole bundle beside `directory`, then put it there at once; an older one is replaced.
 
-    The inputs' `files` are written by the inputs; what they say of themselves must stand in `config` already.
+    The inputs' `files` are written by the inputs; what they say of themselves must stand in `config` already. Raises
+    BundleError as `check_replaceable` does.
     """
+    check_replaceable(directory)
     fresh = directory.with_name(f".{directory.name}.part")
     shutil.rmtree(fresh, ignore_errors=True)
     (fresh / "onnx").mkdir(parents=True)
@@ -125,6 +140,18 @@ def write_bundle(
     (fresh / SUMS).write_text("".join(f"{_sha256(fresh / file)}  {file}\n" for file in files), encoding="utf-8")
     shutil.rmtree(directory, ignore_errors=True)
     fresh.rename(directory)
+
+
+def check_replaceable(directory: Path) -> None:
+    """Raise BundleError when `directory` holds anything but a bundle: it would be deleted for the new one."""
+    if directory.is_dir():
+        if (directory / SUMS).is_file() or not any(directory.iterdir()):
+            return
+        raise BundleError(
+            f"{directory}: holds files that are no bundle; allowed: a new or empty folder, or an older bundle"
+        )
+    if directory.exists():
+        raise BundleError(f"{directory}: is a file; allowed: a new or empty folder, or an older bundle")
 
 
 def narrow(weights: Mapping[str, Array]) -> dict[str, Array]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from model.bundle import Bundle, read_bundle
 from model.config import subset_key
-from model.errors import BundleError, NothingGiven, UnknownModality
+from model.errors import BundleError, InputError, NothingGiven, UnknownModality
 from model.runtimes import Runtime, start_runtime
 from model.tasks import TASKS
 from model.types import Array, Description, FloatArray, Prediction, Sample
@@ -21,6 +21,7 @@ from model.types import Array, Description, FloatArray, Prediction, Sample
 # How far a replayed golden score may be from the recorded one. Runtimes differ by about 1e-5; decoders and resizing of
 # different Pillow releases by a little more; a wrong weight, vocabulary or label order by far more.
 GOLDEN_TOLERANCE: Final = 0.02
+DECIMALS: Final = 6  # of a score; single precision has no more to say
 
 
 class Predictor:
@@ -81,11 +82,11 @@ class Predictor:
 
     def fuse(self, embeddings: Mapping[str, FloatArray], used: Sequence[frozenset[str]]) -> list[Prediction]:
         """Embeddings (B, D) of every modality, and which of them each row really has, to predictions."""
-        scores = self._task.scores(self.logits(embeddings, used), self._temperature(used))
+        scores = self._task.scores(self.logits(embeddings, used), self._temperature(used)).astype(np.float64)
         labels = self.description.labels
         return [
             Prediction(dict(zip(labels, row.tolist(), strict=True)), modalities, self.description.digest)
-            for row, modalities in zip(scores, used, strict=True)
+            for row, modalities in zip(scores.round(DECIMALS), used, strict=True)
         ]
 
     def logits(self, embeddings: Mapping[str, FloatArray], used: Sequence[frozenset[str]]) -> FloatArray:
@@ -99,8 +100,13 @@ class Predictor:
         alone = [Sample({name: array}, cost=1.0) for name, array in blanks.items()]
         self.predict([*alone, Sample(blanks, cost=float(len(blanks)))])
         for number, golden in enumerate(self._bundle.golden, start=1):
-            (prediction,) = self.predict([self.prepare(golden_parts(golden))])
-            self._compare(number, prediction.scores, golden["scores"])
+            try:
+                (prediction,) = self.predict([self.prepare(golden_parts(golden))])
+                recorded = golden["scores"]
+            except (InputError, LookupError, TypeError, ValueError) as problem:
+                found = f"golden input {number} cannot be replayed: {problem}"
+                raise BundleError(f"{self._bundle.directory}: {found}") from problem
+            self._compare(number, prediction.scores, recorded)
 
     def _compare(self, number: int, scores: Mapping[str, float], recorded: Mapping[str, float]) -> None:
         gap = max(abs(scores.get(label, 0.0) - score) for label, score in recorded.items())

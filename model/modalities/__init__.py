@@ -19,6 +19,8 @@ class Input(Protocol):
     """
 
     name: ClassVar[str]
+    files: ClassVar[tuple[str, ...]]
+    """What `save` writes."""
 
     @classmethod
     def load(cls, settings: Mapping[str, Any], folder: Path) -> Self:

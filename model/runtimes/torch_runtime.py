@@ -41,7 +41,15 @@ class TorchRuntime:
 def start(bundle: Bundle, threads: int) -> TorchRuntime:
     """Build the bundle's network and load its weights. Raises BundleError when they don't fit."""
     torch.set_num_threads(threads)
-    network = build_network(bundle.config.network)
+    try:
+        network = build_network(bundle.config.network)
+    except (
+        LookupError,
+        TypeError,
+        ValueError,
+        RuntimeError,
+    ) as problem:  # an unknown part, or options that it doesn't take
+        raise BundleError(f"{bundle.directory}: the network cannot be built from config.json: {problem!r}") from problem
     weights = {name: torch.from_numpy(array) for name, array in bundle.weights.items()}
     try:
         network.load_state_dict(weights)

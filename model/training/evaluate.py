@@ -96,18 +96,22 @@ def score(answers: Answers, temperatures: Mapping[str, float], task: str) -> Flo
 
 
 def accuracies(answers: Mapping[str, Answers], examples: Examples, task: str) -> dict[str, float]:
-    """Accuracy for each set of modalities; calibration doesn't matter to it."""
+    """Accuracy for each set of modalities that some row has; calibration doesn't matter to it."""
     return {
-        key: TASKS[task].summary(each.logits, examples.targets[each.rows])["accuracy"] for key, each in answers.items()
+        key: TASKS[task].summary(each.logits, examples.targets[each.rows])["accuracy"]
+        for key, each in answers.items()
+        if len(each.rows)
     }
 
 
 def report(
     answers: Mapping[str, Answers], temperatures: Mapping[str, float], examples: Examples, network: NetworkConfig
 ) -> dict[str, Any]:
-    """Everything worth saying of one part, by set of modalities: metrics, intervals, and the same for each source."""
+    """Everything worth saying of one part, by set of modalities that some row has: metrics, intervals, the same by source."""
     told = {}
     for key, each in answers.items():
+        if not len(each.rows):
+            continue
         scores, targets = score(each, temperatures, network.task), examples.targets[each.rows]
         rows = [examples.rows[row] for row in each.rows]
         sources = np.asarray([row.source for row in rows])

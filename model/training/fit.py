@@ -106,7 +106,8 @@ def fit(
     accelerator = Accelerator(cpu=device == "cpu")
     for name, parameter in network.named_parameters():
         parameter.requires_grad_(not name.startswith(config.frozen))
-    network.to(memory_format=torch.channels_last)  # convolutions on a CPU and on tensor cores like it better
+    # Convolutions like it better; torch's annotations lack this overload.
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     objective = Objective(network, tuple(examples.inputs), config)
     optimizer = torch.optim.AdamW(_parameter_groups(network, config), weight_decay=config.weight_decay)
     epochs = _Epochs(examples, config)
@@ -268,8 +269,11 @@ def _restore(
     """Put network, optimiser and schedule back to where the checkpoint was written. Raises ModelError."""
     if not path.exists():
         raise ModelError(f"{path}: no checkpoint to resume from; start without --resume")
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    progress = Progress(**state["progress"])
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        progress = Progress(**state["progress"])
+    except Exception as problem:
+        raise ModelError(f"{path}: not a checkpoint that can be read; start without --resume") from problem
     if progress.fingerprint != fingerprint:
         raise ModelError(f"{path}: made with other data, preset or options; start without --resume")
     network.load_state_dict(state["network"])

@@ -4,28 +4,40 @@ H, W height and width of the decoded picture; S the side that the encoder takes,
 """
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Final, Self
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
+from PIL import (
+    BmpImagePlugin,
+    ExifTags,
+    GifImagePlugin,
+    Image,
+    ImageFile,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
 
 from model.errors import TooLarge, Undecodable, UnsupportedFormat
 from model.types import Array, InputSpec
 
 Pixels = npt.NDArray[np.uint8]
 
-# How each accepted format begins, as its specification says. A RIFF file names its kind at byte 8.
-FORMATS: Final[Mapping[str, tuple[str, tuple[bytes, ...]]]] = {
-    "image/jpeg": ("JPEG", (b"\xff\xd8\xff",)),
-    "image/png": ("PNG", (b"\x89PNG\r\n\x1a\n",)),
-    "image/webp": ("WEBP", (b"RIFF",)),
-    "image/gif": ("GIF", (b"GIF87a", b"GIF89a")),
-    "image/bmp": ("BMP", (b"BM",)),
-    "image/tiff": ("TIFF", (b"II*\x00", b"MM\x00*")),
+Opener = Callable[[io.BytesIO], ImageFile.ImageFile]
+
+# Pillow's reader of each accepted format, and how it begins, as its specification says. A RIFF file names its kind at byte 8.
+FORMATS: Final[Mapping[str, tuple[Opener, tuple[bytes, ...]]]] = {
+    "image/jpeg": (JpegImagePlugin.jpeg_factory, (b"\xff\xd8\xff",)),
+    "image/png": (PngImagePlugin.PngImageFile, (b"\x89PNG\r\n\x1a\n",)),
+    "image/webp": (WebPImagePlugin.WebPImageFile, (b"RIFF",)),
+    "image/gif": (GifImagePlugin.GifImageFile, (b"GIF87a", b"GIF89a")),
+    "image/bmp": (BmpImagePlugin.BmpImageFile, (b"BM",)),
+    "image/tiff": (TiffImagePlugin.TiffImageFile, (b"II*\x00", b"MM\x00*")),
 }
 ACCEPTED: Final = ", ".join(FORMATS)
 KNOWN_OTHERS: Final[Mapping[str, tuple[bytes, ...]]] = {
@@ -36,9 +48,16 @@ KNOWN_OTHERS: Final[Mapping[str, tuple[bytes, ...]]] = {
     "application/xml": (b"<?xml",),
 }
 
-# Pillow's own guard raises (or merely warns) by its own numbers before we could name ours; `_open` checks the header instead.
-Image.MAX_IMAGE_PIXELS = None
-
+# What turns a picture upright, by the orientation noted in it (tag 274 of EXIF); 1 is upright already.
+TURNS: Final[Mapping[object, Image.Transpose]] = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 BACKGROUND_TOLERANCE: Final = 10  # of 255: the noise that JPEG leaves on a plain background
 WHITE: Final = (255, 255, 255)
 
@@ -53,6 +72,7 @@ class ImageInput:
     max_side: int = 16_384
 
     name: ClassVar[str] = "image"
+    files: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
     def load(cls, settings: Mapping[str, Any], folder: Path) -> Self:
@@ -82,8 +102,7 @@ class ImageInput:
         try:
             image.draft("RGB", (2 * self.side, 2 * self.side))  # JPEG only: decodes at 1/2, 1/4 or 1/8
             image.load()
-            # A header may name an orientation; phones write it instead of turning the pixels.
-            return self._flatten(ImageOps.exif_transpose(image))
+            return self._flatten(_upright(image))
         except MemoryError:
             raise
         except Exception as problem:
@@ -119,8 +138,14 @@ class ImageInput:
             raise Undecodable(self.name, "0 bytes", f"a whole picture ({ACCEPTED})")
         if media_type is None or media_type not in FORMATS:
             raise UnsupportedFormat(self.name, media_type or "bytes of no known picture format", ACCEPTED)
+        opener, _ = FORMATS[media_type]
         try:
-            image = Image.open(io.BytesIO(content), formats=[FORMATS[media_type][0]])
+            # Not Image.open: Pillow's guard would refuse, or merely warn, by its own numbers before we could name ours. It
+            # still guards what a reader allocates while it reads the header, such as the first frame of a GIF.
+            image = opener(io.BytesIO(content))
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning) as problem:
+            found = "a header that asks for a vast picture"
+            raise TooLarge(self.name, found, f"at most {self.max_pixels:,} pixels in all") from problem
         except Exception as problem:
             raise self._broken(content, problem) from problem
         width, height = image.size
@@ -160,6 +185,18 @@ def sniff(content: bytes) -> str | None:
         if content.startswith(beginnings) and (media_type != "image/webp" or content[8:12] == b"WEBP"):
             return media_type
     return next((kind for kind, starts in KNOWN_OTHERS.items() if content.lstrip().startswith(starts)), None)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Turned as its header says; phones write that instead of turning the pixels.
+
+    Not ImageOps.exif_transpose, which also writes the rest of the metadata anew and refuses a picture for a broken entry.
+    """
+    try:
+        turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
+    except Exception:  # noqa: BLE001 — whatever Pillow trips over in broken metadata; the pixels are fine
+        return image
+    return image if turn is None else image.transpose(turn)
 
 
 def content_box(pixels: Pixels) -> tuple[tuple[int, int, int, int], tuple[int, int, int]]:

@@ -23,6 +23,7 @@ class TextInput:
     """Check a text, then cut it into the tokens of the bundle's vocabulary; what exceeds `max_tokens` is left out."""
 
     name: ClassVar[str] = "text"
+    files: ClassVar[tuple[str, ...]] = (TOKENIZER_FILE,)
 
     def __init__(self, tokenizer: Tokenizer, max_tokens: int = 48, max_characters: int = 20_000) -> None:
         self._tokenizer = tokenizer
@@ -90,7 +91,7 @@ class TextInput:
                 raise Undecodable(
                     self.name, f"half a surrogate pair at position {problem.start}", "Unicode text"
                 ) from problem
-            return content
+            return content.removeprefix("\ufeff")  # a byte order mark, as in bytes
         try:
             return content.decode("utf-8-sig")
         except UnicodeDecodeError as problem:
