@@ -129,7 +129,8 @@ def write_bundle(
     for each in inputs.values():
         each.save(fresh)
     (fresh / CONFIG).write_text(_as_json(config.model_dump(mode="json")), encoding="utf-8")
-    save_file(dict(weights), fresh / WEIGHTS)
+    # In C order: safetensors writes an array's memory as it lies, and that of channels-last convolutions lies otherwise.
+    save_file({name: np.asarray(array, order="C") for name, array in weights.items()}, fresh / WEIGHTS)
     (fresh / WEIGHTS).chmod(0o644)  # safetensors makes it the owner's alone; a container serves as somebody else
     for name, graph in graphs.items():
         (fresh / "onnx" / f"{name}.onnx").write_bytes(graph)

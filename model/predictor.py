@@ -103,7 +103,7 @@ class Predictor:
             try:
                 (prediction,) = self.predict([self.prepare(golden_parts(golden))])
                 recorded = golden["scores"]
-            except (InputError, LookupError, TypeError, ValueError) as problem:
+            except (InputError, AttributeError, LookupError, TypeError, ValueError) as problem:
                 found = f"golden input {number} cannot be replayed: {problem}"
                 raise BundleError(f"{self._bundle.directory}: {found}") from problem
             self._compare(number, prediction.scores, recorded)

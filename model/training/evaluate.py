@@ -76,7 +76,7 @@ def fit_temperatures(answers: Mapping[str, Answers], examples: Examples, task: s
 
 
 def _fit_temperature(answers: Answers, targets: npt.NDArray[np.int64], task: str) -> float:
-    exact = np.asarray([used == answers.offered for used in answers.used])
+    exact = np.asarray([used == answers.offered for used in answers.used], dtype=np.bool_)
     logits, targets = answers.logits[exact], targets[exact]
     if not len(targets):
         return 1.0

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, Final
 import numpy as np
 import numpy.typing as npt
 
-from model.errors import InputError
+from model.errors import InputError, NothingGiven
 from model.modalities import Input
 from model.training.manifest import Manifest, ManifestError, Row
 from model.training.progress import track
@@ -135,7 +135,10 @@ def _prepare(row: Row, inputs: Mapping[str, Input]) -> dict[str, Array]:
     if row.text and "text" in inputs:
         parts["text"] = row.text
     decoded = {name: inputs[name].decode(part) for name, part in parts.items()}
-    return {name: inputs[name].preprocess(each) for name, each in decoded.items() if each is not None}
+    arrays = {name: inputs[name].preprocess(each) for name, each in decoded.items() if each is not None}
+    if parts and not arrays:
+        raise NothingGiven(" and ".join(parts), "only blanks", "something in at least one of the row's inputs")
+    return arrays
 
 
 def _chunks(numbers: range) -> Iterable[range]:

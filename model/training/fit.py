@@ -137,6 +137,7 @@ def fit(
         scores = validate(network)
         _record(progress, network, float(np.mean(losses)), scores)
         _save(checkpoint, progress, network, optimizer, scheduler)
+        _tell(progress, scores)
     return progress
 
 
@@ -150,8 +151,12 @@ def _record(progress: Progress, network: MultimodalClassifier, loss: float, scor
     progress.history.append(
         {"epoch": progress.epoch, "loss": loss, **{f"validation {k}": v for k, v in scores.items()}}
     )
+
+
+def _tell(progress: Progress, scores: Mapping[str, float]) -> None:
+    """Say how the epoch went; what is said is on the disk already."""
     told = "  ".join(f"{key} {value:.3f}" for key, value in scores.items())
-    console.print(f"epoch {progress.epoch}: loss {loss:.3f}  validation accuracy: {told}")
+    console.print(f"epoch {progress.epoch}: loss {progress.history[-1]['loss']:.3f}  validation accuracy: {told}")
 
 
 def collate(examples: Examples, rows: Sequence[int], generator: torch.Generator | None = None) -> Batch:

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import platform
+import shutil
 import subprocess
 from collections.abc import Mapping
 from dataclasses import asdict, replace
@@ -12,18 +13,21 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
+import numpy as np
 import torch
 from pydantic import TypeAdapter, ValidationError
 
-from model.bundle import Bundle, narrow, write_bundle
+from model.bundle import Bundle, check_replaceable, narrow, read_bundle, write_bundle
 from model.config import BundleConfig, Name
 from model.errors import ModelError
 from model.fusion import FUSIONS
 from model.network import MultimodalClassifier, build_network
 from model.predictor import Predictor, golden_parts, load_bundle
+from model.runtimes import start_runtime
 from model.runtimes.torch_runtime import TorchRuntime
 from model.training import evaluate
 from model.training.card import write_card
+from model.training.evaluate import Answers
 from model.training.examples import Examples, prepare_examples
 from model.training.export import export_graphs
 from model.training.fit import Progress, fit
@@ -33,7 +37,10 @@ from model.training.progress import console
 from model.types import Array
 
 COUNTER: Final = "num_batches_tracked"  # of batch normalisation: no weight, and torch fills it in when it is absent
-GOLDEN_BYTES: Final = 40_000  # a picture larger than this doesn't become a golden input
+GOLDEN_BYTES: Final = 12_000  # a picture larger than this doesn't become a golden input
+GOLDEN_LABELS: Final = 5  # for each set of modalities one golden input of so many labels
+LOGIT_TOLERANCE: Final = 0.01
+"""How far the written bundle may be from the trained network; torch and ONNX Runtime differ by about 1e-5."""
 
 
 def train(
@@ -55,6 +62,7 @@ def train(
     everything wrong with the data.
     """
     name = _model_name(name or out.name)
+    check_replaceable(out)
     manifest = _read(source)
     recipe = _recipe(manifest, preset, cache, changes or {})
     work = out.with_name(out.name + ".run")
@@ -176,24 +184,40 @@ def _finish(
         golden=_golden(config, recipe, TorchRuntime(network, torch.device("cpu")), manifest.by_split("validation")),
         card=write_card(config, report, recipe.origins),
     )
+    served = start_runtime("auto", read_bundle(out), threads=torch.get_num_threads())
+    _check_agreement(
+        out, answers["validation"], evaluate.ask(served, examples, examples.split("validation"), recipe.network)
+    )
     predictor = load_bundle(out)
-    predictor.warm_up()  # the exported graphs must agree with what torch said of the golden inputs
+    predictor.warm_up()
     return predictor
 
 
+def _check_agreement(out: Path, trained: Mapping[str, Answers], served: Mapping[str, Answers]) -> None:
+    """What was measured must be what will be served: the written bundle says the same of the whole validation part.
+
+    Raises ModelError, and removes the bundle, so that nothing serves it.
+    """
+    gap = max(float(np.abs(each.logits - served[key].logits).max()) for key, each in trained.items() if len(each.rows))
+    if not gap <= LOGIT_TOLERANCE:  # written so that NaN fails too
+        shutil.rmtree(out)
+        raise ModelError(f"{out}: logits were {gap:.3g} away from the trained network's; allowed: {LOGIT_TOLERANCE}")
+
+
 def _golden(config: BundleConfig, recipe: Recipe, runtime: TorchRuntime, rows: tuple[Row, ...]) -> list[dict[str, Any]]:
-    """For each set of modalities one small row with its scores."""
+    """For each set of modalities some small rows, of different labels, with their scores."""
     draft = Bundle(Path(), config, digest="", inputs=recipe.inputs, report={}, golden=(), card="")
     predictor = Predictor(draft, runtime)
     golden = []
     for key in config.temperatures:
-        names = key.split("+")
-        parts = next((found for row in rows if (found := _golden_candidate(row, names))), None)
-        if parts is None:
-            continue
-        entry: dict[str, Any] = {"parts": parts}
-        (prediction,) = predictor.predict([predictor.prepare(golden_parts(entry))])
-        golden.append({**entry, "scores": {label: round(value, 6) for label, value in prediction.scores.items()}})
+        chosen: dict[str, dict[str, str]] = {}
+        for row in rows:
+            if row.label not in chosen and (parts := _golden_candidate(row, key.split("+"))) is not None:
+                chosen[row.label] = parts
+        for parts in list(chosen.values())[:GOLDEN_LABELS]:
+            entry: dict[str, Any] = {"parts": parts}
+            (prediction,) = predictor.predict([predictor.prepare(golden_parts(entry))])
+            golden.append({**entry, "scores": dict(prediction.scores)})
     return golden
 
 

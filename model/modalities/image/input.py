@@ -159,7 +159,7 @@ class ImageInput:
     def _flatten(self, image: Image.Image) -> Pixels:
         """From whatever mode to RGB on white; 16 bits per channel keep their upper 8."""
         if image.mode.startswith("I"):  # 16-bit grey; Pillow would clip it to white
-            wide = np.asarray(image).astype(np.int64)
+            wide = np.asarray(image)
             image = Image.fromarray((np.clip(wide, 0, 65_535) >> 8).astype(np.uint8))
         transparent = image.has_transparency_data
         image = image.convert("RGBA" if transparent else "RGB")

@@ -1,0 +1,69 @@
+# The words of this project; CI uses the same. Each sets up what it needs first, once: `make` alone lists them.
+#
+# Variables, given as `make WORD NAME=value` or in the environment:
+#   PYTHON                           interpreter for a new .venv (3.11 or newer)
+#   POLYMODAL_HOST, POLYMODAL_PORT   where `make serve` listens; so do all settings of .env.example
+#   PIP_EXTRA_INDEX_URL and others   pip's own
+
+PYTHON ?= python3
+DOCKER ?= docker
+BIN := .venv/bin
+DATA := data/illustrations
+RUN := runs/illustrations
+BUNDLE := model/bundles/illustrations
+VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+
+export PYTHON
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL: # the words share one .venv
+.PHONY: help serve test check fix data train image constraints setup clean
+
+help: ## list these words
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r word does; do \
+		printf '  make %-12s %s\n' "$$word" "$$does"; done
+
+serve: .venv/serve.ok ## set up, then serve the embedded model on http://127.0.0.1:8000 until Ctrl-C
+	@exec $(BIN)/polymodal serve
+
+test: .venv/dev.ok ## set up, then run all tests
+	$(BIN)/python -m pytest
+
+check: .venv/dev.ok ## format, lint and types, as CI wants them
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+
+fix: .venv/dev.ok ## format, and repair what the linter can repair
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+data: .venv/dev.ok ## build the default data set (about 350 MB of downloads)
+	$(BIN)/polymodal data illustrations --out $(DATA) --cache data/cache
+
+train: .venv/dev.ok ## train the embedded model on that data set (20 minutes on two cores), and put it in place
+	$(BIN)/polymodal train $(DATA) --preset pretrained --out $(RUN) --name illustrations --cache data/cache/pretrained
+	rm -rf $(BUNDLE)
+	cp -R $(RUN) $(BUNDLE)
+
+image: ## build the container image polymodal
+	$(DOCKER) build --tag polymodal:latest --tag polymodal:$(VERSION) \
+		--build-arg VERSION=$(VERSION) \
+		--build-arg REVISION="$$(git rev-parse HEAD)" \
+		--build-arg CREATED="$$(date -u +%Y-%m-%dT%H:%M:%SZ)" .
+
+constraints: ## write constraints.txt anew; WITH='torch==2.13.0 …' narrows the choice
+	$(PYTHON) scripts/constraints.py $(WITH)
+
+setup: .venv/dev.ok ## set up only: everything that the other words need
+
+clean: ## remove .venv and everything that was made from the sources, but no data and no models
+	rm -rf .venv build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find app model tests scripts -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The two tiers of .venv. Serving needs no torch, and so is set up in a fraction of the time.
+.venv/serve.ok: pyproject.toml constraints.txt scripts/serve_requirements.py
+	@scripts/setup.sh serve
+
+.venv/dev.ok: pyproject.toml constraints.txt
+	@scripts/setup.sh dev

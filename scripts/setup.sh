@@ -1,0 +1,57 @@
+#!/bin/sh
+# Make or complete the virtual environment .venv:
+#
+#   scripts/setup.sh serve    what serving needs, without torch
+#   scripts/setup.sh dev      that, and what training, checks and tests need
+#
+# PYTHON names the interpreter that a new environment is made with; pip reads its own variables (PIP_EXTRA_INDEX_URL, …).
+set -eu
+cd "$(dirname "$0")/.."
+
+tier=${1:?serve or dev}
+python=${PYTHON:-python3}
+venv=.venv
+
+say() { printf 'polymodal: %s\n' "$*" >&2; }
+
+usable() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }
+
+# An installation that was interrupted may have left half a package, which pip would take for a whole one: begin anew.
+if [ -e "$venv/unfinished" ] || ! usable "$venv/bin/python" || ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
+    if ! command -v "$python" >/dev/null; then
+        say "there is no command $python; install Python 3.11 or newer, or name one: make PYTHON=python3.12 …"
+        exit 1
+    fi
+    if ! usable "$python"; then
+        say "Python 3.11 or newer is needed, and $python is $("$python" -V 2>&1); name another: make PYTHON=python3.12 …"
+        exit 1
+    fi
+    if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
+        say "$python cannot make virtual environments; on Debian and Ubuntu the package python3-venv adds that"
+        exit 1
+    fi
+    "$python" -m venv --clear "$venv"
+fi
+
+install() { "$venv/bin/python" -m pip install --disable-pip-version-check --constraint constraints.txt "$@"; }
+
+touch "$venv/unfinished"
+case $tier in
+serve)
+    say 'installing what serving needs into .venv'
+    "$venv/bin/python" scripts/serve_requirements.py >"$venv/serve-requirements.txt"
+    install --requirement "$venv/serve-requirements.txt"
+    install --no-deps --editable .
+    ;;
+dev)
+    say 'installing what training, checks and tests need into .venv; torch is large'
+    install --editable '.[dev]' # one command, so that nothing else can choose another torch
+    touch "$venv/serve.ok"
+    ;;
+*)
+    say "no tier is called $tier; there are serve and dev"
+    exit 2
+    ;;
+esac
+rm "$venv/unfinished"
+touch "$venv/$tier.ok"

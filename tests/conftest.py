@@ -1,0 +1,79 @@
+"""A data set that is drawn in a moment and the bundle trained on it: the whole path, small and real, on one core."""
+
+import csv
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+WORDS = {
+    "sea": ("blue", "deep water", "waves at the coast", "a boat on water"),
+    "tomato": ("red", "ripe fruit", "a salad with fruit", "juice of ripe fruit"),
+}
+COLOURS = {"sea": "blue", "tomato": "red"}
+PARTS = (("train", 12), ("validation", 6), ("test", 6))  # rows of each label
+COLUMNS = ("id", "image", "text", "label", "group", "split", "source", "licence")
+
+
+def _draw(label: str, chance: np.random.Generator) -> Image.Image:
+    """A red circle or a blue square, somewhere on white."""
+    picture = Image.new("RGB", (40, 36), "white")
+    left, top, side = chance.integers((2, 2, 12), (12, 10, 22)).tolist()
+    shape = ImageDraw.Draw(picture).ellipse if label == "tomato" else ImageDraw.Draw(picture).rectangle
+    shape((left, top, left + side, top + side), fill=COLOURS[label])
+    return picture
+
+
+def _rows(folder: Path) -> list[dict[str, str]]:
+    """Of three rows one has both, one lacks its text and one its image; two neighbours form a group."""
+    chance = np.random.default_rng(7)
+    rows = []
+    for split, count in PARTS:
+        for label in sorted(WORDS):
+            for number in range(count):
+                name = f"{split}-{label}-{number}"
+                row = {"id": name, "label": label, "split": split, "licence": "CC0-1.0"}
+                row |= {"group": f"{split}-{label}-{number // 2}", "source": "drawn" if number % 2 else "painted"}
+                if number % 3 != 2:
+                    row["image"] = f"images/{name}.png"
+                    _draw(label, chance).save(folder / row["image"])
+                if number % 3 != 1:
+                    row["text"] = f"{WORDS[label][number % 4]}, {COLOURS[label]}"
+                rows.append(row)
+    return rows
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """A bundle started with torch takes all cores for the whole process; small networks are slower on many than on one."""
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def manifest_folder(tmp_path_factory) -> Path:
+    """A folder with `manifest.csv` and images/: 48 rows, two labels, three parts."""
+    folder = tmp_path_factory.mktemp("shapes")
+    (folder / "images").mkdir()
+    rows = _rows(folder)
+    with (folder / "manifest.csv").open("w", encoding="utf-8", newline="") as file:
+        table = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        table.writeheader()
+        table.writerows(rows)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(manifest_folder, tmp_path_factory) -> Path:
+    """A bundle trained on `manifest_folder`; read it, don't change it."""
+    import torch
+
+    from model.training import train
+
+    torch.set_num_threads(1)
+    out = tmp_path_factory.mktemp("bundles") / "shapes"
+    changes = {"epochs": 6, "batch_size": 8, "seed": 0}
+    train(manifest_folder, out, preset="cnn-rnn", device="cpu", workers=1, cache=out.parent, changes=changes)
+    return out

@@ -1,0 +1,43 @@
+"""The tiny bundle in the hands of whoever wants to break it."""
+
+import hashlib
+import shutil
+from pathlib import Path
+
+import pytest
+
+from model import Predictor, load_bundle
+
+
+@pytest.fixture(scope="session")
+def predictors(tiny_bundle) -> dict[str, Predictor]:
+    """The tiny bundle in each runtime."""
+    return {runtime: load_bundle(tiny_bundle, runtime=runtime, threads=1) for runtime in ("onnx", "torch")}
+
+
+@pytest.fixture(params=["onnx", "torch"])
+def predictor(request, predictors) -> Predictor:
+    return predictors[request.param]
+
+
+@pytest.fixture
+def bundle_copy(tiny_bundle, tmp_path) -> Path:
+    """A bundle that may be changed."""
+    return Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
+
+
+def _seal(folder: Path) -> None:
+    """Sign what is there now, as somebody would who wants a changed bundle to be served."""
+    files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    lines = [
+        f"{hashlib.sha256((folder / file).read_bytes()).hexdigest()}  {file}\n"
+        for file in files
+        if file != "SHA256SUMS"
+    ]
+    (folder / "SHA256SUMS").write_text("".join(lines), encoding="utf-8")
+
+
+@pytest.fixture
+def seal():
+    """`seal(folder)` records the digests of a changed bundle anew."""
+    return _seal

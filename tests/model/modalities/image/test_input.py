@@ -1,0 +1,400 @@
+"""Pictures as people send them: every format, mode and orientation, and everything that only looks like a picture."""
+
+import io
+import resource
+import struct
+import sys
+import zlib
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image, ImageDraw
+
+from model.errors import InputError, TooLarge, Undecodable, UnsupportedFormat
+from model.modalities.image.input import FORMATS, TURNS, ImageInput, content_box, sniff
+
+SIDE = 64
+INPUT = ImageInput(side=SIDE)
+RED = (204, 0, 51)  # of the palette that Pillow converts to, so that nothing is dithered
+
+
+def save(image, file_format="PNG", **options):
+    content = io.BytesIO()
+    image.save(content, file_format, **options)
+    return content.getvalue()
+
+
+def solid(mode="RGB", colour=RED, size=(40, 30)):
+    return Image.new("RGB", size, colour).convert(mode)
+
+
+def drawing(size=(40, 30), background="white"):
+    """A picture with a different colour in each corner region, so that turning it shows."""
+    image = Image.new("RGB", size, background)
+    draw = ImageDraw.Draw(image)
+    width, height = size
+    for column, row, colour in ((0, 0, "red"), (1, 0, "green"), (0, 1, "blue"), (1, 1, "black")):
+        left, top = column * width // 2, row * height // 2
+        draw.rectangle((left, top, left + width // 2 - 1, top + height // 2 - 1), fill=colour)
+    return image
+
+
+def assert_near(found, expected, tolerance=4.0):
+    assert found.shape == expected.shape
+    assert np.abs(found.astype(int) - expected.astype(int)).mean() <= tolerance
+
+
+def from_grey(values, dtype):
+    return Image.fromarray(np.full((30, 40), values, dtype=dtype))
+
+
+def png(width, height, depth, rows):
+    """A PNG (ISO/IEC 15948) of colour type 2 by hand: Pillow writes no 16-bit RGB, and nothing that isn't there."""
+
+    def chunk(kind, content):
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+def png_16_bit_rgb(values, size=(40, 30)):
+    width, height = size
+    return png(width, height, 16, (b"\x00" + struct.pack(">3H", *values) * width) * height)
+
+
+def png_header(width, height):
+    """A header, and next to nothing of the picture that it promises."""
+    return png(width, height, 8, bytes(64))
+
+
+def gif_frame(width, height, *, disposal):
+    """A GIF with a screen of 1 × 1 px whose first frame claims to be larger, and wants its place cleared afterwards."""
+    screen = b"GIF89a" + struct.pack("<HHBBB", 1, 1, 0x80, 0, 0) + b"\x00\x00\x00\xff\xff\xff"
+    control = b"\x21\xf9\x04" + bytes([disposal << 2]) + bytes(4)
+    frame = b"\x2c" + struct.pack("<HHHHB", 0, 0, width, height, 0) + b"\x02\x02\x44\x01\x00"
+    return screen + control + frame + b"\x3b"
+
+
+def webp_canvas(width, height):
+    """An animated WebP whose canvas is larger than its only frame."""
+    picture = save(Image.new("RGB", (2, 2)), "WEBP", lossless=True)[12:]
+    frame = bytes(6) + (1).to_bytes(3, "little") * 2 + bytes(4) + picture
+    canvas = (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
+    parts = ((b"VP8X", b"\x02\x00\x00\x00" + canvas), (b"ANIM", bytes(6)), (b"ANMF", frame))
+    body = b"WEBP" + b"".join(kind + struct.pack("<I", len(content)) + content for kind, content in parts)
+    return b"RIFF" + struct.pack("<I", len(body)) + body
+
+
+# --- what is accepted ---
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        pytest.param(save(solid(), "JPEG"), RED, id="jpeg"),
+        pytest.param(save(solid(), "JPEG", progressive=True), RED, id="jpeg-progressive"),
+        pytest.param(save(solid("L"), "JPEG"), (67, 67, 67), id="jpeg-grey"),
+        pytest.param(save(solid("CMYK"), "JPEG"), RED, id="jpeg-cmyk"),
+        pytest.param(
+            save(solid(), "MPO", save_all=True, append_images=[solid(colour="blue")]),
+            RED,
+            id="jpeg-with-a-second-picture",
+        ),
+        pytest.param(save(solid(), "PNG"), RED, id="png"),
+        pytest.param(save(solid("P"), "PNG"), RED, id="png-palette"),
+        pytest.param(save(solid("RGBA"), "PNG"), RED, id="png-alpha"),
+        pytest.param(save(Image.new("LA", (40, 30), (200, 255))), (200, 200, 200), id="png-grey-alpha"),
+        pytest.param(save(Image.new("LA", (40, 30), (0, 0))), (255, 255, 255), id="png-grey-transparent"),
+        pytest.param(save(Image.new("RGBA", (40, 30), (0, 0, 0, 0))), (255, 255, 255), id="png-transparent-is-white"),
+        pytest.param(save(Image.new("RGBA", (40, 30), (255, 0, 0, 128))), (255, 127, 127), id="png-half-transparent"),
+        pytest.param(save(solid("P"), "PNG", transparency=bytes(256)), (255, 255, 255), id="png-palette-alpha"),
+        pytest.param(save(Image.new("1", (40, 30), 1)), (255, 255, 255), id="png-1-bit"),
+        pytest.param(save(from_grey(0x80FF, np.uint16)), (128, 128, 128), id="png-16-bit-grey"),
+        pytest.param(png_16_bit_rgb((0xFF00, 0x8000, 0x00FF)), (255, 128, 0), id="png-16-bit-rgb"),
+        pytest.param(save(solid(), "WEBP", lossless=True), RED, id="webp"),
+        pytest.param(
+            save(solid(), "WEBP", lossless=True, save_all=True, append_images=[solid(colour="blue")]),
+            RED,
+            id="webp-animated",
+        ),
+        pytest.param(save(solid(), "GIF"), RED, id="gif"),
+        pytest.param(
+            save(solid(), "GIF", save_all=True, append_images=[solid(colour="blue")], disposal=2),
+            RED,
+            id="gif-animated",
+        ),
+        pytest.param(save(solid(), "BMP"), RED, id="bmp"),
+        pytest.param(save(Image.new("1", (40, 30), 0), "BMP"), (0, 0, 0), id="bmp-1-bit"),
+        pytest.param(save(solid(), "TIFF"), RED, id="tiff"),
+        pytest.param(save(solid(), "TIFF", compression="tiff_lzw"), RED, id="tiff-lzw"),
+        pytest.param(save(solid("CMYK"), "TIFF"), RED, id="tiff-cmyk"),
+        pytest.param(save(from_grey(0xC000, np.uint16), "TIFF"), (192, 192, 192), id="tiff-16-bit-grey"),
+        pytest.param(save(from_grey(0x4000, np.int32), "TIFF"), (64, 64, 64), id="tiff-32-bit-grey"),
+    ],
+)
+def test_every_usual_picture_becomes_rgb(content, expected):
+    pixels = INPUT.decode(content)
+    assert (pixels.shape, pixels.dtype) == ((30, 40, 3), np.uint8)
+    assert_near(pixels, np.broadcast_to(np.uint8(expected), pixels.shape), tolerance=2)
+
+
+@pytest.mark.parametrize("media_type", FORMATS)
+def test_the_bytes_say_what_a_picture_is(media_type):
+    content = save(solid(), {"image/jpeg": "JPEG"}.get(media_type, media_type.removeprefix("image/").upper()))
+    assert sniff(content) == media_type
+
+
+def test_what_is_accepted_is_said():
+    spec = INPUT.describe()
+    assert set(spec.media_types) == {"image/jpeg", "image/png", "image/webp", "image/gif", "image/bmp", "image/tiff"}
+    assert spec.limits == {"max_pixels": 50_000_000, "max_side": 16_384}
+
+
+def test_settings_build_the_same_input_again(tmp_path):
+    changed = ImageInput(side=96, max_pixels=1000, max_side=50)
+    assert ImageInput.load(changed.settings(), tmp_path) == changed
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_a_picture_is_turned_upright(file_format, orientation):
+    upright = drawing()
+    # What a camera stores is the upright picture turned the other way.
+    back = {6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270}.get(orientation, TURNS.get(orientation))
+    stored = upright if back is None else upright.transpose(back)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    lossless = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"lossless": True}}.get(file_format, {})
+    assert_near(INPUT.decode(save(stored, file_format, exif=exif, **lossless)), np.asarray(upright))
+
+
+def exif_with(*entries):
+    """An EXIF block of raw entries (tag, type, count, value) after "turn me by 90°"."""
+    turned = (0x0112, 3, 1, b"\x06\x00\x00\x00")
+    packed = b"".join(struct.pack("<HHI", *entry[:3]) + entry[3] for entry in (turned, *entries))
+    return b"Exif\x00\x00II*\x00" + struct.pack("<IH", 8, 1 + len(entries)) + packed + bytes(4)
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
+@pytest.mark.parametrize(
+    ("exif", "shape"),
+    [
+        pytest.param(b"Exif\x00\x00garbage", (30, 40, 3), id="garbage"),
+        pytest.param(b"Exif\x00\x00II*\x00\xff\xff\xff\x7f", (30, 40, 3), id="offset-outside"),
+        pytest.param(exif_with(), (40, 30, 3), id="good"),
+        pytest.param(exif_with((0x0100, 2, 4, b"abc\x00")), (40, 30, 3), id="width-is-a-word"),
+        pytest.param(exif_with((0x0100, 9, 1, b"\xff\xff\xff\xff")), (40, 30, 3), id="negative-width"),
+        pytest.param(exif_with((0x011A, 2, 4, b"abc\x00")), (40, 30, 3), id="resolution-is-a-word"),
+    ],
+)
+def test_broken_metadata_does_not_spoil_a_good_picture(exif, shape):
+    assert INPUT.decode(save(solid(), "JPEG", exif=exif)).shape == shape
+
+
+@pytest.mark.parametrize("orientation", [0, 9, 77])
+def test_an_orientation_that_does_not_exist_is_ignored(orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    assert INPUT.decode(save(solid(), "JPEG", exif=exif)).shape == (30, 40, 3)
+
+
+def test_a_large_picture_comes_out_reduced_but_with_twice_the_resolution_needed():
+    for file_format in ("JPEG", "PNG"):
+        height, width, _ = INPUT.decode(save(drawing((3000, 1500)), file_format)).shape
+        assert abs(width - 2 * height) <= 2
+        assert 2 * SIDE <= width < 3000
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 5000), (5000, 1), (3, 2), (SIDE, SIDE), (1500, 40)])
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+def test_every_shape_becomes_the_same_square(mode, size):
+    prepared = INPUT.preprocess(INPUT.decode(save(solid(mode, size=size))))
+    assert (prepared.shape, prepared.dtype) == ((SIDE, SIDE, 3), np.uint8)
+
+
+# --- what is refused ---
+
+
+@pytest.mark.parametrize(
+    ("content", "error", "problem"),
+    [
+        pytest.param(b"", Undecodable, "0 bytes", id="empty"),
+        pytest.param("iVBORw0KGgo", UnsupportedFormat, "text instead of the bytes of a picture", id="str"),
+        pytest.param(b"just words", UnsupportedFormat, "bytes of no known picture format", id="text"),
+        pytest.param(b"%PDF-1.7 ...", UnsupportedFormat, "application/pdf", id="pdf"),
+        pytest.param(b" \n<svg xmlns=''/>", UnsupportedFormat, "image/svg+xml", id="svg"),
+        pytest.param(b"PK\x03\x04....", UnsupportedFormat, "application/zip", id="zip"),
+        pytest.param(b"RIFF\x00\x00\x00\x00WAVEfmt ", UnsupportedFormat, "no known picture format", id="riff-of-sound"),
+        pytest.param(b"\x89PNG\r\n\x1a\n", Undecodable, "image/png of 8 bytes that is truncated", id="png-signature"),
+        pytest.param(b"\xff\xd8\xffwords", Undecodable, "image/jpeg of 8 bytes that is", id="jpeg-signature"),
+        pytest.param(b"GIF89a", Undecodable, "image/gif of 6 bytes that is truncated", id="gif-signature"),
+        pytest.param(b"II*\x00", Undecodable, "image/tiff of 4 bytes that is truncated", id="tiff-signature"),
+        pytest.param(b"BM", Undecodable, "image/bmp of 2 bytes that is truncated", id="bmp-signature"),
+        pytest.param(save(drawing(), "JPEG")[:-150], Undecodable, "truncated or corrupt", id="jpeg-truncated"),
+        pytest.param(save(drawing((400, 300)))[:-300], Undecodable, "truncated or corrupt", id="png-truncated"),
+        pytest.param(save(drawing(), "WEBP")[:60], Undecodable, "truncated or corrupt", id="webp-truncated"),
+        pytest.param(save(drawing(), "BMP")[:300], Undecodable, "truncated or corrupt", id="bmp-truncated"),
+        pytest.param(save(drawing(), "TIFF")[:300], Undecodable, "truncated or corrupt", id="tiff-truncated"),
+        pytest.param(png_header(20_000, 20_000), TooLarge, "20,000 × 20,000 px", id="too-many-pixels"),
+        pytest.param(png_header(1, 16_385), TooLarge, "1 × 16,385 px", id="too-long"),
+    ],
+)
+def test_what_is_no_picture_is_refused_in_words(content, error, problem):
+    with pytest.raises(error) as caught:
+        INPUT.decode(content)
+    assert caught.value.modality == "image"
+    assert problem in caught.value.problem
+    assert caught.value.allowed
+
+
+def test_the_reason_is_kept_for_the_log_and_out_of_the_message():
+    with pytest.raises(Undecodable) as caught:
+        INPUT.decode(b"GIF89a")
+    (note,) = caught.value.__notes__
+    assert note
+    assert note not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(png_header(60_000, 60_000), id="png"),
+        pytest.param(gif_frame(60_000, 60_000, disposal=0), id="gif-frame"),
+        pytest.param(gif_frame(60_000, 60_000, disposal=2), id="gif-frame-cleared-to-background"),
+        pytest.param(webp_canvas(16_383, 16_383), id="webp-canvas"),
+        pytest.param(webp_canvas(16_000_000, 200), id="webp-wide-canvas"),
+        pytest.param(save(Image.new("1", (16_000, 16_000)), "TIFF", compression="group4"), id="tiff-fax"),
+    ],
+)
+def test_a_vast_picture_is_refused_before_memory_is_taken_for_it(content):
+    before = peak_mib()
+    with pytest.raises(TooLarge, match=r"at most 50,000,000 pixels"):
+        INPUT.decode(content)
+    assert peak_mib() - before < 64
+
+
+def peak_mib():
+    unit = 1 if sys.platform == "darwin" else 1024  # getrusage counts bytes there, KiB elsewhere
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+
+
+# --- trimming ---
+
+
+@pytest.mark.parametrize("background", ["white", "black", (250, 240, 200)])
+def test_a_small_drawing_on_a_large_canvas_is_seen_as_large_as_one_without_margin(background):
+    alone = drawing(background=background)
+    canvas = Image.new("RGB", (400, 500), background)
+    canvas.paste(alone, (230, 70))
+    found, expected = (INPUT.preprocess(INPUT.decode(save(image))) for image in (canvas, alone))
+    # The bands above and below are the drawing's background in one and unknown, so white, in the other.
+    assert_near(found[12:-12], expected[12:-12], tolerance=1)
+
+
+def test_a_transparent_margin_is_trimmed_as_a_white_one():
+    alone = drawing()
+    canvas = Image.new("RGBA", (400, 300), (0, 0, 0, 0))
+    canvas.paste(alone, (17, 200))
+    assert_near(*(INPUT.preprocess(INPUT.decode(save(image))) for image in (canvas, alone)), tolerance=2)
+
+
+def test_the_noise_of_jpeg_is_no_drawing():
+    canvas = Image.new("RGB", (300, 300), "white")
+    canvas.paste(drawing(), (100, 100))
+    (left, top, right, bottom), background = content_box(INPUT.decode(save(canvas, "JPEG", quality=90)))
+    scale = INPUT.decode(save(canvas, "JPEG")).shape[0] / 300
+    assert background == (255, 255, 255)
+    assert abs(left - 100 * scale) <= 8
+    assert abs(bottom - 130 * scale) <= 8
+    assert (right - left) * (bottom - top) < 60 * 50
+
+
+def test_a_photograph_keeps_its_whole_frame():
+    pixels = np.random.default_rng(0).integers(0, 255, (30, 40, 3), dtype=np.uint8)
+    assert content_box(pixels) == ((0, 0, 40, 30), (255, 255, 255))
+
+
+def test_a_picture_of_one_colour_is_its_own_content():
+    pixels = np.full((30, 40, 3), RED, dtype=np.uint8)
+    assert content_box(pixels) == ((0, 0, 40, 30), RED)
+    assert (INPUT.preprocess(pixels) == RED).all()
+
+
+def test_proportions_are_kept():
+    prepared = INPUT.preprocess(np.zeros((16, 64, 3), dtype=np.uint8) + np.uint8(RED) // 2)
+    wide = INPUT.preprocess(np.asarray(drawing((64, 16))))
+    assert prepared.shape == wide.shape
+    inked = (wide != 255).any(axis=2)
+    rows = np.flatnonzero(inked.any(axis=1))
+    assert (rows[0], rows[-1]) == (24, 39)  # 64 × 16 in the middle of 64 × 64
+
+
+def test_preparing_leaves_what_it_was_given_alone():
+    pixels = np.asarray(drawing()).copy()
+    before = pixels.copy()
+    INPUT.preprocess(pixels)
+    assert (pixels == before).all()
+
+
+# --- batches ---
+
+
+def test_pictures_are_stacked():
+    batch = INPUT.collate([INPUT.blank(), INPUT.preprocess(np.asarray(drawing()))])
+    assert batch["pixels"].shape == (2, SIDE, SIDE, 3)
+    assert batch["pixels"].dtype == np.uint8
+    assert INPUT.cost(INPUT.blank()) == 1.0
+
+
+# --- whatever comes ---
+
+BEGINNINGS = st.sampled_from([beginning for _, starts in FORMATS.values() for beginning in starts])
+SAMPLES = [save(drawing(), name) for name in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")]
+
+
+@pytest.mark.filterwarnings("ignore")
+@given(st.one_of(st.binary(max_size=200), st.builds(bytes.__add__, BEGINNINGS, st.binary(max_size=200))))
+def test_random_bytes_raise_nothing_but_input_errors(content):
+    prepare_or_refuse(content)
+
+
+@pytest.mark.filterwarnings("ignore")
+@given(st.sampled_from(SAMPLES), st.data())
+def test_a_damaged_picture_raises_nothing_but_input_errors(content, data):
+    damaged = bytearray(content)
+    for position in data.draw(st.lists(st.integers(0, len(content) - 1), max_size=6)):
+        damaged[position] = data.draw(st.integers(0, 255))
+    prepare_or_refuse(bytes(damaged[: data.draw(st.integers(0, len(content)))]))
+
+
+def decoded_or_refused(content):
+    try:
+        return INPUT.decode(content)
+    except InputError as refusal:
+        return refusal
+
+
+def prepare_or_refuse(content):
+    decoded = decoded_or_refused(content)
+    if isinstance(decoded, InputError):
+        assert decoded.modality == "image"
+        return
+    assert (decoded.ndim, decoded.shape[2], decoded.dtype) == (3, 3, np.uint8)
+    prepared = INPUT.preprocess(decoded)
+    assert (prepared.shape, prepared.dtype) == ((SIDE, SIDE, 3), np.uint8)
+
+
+@given(
+    st.integers(1, 70),
+    st.integers(1, 70),
+    st.sampled_from(["1", "L", "LA", "P", "RGB", "RGBA"]),
+    st.integers(0, 2**32 - 1),
+)
+def test_any_picture_becomes_a_square(width, height, mode, seed):
+    noise = np.random.default_rng(seed).integers(0, 255, (height, width, 4), dtype=np.uint8)
+    content = save(Image.fromarray(noise, "RGBA").convert(mode))
+    prepared = INPUT.preprocess(INPUT.decode(content))
+    assert (prepared.shape, prepared.dtype) == ((SIDE, SIDE, 3), np.uint8)

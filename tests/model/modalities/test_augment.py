@@ -1,0 +1,68 @@
+"""Augmentation changes what is seen, never what kind of thing it is."""
+
+import pytest
+import torch
+
+from model.modalities.image.augment import augment as augment_image
+from model.modalities.text.augment import augment as augment_text
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture
+def pictures():
+    pixels = torch.full((6, 32, 32, 3), 255, dtype=torch.uint8)
+    pixels[:, 10:22, 10:22] = torch.tensor([200, 30, 40], dtype=torch.uint8)
+    return {"pixels": pixels}
+
+
+@pytest.fixture
+def texts():
+    lengths = torch.tensor([1, 2, 5, 9])
+    mask = torch.arange(9) < lengths[:, None]
+    return {"ids": (torch.arange(9) + 10) * mask, "mask": mask}
+
+
+def test_pictures_stay_pictures(pictures):
+    before = pictures["pixels"].clone()
+    (changed,) = augment_image(pictures, generator()).values()
+    assert (changed.shape, changed.dtype) == (before.shape, torch.uint8)
+    assert (pictures["pixels"] == before).all()
+    assert (changed != before).any()
+
+
+def test_what_comes_in_from_outside_is_as_light_as_the_paper(pictures):
+    changed = augment_image(pictures, generator())["pixels"].float()
+    corners = changed[:, [0, 0, -1, -1], [0, -1, 0, -1]].mean(dim=(1, 2))
+    assert (corners >= 0.65 * 255).all()
+    assert (corners - changed[:, 0, 16].mean(dim=1)).abs().max() < 3  # and no seam
+
+
+def test_each_picture_has_a_chance_of_its_own(pictures):
+    changed = augment_image(pictures, generator())["pixels"]
+    assert len({row.numpy().tobytes() for row in changed}) == len(changed)
+
+
+def test_the_same_seed_gives_the_same_batch(pictures, texts):
+    for augment, batch in ((augment_image, pictures), (augment_text, texts)):
+        first, second, other = (augment(batch, generator(seed)) for seed in (1, 1, 2))
+        assert all((first[key] == second[key]).all() for key in first)
+        assert any((first[key] != other[key]).any() for key in first)
+
+
+def test_a_text_loses_words_but_never_all_and_never_its_order(texts):
+    lost = 0
+    for seed in range(50):
+        changed = augment_text(texts, generator(seed))
+        assert changed["ids"].shape == texts["ids"].shape
+        assert changed["ids"].dtype == texts["ids"].dtype
+        for row, (ids, mask) in enumerate(zip(changed["ids"], changed["mask"], strict=True)):
+            kept = ids[mask].tolist()
+            whole = texts["ids"][row][texts["mask"][row]].tolist()
+            assert kept[0] == whole[0]
+            assert kept == [token for token in whole if token in kept]
+            assert mask.tolist() == sorted(mask.tolist(), reverse=True)  # no gaps
+            lost += len(whole) - len(kept)
+    assert 0.10 < lost / (50 * (0 + 1 + 4 + 8)) < 0.20

@@ -1,0 +1,442 @@
+"""A bundle is whole, unaltered and of a known version, or it is refused in words."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from model import BundleError, load_bundle
+from model.bundle import narrow, read_bundle, write_bundle
+from model.config import BundleConfig, subset_key, subsets
+
+FILES = (
+    "README.md",
+    "config.json",
+    "golden.json",
+    "onnx/head.onnx",
+    "onnx/image.onnx",
+    "onnx/text.onnx",
+    "report.json",
+    "tokenizer.json",
+    "weights.safetensors",
+)
+
+
+def rewrite(folder, file, change):
+    content = json.loads((folder / file).read_text(encoding="utf-8"))
+    (folder / file).write_text(json.dumps(change(content)), encoding="utf-8")
+
+
+def with_network(**changed):
+    return lambda config: {**config, "network": {**config["network"], **changed}}
+
+
+def with_encoder(modality, **changed):
+    def change(config):
+        config["network"]["modalities"][modality]["encoder"] |= changed
+        return config
+
+    return change
+
+
+def change_weights(folder, change):
+    weights = load_file(folder / "weights.safetensors")
+    change(weights)
+    save_file(weights, folder / "weights.safetensors")
+
+
+# --- what is in it ---
+
+
+def test_a_bundle_holds_nothing_that_could_run(tiny_bundle):
+    found = sorted(path.relative_to(tiny_bundle).as_posix() for path in tiny_bundle.rglob("*") if path.is_file())
+    assert found == sorted((*FILES, "SHA256SUMS"))
+    for path in tiny_bundle.rglob("*"):
+        assert path.is_dir() or path.read_bytes()[:2] not in (b"PK", b"\x80\x02", b"\x80\x04"), (
+            f"{path} may be a pickle"
+        )
+
+
+def test_everybody_may_read_it(tiny_bundle):
+    assert all(path.stat().st_mode & 0o044 == 0o044 for path in tiny_bundle.rglob("*"))
+
+
+def test_a_bundle_tells_what_it_is(tiny_bundle):
+    bundle = read_bundle(tiny_bundle)
+    assert bundle.config.name == "shapes"
+    assert bundle.config.network.order == ("image", "text")
+    assert bundle.config.network.labels == ("sea", "tomato")
+    assert set(bundle.config.temperatures) == {"image+text", "image", "text"}
+    assert list(bundle.inputs) == ["image", "text"]
+    assert len(bundle.digest) == 64
+    assert bundle.files == set(FILES)
+    assert "# shapes" in bundle.card
+    assert {frozenset(golden["parts"]) for golden in bundle.golden} == {
+        frozenset({"image"}),
+        frozenset({"text"}),
+        frozenset({"image", "text"}),
+    }
+
+
+def test_writing_what_was_read_gives_the_same_bundle(tiny_bundle, tmp_path):
+    bundle = read_bundle(tiny_bundle)
+    graphs = {name: bundle.graph(name) for name in ("image", "text", "head")}
+    again = tmp_path / "again"
+    write_bundle(
+        again,
+        config=bundle.config,
+        inputs=bundle.inputs,
+        weights=narrow(bundle.weights),
+        graphs=graphs,
+        report=bundle.report,
+        golden=list(bundle.golden),
+        card=bundle.card,
+    )
+    assert read_bundle(again).digest == bundle.digest
+    assert list(tmp_path.iterdir()) == [again]  # nothing half-written stays
+
+
+def test_the_digest_is_the_one_of_the_list_of_digests(bundle_copy, seal):
+    before = read_bundle(bundle_copy).digest
+    (bundle_copy / "README.md").write_text("# another card\n", encoding="utf-8")
+    seal(bundle_copy)
+    assert read_bundle(bundle_copy).digest != before
+
+
+def test_files_that_are_not_listed_are_not_part_of_it(bundle_copy):
+    before = read_bundle(bundle_copy).digest
+    (bundle_copy / ".DS_Store").write_bytes(b"whatever")
+    (bundle_copy / "onnx/sound.onnx").write_bytes(b"whatever")
+    bundle = read_bundle(bundle_copy)
+    assert bundle.digest == before
+    assert bundle.graph("sound") is None
+
+
+# --- what is refused ---
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_a_missing_file_is_named(bundle_copy, file):
+    (bundle_copy / file).unlink()
+    with pytest.raises(BundleError, match=rf"{file} is missing, though SHA256SUMS lists it"):
+        load_bundle(bundle_copy)
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_one_altered_byte_is_found(bundle_copy, file):
+    content = bytearray((bundle_copy / file).read_bytes())
+    content[len(content) // 2] ^= 1
+    (bundle_copy / file).write_bytes(content)
+    with pytest.raises(BundleError, match=rf"{file} was altered"):
+        load_bundle(bundle_copy)
+
+
+@pytest.mark.parametrize("file", [file for file in FILES if not file.startswith("onnx/")])
+def test_a_file_that_is_needed_must_be_listed(bundle_copy, seal, file):
+    (bundle_copy / file).unlink()
+    seal(bundle_copy)
+    with pytest.raises(BundleError, match=rf"{file} is missing"):
+        load_bundle(bundle_copy)
+
+
+def test_a_file_that_is_there_but_not_listed_is_not_used_unchecked(bundle_copy, seal):
+    for file in ("tokenizer.json", "onnx/text.onnx"):
+        sums = (bundle_copy / "SHA256SUMS").read_text(encoding="utf-8").splitlines(keepends=True)
+        (bundle_copy / "SHA256SUMS").write_text("".join(line for line in sums if file not in line), encoding="utf-8")
+        with pytest.raises(BundleError, match=rf"{file} is missing"):
+            load_bundle(bundle_copy, runtime="onnx")
+        seal(bundle_copy)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        pytest.param("{digest}  ../secret", id="parent"),
+        pytest.param("{digest}  onnx/../../secret", id="parent-inside"),
+        pytest.param("{digest}  /etc/passwd", id="absolute"),
+        pytest.param("{digest} config.json", id="one-space"),
+        pytest.param("{digest}  ", id="no-name"),
+        pytest.param("abc  config.json", id="short-digest"),
+        pytest.param("", id="empty-line"),
+        pytest.param("\ufffd", id="no-text"),
+    ],
+)
+def test_a_forged_list_is_refused_before_anything_is_read(bundle_copy, line):
+    (bundle_copy.parent / "secret").write_text("secret", encoding="utf-8")
+    with (bundle_copy / "SHA256SUMS").open("a", encoding="utf-8") as file:
+        file.write(line.format(digest="0" * 64) + "\n")
+    with pytest.raises(BundleError, match="line 10 of SHA256SUMS is not"):
+        load_bundle(bundle_copy)
+
+
+def test_what_the_system_refuses_to_read_is_named(bundle_copy):
+    with (bundle_copy / "SHA256SUMS").open("a", encoding="utf-8") as file:
+        file.write(f"{'0' * 64}  {'x' * 300}\n")
+    with pytest.raises(BundleError, match=r"x{300}(: cannot be read: File name too long| is missing)"):
+        load_bundle(bundle_copy)
+
+
+@pytest.mark.parametrize("kind", ["nothing", "empty folder", "file"])
+def test_what_is_no_bundle_is_refused_in_words(tmp_path, kind):
+    place = tmp_path / "place"
+    if kind == "empty folder":
+        place.mkdir()
+    elif kind == "file":
+        place.write_text("words", encoding="utf-8")
+    with pytest.raises(BundleError, match="expected a bundle written by `polymodal train`"):
+        load_bundle(place)
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        pytest.param(lambda config: {**config, "format": 2}, "has format 2; this release reads format 1", id="version"),
+        pytest.param(lambda config: {**config, "format": None}, "has format None", id="no-version"),
+        pytest.param(lambda config: [config], "has format None", id="a-list"),
+        pytest.param(lambda config: {**config, "more": 1}, "more: Extra inputs", id="unknown-field"),
+        pytest.param(lambda config: {**config, "name": "a/b"}, "name: String should match", id="name"),
+        pytest.param(lambda config: {**config, "temperatures": {"image": 1.0}}, "no temperature for", id="temperature"),
+        pytest.param(
+            lambda config: {**config, "temperatures": {**config["temperatures"], "image": 0}},
+            "temperatures.image: Input should be greater than 0",
+            id="temperature-zero",
+        ),
+        pytest.param(with_network(labels=["one"]), "network.labels", id="one-label"),
+        pytest.param(with_network(task="multi-label"), "network.task", id="unknown-task"),
+        pytest.param(with_network(modalities={}), "network.modalities", id="no-modalities"),
+        pytest.param(
+            lambda config: json.loads(json.dumps(config).replace('"text"', '"sound"').replace("+text", "+sound")),
+            "config.json names sound; known are image, text",
+            id="unknown-modality",
+        ),
+    ],
+)
+def test_a_config_that_makes_no_sense_is_refused_in_words(bundle_copy, seal, change, problem):
+    rewrite(bundle_copy, "config.json", change)
+    seal(bundle_copy)
+    with pytest.raises(BundleError) as caught:
+        load_bundle(bundle_copy)
+    message = str(caught.value)
+    if problem.startswith("config.json names sound"):  # or its temperatures were found wanting first
+        assert "sound" in message
+    else:
+        assert problem in message
+
+
+@pytest.mark.parametrize("file", ["config.json", "report.json", "golden.json"])
+@pytest.mark.parametrize("content", [b"{", b"", b"\xff\xfe", b"words"], ids=["cut", "empty", "no-text", "words"])
+def test_broken_json_is_named(bundle_copy, seal, file, content):
+    (bundle_copy / file).write_bytes(content)
+    seal(bundle_copy)
+    with pytest.raises(BundleError, match=rf"{file} is not JSON"):
+        load_bundle(bundle_copy)
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        pytest.param(lambda text: {**text, "max_tokens": "many"}, "preprocessing cannot be set up", id="wrong-type"),
+        pytest.param(lambda text: {**text, "more": 1}, "preprocessing cannot be set up", id="unknown-setting"),
+    ],
+)
+def test_preprocessing_that_cannot_be_set_up_is_refused(bundle_copy, seal, change, problem):
+    def change_text(config):
+        text = config["network"]["modalities"]["text"]
+        text["input"] = change(text["input"])
+        return config
+
+    rewrite(bundle_copy, "config.json", change_text)
+    seal(bundle_copy)
+    with pytest.raises(BundleError, match=problem):
+        load_bundle(bundle_copy)
+
+
+@pytest.mark.parametrize("content", [b"{}", b"words"])
+def test_a_broken_tokenizer_is_refused(bundle_copy, seal, content):
+    (bundle_copy / "tokenizer.json").write_bytes(content)
+    seal(bundle_copy)
+    with pytest.raises(BundleError, match="preprocessing cannot be set up"):
+        load_bundle(bundle_copy)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        pytest.param(with_encoder("image", name="abacus"), "abacus", id="unknown-encoder"),
+        pytest.param(with_encoder("image", options={"abacus": 1}), "abacus", id="unknown-option"),
+        pytest.param(with_network(fusion="confusion"), "confusion", id="unknown-fusion"),
+    ],
+)
+def test_a_network_that_torch_cannot_build_is_refused(bundle_copy, seal, change, named):
+    rewrite(bundle_copy, "config.json", change)
+    seal(bundle_copy)
+    with pytest.raises(BundleError, match=named):
+        load_bundle(bundle_copy, runtime="torch")
+
+
+def test_an_unknown_runtime_is_refused(tiny_bundle):
+    with pytest.raises(BundleError, match="runtime 'abacus' is not known; known are auto, onnx, torch"):
+        load_bundle(tiny_bundle, runtime="abacus")
+
+
+def test_a_runtime_that_is_not_installed_is_refused(tiny_bundle, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    with pytest.raises(BundleError, match="needs the package onnxruntime, which is not installed"):
+        load_bundle(tiny_bundle)
+
+
+# --- weights ---
+
+WEIGHT = "head.classify.2.weight"
+
+
+@pytest.mark.parametrize("runtime", ["onnx", "torch"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(lambda each: each.update({WEIGHT: each[WEIGHT][:, :3].copy()}), id="too-few"),
+        pytest.param(lambda each: each.update({WEIGHT: np.zeros((99, 999), np.float16)}), id="too-many"),
+        pytest.param(lambda each: each.update({WEIGHT: each[WEIGHT].T.copy()}), id="transposed"),
+        pytest.param(lambda each: each.update({WEIGHT: np.zeros((), np.float32)}), id="scalar"),
+        pytest.param(lambda each: each.pop(WEIGHT), id="missing"),
+        pytest.param(lambda each: each.update(more=np.zeros(3, np.float32)), id="one-more"),
+        pytest.param(
+            lambda each: each.update({"encoders.text.embed.weight": each["encoders.text.embed.weight"][:2].copy()}),
+            id="smaller-vocabulary",
+        ),
+        pytest.param(lambda each: each.clear(), id="none"),
+    ],
+)
+def test_weights_of_another_network_are_refused(bundle_copy, seal, change, runtime):
+    change_weights(bundle_copy, change)
+    seal(bundle_copy)
+    with pytest.raises(BundleError):
+        load_bundle(bundle_copy, runtime=runtime, threads=1)
+
+
+@pytest.mark.parametrize("runtime", ["onnx", "torch"])
+@pytest.mark.parametrize("content", [b"", b"words", b"\xff" * 100], ids=["empty", "words", "huge-header"])
+def test_broken_weights_are_refused(bundle_copy, seal, content, runtime):
+    (bundle_copy / "weights.safetensors").write_bytes(content)
+    seal(bundle_copy)
+    with pytest.raises(BundleError, match=r"weights\.safetensors cannot be read"):
+        load_bundle(bundle_copy, runtime=runtime)
+
+
+@pytest.mark.parametrize("content", [b"", b"words"], ids=["empty", "words"])
+def test_a_broken_graph_is_refused(bundle_copy, seal, content):
+    (bundle_copy / "onnx/head.onnx").write_bytes(content)
+    seal(bundle_copy)
+    with pytest.raises(BundleError, match=r"onnx/head\.onnx cannot be used"):
+        load_bundle(bundle_copy, runtime="onnx")
+
+
+def test_a_bundle_without_graphs_is_served_by_torch(bundle_copy, seal):
+    shutil.rmtree(bundle_copy / "onnx")
+    seal(bundle_copy)
+    with pytest.raises(BundleError, match=r"onnx/image\.onnx is missing; export the bundle or serve it with torch"):
+        load_bundle(bundle_copy, runtime="onnx")
+    predictor = load_bundle(bundle_copy, threads=1)
+    predictor.warm_up()
+    assert predictor.description.runtime == "torch"
+
+
+def test_matrices_are_stored_as_halves_and_vectors_whole():
+    weights = {"matrix": np.full((2, 2), 0.1, np.float32), "vector": np.full(2, 0.1, np.float32)}
+    stored = narrow(weights)
+    assert {name: array.dtype for name, array in stored.items()} == {"matrix": np.float16, "vector": np.float32}
+    assert stored["matrix"] == pytest.approx(weights["matrix"], rel=1e-3)
+    assert (stored["vector"] == weights["vector"]).all()
+
+
+def test_weights_are_stored_right_however_they_lie_in_memory(tiny_bundle, tmp_path):
+    bundle = read_bundle(tiny_bundle)
+    rows = np.arange(2 * 3 * 2 * 2, dtype=np.float32).reshape(2, 3, 2, 2)
+    lying = {"as usual": rows, "channels last": np.ascontiguousarray(rows.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)}
+    assert not lying["channels last"].flags.c_contiguous
+    out = tmp_path / "out"
+    write_bundle(
+        out,
+        config=bundle.config,
+        inputs=bundle.inputs,
+        weights=narrow({**lying, "number": np.float32(1) + np.zeros((), np.float32)}),
+        graphs={},
+        report={},
+        golden=[],
+        card="",
+    )
+    stored = read_bundle(out).weights
+    assert (stored["as usual"] == rows).all()
+    assert (stored["channels last"] == rows).all()
+    assert stored["number"].shape == ()
+
+
+@pytest.mark.parametrize("value", [70_000.0, np.inf, np.nan])
+def test_a_weight_that_no_half_holds_is_not_stored(value):
+    with pytest.raises(BundleError, match="not finite in half precision: matrix"), np.errstate(over="ignore"):
+        narrow({"matrix": np.full((1, 1), value, np.float32), "vector": np.ones(1, np.float32)})
+
+
+def test_weights_are_read_as_float32(tiny_bundle):
+    assert {array.dtype.name for array in read_bundle(tiny_bundle).weights.values()} == {"float32"}
+
+
+# --- writing ---
+
+
+@pytest.mark.parametrize("taken", ["folder of something else", "file"])
+def test_what_is_no_bundle_is_never_replaced(tiny_bundle, tmp_path, taken):
+    bundle = read_bundle(tiny_bundle)
+    place = tmp_path / "place"
+    precious = place if taken == "file" else place / "thesis.txt"
+    precious.parent.mkdir(exist_ok=True)
+    precious.write_text("years of work", encoding="utf-8")
+    with pytest.raises(BundleError, match="allowed: a new or empty folder, or an older bundle"):
+        write_bundle(
+            place,
+            config=bundle.config,
+            inputs=bundle.inputs,
+            weights={},
+            graphs={},
+            report={},
+            golden=[],
+            card="",
+        )
+    assert precious.read_text(encoding="utf-8") == "years of work"
+
+
+def test_an_older_bundle_is_replaced(bundle_copy):
+    bundle = read_bundle(bundle_copy)
+    write_bundle(
+        bundle_copy,
+        config=bundle.config,
+        inputs=bundle.inputs,
+        weights=bundle.weights,
+        graphs={},
+        report={},
+        golden=[],
+        card="# newer\n",
+    )
+    newer = read_bundle(bundle_copy)
+    assert newer.card == "# newer\n"
+    assert newer.graph("head") is None
+
+
+# --- config ---
+
+
+def test_sets_of_modalities_are_named_in_the_networks_order():
+    assert subsets(("image", "text")) == ("image+text", "image", "text")
+    assert subsets(("text",)) == ("text",)
+    assert len(subsets(("a", "b", "c"))) == 7
+    assert subset_key({"text", "image"}, ("image", "text")) == "image+text"
+    assert {subset_key(set(key.split("+")), ("c", "a", "b")) for key in subsets(("c", "a", "b"))} == set(
+        subsets(("c", "a", "b"))
+    )
+
+
+def test_a_config_survives_its_file(tiny_bundle):
+    config = read_bundle(tiny_bundle).config
+    assert BundleConfig.model_validate_json(config.model_dump_json()) == config

@@ -1,0 +1,155 @@
+"""The one contract of all fusions, and the values that can be worked out by hand."""
+
+import pytest
+import torch
+from torch import tensor
+from torch.testing import assert_close
+
+from model.fusion import FUSIONS, ConcatFusion, GatedFusion, ProductFusion, SumFusion
+
+ORDER, WIDTH = ("image", "text"), 4
+IMAGE = tensor([[2.0, 4.0, -1.0, 0.5]])
+TEXT = tensor([[3.0, -2.0, 5.0, 0.0]])
+BOTH, IMAGE_ONLY, TEXT_ONLY = tensor([[True, True]]), tensor([[True, False]]), tensor([[False, True]])
+
+
+@pytest.fixture(params=FUSIONS)
+def fusion(request):
+    """A fusion whose weights are no special ones."""
+    torch.manual_seed(0)
+    built = FUSIONS[request.param](ORDER, WIDTH)
+    with torch.no_grad():
+        for parameter in built.parameters():
+            parameter.normal_()
+    return built
+
+
+def random_batch(rows=6, seed=1):
+    generator = torch.Generator().manual_seed(seed)
+    embeddings = {name: torch.randn(rows, WIDTH, generator=generator) for name in ORDER}
+    present = torch.cat([BOTH, IMAGE_ONLY, TEXT_ONLY]).repeat(rows // 3, 1)
+    return embeddings, present
+
+
+@pytest.mark.parametrize("junk", [0.0, 9.0, float("inf"), float("nan")])
+@pytest.mark.parametrize("present", [IMAGE_ONLY, TEXT_ONLY], ids=["image", "text"])
+def test_what_stands_in_an_absent_modality_does_not_move_the_result(fusion, present, junk):
+    embeddings = {"image": IMAGE, "text": TEXT}
+    absent = "text" if present is IMAGE_ONLY else "image"
+    expected = fusion(embeddings, present)
+    assert_close(fusion({**embeddings, absent: torch.full((1, WIDTH), junk)}, present), expected)
+    assert expected.isfinite().all()
+
+
+@pytest.mark.parametrize("junk", [9.0, float("nan")])
+def test_an_absent_modality_sends_back_no_gradient(fusion, junk):
+    image, text = IMAGE.clone().requires_grad_(), torch.full((1, WIDTH), junk, requires_grad=True)
+    fusion({"image": image, "text": text}, IMAGE_ONLY).square().sum().backward()
+    assert image.grad.any()
+    assert not text.grad.any()
+    assert all(each.grad is None or each.grad.isfinite().all() for each in fusion.parameters())
+
+
+def test_one_width_in_one_width_out(fusion):
+    embeddings, present = random_batch()
+    fused = fusion(embeddings, present)
+    assert fused.shape == (6, WIDTH)
+    assert fused.isfinite().all()
+
+
+def test_a_row_is_fused_as_if_it_were_alone(fusion):
+    embeddings, present = random_batch()
+    together = fusion(embeddings, present)
+    for row in range(6):
+        alone = fusion({name: each[[row]] for name, each in embeddings.items()}, present[[row]])
+        assert_close(alone, together[[row]])
+
+
+def test_permuting_the_rows_permutes_the_result(fusion):
+    embeddings, present = random_batch()
+    order = [3, 5, 0, 1, 4, 2]
+    permuted = fusion({name: each[order] for name, each in embeddings.items()}, present[order])
+    assert_close(permuted, fusion(embeddings, present)[order])
+
+
+def test_the_order_is_the_fusions_own_and_not_the_dictionarys(fusion):
+    assert_close(fusion({"text": TEXT, "image": IMAGE}, BOTH), fusion({"image": IMAGE, "text": TEXT}, BOTH))
+
+
+def test_a_second_modality_matters(fusion):
+    embeddings = {"image": IMAGE, "text": TEXT}
+    assert (fusion(embeddings, BOTH) - fusion(embeddings, IMAGE_ONLY)).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("name", FUSIONS)
+def test_a_single_modality_needs_no_other(name):
+    torch.manual_seed(0)
+    fused = FUSIONS[name](("image",), WIDTH)({"image": IMAGE}, tensor([[True]]))
+    assert fused.shape == (1, WIDTH)
+    assert fused.isfinite().all()
+    if name != "concat":  # which projects
+        assert_close(fused, IMAGE)
+
+
+def test_three_modalities_are_as_good_as_two():
+    embeddings = {"image": IMAGE, "text": TEXT, "sound": torch.full((1, WIDTH), 10.0)}
+    present = tensor([[True, False, True]])
+    order = ("image", "text", "sound")
+    assert_close(SumFusion(order, WIDTH)(embeddings, present), IMAGE + 10)
+    assert_close(ProductFusion(order, WIDTH)(embeddings, present), IMAGE * 10)
+    for name in FUSIONS:
+        assert FUSIONS[name](order, WIDTH)(embeddings, present).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("present", "expected"),
+    [
+        pytest.param(BOTH, [[5.0, 2.0, 4.0, 0.5]], id="both"),
+        pytest.param(IMAGE_ONLY, [[2.0, 4.0, -1.0, 0.5]], id="image"),
+        pytest.param(TEXT_ONLY, [[3.0, -2.0, 5.0, 0.0]], id="text"),
+    ],
+)
+def test_sum(present, expected):
+    assert_close(SumFusion(ORDER, WIDTH)({"image": IMAGE, "text": TEXT}, present), tensor(expected))
+
+
+@pytest.mark.parametrize(
+    ("present", "expected"),
+    [
+        pytest.param(BOTH, [[6.0, -8.0, -5.0, 0.0]], id="both"),
+        pytest.param(IMAGE_ONLY, [[2.0, 4.0, -1.0, 0.5]], id="image"),
+        pytest.param(TEXT_ONLY, [[3.0, -2.0, 5.0, 0.0]], id="text"),
+    ],
+)
+def test_product(present, expected):
+    assert_close(ProductFusion(ORDER, WIDTH)({"image": IMAGE, "text": TEXT}, present), tensor(expected))
+
+
+def test_concat_puts_a_learned_offset_where_a_modality_is_absent():
+    fusion = ConcatFusion(ORDER, WIDTH)
+    with torch.no_grad():
+        fusion.project.weight.copy_(torch.cat([torch.eye(WIDTH), 10 * torch.eye(WIDTH)], dim=1))
+        fusion.project.bias.zero_()
+        fusion.absent.copy_(tensor([[7.0] * WIDTH, [0.5] * WIDTH]))
+    embeddings = {"image": IMAGE, "text": TEXT}
+    assert_close(fusion(embeddings, BOTH), IMAGE + 10 * TEXT)
+    assert_close(fusion(embeddings, IMAGE_ONLY), IMAGE + 10 * 0.5)
+    assert_close(fusion(embeddings, TEXT_ONLY), 7.0 + 10 * TEXT)
+
+
+def test_gates_are_a_mean_when_they_know_nothing():
+    fusion = GatedFusion(ORDER, WIDTH)
+    with torch.no_grad():
+        fusion.gate.weight.zero_()
+        fusion.gate.bias.zero_()
+    embeddings = {"image": IMAGE, "text": TEXT}
+    assert_close(fusion(embeddings, BOTH), (IMAGE + TEXT) / 2)
+    assert_close(fusion(embeddings, TEXT_ONLY), TEXT)
+
+
+def test_gates_choose_channel_by_channel():
+    fusion = GatedFusion(ORDER, WIDTH)
+    with torch.no_grad():
+        fusion.gate.weight.zero_()
+        fusion.gate.bias.copy_(tensor([50.0, 50.0, -50.0, -50.0, 0.0, 0.0, 0.0, 0.0]))
+    assert_close(fusion({"image": IMAGE, "text": TEXT}, BOTH), tensor([[2.0, 4.0, 5.0, 0.0]]))

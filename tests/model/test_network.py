@@ -1,0 +1,86 @@
+"""Encoders → fusion → head: built from a config, and the whole is its parts one after another."""
+
+import pytest
+import torch
+from torch.nn import functional
+from torch.testing import assert_close
+
+from model.config import EncoderConfig, ModalityConfig, NetworkConfig
+from model.fusion import FUSIONS
+from model.heads import SingleLabelHead
+from model.network import build_network
+
+ENCODERS = {
+    "image": EncoderConfig(name="cnn", options={"channels": 4}),
+    "text": EncoderConfig(name="lstm", options={"vocabulary": 20, "hidden": 6, "tokens": 5}),
+}
+
+
+def config(*names, **changed):
+    modalities = {name: ModalityConfig(input={}, encoder=ENCODERS[name]) for name in names or ENCODERS}
+    network = NetworkConfig(modalities=modalities, width=8, fusion="sum", task="single-label", labels=("a", "b", "c"))
+    return network.model_copy(update=changed)
+
+
+@pytest.fixture
+def batches():
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (3, 32, 32, 3), dtype=torch.uint8, generator=generator)
+    ids = torch.randint(2, 20, (3, 4), generator=generator)
+    return {"image": {"pixels": pixels}, "text": {"ids": ids, "mask": torch.ones(3, 4, dtype=torch.bool)}}
+
+
+PRESENT = torch.tensor([[True, True], [True, False], [False, True]])
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+@torch.no_grad()
+def test_the_whole_is_its_parts_one_after_another(batches, fusion):
+    torch.manual_seed(0)
+    network = build_network(config(fusion=fusion)).eval()
+    embeddings = {name: network.encode(name, batch) for name, batch in batches.items()}
+    logits = network(batches, PRESENT)
+    assert logits.shape == (3, 3)
+    assert_close(logits, network.fuse(embeddings, PRESENT))
+    assert_close(logits, network.head(network.fusion(embeddings, PRESENT)))
+
+
+@torch.no_grad()
+def test_what_is_absent_does_not_move_the_logits(batches):
+    torch.manual_seed(0)
+    network = build_network(config(fusion="gated")).eval()
+    embeddings = {name: network.encode(name, batch) for name, batch in batches.items()}
+    spoilt = {"image": embeddings["image"].clone(), "text": embeddings["text"].clone()}
+    spoilt["text"][1], spoilt["image"][2] = torch.nan, torch.inf
+    assert_close(network.fuse(spoilt, PRESENT), network.fuse(embeddings, PRESENT))
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_one_modality_makes_a_network(batches, name):
+    network = build_network(config(name)).eval()
+    logits = network({name: batches[name]}, torch.ones(3, 1, dtype=torch.bool))
+    assert logits.shape == (3, 3)
+    assert all(
+        not each.startswith("encoders.") or each.startswith(f"encoders.{name}.") for each in network.state_dict()
+    )
+
+
+def test_the_same_config_takes_the_same_weights():
+    first, second = build_network(config()), build_network(config())
+    second.load_state_dict(first.state_dict())
+    assert second.state_dict().keys() == first.state_dict().keys()
+
+
+def test_a_config_says_the_order_of_its_modalities():
+    assert config().order == ("image", "text")
+    assert build_network(config()).fusion.order == ("image", "text")
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_the_loss_is_each_examples_own(smoothing):
+    head = SingleLabelHead(width=8, labels=3, dropout=0.0)
+    logits, targets = torch.randn(4, 3), torch.tensor([0, 2, 1, 2])
+    losses = head.loss(logits, targets, smoothing)
+    assert losses.shape == (4,)
+    wanted = functional.one_hot(targets, 3) * (1 - smoothing) + smoothing / 3
+    assert_close(losses, -(wanted * logits.log_softmax(dim=1)).sum(dim=1))

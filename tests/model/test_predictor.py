@@ -1,0 +1,277 @@
+"""The whole interface that serving needs: parts in, calibrated scores out, by either runtime."""
+
+import io
+import json
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+from model import (
+    BundleError,
+    InputError,
+    NothingGiven,
+    Sample,
+    TooLarge,
+    Undecodable,
+    UnknownModality,
+    UnsupportedFormat,
+    load_bundle,
+)
+
+LABELS = ("sea", "tomato")
+
+
+def picture(label, size=50):
+    image = Image.new("RGB", (size, size), "white")
+    draw = ImageDraw.Draw(image)
+    shape, colour = (draw.ellipse, "red") if label == "tomato" else (draw.rectangle, "blue")
+    shape((8, 10, size - 12, size - 10), fill=colour)
+    content = io.BytesIO()
+    image.save(content, "PNG")
+    return content.getvalue()
+
+
+EXAMPLES = [
+    {"image": picture("tomato"), "text": "a ripe tomato, red"},
+    {"text": "deep blue water"},
+    {"image": picture("sea")},
+    {"image": picture("sea", size=33), "text": "waves " * 60},
+    {"image": picture("tomato"), "text": " "},
+    {"text": "深い海"},
+]
+
+
+def scores_of(predictions):
+    return np.asarray([list(prediction.scores.values()) for prediction in predictions])
+
+
+def test_a_prediction_says_what_it_is_made_of(predictor):
+    (prediction,) = predictor.predict([predictor.prepare(EXAMPLES[0])])
+    assert tuple(prediction.scores) == predictor.description.labels == LABELS
+    assert sum(prediction.scores.values()) == pytest.approx(1, abs=1e-5)
+    assert prediction.used == {"image", "text"}
+    assert prediction.bundle == predictor.description.digest
+
+
+def test_what_was_learned_is_recognised(predictor):
+    samples = [predictor.prepare({"text": "red, ripe fruit"}), predictor.prepare({"text": "blue, deep water"})]
+    tomato, sea = predictor.predict(samples)
+    assert max(tomato.scores, key=tomato.scores.get) == "tomato"
+    assert max(sea.scores, key=sea.scores.get) == "sea"
+
+
+@pytest.mark.parametrize(
+    ("parts", "used"),
+    [
+        pytest.param(EXAMPLES[0], {"image", "text"}, id="both"),
+        pytest.param(EXAMPLES[1], {"text"}, id="text"),
+        pytest.param(EXAMPLES[2], {"image"}, id="image"),
+        pytest.param(EXAMPLES[4], {"image"}, id="blank-text"),
+        pytest.param({"text": b"deep water"}, {"text"}, id="text-in-bytes"),
+    ],
+)
+def test_either_modality_may_be_missing(predictor, parts, used):
+    sample = predictor.prepare(parts)
+    (prediction,) = predictor.predict([sample])
+    assert sample.present == prediction.used == used
+    assert all(0 <= score <= 1 for score in prediction.scores.values())
+
+
+def test_a_batch_is_answered_as_its_examples_one_by_one(predictor):
+    samples = [predictor.prepare(parts) for parts in EXAMPLES]
+    alone = [predictor.predict([sample])[0] for sample in samples]
+    together = predictor.predict(samples)
+    assert [each.used for each in together] == [each.used for each in alone]
+    assert scores_of(together) == pytest.approx(scores_of(alone), abs=1e-4)
+
+
+def test_shuffling_the_batch_shuffles_the_answers(predictor):
+    samples = [predictor.prepare(parts) for parts in EXAMPLES * 3]
+    order = np.random.default_rng(1).permutation(len(samples))
+    shuffled = scores_of(predictor.predict([samples[index] for index in order]))
+    assert shuffled == pytest.approx(scores_of(predictor.predict(samples))[order], abs=1e-4)
+
+
+def test_runtimes_agree(predictors):
+    for batch in (EXAMPLES, *([parts] for parts in EXAMPLES)):
+        scores = [
+            scores_of(predictor.predict([predictor.prepare(parts) for parts in batch]))
+            for predictor in predictors.values()
+        ]
+        assert scores[0] == pytest.approx(scores[1], abs=1e-4)
+
+
+def test_runtimes_agree_about_every_number(predictors):
+    samples = [predictors["onnx"].prepare(parts) for parts in EXAMPLES]
+    used = [sample.present for sample in samples]
+    embeddings = {
+        runtime: {name: each.encode(name, samples) for name in ("image", "text")}
+        for runtime, each in predictors.items()
+    }
+    for name in ("image", "text"):
+        assert embeddings["onnx"][name] == pytest.approx(embeddings["torch"][name], abs=1e-4)
+    logits = [each.logits(embeddings[runtime], used) for runtime, each in predictors.items()]
+    assert logits[0].dtype == np.float32
+    assert logits[0] == pytest.approx(logits[1], abs=1e-3)
+
+
+def test_an_embedding_can_be_kept_and_fused_later(predictor):
+    samples = [predictor.prepare(parts) for parts in EXAMPLES]
+    kept = {name: predictor.encode(name, samples) for name in ("image", "text")}
+    later = predictor.fuse(kept, [sample.present for sample in samples])
+    assert scores_of(later) == pytest.approx(scores_of(predictor.predict(samples)), abs=1e-6)
+
+
+def test_what_is_absent_costs_no_encoding_and_has_no_embedding(predictor):
+    samples = [predictor.prepare(parts) for parts in (EXAMPLES[1], EXAMPLES[2])]
+    embeddings = predictor.encode("image", samples)
+    assert not embeddings[0].any()
+    assert embeddings[1].any()
+
+
+def test_nothing_asked_nothing_answered(predictor):
+    assert predictor.predict([]) == []
+
+
+@pytest.mark.parametrize(
+    ("parts", "error", "message"),
+    [
+        pytest.param({}, NothingGiven, "at least one of image, text", id="nothing"),
+        pytest.param({"text": " \n"}, NothingGiven, "or only blank ones", id="only-blank"),
+        pytest.param({"sound": b"x", "text": "sea"}, UnknownModality, "sound: not an input", id="unknown"),
+        pytest.param({"image": b"words"}, UnsupportedFormat, "image: bytes of no known", id="no-picture"),
+        pytest.param({"image": b"", "text": "sea"}, Undecodable, "image: 0 bytes", id="empty-picture"),
+        pytest.param({"image": picture("sea"), "text": b"\xff"}, Undecodable, "text: a byte", id="no-text"),
+        pytest.param({"text": "x" * 20_001}, TooLarge, "text: 20,001 characters", id="long-text"),
+    ],
+)
+def test_what_cannot_be_prepared_is_explained(predictor, parts, error, message):
+    with pytest.raises(error) as caught:
+        predictor.prepare(parts)
+    assert isinstance(caught.value, InputError)
+    assert message in str(caught.value)
+
+
+def test_the_cost_of_an_example_grows_with_what_it_holds(predictor):
+    both, text, image = (predictor.prepare(parts).cost for parts in EXAMPLES[:3])
+    assert image == 1.0
+    assert 0 < text < 1
+    assert both > image
+    assert predictor.prepare(EXAMPLES[3]).cost == 2.0  # a text as long as the encoder reads
+
+
+def test_many_threads_may_prepare_at_once(predictors):
+    predictor = predictors["onnx"]
+    work = EXAMPLES * 10
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(predictor.prepare, work))
+    expected = [predictor.prepare(parts) for parts in EXAMPLES] * 10
+    for sample, other in zip(found, expected, strict=True):
+        assert sample.present == other.present
+        assert sample.cost == other.cost
+        assert all((sample.arrays[name] == other.arrays[name]).all() for name in sample.present)
+
+
+def test_a_prepared_example_does_not_change(predictor):
+    sample = predictor.prepare(EXAMPLES[0])
+    before = {name: array.copy() for name, array in sample.arrays.items()}
+    predictor.predict([sample, sample])
+    assert all((sample.arrays[name] == array).all() for name, array in before.items())
+    assert isinstance(sample, Sample)
+
+
+def test_a_model_describes_itself(predictor):
+    description = predictor.description
+    assert (description.name, description.task, description.labels) == ("shapes", "single-label", LABELS)
+    assert [spec.name for spec in description.inputs] == ["image", "text"]
+    assert description.runtime in ("onnx", "torch")
+    assert description.card.startswith("# shapes")
+    assert set(description.report) >= {"metrics", "data", "code", "training"}
+
+
+def test_a_model_can_be_given_another_name(tiny_bundle):
+    assert load_bundle(tiny_bundle, name="other", threads=1).description.name == "other"
+
+
+# --- golden inputs ---
+
+
+def change_golden(folder, change):
+    golden = json.loads((folder / "golden.json").read_text(encoding="utf-8"))
+    (folder / "golden.json").write_text(json.dumps(change(golden)), encoding="utf-8")
+
+
+def mirrored(golden):
+    for entry in golden:
+        entry["scores"] = {label: 1 - score for label, score in entry["scores"].items()}
+    return golden
+
+
+def with_parts(**parts):
+    def change(golden):
+        golden[0]["parts"] = parts
+        return golden
+
+    return change
+
+
+def test_golden_inputs_agree_in_a_good_bundle(predictor):
+    predictor.warm_up()
+
+
+@pytest.mark.parametrize("runtime", ["onnx", "torch"])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        pytest.param(mirrored, "golden input 1 scores .* away from what the bundle recorded", id="other-scores"),
+        pytest.param(with_parts(image="bm90IGFuIGltYWdl"), "golden input 1 cannot be replayed", id="no-picture"),
+        pytest.param(with_parts(image="!"), "golden input 1 cannot be replayed", id="no-base64"),
+        pytest.param(with_parts(), "golden input 1 cannot be replayed", id="no-parts"),
+        pytest.param(lambda golden: [{**golden[0], "parts": 3}], "golden input 1 cannot be replayed", id="nonsense"),
+        pytest.param(
+            lambda golden: [{"parts": golden[0]["parts"]}], "golden input 1 cannot be replayed", id="no-scores"
+        ),
+    ],
+)
+def test_a_bundle_that_disagrees_with_its_golden_inputs_is_refused(bundle_copy, seal, change, message, runtime):
+    change_golden(bundle_copy, change)
+    seal(bundle_copy)
+    predictor = load_bundle(bundle_copy, runtime=runtime, threads=1)
+    with pytest.raises(BundleError, match=message):
+        predictor.warm_up()
+
+
+@pytest.mark.parametrize("runtime", ["onnx", "torch"])
+def test_weights_that_answer_otherwise_are_refused(bundle_copy, seal, runtime):
+    from safetensors.numpy import load_file, save_file
+
+    weights = load_file(bundle_copy / "weights.safetensors")
+    weights["head.classify.2.weight"] = -weights["head.classify.2.weight"]
+    weights["head.classify.2.bias"] = -weights["head.classify.2.bias"]
+    save_file(weights, bundle_copy / "weights.safetensors")
+    seal(bundle_copy)
+    predictor = load_bundle(bundle_copy, runtime=runtime, threads=1)
+    with pytest.raises(BundleError, match="away from what the bundle recorded"):
+        predictor.warm_up()
+
+
+def test_labels_in_another_order_are_refused(bundle_copy, seal):
+    config = json.loads((bundle_copy / "config.json").read_text(encoding="utf-8"))
+    config["network"]["labels"].reverse()
+    (bundle_copy / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    seal(bundle_copy)
+    with pytest.raises(BundleError, match="away from what the bundle recorded"):
+        load_bundle(bundle_copy, threads=1).warm_up()
+
+
+def test_scores_that_are_no_numbers_are_refused(bundle_copy, seal):
+    from safetensors.numpy import load_file, save_file
+
+    weights = load_file(bundle_copy / "weights.safetensors")
+    weights["head.classify.2.bias"][:] = np.nan
+    save_file(weights, bundle_copy / "weights.safetensors")
+    seal(bundle_copy)
+    with pytest.raises(BundleError, match="scores nan away"):
+        load_bundle(bundle_copy, threads=1).warm_up()

@@ -1,0 +1,70 @@
+"""A network of a few thousand weights and the drawn data set, prepared once: what the loop is tested with."""
+
+import pytest
+import torch
+
+from model.config import EncoderConfig, ModalityConfig, NetworkConfig
+from model.modalities.image.input import ImageInput
+from model.modalities.text.input import TextInput
+from model.network import build_network
+from model.runtimes.torch_runtime import TorchRuntime
+from model.training import evaluate
+from model.training.examples import prepare_examples
+from model.training.manifest import read_manifest
+from model.training.presets import train_tokenizer
+
+
+@pytest.fixture(scope="session")
+def manifest(manifest_folder):
+    return read_manifest(manifest_folder)
+
+
+@pytest.fixture(scope="session")
+def inputs(manifest):
+    return {"image": ImageInput(side=32), "text": TextInput(train_tokenizer(manifest), max_tokens=12)}
+
+
+@pytest.fixture(scope="session")
+def examples(manifest, inputs, tmp_path_factory):
+    return prepare_examples(manifest, inputs, "inputs", tmp_path_factory.mktemp("examples"), workers=2)
+
+
+@pytest.fixture(scope="session")
+def network_config(manifest, inputs):
+    encoders = {
+        "image": EncoderConfig(name="cnn", options={"channels": 4, "dropout": 0.0}),
+        "text": EncoderConfig(
+            name="lstm", options={"vocabulary": inputs["text"].vocabulary, "hidden": 8, "tokens": 8, "dropout": 0.1}
+        ),
+    }
+    return NetworkConfig(
+        modalities={name: ModalityConfig(input=inputs[name].settings(), encoder=encoders[name]) for name in inputs},
+        width=16,
+        fusion="concat",
+        task="single-label",
+        labels=manifest.labels,
+        dropout=0.1,
+    )
+
+
+@pytest.fixture
+def fresh(network_config):
+    """`fresh()` builds the same untrained network each time."""
+
+    def build(seed=0, **changed):
+        torch.manual_seed(seed)
+        return build_network(network_config.model_copy(update=changed))
+
+    return build
+
+
+@pytest.fixture
+def validate(examples, network_config):
+    """Accuracy on the validation part by set of modalities."""
+
+    def measure(network, split="validation"):
+        runtime = TorchRuntime(network, torch.device("cpu"))
+        answers = evaluate.ask(runtime, examples, examples.split(split), network_config)
+        return evaluate.accuracies(answers, examples, network_config.task)
+
+    return measure

@@ -1,0 +1,176 @@
+"""How good a network is: on every set of modalities, with honest intervals, and calibrated."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from model.runtimes.torch_runtime import TorchRuntime
+from model.tasks import TASKS
+from model.training import evaluate
+
+TASK = "single-label"
+
+
+@pytest.fixture
+def answers(fresh, examples, network_config):
+    """What an untrained network says of the test part."""
+    runtime = TorchRuntime(fresh(seed=5), torch.device("cpu"))
+    return evaluate.ask(runtime, examples, examples.split("test"), network_config)
+
+
+def ones(answers):
+    return dict.fromkeys(answers, 1.0)
+
+
+def test_every_set_of_modalities_is_asked_about(answers, examples):
+    assert set(answers) == {"image+text", "image", "text"}
+    test = examples.split("test")
+    assert answers["image+text"].rows.tolist() == test
+    assert answers["image"].rows.tolist() == [row for row in test if examples.rows[row].image]
+    assert answers["text"].rows.tolist() == [row for row in test if examples.rows[row].text]
+
+
+def test_an_answer_says_which_modalities_each_row_had(answers, examples):
+    for row, used in zip(answers["image+text"].rows, answers["image+text"].used, strict=True):
+        has = examples.rows[row]
+        assert used == "+".join(name for name in ("image", "text") if getattr(has, name))
+    assert set(answers["image"].used) == {"image"}
+
+
+def test_a_row_is_answered_the_same_whatever_set_it_was_left_with(answers):
+    """A row that has only its image is the same question in "image" and in "image+text"."""
+    alone = dict(zip(answers["image"].rows.tolist(), answers["image"].logits, strict=True))
+    both = answers["image+text"]
+    compared = 0
+    for row, used, logits in zip(both.rows.tolist(), both.used, both.logits, strict=True):
+        if used == "image":
+            assert logits == pytest.approx(alone[row], abs=1e-5)
+            compared += 1
+    assert compared
+
+
+def made_up(logits, used="image"):
+    logits = np.asarray(logits, dtype=np.float32)
+    return evaluate.Answers(used, np.arange(len(logits)), (used,) * len(logits), logits)
+
+
+def likelihood(answers, temperature, targets):
+    scores = TASKS[TASK].scores(answers.logits, np.full(len(targets), temperature, dtype=np.float32))
+    return float(np.log(scores[np.arange(len(targets)), targets]).mean())
+
+
+def test_a_temperature_makes_the_truth_likelier():
+    generator = np.random.default_rng(0)
+    targets = generator.integers(3, size=200)
+    logits = (
+        8 * np.eye(3)[np.where(generator.random(200) < 0.7, targets, (targets + 1) % 3)]
+    )  # sure, and wrong at times
+    answers = made_up(logits)
+    temperature = evaluate._fit_temperature(answers, targets, TASK)
+    assert temperature > 1
+    best = likelihood(answers, temperature, targets)
+    assert best > likelihood(answers, 1.0, targets)
+    assert best >= max(likelihood(answers, factor * temperature, targets) for factor in (0.9, 1.1))
+    # As sure as it is right: a temperature that leaves 70 % to the chosen label, the rest shared.
+    scores = TASKS[TASK].scores(answers.logits, np.full(200, temperature, dtype=np.float32))
+    right = (answers.logits.argmax(axis=1) == targets).mean()
+    assert scores.max(axis=1).mean() == pytest.approx(right, abs=0.02)
+
+
+def test_temperatures_make_every_set_likelier(answers, examples):
+    temperatures = evaluate.fit_temperatures(answers, examples, TASK)
+    assert set(temperatures) == set(answers)
+    for key, each in answers.items():
+        exact = np.asarray([used == key for used in each.used])
+        part = replace(each, logits=each.logits[exact])
+        targets = examples.targets[each.rows][exact]
+        assert likelihood(part, temperatures[key], targets) >= likelihood(part, 1.0, targets) - 1e-6
+
+
+def test_a_set_that_no_row_has_needs_no_temperature(examples):
+    assert evaluate._fit_temperature(made_up(np.zeros((0, 2))), np.zeros(0, dtype=np.int64), TASK) == 1.0
+
+
+def test_a_temperature_is_fitted_to_rows_that_have_exactly_this_set():
+    answers = evaluate.Answers(
+        "image+text",
+        np.arange(4),
+        ("image+text", "image+text", "image", "image"),
+        np.asarray([[5, 0], [5, 0], [0, 5], [0, 5]], dtype=np.float32),
+    )
+    sure = evaluate._fit_temperature(answers, np.asarray([0, 0, 0, 0]), TASK)
+    assert sure == min(evaluate.TEMPERATURES)
+
+
+def test_scores_use_the_temperature_of_what_each_row_had():
+    answers = evaluate.Answers(
+        "image+text", np.arange(2), ("image+text", "image"), np.log(np.asarray([[4, 1], [4, 1]], dtype=np.float32))
+    )
+    scores = evaluate.score(answers, {"image+text": 1.0, "image": 2.0}, TASK)
+    assert scores == pytest.approx(np.asarray([[0.8, 0.2], [2 / 3, 1 / 3]]), abs=1e-6)
+
+
+def test_accuracies_by_hand(examples):
+    targets = examples.targets[:4]
+    answers = made_up(np.eye(2)[[targets[0], targets[1], targets[2], 1 - targets[3]]])
+    assert evaluate.accuracies({"image": answers}, examples, TASK) == {"image": 0.75}
+
+
+def test_a_report_holds_its_own_intervals(answers, examples, network_config):
+    told = evaluate.report(answers, ones(answers), examples, network_config)
+    assert set(told) == set(answers)
+    for key, part in told.items():
+        assert part["items"] == len(answers[key].rows)
+        for name in ("accuracy", "macro_f1"):
+            low, high = part["intervals"][name]
+            assert 0 <= low <= part[name] <= high <= 1
+        assert set(part["labels"]) == set(network_config.labels)
+        assert sum(source["items"] for source in part["sources"].values()) == part["items"]
+
+
+def test_sets_that_no_row_has_are_left_out(fresh, examples, network_config):
+    runtime = TorchRuntime(fresh(), torch.device("cpu"))
+    rows = [row for row in examples.split("validation") if not examples.rows[row].text]
+    answers = evaluate.ask(runtime, examples, rows, network_config)
+    assert set(evaluate.accuracies(answers, examples, TASK)) == {"image+text", "image"}
+    assert set(evaluate.report(answers, ones(answers), examples, network_config)) == {"image+text", "image"}
+    assert evaluate.fit_temperatures(answers, examples, TASK)["text"] == 1.0
+
+
+@pytest.fixture
+def half_right():
+    """A hundred answers, every second right."""
+    targets = np.zeros(100, dtype=np.int64)
+    return np.eye(2, dtype=np.float32)[np.arange(100) % 2], targets
+
+
+def width(interval):
+    return interval[1] - interval[0]
+
+
+def test_an_interval_is_as_wide_as_theory_says(half_right):
+    scores, targets = half_right
+    interval = evaluate.intervals(scores, targets, [str(number) for number in range(100)], TASK)["accuracy"]
+    assert width(interval) == pytest.approx(2 * 1.96 * np.sqrt(0.25 / 100), rel=0.15)
+
+
+def test_related_items_make_an_interval_wider(half_right):
+    scores, targets = half_right
+    order = np.argsort(np.arange(100) % 2, kind="stable")  # fifty right ones, then fifty wrong ones
+    groups = [str(number // 10) for number in range(100)]
+    alone = evaluate.intervals(scores[order], targets, [str(number) for number in range(100)], TASK)["accuracy"]
+    grouped = evaluate.intervals(scores[order], targets, groups, TASK)["accuracy"]
+    assert width(grouped) > 2 * width(alone)
+
+
+def test_one_group_can_vary_in_nothing(half_right):
+    scores, targets = half_right
+    assert evaluate.intervals(scores, targets, ["one"] * 100, TASK)["accuracy"] == (0.5, 0.5)
+
+
+def test_intervals_are_the_same_each_time(half_right):
+    scores, targets = half_right
+    groups = [str(number) for number in range(100)]
+    assert evaluate.intervals(scores, targets, groups, TASK) == evaluate.intervals(scores, targets, groups, TASK)

@@ -1,0 +1,74 @@
+"""Graphs carry structure alone: weights come from weights.safetensors, and nothing tells where a graph was made."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from safetensors.numpy import load_file
+
+PARTS = ("image", "text", "head")
+
+
+@pytest.fixture(params=PARTS)
+def part(request):
+    return request.param
+
+
+@pytest.fixture
+def graph(tiny_bundle, part):
+    return onnx.load_model_from_string((tiny_bundle / f"onnx/{part}.onnx").read_bytes())
+
+
+def test_a_graph_holds_no_weights(graph, tiny_bundle):
+    for tensor in graph.graph.initializer:
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            assert {entry.key: entry.value for entry in tensor.external_data} == {"location": "weights.safetensors"}
+            assert not tensor.raw_data
+        else:
+            assert tensor.ByteSize() <= 1024, f"{tensor.name} has {tensor.ByteSize()} bytes"
+    for node in graph.graph.node:
+        for attribute in node.attribute:
+            assert attribute.ByteSize() <= 1024, f"{node.name} has a large constant"
+
+
+def test_every_weight_of_a_graph_is_in_the_weights_file(graph, part, tiny_bundle):
+    weights = load_file(tiny_bundle / "weights.safetensors")
+    prefix = "" if part == "head" else f"encoders.{part}."
+    wanted = {
+        f"{prefix}{tensor.name}": tuple(tensor.dims)
+        for tensor in graph.graph.initializer
+        if tensor.data_location == onnx.TensorProto.EXTERNAL
+    }
+    stored = {
+        name: array.shape
+        for name, array in weights.items()
+        if (name.startswith(prefix) if prefix else not name.startswith("encoders."))
+    }
+    assert wanted == stored
+
+
+def test_a_graph_does_not_tell_where_it_was_made(tiny_bundle, part):
+    content = (tiny_bundle / f"onnx/{part}.onnx").read_bytes()
+    for trace in (b".py", b"site-packages", str(Path.home()).encode(), str(Path(__file__).parents[3]).encode()):
+        assert trace not in content, trace
+
+
+def test_a_graph_is_checked_by_its_own_standard(graph):
+    assert graph.opset_import[0].version == 20
+    assert [output.name for output in graph.graph.output] == ["result"]
+
+
+@pytest.mark.parametrize("size", [1, 2, 5])
+def test_the_batch_is_free(predictors, size):
+    predictor = predictors["onnx"]
+    samples = [predictor.prepare({"text": "red " * (row + 1)}) for row in range(size)]
+    assert predictor.encode("text", samples).shape == (size, 128)
+
+
+@pytest.mark.parametrize("words", [1, 2, 3, 48])
+def test_the_length_of_a_text_is_free(predictors, words):
+    sample = predictors["onnx"].prepare({"text": "red " * words})
+    assert sample.arrays["text"].shape == (words,)
+    found = [each.encode("text", [sample]) for each in predictors.values()]
+    assert np.abs(found[0] - found[1]).max() < 1e-4

@@ -1,0 +1,268 @@
+"""The loop: it learns, it can be interrupted, and what it minimises is what it says."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.nn import functional
+from torch.testing import assert_close
+
+from model.errors import ModelError
+from model.training.fit import Objective, collate, fit
+from model.training.presets import TrainingConfig
+
+CONFIG = TrainingConfig(epochs=4, patience=9, batch_size=6, learning_rate=5e-3, augment=True, seed=3)
+
+
+@pytest.fixture
+def run(fresh, examples, validate, tmp_path):
+    """`run(config)` trains the small network."""
+
+    def train(config=CONFIG, *, network=None, resume=False, fingerprint="data", validate=validate, **options):
+        where = {
+            "checkpoint": tmp_path / "checkpoint.pt",
+            "fingerprint": fingerprint,
+            "resume": resume,
+            "device": "cpu",
+        }
+        return fit(network or fresh(), options.get("examples", examples), config, validate, **where)
+
+    return train
+
+
+def assert_same(progress, other):
+    assert progress.history == other.history
+    assert (progress.epoch, progress.best_epoch, progress.best_score) == (
+        other.epoch,
+        other.best_epoch,
+        other.best_score,
+    )
+    assert progress.best_weights.keys() == other.best_weights.keys()
+    for name, weight in progress.best_weights.items():
+        assert torch.equal(weight, other.best_weights[name]), name
+
+
+# --- learning ---
+
+
+@pytest.mark.parametrize("fusion", ["sum", "product", "concat", "gated"])
+def test_ten_rows_can_be_learned_by_heart(fresh, examples, validate, run, fusion):
+    rows = examples.split("train")
+    ten = [*rows[:5], *rows[-5:]]
+    few = replace(
+        examples,
+        rows=tuple(replace(row, split="train" if number in ten else "") for number, row in enumerate(examples.rows)),
+    )
+    network = fresh(fusion=fusion)
+    config = replace(CONFIG, epochs=40, patience=40, batch_size=10, learning_rate=1e-2, augment=False, smoothing=0.0)
+    progress = run(config, network=network, examples=few, validate=lambda _: {"none": 0.0})
+    losses = [epoch["loss"] for epoch in progress.history]
+    assert losses[-1] < 0.1 < losses[0]
+    batch = collate(few, ten)
+    with torch.no_grad():
+        logits = network.train().fuse(
+            {
+                name: torch.zeros(10, 16).index_copy(0, batch["rows"][name], network.encode(name, batch["parts"][name]))
+                for name in ("image", "text")
+            },
+            batch["present"],
+        )
+    assert (logits.argmax(dim=1) == batch["targets"]).all()
+
+
+def test_the_best_weights_are_kept_and_not_the_last(run):
+    scores = iter([0.5, 0.9, 0.2, 0.3])
+    weights = []
+
+    def validate(network):
+        weights.append({name: each.clone() for name, each in network.state_dict().items()})
+        return {"image": next(scores)}
+
+    progress = run(validate=validate)
+    assert (progress.best_epoch, progress.best_score, progress.epoch) == (2, 0.9, 4)
+    assert all(torch.equal(each, weights[1][name]) for name, each in progress.best_weights.items())
+
+
+def test_training_stops_when_patience_ends(run):
+    scores = iter([0.5, 0.6, 0.6, 0.1, 0.9])
+    progress = run(replace(CONFIG, epochs=9, patience=2), validate=lambda _: {"image": next(scores)})
+    assert (progress.epoch, progress.best_epoch) == (4, 2)
+
+
+def test_the_learning_curve_is_recorded(run):
+    progress = run()
+    assert [epoch["epoch"] for epoch in progress.history] == [1, 2, 3, 4]
+    assert set(progress.history[0]) == {
+        "epoch",
+        "loss",
+        "validation image+text",
+        "validation image",
+        "validation text",
+    }
+    assert all(math.isfinite(epoch["loss"]) for epoch in progress.history)
+
+
+# --- repeating and resuming ---
+
+
+def test_the_same_seed_gives_the_same_weights(run):
+    assert_same(run(), run())
+
+
+def test_another_seed_gives_other_weights(run):
+    assert run().history != run(replace(CONFIG, seed=4)).history
+
+
+class Interrupted(Exception):
+    """Stands for Ctrl-C, a kill or a power cut."""
+
+
+@pytest.mark.parametrize("epochs", [0, 1, 3])
+def test_an_interrupted_training_ends_as_an_uninterrupted_one(run, validate, epochs):
+    whole = run()
+    done = []
+
+    def interrupt(network):
+        if len(done) == epochs:
+            raise Interrupted
+        done.append(1)
+        return validate(network)
+
+    with pytest.raises(Interrupted):
+        run(validate=interrupt)
+    torch.manual_seed(99)  # another process
+    assert_same(run(resume=True), whole)
+
+
+def test_resuming_what_is_finished_trains_no_further(run):
+    whole = run()
+
+    def validate(_):
+        pytest.fail("trained again")
+
+    assert_same(run(resume=True, validate=validate), whole)
+
+
+def test_a_checkpoint_of_other_data_is_refused(run):
+    run()
+    with pytest.raises(ModelError, match="made with other data, preset or options; start without --resume"):
+        run(resume=True, fingerprint="other")
+
+
+def test_there_must_be_something_to_resume_from(run):
+    with pytest.raises(ModelError, match="no checkpoint to resume from"):
+        run(resume=True)
+
+
+@pytest.mark.parametrize("content", [b"", b"words", b"PK\x03\x04words"], ids=["empty", "words", "broken-zip"])
+def test_a_broken_checkpoint_is_refused_in_words(run, tmp_path, content):
+    (tmp_path / "checkpoint.pt").write_bytes(content)
+    with pytest.raises(ModelError, match="not a checkpoint that can be read"):
+        run(resume=True)
+
+
+def test_a_new_training_takes_the_place_of_the_old_checkpoint(run, tmp_path):
+    (tmp_path / "checkpoint.pt").write_bytes(b"words")
+    whole = run()
+    assert_same(run(resume=True), whole)
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.pt"]
+
+
+# --- the objective ---
+
+
+class Readable(torch.nn.Module):
+    """A network whose logits are the sum of what is present: expected losses can be written down."""
+
+    def __init__(self):
+        super().__init__()
+        self.fusion = type("Fusion", (), {"width": 2})()
+        self.head = self
+        self.scale = torch.nn.Parameter(torch.ones(()))
+
+    def encode(self, name, part):
+        return part["values"] * self.scale
+
+    def fuse(self, embeddings, present):
+        assert present.any(dim=1).all()
+        return sum(each * present[:, [column]] for column, each in enumerate(embeddings.values()))
+
+    def loss(self, logits, targets, smoothing):
+        return functional.cross_entropy(logits, targets, label_smoothing=smoothing, reduction="none")
+
+
+IMAGE, TEXT = torch.tensor([[2.0, 0.0], [0.0, 1.0]]), torch.tensor([[-1.0, 0.5], [3.0, 0.0]])
+TARGETS = torch.tensor([0, 1])
+
+
+def batch_of(image=(0, 1), text=(0, 1)):
+    rows = {"image": list(image), "text": list(text)}
+    values = {"image": IMAGE, "text": TEXT}
+    present = torch.tensor([[row in image, row in text] for row in range(2)])
+    return {
+        "parts": {name: {"values": values[name][each]} for name, each in rows.items() if each},
+        "rows": {name: torch.tensor(each) for name, each in rows.items() if each},
+        "present": present,
+        "targets": TARGETS,
+    }
+
+
+def loss(logits, rows=(0, 1)):
+    return functional.cross_entropy(logits, TARGETS[list(rows)])
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3, 1.0])
+def test_modality_dropout_is_computed_and_not_sampled(dropout):
+    objective = Objective(Readable(), ("image", "text"), TrainingConfig(modality_dropout=dropout, smoothing=0.0))
+    expected = (1 - dropout) * loss(IMAGE + TEXT) + dropout / 2 * (loss(IMAGE) + loss(TEXT))
+    assert_close(objective(batch_of()), expected)
+    assert_close(objective(batch_of()), objective(batch_of()))
+
+
+def test_a_row_that_lacks_a_modality_counts_where_something_is_left_of_it():
+    objective = Objective(Readable(), ("image", "text"), TrainingConfig(modality_dropout=0.4, smoothing=0.0))
+    both = torch.stack([IMAGE[0] + TEXT[0], TEXT[1]])
+    expected = 0.6 * loss(both) + 0.2 * loss(IMAGE[[0]], [0]) + 0.2 * loss(TEXT)
+    assert_close(objective(batch_of(image=(0,))), expected)
+
+
+def test_a_batch_without_any_picture_is_learned_from_its_texts():
+    objective = Objective(Readable(), ("image", "text"), TrainingConfig(modality_dropout=0.4, smoothing=0.0))
+    found = objective(batch_of(image=()))
+    assert_close(found, (0.6 + 0.2) * loss(TEXT))
+    found.backward()
+
+
+def test_a_single_modality_is_never_dropped():
+    objective = Objective(Readable(), ("text",), TrainingConfig(modality_dropout=0.9, smoothing=0.0))
+    batch = {**batch_of(), "present": torch.ones(2, 1, dtype=torch.bool)}
+    assert_close(objective(batch), loss(TEXT))
+
+
+def test_sets_of_modalities_are_weighted_as_probabilities():
+    for order in (("a",), ("a", "b"), ("a", "b", "c")):
+        objective = Objective(Readable(), order, TrainingConfig(modality_dropout=0.4))
+        assert sum(weight for _, weight in objective.weights) == pytest.approx(1)
+        assert len(objective.weights) == 2 ** len(order) - 1
+
+
+# --- batches ---
+
+
+def test_a_batch_holds_each_modality_of_the_rows_that_have_it(examples):
+    rows = examples.split("train")[:6]
+    batch = collate(examples, rows)
+    for column, name in enumerate(("image", "text")):
+        here = [index for index, row in enumerate(rows) if examples.stores[name].has(row)]
+        assert batch["rows"][name].tolist() == here
+        assert batch["present"][:, column].nonzero()[:, 0].tolist() == here
+        assert len(next(iter(batch["parts"][name].values()))) == len(here)
+    assert batch["targets"].tolist() == examples.targets[rows].tolist()
+
+
+def test_rows_without_pictures_make_a_batch_without_pictures(examples):
+    rows = [row for row in examples.split("train") if not examples.rows[row].image]
+    batch = collate(examples, rows, torch.Generator())
+    assert set(batch["parts"]) == {"text"}
+    assert not batch["present"][:, 0].any()

@@ -1,0 +1,169 @@
+"""From a manifest to a bundle, also when the manifest lacks something."""
+
+import csv
+import shutil
+from importlib import import_module
+
+import numpy as np
+import pytest
+import torch
+
+from model import BundleError, ModelError, UnknownModality, load_bundle
+from model.bundle import read_bundle
+from model.training import ManifestError, train
+from model.training.manifest import read_manifest
+
+CHANGES = {"epochs": 1, "batch_size": 8}
+
+
+@pytest.fixture
+def changed_manifest(manifest_folder, tmp_path):
+    """`changed_manifest(change)`: the drawn data set with each row changed, or left out where that gives None."""
+
+    def save(change):
+        folder = tmp_path / "data"
+        shutil.copytree(manifest_folder, folder)
+        with (folder / "manifest.csv").open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        with (folder / "manifest.csv").open("w", encoding="utf-8", newline="") as file:
+            table = csv.DictWriter(file, list(rows[0]))
+            table.writeheader()
+            table.writerows(changed for row in rows if (changed := change(dict(row))))
+        return folder
+
+    return save
+
+
+def run(source, out, **options):
+    return train(
+        source,
+        out,
+        **{"preset": "cnn-rnn", "device": "cpu", "workers": 1, "cache": out.parent, "changes": CHANGES, **options},
+    )
+
+
+def without(column):
+    def change(row):
+        row[column] = ""
+        return row if row["image"] or row["text"] else None
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("lacking", "kept", "parts"),
+    [
+        pytest.param("image", "text", {"text": "red"}, id="only-texts"),
+        pytest.param("text", "image", None, id="only-images"),
+    ],
+)
+def test_one_modality_is_enough(changed_manifest, manifest_folder, tmp_path, lacking, kept, parts):
+    predictor = run(changed_manifest(without(lacking)), tmp_path / "one")
+    parts = parts or {"image": (manifest_folder / "images/test-sea-0.png").read_bytes()}
+    (prediction,) = predictor.predict([predictor.prepare(parts)])
+    assert prediction.used == {kept}
+    assert [spec.name for spec in predictor.description.inputs] == [kept]
+    assert set(predictor.description.report["metrics"]["test"]) == {kept}
+    with pytest.raises(UnknownModality, match=f"allowed: {kept}"):
+        predictor.prepare({lacking: "words"})
+    torch_predictor = load_bundle(tmp_path / "one", runtime="torch", threads=1)
+    torch_predictor.warm_up()
+
+
+@pytest.fixture
+def without_graphs(monkeypatch):
+    """Exporting takes seconds, and the bundle is as good without: torch serves it."""
+    # By import_module, because the package's attribute `train` is the function.
+    monkeypatch.setattr(import_module("model.training.train"), "export_graphs", lambda *_: {})
+
+
+@pytest.mark.usefixtures("without_graphs")
+def test_a_part_that_lacks_a_modality_says_nothing_of_it(changed_manifest, tmp_path):
+    def change(row):
+        return row if row["split"] == "train" else without("text")(row)
+
+    predictor = run(changed_manifest(change), tmp_path / "partly")
+    metrics = predictor.description.report["metrics"]
+    assert set(metrics["validation"]) == set(metrics["test"]) == {"image+text", "image"}
+    (prediction,) = predictor.predict([predictor.prepare({"text": "red"})])
+    assert prediction.used == {"text"}
+
+
+@pytest.mark.usefixtures("without_graphs")
+def test_a_label_of_one_row_is_learned_and_measured(changed_manifest, tmp_path):
+    def change(row):
+        return {**row, "label": "lonely"} if row["id"] == "train-sea-0" else row
+
+    predictor = run(changed_manifest(change), tmp_path / "lonely")
+    assert predictor.description.labels == ("lonely", "sea", "tomato")
+    told = predictor.description.report["metrics"]["test"]["image+text"]
+    assert told["labels"]["lonely"]["items"] == 0
+    assert told["macro_f1"] <= 1
+
+
+@pytest.mark.usefixtures("without_graphs")
+def test_the_test_part_can_be_left_unread(manifest_folder, tmp_path):
+    predictor = run(manifest_folder, tmp_path / "choosing", measure_test=False)
+    assert set(predictor.description.report["metrics"]) == {"validation"}
+    assert "test part" not in predictor.description.card
+
+
+def test_the_report_says_where_everything_comes_from(tiny_bundle, manifest_folder):
+    report = read_bundle(tiny_bundle).report
+    assert report["preset"] == "cnn-rnn"
+    assert report["data"]["digest"] == read_manifest(manifest_folder).digest
+    assert report["data"]["items"]["train"] == {"drawn (CC0-1.0)": 12, "painted (CC0-1.0)": 12}
+    assert report["training"]["seed"] == 0
+    assert report["training"]["epochs_run"] == len(report["training"]["history"])
+    assert set(report["code"]) >= {"revision", "python", "torch"}
+    assert set(report["metrics"]) == {"validation", "test"}
+
+
+def test_the_bundle_holds_the_best_weights(tiny_bundle):
+    checkpoint = torch.load(tiny_bundle.with_name("shapes.run") / "checkpoint.pt", weights_only=True)
+    best = checkpoint["progress"]["best_weights"]
+    stored = read_bundle(tiny_bundle).weights
+    assert {name for name in best if not name.endswith("num_batches_tracked")} == set(stored)
+    for name, weight in stored.items():
+        assert np.allclose(weight, best[name].numpy(), rtol=1e-3, atol=1e-6), name
+
+
+def test_the_card_tells_the_figures(tiny_bundle):
+    bundle = read_bundle(tiny_bundle)
+    told = bundle.report["metrics"]["test"]["image+text"]
+    low, high = told["intervals"]["accuracy"]
+    assert f"| image + text | 12 | {told['accuracy']:.3f} [{low:.3f}, {high:.3f}]" in bundle.card
+
+
+@pytest.mark.usefixtures("without_graphs")
+def test_other_data_do_not_resume_a_training(manifest_folder, changed_manifest, tmp_path):
+    run(manifest_folder, tmp_path / "first")
+    other = changed_manifest(lambda row: row if row["id"] != "train-sea-3" else None)
+    with pytest.raises(ModelError, match="made with other data, preset or options"):
+        run(other, tmp_path / "first", resume=True)
+
+
+@pytest.mark.usefixtures("without_graphs")
+def test_other_options_do_not_resume_a_training(manifest_folder, tmp_path):
+    run(manifest_folder, tmp_path / "first")
+    with pytest.raises(ModelError, match="made with other data, preset or options"):
+        run(manifest_folder, tmp_path / "first", resume=True, changes={**CHANGES, "seed": 1})
+
+
+def test_bad_pictures_are_all_named_before_training(changed_manifest, tmp_path):
+    folder = changed_manifest(lambda row: row)
+    for name in ("train-sea-0", "test-tomato-1"):
+        (folder / f"images/{name}.png").write_bytes(b"words")
+    with pytest.raises(ManifestError, match="2 problems") as caught:
+        run(folder, tmp_path / "out")
+    assert [problem.split(":")[0] for problem in caught.value.problems] == ["row test-tomato-1", "row train-sea-0"]
+
+
+@pytest.mark.usefixtures("without_graphs")
+def test_a_folder_of_something_else_is_not_replaced(manifest_folder, tmp_path):
+    precious = tmp_path / "home/thesis.txt"
+    precious.parent.mkdir()
+    precious.write_text("years of work", encoding="utf-8")
+    with pytest.raises(BundleError, match="allowed: a new or empty folder, or an older bundle"):
+        run(manifest_folder, precious.parent)
+    assert precious.exists()

@@ -1,0 +1,163 @@
+"""The command line: what it says when something is wrong, and that Ctrl-C loses nothing."""
+
+import csv
+import os
+import re
+import signal
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from app.cli import INTERRUPTED, app
+from model import load_bundle
+
+PROJECT = Path(__file__).parents[1]
+
+
+def polymodal(*arguments, **environment):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments], env=environment)
+
+
+def assert_explained(told):
+    """One message and exit code 1: nothing of Python."""
+    assert told.exit_code == 1, told.output
+    assert "Traceback" not in told.output
+    assert told.stderr.startswith("polymodal: ")
+
+
+def test_help_names_the_commands():
+    told = polymodal("--help")
+    assert told.exit_code == 0
+    for command in ("serve", "train", "data"):
+        assert command in told.output
+
+
+@pytest.mark.parametrize("command", [("serve",), ("train",), ("data", "illustrations")], ids=" ".join)
+def test_every_command_explains_itself(command):
+    told = polymodal(*command, "--help")
+    assert told.exit_code == 0
+    assert "Usage:" in told.output
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        pytest.param(
+            ["--preset", "abacus"], "preset 'abacus' is not known; known are cnn-rnn, pretrained", id="preset"
+        ),
+        pytest.param(
+            ["--fusion", "confusion"],
+            "fusion 'confusion' is not known; known are sum, product, concat, gated",
+            id="fusion",
+        ),
+        pytest.param(["--name", "My Model"], "'My Model'", id="name"),
+        pytest.param(["--resume"], "no checkpoint to resume from", id="nothing-to-resume"),
+    ],
+)
+def test_a_wrong_option_is_explained(manifest_folder, tmp_path, options, message):
+    preset = [] if "--preset" in options else ["--preset", "cnn-rnn"]
+    told = polymodal("train", manifest_folder, "--out", tmp_path / "out", "--cache", tmp_path, *preset, *options)
+    assert_explained(told)
+    assert message in " ".join(told.stderr.split())
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("option", [["--epochs", "0"], ["--batch-size", "1"], ["--workers", "0"], ["--seed", "x"]])
+def test_a_number_out_of_bounds_is_refused(manifest_folder, tmp_path, option):
+    assert polymodal("train", manifest_folder, "--out", tmp_path / "out", *option).exit_code == 2
+
+
+def test_a_manifest_that_is_not_there_is_refused(tmp_path):
+    told = polymodal("train", tmp_path / "nowhere.csv", "--out", tmp_path / "out")
+    assert told.exit_code == 2
+    assert "nowhere.csv" in told.output
+
+
+def test_everything_wrong_with_a_manifest_is_said_at_once(tmp_path):
+    lines = ["image,text,label", "lost.png,words,sea", ",,sea", "../outside.png,words,tomato", ",words,"]
+    (tmp_path / "manifest.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    told = polymodal("train", tmp_path / "manifest.csv", "--out", tmp_path / "out", "--preset", "cnn-rnn")
+    assert_explained(told)
+    assert "4 problems" in told.stderr
+    for problem in ("lost.png", "neither image nor text", "outside.png", "no label"):
+        assert problem in told.stderr
+
+
+@pytest.mark.parametrize(
+    ("rows", "problem"),
+    [
+        pytest.param([("sea", "train"), ("sea", "validation")], "only one label", id="one-label"),
+        pytest.param([("sea", "train"), ("tomato", "train")], "no rows in the validation part", id="no-validation"),
+        pytest.param(
+            [("sea", "train"), ("tomato", "validation")], "label 'tomato' has no rows in the train part", id="unlearned"
+        ),
+    ],
+)
+def test_data_that_cannot_be_trained_on_are_explained(tmp_path, rows, problem):
+    with (tmp_path / "manifest.csv").open("w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["text", "label", "split"])
+        table.writerows(("some words", *row) for row in rows)
+    told = polymodal("train", tmp_path, "--out", tmp_path / "out", "--preset", "cnn-rnn")
+    assert_explained(told)
+    assert problem in told.stderr
+
+
+def test_serve_says_everything_that_is_wrong_with_the_settings():
+    told = polymodal("serve", POLYMODAL_PORT="99999", POLYMODAL_RUNTIME="abacus", POLYMODAL_QEUE_LIMIT="3")
+    assert_explained(told)
+    lines = told.stderr.splitlines()
+    assert len(lines) == 3
+    for variable in ("POLYMODAL_PORT", "POLYMODAL_RUNTIME", "POLYMODAL_QEUE_LIMIT"):
+        assert any(line.startswith(f"polymodal: {variable}") for line in lines)
+
+
+def test_serve_refuses_a_folder_that_is_no_bundle(tmp_path):
+    told = polymodal("serve", POLYMODAL_BUNDLES=f"mine={tmp_path}", POLYMODAL_PORT="0")
+    assert told.exit_code == 1 or "SHA256SUMS is missing" in str(told.exit_code)
+    assert "Traceback" not in told.output
+
+
+TRAINING = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever starts us in the background ignores it, and we inherit that
+from app.cli import main
+main()
+"""
+
+
+@pytest.mark.timeout(300)
+def test_ctrl_c_loses_nothing(manifest_folder, tiny_bundle, tmp_path, monkeypatch):
+    """Interrupted after two epochs and resumed, the command line ends with the weights of the uninterrupted run."""
+    out = tmp_path / "shapes"
+    options = ["--preset", "cnn-rnn", "--epochs", "6", "--batch-size", "8", "--device", "cpu", "--workers", "1"]
+    arguments = ["train", str(manifest_folder), "--out", str(out), "--cache", str(tmp_path), *options]
+    command = [sys.executable, "-c", TRAINING, *arguments]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(command, cwd=PROJECT, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            told = []
+            for line in process.stderr:
+                told.append(line)
+                if line.startswith("epoch 2:"):
+                    process.send_signal(signal.SIGINT)
+            assert process.wait(60) == INTERRUPTED, "".join(told)
+        finally:
+            process.kill()
+    assert "Traceback" not in "".join(told)
+    assert not out.exists()
+    assert (tmp_path / "shapes.run/checkpoint.pt").exists()
+
+    # Exporting takes seconds, and the weights are the same without.
+    monkeypatch.setattr(import_module("model.training.train"), "export_graphs", lambda *_: {})
+    resumed = polymodal(*arguments, "--resume")
+    assert resumed.exit_code == 0, resumed.output
+    assert re.search(r"resuming after epoch [23]\b", resumed.stderr)
+    for file in ("weights.safetensors", "tokenizer.json", "config.json"):
+        assert (out / file).read_bytes() == (tiny_bundle / file).read_bytes(), file
+    report = load_bundle(out, threads=1).description.report
+    assert report["training"] == load_bundle(tiny_bundle, threads=1).description.report["training"]

@@ -1,0 +1,323 @@
+"""The walls of the architecture, read from the source: which room may import which, and what lies where."""
+
+import ast
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+import model
+import model.training
+
+PROJECT = Path(__file__).parents[1]
+SOURCES = sorted(path.relative_to(PROJECT) for room in ("app", "model") for path in (PROJECT / room).rglob("*.py"))
+DOOR = [
+    "BundleError",
+    "Description",
+    "InputError",
+    "InputSpec",
+    "ModelError",
+    "NothingGiven",
+    "Prediction",
+    "Predictor",
+    "Sample",
+    "TooLarge",
+    "Undecodable",
+    "UnknownModality",
+    "UnsupportedFormat",
+    "load_bundle",
+]
+
+
+@dataclass(frozen=True)
+class Import:
+    """One name that a file imports; `inside` when that happens in a function."""
+
+    file: Path
+    target: str
+    """A module, or a module and a name in it."""
+    inside: bool
+    line: int
+
+    def __str__(self):
+        return f"{self.file}:{self.line} imports {self.target}"
+
+    def touches(self, *packages: str) -> bool:
+        return any(self.target == package or self.target.startswith(f"{package}.") for package in packages)
+
+
+def tree_of(file: Path) -> ast.Module:
+    return ast.parse((PROJECT / file).read_text(encoding="utf-8"), str(file))
+
+
+def imports_in(file: Path) -> Iterator[Import]:
+    tree = tree_of(file)
+    inner = {
+        id(node)
+        for function in ast.walk(tree)
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
+        for node in ast.walk(function)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            targets = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{file}:{node.lineno}: a relative import"
+            targets = [f"{node.module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        yield from (Import(file, target, id(node) in inner, node.lineno) for target in targets)
+
+
+IMPORTS = [each for file in SOURCES for each in imports_in(file)]
+
+
+def below(*rooms: str):
+    """Imports of the files in these folders or of these very files."""
+    return [each for each in IMPORTS if any(each.file.is_relative_to(room) for room in rooms)]
+
+
+def assert_none(found):
+    assert not (offences := [str(each) for each in found]), "\n".join(offences)
+
+
+# --- arrows ---
+
+
+def test_the_door_is_pinned():
+    assert sorted(model.__all__) == DOOR
+    assert sorted(model.training.__all__) == ["ManifestError", "PRESETS", "train"]
+
+
+def test_the_service_uses_the_model_through_its_door():
+    allowed = {f"model.{name}" for name in DOOR}
+    assert_none(
+        each
+        for each in below("app")
+        if each.touches("model")
+        and each.target not in allowed
+        and not (each.file == Path("app/cli.py") and each.touches("model.training") and each.inside)
+    )
+
+
+def test_the_model_has_never_heard_of_the_service():
+    assert_none(
+        each for each in below("model") if each.touches("app", "fastapi", "starlette", "uvicorn", "httpx", "structlog")
+    )
+
+
+@pytest.mark.parametrize(
+    ("package", "rooms"),
+    [
+        pytest.param("fastapi", ["app"], id="fastapi"),
+        pytest.param("starlette", ["app"], id="starlette"),
+        pytest.param("onnxruntime", ["model/runtimes/onnx_runtime.py"], id="onnxruntime"),
+        pytest.param("onnx", ["model/training"], id="onnx"),
+        pytest.param("accelerate", ["model/training"], id="accelerate"),
+        pytest.param("pyarrow", ["model/training"], id="pyarrow"),
+        pytest.param("tokenizers", ["model/modalities/text/input.py", "model/training"], id="tokenizers"),
+        pytest.param("PIL", ["model/modalities/image/input.py", "model/training/sources"], id="pillow"),
+        pytest.param("safetensors", ["model/bundle.py", "model/training"], id="safetensors"),
+        pytest.param(
+            "torch",
+            [
+                "model/modalities/image/encoders.py",
+                "model/modalities/image/augment.py",
+                "model/modalities/text/encoders.py",
+                "model/modalities/text/augment.py",
+                "model/fusion.py",
+                "model/heads.py",
+                "model/network.py",
+                "model/runtimes/torch_runtime.py",
+                "model/training",
+            ],
+            id="torch",
+        ),
+    ],
+)
+def test_a_library_stays_in_its_rooms(package, rooms):
+    inside = below(*rooms)
+    assert_none(each for each in IMPORTS if each.touches(package) and each not in inside)
+
+
+def test_serving_never_imports_training():
+    inside = below("model/training", "app/cli.py")
+    assert_none(each for each in IMPORTS if each.touches("model.training") and each not in inside)
+    assert_none(each for each in below("app/cli.py") if each.touches("model.training") and not each.inside)
+
+
+ROOMS = {
+    "model/modalities/image": "model.modalities.image",
+    "model/modalities/text": "model.modalities.text",
+    "model/fusion.py": "model.fusion",
+    "model/tasks.py": "model.tasks",
+    "model/heads.py": "model.heads",
+}
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_rooms_on_one_level_do_not_know_each_other(room):
+    others = [module for path, module in ROOMS.items() if path != room]
+    assert_none(each for each in below(room) if each.touches(*others))
+
+
+@pytest.mark.parametrize("file", ["app/service.py", "app/batching.py"])
+def test_another_transport_could_stand_beside_http(file):
+    assert_none(each for each in below(file) if each.touches("fastapi", "starlette", "uvicorn", "app.routes"))
+
+
+def test_inputs_are_prepared_without_a_network():
+    for room in ("image", "text"):
+        assert_none(each for each in below(f"model/modalities/{room}/input.py") if each.touches("torch"))
+
+
+def test_imports_run_in_no_circle():
+    modules = {".".join(file.with_suffix("").parts).removesuffix(".__init__"): file for file in SOURCES}
+    edges: dict[str, set[str]] = {name: set() for name in modules}
+    for name, file in modules.items():
+        for each in imports_in(file):
+            target = each.target if each.target in modules else each.target.rpartition(".")[0]
+            if target in modules and target != name:
+                edges[name].add(target)
+    list(TopologicalSorter(edges).static_order())  # raises CycleError, which names the circle
+
+
+def test_imports_inside_functions_have_a_reason():
+    """Whole commands are lazy, and so is an optional dependency; nothing else hides an import."""
+    allowed = {Path("app/cli.py"), Path("model/training/manifest.py")}
+    assert_none(each for each in IMPORTS if each.inside and each.file not in allowed)
+
+
+# --- what is loaded when ---
+
+
+def run(code: str, *arguments: str) -> list[str]:
+    """Modules that are loaded after `code` has run in a process of its own."""
+    report = "\nimport json, sys\nprint(json.dumps(sorted(sys.modules)))"
+    command = [sys.executable, "-c", code + report, *arguments]
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("module", ["model", "app.main", "app.cli"])
+def test_importing_loads_nothing_heavy(module):
+    loaded = run(f"import {module}")
+    assert not {"torch", "onnxruntime", "model.training", "accelerate", "pyarrow", "onnx"} & set(loaded)
+
+
+SERVE = """
+import asyncio, sys
+import httpx
+from app.main import create_app
+from app.settings import Settings
+
+async def serve():
+    app = create_app(Settings(bundles="shapes=" + sys.argv[1], runtime="onnx", inference_threads=1, decode_threads=1))
+    transport = httpx.ASGITransport(app)
+    async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, base_url="http://service") as client:
+        answer = await client.post("/v1/classify", json={"text": "ripe fruit"}, timeout=60)
+        assert answer.status_code == 200, answer.text
+
+asyncio.run(serve())
+"""
+
+
+def test_serving_with_onnx_runtime_never_loads_torch(tiny_bundle):
+    loaded = run(SERVE, str(tiny_bundle))
+    assert "onnxruntime" in loaded
+    assert not {"torch", "model.training", "model.network", "onnx"} & set(loaded)
+
+
+# --- what lies where ---
+
+
+@pytest.mark.parametrize("file", SOURCES, ids=str)
+def test_every_module_says_what_it_is_for(file):
+    assert ast.get_docstring(tree_of(file)), f"{file} has no docstring"
+
+
+def test_files_are_named_after_things():
+    vague = re.compile(r"(^|_)(utils?|helpers?|common|core|managers?|misc|base)(_|$)")
+    named = [*SOURCES, *(path.relative_to(PROJECT) for path in (PROJECT / "tests").rglob("*.py"))]
+    assert [str(file) for file in named if any(vague.search(part) for part in file.with_suffix("").parts)] == []
+
+
+def calls_in(file: Path) -> Iterator[tuple[str, ast.Call]]:
+    for node in ast.walk(tree_of(file)):
+        if isinstance(node, ast.Call):
+            yield ast.unparse(node.func), node
+
+
+def test_nothing_that_is_read_can_run_code():
+    assert_none(
+        each for each in IMPORTS if each.touches("pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve")
+    )
+    for file in SOURCES:
+        for name, call in calls_in(file):
+            options = {option.arg: ast.unparse(option.value) for option in call.keywords}
+            where = f"{file}:{call.lineno}: {name}"
+            assert name not in ("eval", "exec"), where
+            assert name != "torch.load" or options.get("weights_only") == "True", where
+            assert options.get("allow_pickle") != "True", where
+            assert options.get("trust_remote_code") != "True", where
+
+
+def test_the_house_has_its_rooms():
+    for folder in ("app/routes", "app/web", "model/modalities", "model/runtimes", "model/training", "docs", "tests"):
+        assert (PROJECT / folder).is_dir(), folder
+    for modality in ("image", "text"):
+        for file in ("input.py", "encoders.py", "augment.py"):
+            assert (PROJECT / "model/modalities" / modality / file).is_file()
+
+
+TOP = {
+    ".ci",
+    ".github",
+    "app",
+    "benchmarks",
+    "deploy",
+    "docs",
+    "examples",
+    "model",
+    "scripts",
+    "tests",
+}
+
+
+def git(*arguments: str) -> list[str]:
+    """What git says, a line each; skips the test outside a checkout."""
+    if not (PROJECT / ".git").exists():
+        pytest.skip("not a checkout")
+    done = subprocess.run(["git", *arguments], cwd=PROJECT, capture_output=True, text=True, check=True)
+    return done.stdout.splitlines()
+
+
+def test_no_folder_stands_at_the_top_that_the_design_does_not_name():
+    assert {file.split("/")[0] for file in git("ls-files") if "/" in file} <= TOP
+
+
+def test_what_git_ignores_is_not_tracked():
+    assert git("ls-files", "--cached", "--ignored", "--exclude-standard") == []
+
+
+RECORDS = sorted((PROJECT / "docs/decisions").glob("[0-9]*.md"))
+
+
+@pytest.mark.parametrize("record", RECORDS, ids=lambda record: record.stem)
+def test_a_decision_says_why_what_and_what_follows(record):
+    text = record.read_text(encoding="utf-8")
+    assert re.match(r"# \d{4}\b", text), "no number in its title"
+    assert re.search(r"\b20\d\d-\d\d-\d\d\b", text), "no date"
+    headings = re.findall(r"^## (.+)$", text, re.MULTILINE)
+    assert {"Context", "Decision", "Consequences"} <= set(headings)
+
+
+def test_decisions_are_numbered_without_gaps():
+    assert [int(record.name[:4]) for record in RECORDS] == list(range(1, len(RECORDS) + 1))
