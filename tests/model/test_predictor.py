@@ -117,6 +117,21 @@ def test_runtimes_agree_about_every_number(predictors):
     assert logits[0] == pytest.approx(logits[1], abs=1e-3)
 
 
+def test_scores_are_calibrated_by_the_temperature_of_what_was_given(bundle_copy, seal):
+    temperatures = {"image": 2.0, "text": 50.0, "image+text": 5.0}
+    config = json.loads((bundle_copy / "config.json").read_text(encoding="utf-8"))
+    (bundle_copy / "config.json").write_text(json.dumps({**config, "temperatures": temperatures}), encoding="utf-8")
+    seal(bundle_copy)
+    predictor = load_bundle(bundle_copy, threads=1)
+    samples = [predictor.prepare(parts) for parts in EXAMPLES[:3]]
+    used = [sample.present for sample in samples]
+    embeddings = {name: predictor.encode(name, samples) for name in ("image", "text")}
+    divisors = np.asarray([[5.0], [50.0], [2.0]])
+    powers = np.exp(predictor.logits(embeddings, used) / divisors)
+    expected = powers / powers.sum(axis=1, keepdims=True)
+    assert scores_of(predictor.predict(samples)) == pytest.approx(expected, abs=1e-5)
+
+
 def test_an_embedding_can_be_kept_and_fused_later(predictor):
     samples = [predictor.prepare(parts) for parts in EXAMPLES]
     kept = {name: predictor.encode(name, samples) for name in ("image", "text")}
