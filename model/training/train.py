@@ -67,11 +67,12 @@ def train(
     recipe = _recipe(manifest, preset, cache, changes or {})
     work = out.with_name(out.name + ".run")
     work.mkdir(parents=True, exist_ok=True)
-    examples = prepare_examples(manifest, recipe.inputs, _input_fingerprint(recipe), work / "examples", workers=workers)
+    inputs = _input_fingerprint(recipe)
+    examples = prepare_examples(manifest, recipe.inputs, inputs, work / "examples", workers=workers)
     torch.manual_seed(recipe.training.seed)
     network = build_network(recipe.network)
     _begin_with(network, recipe.weights)
-    fingerprint = _fingerprint(manifest.digest, recipe.network.model_dump(mode="json"), asdict(recipe.training))
+    fingerprint = _fingerprint(manifest.digest, inputs, recipe.network.model_dump(mode="json"), asdict(recipe.training))
     validation = examples.split("validation")
 
     def validate(network: MultimodalClassifier) -> dict[str, float]:
