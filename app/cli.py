@@ -36,6 +36,10 @@ def explained(command: Callable[Parameters, None]) -> Callable[Parameters, None]
         except ModelError as problem:
             typer.echo(f"polymodal: {problem}", err=True)
             raise typer.Exit(1) from problem
+        except ModuleNotFoundError as missing:  # an installation that can only serve
+            wanted = "`make setup`, or pip install 'polymodal[train]', brings it"
+            typer.echo(f"polymodal: the package {missing.name} is not installed; {wanted}", err=True)
+            raise typer.Exit(1) from missing
         except KeyboardInterrupt as interrupt:
             raise typer.Exit(INTERRUPTED) from interrupt
 

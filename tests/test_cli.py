@@ -122,6 +122,22 @@ def test_serve_refuses_a_folder_that_is_no_bundle(tmp_path):
     assert "Traceback" not in told.output
 
 
+WITHOUT_TORCH = """
+import sys
+sys.modules["torch"] = None  # as if it were not installed
+from app.cli import main
+main()
+"""
+
+
+def test_an_installation_that_can_only_serve_says_what_training_needs(tmp_path):
+    command = [sys.executable, "-c", WITHOUT_TORCH, "train", str(tmp_path), "--out", str(tmp_path / "out")]
+    told = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True)
+    assert told.returncode == 1
+    assert told.stderr.startswith("polymodal: the package torch is not installed; `make setup`")
+    assert "Traceback" not in told.stderr
+
+
 TRAINING = """
 import signal
 signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever starts us in the background ignores it, and we inherit that
