@@ -132,7 +132,7 @@ main()
 
 def test_an_installation_that_can_only_serve_says_what_training_needs(tmp_path):
     command = [sys.executable, "-c", WITHOUT_TORCH, "train", str(tmp_path), "--out", str(tmp_path / "out")]
-    told = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True)
+    told = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
     assert told.returncode == 1
     assert told.stderr.startswith("polymodal: the package torch is not installed; `make setup`")
     assert "Traceback" not in told.stderr
