@@ -112,7 +112,7 @@ class Settings(BaseSettings):
     max_batch_items: int = Field(32, ge=1, le=4096)
     """Examples computed together at most."""
     max_batch_cost: float = Field(16.0, gt=0, allow_inf_nan=False)
-    """Work computed together at most, in units of the model's dearest single example."""
+    """Work computed together at most; the dearest picture and the longest text that the model takes cost 1 each."""
     queue_limit: int = Field(64, ge=1, le=100_000)
     """Examples that may wait for each model; one more is refused at once rather than served late."""
     max_batch_request_items: int = Field(64, ge=1, le=10_000)

@@ -18,8 +18,8 @@ FloatArray: TypeAlias = npt.NDArray[np.float32]
 class Sample:
     """One example, decoded and preprocessed, ready to be put into a batch with others.
 
-    `arrays` holds the preprocessed array of each modality that is present (an absent one has no key); `cost` is the
-    predicted work of one forward pass, in units of the model's dearest single example without any text (so about 1).
+    `arrays` holds the preprocessed array of each modality that is present (an absent one has no key). `cost` is the predicted
+    work of its forward pass: for each of them 1 for the dearest input that the modality can have, and less for smaller ones.
     """
 
     arrays: Mapping[str, Array]

@@ -153,7 +153,7 @@ def _finish(
     """Calibrate, measure and pack the best weights, as they will be stored."""
     stored = narrow({key: each.numpy() for key, each in progress.best_weights.items() if not key.endswith(COUNTER)})
     network.load_state_dict({key: torch.from_numpy(array).float() for key, array in stored.items()})
-    runtime = TorchRuntime(network, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    runtime = TorchRuntime(network, next(network.parameters()).device)
     answers = {
         split: evaluate.ask(runtime, examples, examples.split(split), recipe.network)
         for split in ("validation", *(["test", "unseen"] if measure_test else []))

@@ -1,23 +1,16 @@
 """Networks that turn preprocessed pixels into an embedding.
 
-B pictures, S side in pixels, C channels, D embedding width. Every encoder takes `pixels` uint8 (B, S, S, 3), RGB, and
-normalises inside, so that a graph exported from it can't be fed differently than it was trained.
+B pictures, S side in pixels, C channels, D embedding width. Every encoder is built with D and takes `pixels` uint8
+(B, S, S, 3), RGB, to float32 (B, D). It normalises inside, so that a graph exported from it can't be fed differently than it was
+trained.
 """
 
 from collections.abc import Mapping
-from typing import Final, Protocol
+from typing import Final
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-
-
-class ImageEncoder(Protocol):
-    """The contract: a module built with the embedding width D, from pixels uint8 (B, S, S, 3) to float32 (B, D)."""
-
-    def __call__(self, pixels: Tensor) -> Tensor:
-        """Encode a batch."""
-        ...
 
 
 class ConvEncoder(nn.Module):

@@ -1,23 +1,16 @@
 """Networks that turn token ids into an embedding.
 
-B texts, L tokens of the longest, W width inside the encoder, A attention heads, D embedding width. Every encoder takes
-`ids` int64 (B, L) and `mask` bool (B, L), true where there is a token; padding never moves the result.
+B texts, L tokens of the longest, W width inside the encoder, A attention heads, D embedding width. Every encoder is
+built with D and the vocabulary's size, and takes `ids` int64 (B, L) and `mask` bool (B, L), true where there is a token, to float32
+(B, D); padding never moves the result.
 """
 
 from collections.abc import Mapping
-from typing import Final, Protocol
+from typing import Final
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-
-
-class TextEncoder(Protocol):
-    """The contract: a module built with D and the vocabulary's size, from ids and mask (B, L) to float32 (B, D)."""
-
-    def __call__(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """Encode a batch."""
-        ...
 
 
 class RecurrentEncoder(nn.Module):

@@ -167,3 +167,19 @@ def test_a_folder_of_something_else_is_not_replaced(manifest_folder, tmp_path):
     with pytest.raises(BundleError, match="allowed: a new or empty folder, or an older bundle"):
         run(manifest_folder, precious.parent)
     assert precious.exists()
+
+
+@pytest.mark.usefixtures("without_graphs")
+def test_a_bundle_that_does_not_say_what_was_measured_is_removed(manifest_folder, tmp_path, monkeypatch):
+    """As when a library writes an array's memory in another order than its shape."""
+    module = import_module("model.training.train")
+    write = module.write_bundle
+
+    def garbled(directory, *, weights, **rest):
+        name = "head.classify.2.weight"
+        write(directory, weights={**weights, name: weights[name][::-1].copy()}, **rest)
+
+    monkeypatch.setattr(module, "write_bundle", garbled)
+    with pytest.raises(ModelError, match="away from the trained network's"):
+        run(manifest_folder, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
