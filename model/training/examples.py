@@ -17,7 +17,7 @@ import numpy.typing as npt
 from model.errors import InputError, NothingGiven
 from model.modalities import Input
 from model.training.manifest import Manifest, ManifestError, Row
-from model.training.progress import track
+from model.training.progress import bar
 from model.types import Array
 
 CHUNK: Final = 256  # rows prepared before they are written; bounds memory
@@ -115,11 +115,13 @@ def _write(manifest: Manifest, inputs: Mapping[str, Input], folder: Path, worker
             return {}
 
     try:
-        with ThreadPoolExecutor(workers) as pool:
-            for chunk in track(list(_chunks(range(len(rows)))), "preparing", unit="chunks"):
+        with ThreadPoolExecutor(workers) as pool, bar() as progress:
+            task = progress.add_task("preparing", total=len(rows), unit="rows")
+            for chunk in _chunks(range(len(rows))):
                 for number, arrays in zip(chunk, pool.map(prepare, chunk), strict=True):
                     for name, array in arrays.items():
                         writers[name].add(number, array)
+                    progress.advance(task)
     finally:
         for file in files.values():
             file.close()

@@ -154,6 +154,7 @@ def _finish(
     stored = narrow({key: each.numpy() for key, each in progress.best_weights.items() if not key.endswith(COUNTER)})
     network.load_state_dict({key: torch.from_numpy(array).float() for key, array in stored.items()})
     runtime = TorchRuntime(network, next(network.parameters()).device)
+    console.print("calibrating and measuring …")
     answers = {
         split: evaluate.ask(runtime, examples, examples.split(split), recipe.network)
         for split in ("validation", *(["test", "unseen"] if measure_test else []))
@@ -175,6 +176,7 @@ def _finish(
             split: evaluate.report(each, temperatures, examples, recipe.network) for split, each in answers.items()
         },
     }
+    console.print("exporting …")
     write_bundle(
         out,
         config=config,
