@@ -22,7 +22,7 @@ from model.config import BundleConfig, Name
 from model.errors import ModelError
 from model.fusion import FUSIONS
 from model.network import MultimodalClassifier, build_network
-from model.predictor import Predictor, golden_parts, load_bundle
+from model.predictor import Predictor, golden_parts
 from model.runtimes import start_runtime
 from model.runtimes.torch_runtime import TorchRuntime
 from model.training import evaluate
@@ -187,11 +187,12 @@ def _finish(
         golden=_golden(config, recipe, TorchRuntime(network, torch.device("cpu")), manifest.by_split("validation")),
         card=write_card(config, report, recipe.origins),
     )
-    served = start_runtime("auto", read_bundle(out), threads=torch.get_num_threads())
+    bundle = read_bundle(out)
+    served = start_runtime("auto", bundle, threads=torch.get_num_threads())
     _check_agreement(
         out, answers["validation"], evaluate.ask(served, examples, examples.split("validation"), recipe.network)
     )
-    predictor = load_bundle(out)
+    predictor = Predictor(bundle, served)
     predictor.warm_up()
     return predictor
 
