@@ -14,6 +14,7 @@ import numpy as np
 from model.bundle import Bundle, read_bundle
 from model.config import subset_key
 from model.errors import BundleError, InputError, NothingGiven, UnknownModality
+from model.modalities import prepare
 from model.runtimes import Runtime, start_runtime
 from model.tasks import TASKS
 from model.types import Array, Description, FloatArray, Prediction, Sample
@@ -58,8 +59,7 @@ class Predictor:
         known = ", ".join(self._order)
         if unknown := sorted(set(parts) - set(self._order)):
             raise UnknownModality(unknown[0], "not an input of this model", known)
-        decoded = {name: self._inputs[name].decode(parts[name]) for name in self._order if name in parts}
-        arrays = {name: self._inputs[name].preprocess(each) for name, each in decoded.items() if each is not None}
+        arrays = prepare(self._inputs, parts)
         if not arrays:
             raise NothingGiven("request", "neither of the inputs, or only blank ones", f"at least one of {known}")
         return Sample(arrays, sum(self._inputs[name].cost(array) for name, array in arrays.items()))

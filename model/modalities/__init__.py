@@ -61,3 +61,12 @@ class Input(Protocol):
 
 
 MODALITIES: Final[Mapping[str, type[Input]]] = {"image": ImageInput, "text": TextInput}
+
+
+def prepare(inputs: Mapping[str, Input], parts: Mapping[str, bytes | str]) -> dict[str, Array]:
+    """Decode and preprocess the parts of one example, by modality, in the order of `inputs`; blank parts are left out.
+
+    Serving and training both come through here, so that a network meets what it was trained on. Raises InputError.
+    """
+    decoded = {name: each.decode(parts[name]) for name, each in inputs.items() if name in parts}
+    return {name: inputs[name].preprocess(each) for name, each in decoded.items() if each is not None}

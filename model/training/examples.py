@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from model.errors import InputError, NothingGiven
-from model.modalities import Input
+from model.modalities import Input, prepare
 from model.training.manifest import Manifest, ManifestError, Row
 from model.training.progress import bar
 from model.types import Array
@@ -107,9 +107,9 @@ def _write(manifest: Manifest, inputs: Mapping[str, Input], folder: Path, worker
     files = {name: (folder / f"{name}.bin").open("wb") for name in inputs}
     writers = {name: _Writer(files[name], inputs[name].blank().dtype.str) for name in inputs}
 
-    def prepare(number: int) -> dict[str, Array]:
+    def arrays_of(number: int) -> dict[str, Array]:
         try:
-            return _prepare(rows[number], inputs)
+            return _arrays_of(rows[number], inputs)
         except InputError as problem:
             problems.append(f"row {rows[number].id}: {problem}")
             return {}
@@ -118,7 +118,7 @@ def _write(manifest: Manifest, inputs: Mapping[str, Input], folder: Path, worker
         with ThreadPoolExecutor(workers) as pool, bar() as progress:
             task = progress.add_task("preparing", total=len(rows), unit="rows")
             for chunk in _chunks(range(len(rows))):
-                for number, arrays in zip(chunk, pool.map(prepare, chunk), strict=True):
+                for number, arrays in zip(chunk, pool.map(arrays_of, chunk), strict=True):
                     for name, array in arrays.items():
                         writers[name].add(number, array)
                     progress.advance(task)
@@ -130,14 +130,13 @@ def _write(manifest: Manifest, inputs: Mapping[str, Input], folder: Path, worker
     return {name: writer.index for name, writer in writers.items()}
 
 
-def _prepare(row: Row, inputs: Mapping[str, Input]) -> dict[str, Array]:
+def _arrays_of(row: Row, inputs: Mapping[str, Input]) -> dict[str, Array]:
     parts: dict[str, bytes | str] = {}
     if row.image is not None and "image" in inputs:
         parts["image"] = row.image.read_bytes()
     if row.text and "text" in inputs:
         parts["text"] = row.text
-    decoded = {name: inputs[name].decode(part) for name, part in parts.items()}
-    arrays = {name: inputs[name].preprocess(each) for name, each in decoded.items() if each is not None}
+    arrays = prepare(inputs, parts)
     if parts and not arrays:
         raise NothingGiven(" and ".join(parts), "only blanks", "something in at least one of the row's inputs")
     return arrays
