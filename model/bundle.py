@@ -15,7 +15,6 @@ import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -54,9 +53,11 @@ class Bundle:
     files: frozenset[str] = frozenset()
     """Everything that SHA256SUMS lists; whatever else lies in the folder is not part of the bundle."""
 
-    @cached_property
-    def weights(self) -> Mapping[str, Array]:
-        """Every weight by its name in the network; halves widened to float32. Read once, when first asked for."""
+    def read_weights(self) -> dict[str, Array]:
+        """Every weight by its name in the network; halves widened to float32.
+
+        They are not kept: a runtime makes its own copy, and these would stay in memory as long as the service runs.
+        """
         try:
             stored = load_file(self.directory / WEIGHTS)
         except SafetensorError as problem:

@@ -39,8 +39,9 @@ class OnnxRuntime:
 def start(bundle: Bundle, threads: int) -> OnnxRuntime:
     """Open a session for each graph. Raises BundleError when a graph is missing or its weights don't fit."""
     order = bundle.config.network.order
-    sessions = {name: _open(bundle, name, _below(bundle.weights, f"encoders.{name}."), threads) for name in order}
-    rest = {name: array for name, array in bundle.weights.items() if not name.startswith("encoders.")}
+    weights = bundle.read_weights()
+    sessions = {name: _open(bundle, name, _below(weights, f"encoders.{name}."), threads) for name in order}
+    rest = {name: array for name, array in weights.items() if not name.startswith("encoders.")}
     return OnnxRuntime({**sessions, HEAD: _open(bundle, HEAD, rest, threads)}, order)
 
 

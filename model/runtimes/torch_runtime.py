@@ -50,7 +50,7 @@ def start(bundle: Bundle, threads: int) -> TorchRuntime:
         RuntimeError,
     ) as problem:  # an unknown part, or options that it doesn't take
         raise BundleError(f"{bundle.directory}: the network cannot be built from config.json: {problem!r}") from problem
-    weights = {name: torch.from_numpy(array) for name, array in bundle.weights.items()}
+    weights = {name: torch.from_numpy(array) for name, array in bundle.read_weights().items()}
     try:
         network.load_state_dict(weights)
     except RuntimeError as problem:

@@ -88,7 +88,7 @@ def test_writing_what_was_read_gives_the_same_bundle(tiny_bundle, tmp_path):
         again,
         config=bundle.config,
         inputs=bundle.inputs,
-        weights=narrow(bundle.weights),
+        weights=narrow(bundle.read_weights()),
         graphs=graphs,
         report=bundle.report,
         golden=list(bundle.golden),
@@ -367,7 +367,7 @@ def test_weights_are_stored_right_however_they_lie_in_memory(tiny_bundle, tmp_pa
         golden=[],
         card="",
     )
-    stored = read_bundle(out).weights
+    stored = read_bundle(out).read_weights()
     assert (stored["as usual"] == rows).all()
     assert (stored["channels last"] == rows).all()
     assert stored["number"].shape == ()
@@ -380,7 +380,7 @@ def test_a_weight_that_no_half_holds_is_not_stored(value):
 
 
 def test_weights_are_read_as_float32(tiny_bundle):
-    assert {array.dtype.name for array in read_bundle(tiny_bundle).weights.values()} == {"float32"}
+    assert {array.dtype.name for array in read_bundle(tiny_bundle).read_weights().values()} == {"float32"}
 
 
 # --- writing ---
@@ -413,7 +413,7 @@ def test_an_older_bundle_is_replaced(bundle_copy):
         bundle_copy,
         config=bundle.config,
         inputs=bundle.inputs,
-        weights=bundle.weights,
+        weights=bundle.read_weights(),
         graphs={},
         report={},
         golden=[],

@@ -19,6 +19,7 @@ from model import (
     UnsupportedFormat,
     load_bundle,
 )
+from model.bundle import Bundle
 
 LABELS = ("sea", "tomato")
 
@@ -208,6 +209,24 @@ def test_a_model_describes_itself(predictor):
 
 def test_a_model_can_be_given_another_name(tiny_bundle):
     assert load_bundle(tiny_bundle, name="other", threads=1).description.name == "other"
+
+
+def test_a_runtime_keeps_weights_of_its_own(tiny_bundle, monkeypatch):
+    """Those that were read are freed once it has started; a runtime that only pointed at them would read rubbish."""
+    read, handed = Bundle.read_weights, {}
+
+    def read_and_watch(bundle):
+        handed.update(read(bundle))
+        return handed
+
+    monkeypatch.setattr(Bundle, "read_weights", read_and_watch)
+    for runtime in ("onnx", "torch"):
+        predictor = load_bundle(tiny_bundle, runtime=runtime, threads=1)
+        samples = [predictor.prepare(parts) for parts in EXAMPLES]
+        before = scores_of(predictor.predict(samples))
+        for array in handed.values():
+            array.fill(np.nan)
+        assert (scores_of(predictor.predict(samples)) == before).all()
 
 
 # --- golden inputs ---

@@ -122,7 +122,7 @@ def test_the_report_says_where_everything_comes_from(tiny_bundle, manifest_folde
 def test_the_bundle_holds_the_best_weights(tiny_bundle):
     checkpoint = torch.load(tiny_bundle.with_name("shapes.run") / "checkpoint.pt", weights_only=True)
     best = checkpoint["progress"]["best_weights"]
-    stored = read_bundle(tiny_bundle).weights
+    stored = read_bundle(tiny_bundle).read_weights()
     assert {name for name in best if not name.endswith("num_batches_tracked")} == set(stored)
     for name, weight in stored.items():
         assert np.allclose(weight, best[name].numpy(), rtol=1e-3, atol=1e-6), name
