@@ -67,6 +67,12 @@ def train(
     manifest: Annotated[Path, typer.Argument(help="Manifest (CSV, JSONL, Parquet) or a folder with one.", exists=True)],
     out: Annotated[Path, typer.Option(help="Folder to write the bundle to; OUT.run holds what is in progress.")],
     preset: Annotated[str, typer.Option(help="cnn-rnn (from scratch) or pretrained (fine-tuned).")] = "pretrained",
+    task: Annotated[
+        str, typer.Option(help="What labels are: single-label, multi-label (several, with | between) or regression.")
+    ] = "single-label",
+    class_weights: Annotated[
+        str, typer.Option(help="What labels count in the loss: none, balanced, or LABEL=WEIGHT,…")
+    ] = "none",
     fusion: Annotated[str | None, typer.Option(help="sum, product, concat or gated instead of the preset's.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="At most this many, instead of the preset's.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=2, help="Instead of the preset's.")] = None,
@@ -83,11 +89,18 @@ def train(
     """Train on a manifest of (image, text, label) and write a bundle that `polymodal serve` serves."""
     from model.training import train as run
 
-    options = {"fusion": fusion, "epochs": epochs, "batch_size": batch_size, "seed": seed}
+    options = {
+        "fusion": fusion,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "seed": seed,
+        "class_weights": class_weights,
+    }
     predictor = run(
         manifest,
         out,
         preset=preset,
+        task=task,
         name=name,
         resume=resume,
         device=device,

@@ -1,5 +1,6 @@
 """What clients send and see; the examples here are the examples in OpenAPI."""
 
+from dataclasses import asdict
 from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -24,9 +25,9 @@ class Options(_Schema):
     """What to answer, and by which model."""
 
     top_k: Annotated[int, Field(ge=1)] | None = None
-    """Answer only the best labels, at most this many; from 1 to the number of labels."""
+    """Answer only the best labels, at most this many; from 1 to the number of labels. Not for a regression."""
     threshold: Annotated[float, Field(ge=0, le=1)] | None = None
-    """Answer only labels with at least this score."""
+    """Answer only labels with at least this score. Not for a regression."""
     model: str | None = None
     """Name of the model; the first of /v1/models unless given."""
 
@@ -85,6 +86,17 @@ class LabelScore(_Schema):
     label: str
     score: float
     """Calibrated probability from 0 to 1."""
+    selected: bool | None = None
+    """Whether the score reaches the label's own threshold; only in the answers of a multi-label model."""
+
+
+class Range(_Schema):
+    """Where a number probably lies."""
+
+    low: float
+    high: float
+    coverage: float
+    """For which part of examples like those of the validation part the right number is in there."""
 
 
 class Classification(_Schema):
@@ -98,7 +110,25 @@ class Classification(_Schema):
                     "digest": _DIGEST,
                     "modalities": ["image", "text"],
                     "labels": [{"label": "transport", "score": 0.91}, {"label": "places", "score": 0.06}],
-                }
+                },
+                {
+                    "model": "tags",
+                    "digest": _DIGEST,
+                    "modalities": ["image", "text"],
+                    "labels": [
+                        {"label": "boat", "score": 0.88, "selected": True},
+                        {"label": "lake", "score": 0.47, "selected": True},
+                        {"label": "harbour", "score": 0.31, "selected": False},
+                    ],
+                },
+                {
+                    "model": "prices",
+                    "digest": _DIGEST,
+                    "modalities": ["text"],
+                    "labels": [],
+                    "value": 129.5,
+                    "interval": {"low": 84.0, "high": 175.0, "coverage": 0.9},
+                },
             ]
         }
     )
@@ -110,21 +140,29 @@ class Classification(_Schema):
     modalities: list[str]
     """The inputs that were used."""
     labels: list[LabelScore]
-    """Best first; only those that top_k and threshold let through."""
+    """Best first; only those that top_k and threshold let through. None from a regression."""
+    value: float | None = None
+    """The number; only in the answers of a regression."""
+    interval: Range | None = None
+    """Around the value; missing where the model can tell none."""
 
     @classmethod
     def of(cls, outcome: Outcome, options: Options) -> Self:
         """What the client asked to see of an outcome."""
-        ranked = sorted(outcome.prediction.scores.items(), key=lambda entry: entry[1], reverse=True)
+        prediction = outcome.prediction
+        selected, interval = prediction.selected, prediction.interval
+        ranked = sorted(prediction.scores.items(), key=lambda entry: entry[1], reverse=True)
         return cls(
             model=outcome.description.name,
             digest=outcome.description.digest,
-            modalities=sorted(outcome.prediction.used),
+            modalities=sorted(prediction.used),
             labels=[
-                LabelScore(label=label, score=score)
+                LabelScore(label=label, score=score, selected=None if selected is None else label in selected)
                 for label, score in ranked[: options.top_k]
                 if options.threshold is None or score >= options.threshold
             ],
+            value=prediction.value,
+            interval=None if interval is None else Range(**asdict(interval)),
         )
 
 
@@ -195,7 +233,11 @@ class ModelSummary(_Schema):
     digest: str
     """Version: the SHA-256 of its files."""
     task: str
+    """single-label, multi-label or regression."""
     labels: list[str]
+    """None for a regression."""
+    thresholds: dict[str, float] | None = None
+    """By label, the score from which on it is selected; only of a multi-label model."""
     inputs: list[Input]
     runtime: str
     """What executes it, e.g. onnx or torch."""
@@ -244,6 +286,7 @@ def _summary(description: Description, settings: Settings) -> dict[str, Any]:
         "digest": description.digest,
         "task": description.task,
         "labels": list(description.labels),
+        "thresholds": description.thresholds,
         "inputs": [Input.of(spec, settings) for spec in description.inputs],
         "runtime": description.runtime,
     }

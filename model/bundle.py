@@ -1,11 +1,11 @@
 """Save and load the folder that holds all that serving needs; nothing in it can run code.
 
-config.json          architecture, preprocessing, labels, task, temperature per set of present modalities
+config.json          architecture, preprocessing, labels, task, calibration per set of present modalities
 weights.safetensors  every weight once, matrices in half precision; both runtimes read them from here
 tokenizer.json       the text input's vocabulary (each input names its own files)
 onnx/*.onnx          one graph per encoder and one for fusion + head, without weights
 report.json          metrics, data digest, code version, seeds
-golden.json          a few inputs and their scores, replayed before serving
+golden.json          a few inputs and what was said of them, replayed before serving
 README.md            the model card
 SHA256SUMS           a digest of every file above (`sha256sum -c` checks it); its own digest is the model's version
 """
@@ -129,7 +129,7 @@ def write_bundle(
     (fresh / "onnx").mkdir(parents=True)
     for each in inputs.values():
         each.save(fresh)
-    (fresh / CONFIG).write_text(_as_json(config.model_dump(mode="json")), encoding="utf-8")
+    (fresh / CONFIG).write_text(_as_json(config.model_dump(mode="json", exclude_none=True)), encoding="utf-8")
     # In C order: safetensors writes an array's memory as it lies, and that of channels-last convolutions lies otherwise.
     save_file({name: np.asarray(array, order="C") for name, array in weights.items()}, fresh / WEIGHTS)
     (fresh / WEIGHTS).chmod(0o644)  # safetensors makes it the owner's alone; a container serves as somebody else

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from model.config import NetworkConfig
 from model.fusion import FUSIONS, Fusion
-from model.heads import HEADS, SingleLabelHead
+from model.heads import HEADS, Head
 from model.modalities.image.encoders import ENCODERS as IMAGE_ENCODERS
 from model.modalities.text.encoders import ENCODERS as TEXT_ENCODERS
 
@@ -20,7 +20,7 @@ ENCODERS: Final[Mapping[str, Mapping[str, type[nn.Module]]]] = {"image": IMAGE_E
 class MultimodalClassifier(nn.Module):
     """One encoder per modality, one fusion, one head."""
 
-    def __init__(self, encoders: Mapping[str, nn.Module], fusion: Fusion, head: SingleLabelHead) -> None:
+    def __init__(self, encoders: Mapping[str, nn.Module], fusion: Fusion, head: Head) -> None:
         super().__init__()
         self.encoders = nn.ModuleDict(encoders)
         self.fusion = fusion

@@ -19,10 +19,9 @@ from model.runtimes import Runtime, start_runtime
 from model.tasks import TASKS
 from model.types import Array, Description, FloatArray, Prediction, Sample
 
-# How far a replayed golden score may be from the recorded one. Runtimes differ by about 1e-5; decoders and resizing of
-# different Pillow releases by a little more; a wrong weight, vocabulary or label order by far more.
+# How far a replayed golden score, or a number in standard deviations, may be from the recorded one. Runtimes differ by about
+# 1e-5; decoders and resizing of different Pillow releases by a little more; a wrong weight, vocabulary or label order by far more.
 GOLDEN_TOLERANCE: Final = 0.02
-DECIMALS: Final = 6  # of a score; single precision has no more to say
 
 
 class Predictor:
@@ -38,8 +37,7 @@ class Predictor:
         self._inputs = bundle.inputs
         self._order = network.order
         self._width = network.width
-        self._task = TASKS[network.task]
-        self._temperatures = bundle.config.temperatures
+        self._task = TASKS[network.task].of(bundle.config)
         self.description = Description(
             name=name or bundle.config.name,
             digest=bundle.digest,
@@ -49,6 +47,7 @@ class Predictor:
             runtime=runtime.name,
             card=bundle.card,
             report=bundle.report,
+            thresholds=bundle.config.thresholds,
         )
 
     def prepare(self, parts: Mapping[str, bytes | str]) -> Sample:
@@ -82,11 +81,11 @@ class Predictor:
 
     def fuse(self, embeddings: Mapping[str, FloatArray], used: Sequence[frozenset[str]]) -> list[Prediction]:
         """Embeddings (B, D) of every modality, and which of them each row really has, to predictions."""
-        scores = self._task.scores(self.logits(embeddings, used), self._temperature(used)).astype(np.float64)
-        labels = self.description.labels
+        keys = [subset_key(modalities, self._order) for modalities in used]
+        scores = self._task.scores(self.logits(embeddings, used), keys)
         return [
-            Prediction(dict(zip(labels, row.tolist(), strict=True)), modalities, self.description.digest)
-            for row, modalities in zip(scores.round(DECIMALS), used, strict=True)
+            Prediction(used=modalities, bundle=self.description.digest, **self._task.claims(row))
+            for row, modalities in zip(scores, used, strict=True)
         ]
 
     def logits(self, embeddings: Mapping[str, FloatArray], used: Sequence[frozenset[str]]) -> FloatArray:
@@ -102,23 +101,15 @@ class Predictor:
         for number, golden in enumerate(self._bundle.golden, start=1):
             try:
                 (prediction,) = self.predict([self.prepare(golden_parts(golden))])
-                recorded = golden["scores"]
+                gap = self._task.gap(prediction, golden)
             except (InputError, AttributeError, LookupError, TypeError, ValueError) as problem:
                 found = f"golden input {number} cannot be replayed: {problem}"
                 raise BundleError(f"{self._bundle.directory}: {found}") from problem
-            self._compare(number, prediction.scores, recorded)
-
-    def _compare(self, number: int, scores: Mapping[str, float], recorded: Mapping[str, float]) -> None:
-        gap = max(abs(scores.get(label, 0.0) - score) for label, score in recorded.items())
-        if not gap <= GOLDEN_TOLERANCE:  # written so that NaN fails too
-            raise BundleError(
-                f"{self._bundle.directory}: golden input {number} scores {gap:.3f} away from what the bundle recorded; "
-                f"allowed: {GOLDEN_TOLERANCE} (runtime {self.description.runtime})"
-            )
-
-    def _temperature(self, used: Sequence[frozenset[str]]) -> FloatArray:
-        keys = [subset_key(modalities, self._order) for modalities in used]
-        return np.asarray([self._temperatures[key] for key in keys], dtype=np.float32)
+            if not gap <= GOLDEN_TOLERANCE:  # written so that NaN fails too
+                raise BundleError(
+                    f"{self._bundle.directory}: golden input {number} scores {gap:.3f} away from what the bundle recorded; "
+                    f"allowed: {GOLDEN_TOLERANCE} (runtime {self.description.runtime})"
+                )
 
 
 def golden_parts(golden: Mapping[str, Any]) -> dict[str, bytes | str]:

@@ -1,91 +1,372 @@
-"""From logits to calibrated scores, and how good scores are; numpy only (the trainable half stands in heads.py).
+"""From logits to answers, and how good answers are; numpy only (the trainable half stands in heads.py).
 
-N examples, K labels. The table TASKS names every task; so far single-label classification.
+N examples, K labels. The table TASKS names every task.
 """
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, ClassVar, Final, NamedTuple, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from model.types import FloatArray
+from model.calibration import COVERAGE, best_threshold, conformal_half_width, fit_temperature
+from model.config import BundleConfig, NetworkConfig, Scale
+from model.metrics import (
+    average_precisions,
+    calibration_error,
+    confusion_counts,
+    macro,
+    r_squared,
+    ratios,
+    selection_counts,
+)
+from model.types import Array, FloatArray, Interval, Prediction
 
-Indices = npt.NDArray[np.int64]
+DECIMALS: Final = 6  # of a score, and of a number in standard deviations; single precision has no more to say
+
+Answered = Mapping[str, tuple[FloatArray, Array]]
+"""Logits (N, K) and targets by set of present modalities, of the rows that have exactly this set."""
+
+
+class Figure(NamedTuple):
+    """How a metric is shown to people."""
+
+    title: str
+    form: str = ".3f"
 
 
 class Task(Protocol):
-    """What a network is trained to say."""
+    """What a network is trained to say, with what turns its numbers into answers."""
 
-    def scores(self, logits: FloatArray, temperature: FloatArray) -> FloatArray:
-        """Calibrated scores (N, K) from logits (N, K) and one temperature for each row (N,)."""
+    watched: ClassVar[str]
+    """In words, what `watch` measures."""
+    figures: ClassVar[Mapping[str, Figure]]
+    """The metrics that a model card shows, by name; the first is the headline, which `summary` has too."""
+
+    @classmethod
+    def of(cls, config: BundleConfig) -> Self:
+        """The task of a bundle."""
         ...
 
-    def metrics(self, scores: FloatArray, targets: Indices, labels: tuple[str, ...]) -> dict[str, Any]:
-        """How well scores (N, K) say the targets (N,), as JSON-ready numbers."""
+    @staticmethod
+    def watch(logits: FloatArray, targets: Array) -> float:
+        """A finite number for early stopping, the higher the better, that needs no calibration."""
         ...
 
-    def summary(self, scores: FloatArray, targets: Indices) -> dict[str, float]:
+    @staticmethod
+    def calibrate(answered: Answered, network: NetworkConfig) -> dict[str, Any]:
+        """The fields of BundleConfig that this task has, fitted on the validation part."""
+        ...
+
+    def scores(self, logits: FloatArray, used: Sequence[str]) -> Array:
+        """Calibrated answers from logits (N, K) and the set of modalities that each row has; a row for each example."""
+        ...
+
+    def claims(self, row: Array) -> dict[str, Any]:
+        """What one row of `scores` says: the fields of a Prediction beside `used` and `bundle`."""
+        ...
+
+    def metrics(self, scores: Array, targets: Array) -> dict[str, Any]:
+        """How well scores say the targets, as JSON-ready numbers."""
+        ...
+
+    def summary(self, scores: Array, targets: Array) -> dict[str, float]:
         """The few numbers of `metrics` that are worth an interval."""
         ...
 
+    def golden(self, prediction: Prediction) -> dict[str, Any]:
+        """What golden.json records of a prediction."""
+        ...
+
+    def gap(self, prediction: Prediction, golden: Mapping[str, Any]) -> float:
+        """How far a prediction is from what golden.json recorded, in scores or standard deviations."""
+        ...
+
+
+class _Scored:
+    """What the tasks share that give every label a score."""
+
+    __slots__ = ()
+
+    def golden(self, prediction: Prediction) -> dict[str, Any]:
+        return {"scores": dict(prediction.scores)}
+
+    def gap(self, prediction: Prediction, golden: Mapping[str, Any]) -> float:
+        recorded: Mapping[str, float] = golden["scores"]
+        return _largest([prediction.scores.get(label, 0.0) - score for label, score in recorded.items()])
+
 
 @dataclass(frozen=True, slots=True)
-class SingleLabel:
-    """Exactly one of K labels is right; scores sum to 1."""
+class SingleLabel(_Scored):
+    """Exactly one of K labels is right; scores sum to 1. Targets are the labels' numbers (N,)."""
 
-    def scores(self, logits: FloatArray, temperature: FloatArray) -> FloatArray:
+    watched: ClassVar[str] = "accuracy"
+    figures: ClassVar[Mapping[str, Figure]] = {
+        "accuracy": Figure("accuracy"),
+        "macro_f1": Figure("macro-F1"),
+        "calibration_error": Figure("calibration error"),
+    }
+
+    labels: tuple[str, ...]
+    temperatures: Mapping[str, float]
+
+    @classmethod
+    def of(cls, config: BundleConfig) -> Self:
+        """With the temperatures of a bundle."""
+        return cls(config.network.labels, config.temperatures or {})
+
+    @staticmethod
+    def watch(logits: FloatArray, targets: Array) -> float:
+        """Accuracy."""
+        return float((logits.argmax(axis=1) == targets).mean())
+
+    @staticmethod
+    def calibrate(answered: Answered, network: NetworkConfig) -> dict[str, Any]:
+        """A temperature for each set of modalities."""
+        return {"temperatures": {key: fit_temperature(*each, _log_softmax_of) for key, each in answered.items()}}
+
+    def scores(self, logits: FloatArray, used: Sequence[str]) -> FloatArray:
         """Softmax of logits / temperature (Guo et al., arXiv:1706.04599)."""
-        scaled = logits.astype(np.float64) / temperature[:, None]
+        scaled = _tempered(logits, used, self.temperatures)
         powers = np.exp(scaled - scaled.max(axis=1, keepdims=True))
         return (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
 
-    def summary(self, scores: FloatArray, targets: Indices) -> dict[str, float]:
+    def claims(self, row: Array) -> dict[str, Any]:
+        """Every label's score."""
+        return {"scores": _by_label(self.labels, row)}
+
+    def summary(self, scores: Array, targets: Array) -> dict[str, float]:
         """Accuracy, and F1 averaged over the labels that occur (macro-F1)."""
         chosen = scores.argmax(axis=1)
-        _, _, f1, support = _per_label(chosen, targets, scores.shape[1])
-        return {"accuracy": float((chosen == targets).mean()), "macro_f1": float(f1[support > 0].mean())}
+        hits, guesses, support = confusion_counts(chosen, targets, scores.shape[1])
+        _, _, f1 = ratios(hits, guesses, support)
+        return {"accuracy": float((chosen == targets).mean()), "macro_f1": macro(f1, support)}
 
-    def metrics(self, scores: FloatArray, targets: Indices, labels: tuple[str, ...]) -> dict[str, Any]:
+    def metrics(self, scores: Array, targets: Array) -> dict[str, Any]:
         """The summary, mean negative log-likelihood (nats), calibration error, and every label by itself."""
-        precision, recall, f1, support = _per_label(scores.argmax(axis=1), targets, len(labels))
+        chosen = scores.argmax(axis=1)
+        hits, guesses, support = confusion_counts(chosen, targets, len(self.labels))
         likelihood = np.clip(scores[np.arange(len(targets)), targets], 1e-12, 1)
         return {
             "items": len(targets),
             **self.summary(scores, targets),
             "negative_log_likelihood": float(-np.log(likelihood).mean()),
-            "calibration_error": calibration_error(scores.max(axis=1), scores.argmax(axis=1) == targets),
-            "labels": {
-                label: {
-                    "items": int(support[index]),
-                    "precision": float(precision[index]),
-                    "recall": float(recall[index]),
-                    "f1": float(f1[index]),
-                }
-                for index, label in enumerate(labels)
-            },
+            "calibration_error": calibration_error(scores.max(axis=1), chosen == targets),
+            "labels": _told_by_label(self.labels, support, *ratios(hits, guesses, support)),
         }
 
 
-def calibration_error(confidence: FloatArray, correct: npt.NDArray[np.bool_], bins: int = 15) -> float:
-    """Expected calibration error over `bins` bins of equal mass: mean |accuracy − confidence| (Nixon et al., arXiv:1904.01685)."""
-    order = np.argsort(confidence, kind="stable")
-    parts = [part for part in np.array_split(order, bins) if part.size]
-    gaps = [part.size * abs(correct[part].mean() - confidence[part].mean()) for part in parts]
-    return float(sum(gaps) / len(order))
+@dataclass(frozen=True, slots=True)
+class MultiLabel(_Scored):
+    """Any number of K labels is right, also none; scores are independent. Targets are 0 or 1 (N, K)."""
+
+    watched: ClassVar[str] = "mean average precision"
+    figures: ClassVar[Mapping[str, Figure]] = {
+        "macro_f1": Figure("macro-F1"),
+        "micro_f1": Figure("micro-F1"),
+        "mean_average_precision": Figure("mean average precision"),
+        "exact_match": Figure("all labels right"),
+        "calibration_error": Figure("calibration error"),
+    }
+
+    labels: tuple[str, ...]
+    temperatures: Mapping[str, float]
+    thresholds: FloatArray
+    """Of each label: (K,)."""
+
+    @classmethod
+    def of(cls, config: BundleConfig) -> Self:
+        """With the temperatures and thresholds of a bundle."""
+        labels, thresholds = config.network.labels, config.thresholds or {}
+        return cls(labels, config.temperatures or {}, np.asarray([thresholds[label] for label in labels]))
+
+    @staticmethod
+    def watch(logits: FloatArray, targets: Array) -> float:
+        """Average precision, averaged over the labels that occur: it needs no threshold."""
+        truth = targets > 0
+        return macro(average_precisions(logits, truth), truth.sum(axis=0))
+
+    @staticmethod
+    def calibrate(answered: Answered, network: NetworkConfig) -> dict[str, Any]:
+        """A temperature for each set of modalities, and for each label the threshold with the best F1 over all sets."""
+        temperatures = {key: fit_temperature(*each, _log_sigmoid_of) for key, each in answered.items()}
+        scores = np.concatenate([_sigmoid(logits / temperatures[key]) for key, (logits, _) in answered.items()])
+        truth = np.concatenate([targets for _, targets in answered.values()]) > 0
+        best = [best_threshold(scores[:, index], truth[:, index], DECIMALS) for index in range(len(network.labels))]
+        return {"temperatures": temperatures, "thresholds": dict(zip(network.labels, best, strict=True))}
+
+    def scores(self, logits: FloatArray, used: Sequence[str]) -> FloatArray:
+        """Logistic function of logits / temperature, each label by itself."""
+        return _sigmoid(_tempered(logits, used, self.temperatures))
+
+    def claims(self, row: Array) -> dict[str, Any]:
+        """Every label's score, and which labels reach their thresholds."""
+        scores = _by_label(self.labels, row)
+        reached = [label for label, limit in zip(self.labels, self.thresholds, strict=True) if scores[label] >= limit]
+        return {"scores": scores, "selected": frozenset(reached)}
+
+    def summary(self, scores: Array, targets: Array) -> dict[str, float]:
+        """F1 averaged over the labels that occur (macro-F1), and F1 over all decisions (micro-F1)."""
+        hits, guesses, support = selection_counts(scores >= self.thresholds, targets > 0)
+        _, _, f1 = ratios(hits, guesses, support)
+        _, _, micro = ratios(hits.sum(), guesses.sum(), support.sum())
+        return {"macro_f1": macro(f1, support), "micro_f1": float(micro)}
+
+    def metrics(self, scores: Array, targets: Array) -> dict[str, Any]:
+        """The summary; over all N · K decisions the negative log-likelihood (nats) and the calibration error; every label."""
+        selected, truth = scores >= self.thresholds, targets > 0
+        hits, guesses, support = selection_counts(selected, truth)
+        precisions = average_precisions(scores, truth)
+        likelihood = np.clip(np.where(truth, scores, 1 - scores), 1e-12, 1)
+        labels = _told_by_label(self.labels, support, *ratios(hits, guesses, support))
+        for told, precision, threshold in zip(labels.values(), precisions, self.thresholds, strict=True):
+            told |= {"average_precision": float(precision), "threshold": float(threshold)}
+        return {
+            "items": len(targets),
+            **self.summary(scores, targets),
+            "mean_average_precision": macro(precisions, support),
+            "exact_match": float((selected == truth).all(axis=1).mean()),
+            "negative_log_likelihood": float(-np.log(likelihood).mean()),
+            "calibration_error": calibration_error(scores.ravel(), truth.ravel()),
+            "labels": labels,
+        }
 
 
-def _per_label(chosen: Indices, targets: Indices, labels: int) -> tuple[FloatArray, FloatArray, FloatArray, Indices]:
-    """Precision, recall, F1 and support of each label; a ratio without a denominator is 0."""
-    confusion = np.zeros((labels, labels), dtype=np.int64)
-    np.add.at(confusion, (targets, chosen), 1)
-    hits = np.diag(confusion).astype(np.float64)
-    support, guesses = confusion.sum(axis=1), confusion.sum(axis=0)
-    precision = hits / np.maximum(guesses, 1)
-    recall = hits / np.maximum(support, 1)
-    f1 = 2 * hits / np.maximum(support + guesses, 1)
-    return precision.astype(np.float32), recall.astype(np.float32), f1.astype(np.float32), support
+@dataclass(frozen=True, slots=True)
+class Regression:
+    """A number, with an interval. Targets (N,) and logits (N, 1) are in standard deviations from the training part's mean."""
+
+    watched: ClassVar[str] = "R²"
+    figures: ClassVar[Mapping[str, Figure]] = {
+        "mae": Figure("mean absolute error", ".4g"),
+        "rmse": Figure("root mean squared error", ".4g"),
+        "r2": Figure("R²"),
+        "coverage": Figure("inside the interval"),
+        "mean_interval_width": Figure("mean width of the interval", ".4g"),
+    }
+
+    scale: Scale
+    half_widths: Mapping[str, float]
+
+    @classmethod
+    def of(cls, config: BundleConfig) -> Self:
+        """With the scale and half-widths of a bundle."""
+        return cls(_scale_of(config.network), config.half_widths or {})
+
+    @staticmethod
+    def watch(logits: FloatArray, targets: Array) -> float:
+        """R², which is the same in every unit."""
+        return r_squared(logits[:, 0], targets)
+
+    @staticmethod
+    def calibrate(answered: Answered, network: NetworkConfig) -> dict[str, Any]:
+        """For each set of modalities that has enough rows half the width of a 90 % interval."""
+        std = _scale_of(network).std
+        residuals = {key: std * np.abs(logits[:, 0] - targets) for key, (logits, targets) in answered.items()}
+        found = {key: conformal_half_width(each, COVERAGE) for key, each in residuals.items()}
+        return {"half_widths": {key: width for key, width in found.items() if width is not None}}
+
+    def scores(self, logits: FloatArray, used: Sequence[str]) -> Array:
+        """Value, lower and upper end of its interval, NaN where there is none: (N, 3), in the number's own unit."""
+        values = self._in_unit(logits[:, 0])
+        half = np.asarray([self.half_widths.get(key, math.nan) for key in used])
+        return np.stack([values, values - half, values + half], axis=1)
+
+    def claims(self, row: Array) -> dict[str, Any]:
+        """The value, and its interval where it has one."""
+        decimals = max(0, DECIMALS - math.floor(math.log10(self.scale.std)))
+        value, low, high = (round(each, decimals) for each in row.tolist())
+        interval = None if math.isnan(low) else Interval(low, high, COVERAGE)
+        return {"scores": {}, "value": value, "interval": interval}
+
+    def summary(self, scores: Array, targets: Array) -> dict[str, float]:
+        """Mean absolute error and root of the mean squared error, in the number's unit, and R²."""
+        right = self._in_unit(targets)
+        wrong = scores[:, 0] - right
+        return {
+            "mae": float(np.abs(wrong).mean()),
+            "rmse": float(np.sqrt((wrong**2).mean())),
+            "r2": r_squared(scores[:, 0], right),
+        }
+
+    def metrics(self, scores: Array, targets: Array) -> dict[str, Any]:
+        """The summary, how often intervals hold the right number, and how wide they are (None without any)."""
+        right = self._in_unit(targets)
+        told = ~np.isnan(scores[:, 1])
+        inside = (scores[told, 1] <= right[told]) & (right[told] <= scores[told, 2])
+        return {
+            "items": len(targets),
+            **self.summary(scores, targets),
+            "coverage": float(inside.mean()) if told.any() else None,
+            "mean_interval_width": float((scores[told, 2] - scores[told, 1]).mean()) if told.any() else None,
+        }
+
+    def golden(self, prediction: Prediction) -> dict[str, Any]:
+        """The value."""
+        return {"value": prediction.value}
+
+    def gap(self, prediction: Prediction, golden: Mapping[str, Any]) -> float:
+        """In standard deviations."""
+        value = math.nan if prediction.value is None else prediction.value
+        return abs(value - golden["value"]) / self.scale.std
+
+    def _in_unit(self, standardised: Array) -> Array:
+        return standardised.astype(np.float64) * self.scale.std + self.scale.mean
 
 
-TASKS: Final[Mapping[str, Task]] = {"single-label": SingleLabel()}
+TASKS: Final[Mapping[str, type[Task]]] = {
+    "single-label": SingleLabel,
+    "multi-label": MultiLabel,
+    "regression": Regression,
+}
+
+
+def _scale_of(network: NetworkConfig) -> Scale:
+    return network.scale or Scale(mean=0, std=1)  # a regression has one: the config checks it
+
+
+def _tempered(logits: FloatArray, used: Sequence[str], temperatures: Mapping[str, float]) -> Array:
+    """Logits divided by the temperature of what each row has: (N, K)."""
+    each = np.asarray([temperatures[key] for key in used], dtype=np.float32)
+    return logits.astype(np.float64) / each[:, None]
+
+
+def _log_softmax_of(logits: Array, targets: Array) -> Array:
+    """Log-probability of the right label: (N,)."""
+    right = logits[np.arange(len(targets)), targets]
+    return right - np.logaddexp.reduce(logits, axis=1)
+
+
+def _log_sigmoid_of(logits: Array, targets: Array) -> Array:
+    """Mean log-probability of the K right decisions: (N,)."""
+    return -np.logaddexp(0, np.where(targets > 0, -logits, logits)).mean(axis=1)
+
+
+def _sigmoid(logits: Array) -> FloatArray:
+    # By tanh, which does not overflow.
+    return (0.5 * (1 + np.tanh(0.5 * logits.astype(np.float64)))).astype(np.float32)
+
+
+def _by_label(labels: Sequence[str], row: Array) -> dict[str, float]:
+    return dict(zip(labels, row.astype(np.float64).round(DECIMALS).tolist(), strict=True))
+
+
+def _largest(gaps: Sequence[float]) -> float:
+    """The largest absolute gap, NaN if one is."""
+    return math.nan if any(math.isnan(gap) for gap in gaps) else max(abs(gap) for gap in gaps)
+
+
+def _told_by_label(
+    labels: Sequence[str], support: npt.NDArray[np.int64], precision: FloatArray, recall: FloatArray, f1: FloatArray
+) -> dict[str, dict[str, float]]:
+    return {
+        label: {
+            "items": int(support[index]),
+            "precision": float(precision[index]),
+            "recall": float(recall[index]),
+            "f1": float(f1[index]),
+        }
+        for index, label in enumerate(labels)
+    }

@@ -32,15 +32,31 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True)
+class Interval:
+    """Where a number lies with the probability `coverage`, when the example is like those of the validation part."""
+
+    low: float
+    high: float
+    coverage: float
+
+
+@dataclass(frozen=True, slots=True)
 class Prediction:
     """What we believe about one example."""
 
     scores: Mapping[str, float]
-    """Label to calibrated probability, in the bundle's order of labels; sums to 1 only for single-label tasks."""
+    """Label to calibrated probability, in the bundle's order of labels; sums to 1 only for single-label tasks, and is empty for a
+    regression."""
     used: frozenset[str]
     """The modalities that were present, e.g. {"image", "text"}."""
     bundle: str
     """Digest of the bundle that said so."""
+    selected: frozenset[str] | None = None
+    """The labels whose scores reach their thresholds; only of multi-label tasks."""
+    value: float | None = None
+    """The number, in the unit of the manifest; only of regressions."""
+    interval: Interval | None = None
+    """Around `value`; None also where the validation part was too small to tell one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +78,7 @@ class Description:
     """SHA-256 over the bundle's files, as 64 hexadecimal digits: the model's version."""
     task: str
     labels: tuple[str, ...]
+    """Empty for a regression."""
     inputs: tuple[InputSpec, ...]
     runtime: str
     """Which runtime executes the graph, e.g. "onnx" or "torch"."""
@@ -69,3 +86,5 @@ class Description:
     """The model card (Markdown)."""
     report: Mapping[str, Any]
     """The bundle's report.json: metrics per label and per set of modalities, data digest, code version, seeds."""
+    thresholds: Mapping[str, float] | None = None
+    """By label, the score from which on it is selected; only of multi-label tasks."""

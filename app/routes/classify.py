@@ -55,10 +55,14 @@ def _json_body(schema: str) -> dict[str, Any]:
     operation_id="classify",
     summary="Classify a picture with its text; either may be missing",
     responses=explained(*_BODY_ERRORS, *_INPUT_ERRORS, *_SERVICE_ERRORS),
+    response_model_exclude_none=True,
     openapi_extra={"requestBody": {"required": True, "content": {MULTIPART: _FORM, JSON: _json_body("ClassifyBody")}}},
 )
 async def classify(request: Request, service: ServiceDep, settings: SettingsDep, metrics: MetricsDep) -> Classification:
-    """Scores per label, best first. The answer says which inputs were used, and which version of which model."""
+    """Scores per label, best first; of a regression a number with its interval.
+
+    The answer says which inputs were used, and which version of which model.
+    """
     with service.admit():
         question = await _timed(request, metrics, read_question(request, service, settings))
         _check(question.options, service)
@@ -118,5 +122,8 @@ def _batch_answer(
 def _check(options: Options, service: Service) -> None:
     """Refuse what only the chosen model can tell, before any work is done."""
     labels = len(service.describe(options.model).labels)
+    for name, value in (("top_k", options.top_k), ("threshold", options.threshold)):
+        if value is not None and not labels:
+            raise InvalidParameter(name, str(value), "nothing, as this model answers with a number and not with labels")
     if options.top_k is not None and options.top_k > labels:
         raise InvalidParameter("top_k", str(options.top_k), f"an integer from 1 to {labels}")

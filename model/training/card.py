@@ -1,14 +1,50 @@
 """The model card: what a bundle does, how well, on what it was trained and under which licences (after arXiv:1810.03993)."""
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from model.config import BundleConfig
+from model.tasks import TASKS, Figure
 
 TITLES: Final = {
     "test": "test part",
     "unseen": "unseen source (never trained or tuned on)",
     "validation": "validation part",
+}
+
+
+class Words(NamedTuple):
+    """What a card says of one task."""
+
+    purpose: str
+    figures: str
+    limits: str
+
+
+_GAP: Final = "is the mean gap between confidence and accuracy over 15 bins of equal mass"
+WORDS: Final[Mapping[str, Words]] = {
+    "single-label": Words(
+        "Classifies {inputs} together, or any one of them alone, into one of {count} labels: {labels}.",
+        f"Accuracy and macro-F1 with 95 % intervals from a bootstrap over groups of related items; calibration error {_GAP}.",
+        "It always answers with one of its labels, also for a picture or a text that shows none of them; look at the score "
+        "before acting on an answer.",
+    ),
+    "multi-label": Words(
+        "Says which of {count} labels fit {inputs} together, or any one of them alone; any number may, also none: {labels}.",
+        "A label is selected when its score reaches a threshold of its own, chosen for its F1 on the validation part. F1 with 95 % "
+        "intervals from a bootstrap over groups of related items; mean average precision is the area below precision over recall, "
+        f"averaged over the labels; calibration error {_GAP}, over the decisions about all labels.",
+        "It knows no other labels. Thresholds and scores are only as good as the validation part: where that has few items with a "
+        "label, they are a rough guess.",
+    ),
+    "regression": Words(
+        "Estimates a number from {inputs} together, or from any one of them alone.",
+        "Errors are in the number's own unit, with 95 % intervals from a bootstrap over groups of related items. R² is the part of "
+        "the variance that is explained: 0 for always answering the mean. An answer's interval is split conformal: it is to hold "
+        "the right number for 90 % of items like those of the validation part.",
+        "It always answers with a number, also for a picture or a text that has nothing to do with it, and its interval knows "
+        "only how wrong it was on the validation part, not whether an item is unlike all of that.",
+    ),
 }
 NOTICES: Final = {
     "CC-BY-4.0": "Pictures under CC-BY-4.0 in the training data are from Twemoji, © Twitter, Inc and other contributors.",
@@ -18,50 +54,57 @@ NOTICES: Final = {
 def write_card(config: BundleConfig, report: Mapping[str, Any], origins: tuple[str, ...]) -> str:
     """Markdown, for README.md of the bundle and for `/v1/models/{name}`."""
     network = config.network
+    words, figures = WORDS[network.task], TASKS[network.task].figures
+    inputs, labels = " and ".join(network.order), ", ".join(network.labels)
     parts = [
         f"# {config.name}",
-        f"Classifies {' and '.join(network.order)} together, or any one of them alone, into one of {len(network.labels)} labels: "
-        f"{', '.join(network.labels)}.",
+        words.purpose.format(inputs=inputs, labels=labels, count=len(network.labels)),
         "## How good it is",
-        "Accuracy and macro-F1 with 95 % intervals from a bootstrap over groups of related items; calibration error is the mean "
-        "gap between confidence and accuracy over 15 bins of equal mass.",
-        *(_metrics(TITLES[split], report["metrics"][split]) for split in TITLES if split in report["metrics"]),
+        words.figures,
+        *(_metrics(TITLES[split], report["metrics"][split], figures) for split in TITLES if split in report["metrics"]),
         "## What it was trained on",
         _data(report["data"]),
         *(_origins(origins)),
         "## How it was trained",
         _training(config, report),
         "## Limits",
-        "It always answers with one of its labels, also for a picture or a text that shows none of them; look at the score "
-        "before acting on an answer. It has not been examined for bias between groups of people.",
+        f"{words.limits} It has not been examined for bias between groups of people.",
     ]
     return "\n\n".join(parts) + "\n"
 
 
-def _metrics(title: str, subsets: Mapping[str, Any]) -> str:
+def _metrics(title: str, subsets: Mapping[str, Any], figures: Mapping[str, Figure]) -> str:
     lines = [
         f"### On the {title}",
         "",
-        "| given | items | accuracy | macro-F1 | calibration error |",
-        "|---|---|---|---|---|",
+        f"| given | items | {' | '.join(figure.title for figure in figures.values())} |",
+        "|---" * (2 + len(figures)) + "|",
     ]
     for subset, told in subsets.items():
-        accuracy, macro_f1 = (_with_interval(told, name) for name in ("accuracy", "macro_f1"))
-        lines.append(
-            f"| {subset.replace('+', ' + ')} | {told['items']} | {accuracy} | {macro_f1} | {told['calibration_error']:.3f} |"
-        )
-    lines += [_source_line(subset, told["sources"]) for subset, told in subsets.items() if len(told["sources"]) > 1]
+        each = " | ".join(_with_interval(told, name, figure.form) for name, figure in figures.items())
+        lines.append(f"| {subset.replace('+', ' + ')} | {told['items']} | {each} |")
+    headline, figure = next(iter(figures.items()))
+    lines += [
+        _source_line(subset, told["sources"], headline, figure)
+        for subset, told in subsets.items()
+        if len(told["sources"]) > 1
+    ]
     return "\n".join(lines)
 
 
-def _with_interval(told: Mapping[str, Any], name: str) -> str:
+def _with_interval(told: Mapping[str, Any], name: str, form: str) -> str:
+    if told[name] is None:
+        return "–"
+    if name not in told["intervals"]:
+        return f"{told[name]:{form}}"
     low, high = told["intervals"][name]
-    return f"{told[name]:.3f} [{low:.3f}, {high:.3f}]"
+    return f"{told[name]:{form}} [{low:{form}}, {high:{form}}]"
 
 
-def _source_line(subset: str, sources: Mapping[str, Any]) -> str:
-    each = ", ".join(f"{source} {told['accuracy']:.3f} ({told['items']})" for source, told in sources.items())
-    return f"\nAccuracy by source (items), {subset.replace('+', ' + ')}: {each}."
+def _source_line(subset: str, sources: Mapping[str, Any], headline: str, figure: Figure) -> str:
+    each = ", ".join(f"{source} {told[headline]:{figure.form}} ({told['items']})" for source, told in sources.items())
+    title = figure.title[0].upper() + figure.title[1:]
+    return f"\n{title} by source (items), {subset.replace('+', ' + ')}: {each}."
 
 
 def _data(data: Mapping[str, Any]) -> str:
@@ -83,9 +126,15 @@ def _origins(origins: tuple[str, ...]) -> list[str]:
 
 def _training(config: BundleConfig, report: Mapping[str, Any]) -> str:
     network, training = config.network, report["training"]
+    weights = ", ".join(f"{label} {weight:.3g}" for label, weight in training.get("class_weights", {}).items())
     encoders = ", ".join(f"{each.encoder.name} for the {name}" for name, each in network.modalities.items())
     return (
         f"Preset `{report['preset']}`: {encoders}; fusion: {network.fusion}. Best of {training['epochs_run']} epochs: "
         f"{training['best_epoch']}; seed {training['seed']}; code revision `{report['code']['revision']}`. Every hyper-parameter, "
         "the learning curve, and the metrics of every label are in `report.json`."
+        + (
+            f" Labels were weighted in the loss, so scores favour those with large weights: {weights}."
+            if weights
+            else ""
+        )
     )

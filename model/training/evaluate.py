@@ -10,18 +10,16 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from model.config import NetworkConfig, subset_key, subsets
+from model.config import BundleConfig, NetworkConfig, subset_key, subsets
 from model.runtimes import Runtime
-from model.tasks import TASKS
+from model.tasks import TASKS, Task
 from model.training.examples import Examples
-from model.types import FloatArray
+from model.types import Array, FloatArray
 
 BATCH: Final = 64
 RESAMPLES: Final = 1000
 """Of the bootstrap over groups."""
 CONFIDENCE: Final = 0.95
-TEMPERATURES: Final[list[float]] = np.geomspace(0.1, 10.0, 400).round(4).tolist()
-"""Candidates, 1.2 % apart: finer than a validation part of a thousand items can tell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,58 +68,41 @@ def _answer(
     return Answers(offered, rows[kept], used, logits)
 
 
-def fit_temperatures(answers: Mapping[str, Answers], examples: Examples, task: str) -> dict[str, float]:
-    """For each set of modalities the temperature under which the targets are likeliest (Guo et al., arXiv:1706.04599)."""
-    return {key: _fit_temperature(each, examples.targets[each.rows], task) for key, each in answers.items()}
+def calibrate(answers: Mapping[str, Answers], examples: Examples, network: NetworkConfig) -> dict[str, Any]:
+    """What turns logits into answers, as fields of BundleConfig; fitted to the rows that have exactly the set offered."""
+    exact = {key: np.asarray([used == key for used in each.used], dtype=np.bool_) for key, each in answers.items()}
+    answered = {
+        key: (each.logits[exact[key]], examples.targets[each.rows][exact[key]]) for key, each in answers.items()
+    }
+    return TASKS[network.task].calibrate(answered, network)
 
 
-def _fit_temperature(answers: Answers, targets: npt.NDArray[np.int64], task: str) -> float:
-    exact = np.asarray([used == answers.offered for used in answers.used], dtype=np.bool_)
-    logits, targets = answers.logits[exact], targets[exact]
-    if not len(targets):
-        return 1.0
-    rows = np.arange(len(targets))
-
-    def likelihood(temperature: float) -> float:
-        scores = TASKS[task].scores(logits, np.full(len(logits), temperature, dtype=np.float32))
-        return float(np.log(np.clip(scores[rows, targets], 1e-12, 1)).mean())
-
-    return max(TEMPERATURES, key=likelihood)
-
-
-def score(answers: Answers, temperatures: Mapping[str, float], task: str) -> FloatArray:
-    """Calibrated scores of answers: (N, K)."""
-    each = np.asarray([temperatures[used] for used in answers.used], dtype=np.float32)
-    return TASKS[task].scores(answers.logits, each)
-
-
-def accuracies(answers: Mapping[str, Answers], examples: Examples, task: str) -> dict[str, float]:
-    """Accuracy for each set of modalities that some row has; calibration doesn't matter to it."""
+def watch(answers: Mapping[str, Answers], examples: Examples, task: str) -> dict[str, float]:
+    """What early stopping watches, for each set of modalities that some row has; it needs no calibration."""
     return {
-        key: TASKS[task].summary(each.logits, examples.targets[each.rows])["accuracy"]
+        key: TASKS[task].watch(each.logits, examples.targets[each.rows])
         for key, each in answers.items()
         if len(each.rows)
     }
 
 
-def report(
-    answers: Mapping[str, Answers], temperatures: Mapping[str, float], examples: Examples, network: NetworkConfig
-) -> dict[str, Any]:
+def report(answers: Mapping[str, Answers], config: BundleConfig, examples: Examples) -> dict[str, Any]:
     """Everything worth saying of one part, by set of modalities that some row has: metrics, intervals, the same by source."""
+    task = TASKS[config.network.task].of(config)
     told = {}
     for key, each in answers.items():
         if not len(each.rows):
             continue
-        scores, targets = score(each, temperatures, network.task), examples.targets[each.rows]
+        scores, targets = task.scores(each.logits, each.used), examples.targets[each.rows]
         rows = [examples.rows[row] for row in each.rows]
         sources = np.asarray([row.source for row in rows])
         told[key] = {
-            **TASKS[network.task].metrics(scores, targets, network.labels),
-            "intervals": intervals(scores, targets, [row.group for row in rows], network.task),
+            **task.metrics(scores, targets),
+            "intervals": intervals(scores, targets, [row.group for row in rows], task),
             "sources": {
                 source: {
                     "items": int((sources == source).sum()),
-                    **TASKS[network.task].summary(scores[sources == source], targets[sources == source]),
+                    **task.summary(scores[sources == source], targets[sources == source]),
                 }
                 for source in sorted(set(sources.tolist()))
                 if source
@@ -131,7 +112,7 @@ def report(
 
 
 def intervals(
-    scores: FloatArray, targets: npt.NDArray[np.int64], groups: Sequence[str], task: str, seed: int = 0
+    scores: Array, targets: Array, groups: Sequence[str], task: Task, seed: int = 0
 ) -> dict[str, tuple[float, float]]:
     """95 % intervals by a bootstrap that draws whole groups, as items of one group are not independent."""
     members: dict[str, list[int]] = {}
@@ -142,7 +123,7 @@ def intervals(
     drawn = []
     for _ in range(RESAMPLES):
         chosen = np.concatenate([parts[index] for index in generator.integers(len(parts), size=len(parts))])
-        drawn.append(TASKS[task].summary(scores[chosen], targets[chosen]))
+        drawn.append(task.summary(scores[chosen], targets[chosen]))
     tails = [50 * (1 - CONFIDENCE), 50 * (1 + CONFIDENCE)]
     return {name: _pair(np.percentile([each[name] for each in drawn], tails)) for name in drawn[0]}
 

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from model.errors import InputError, NothingGiven
 from model.modalities import Input, prepare
+from model.targets import TARGETS
 from model.training.manifest import Manifest, ManifestError, Row
 from model.training.progress import bar
 from model.types import Array
@@ -31,8 +32,8 @@ class Examples:
     labels: tuple[str, ...]
     inputs: Mapping[str, Input]
     stores: Mapping[str, "ArrayStore"]
-    targets: npt.NDArray[np.int64]
-    """Each row's label as its index in `labels`: (N,)."""
+    targets: Array
+    """What the network is to say of each row: label numbers (N,), 0 or 1 (N, K), or numbers in standard deviations (N,)."""
 
     def split(self, name: str) -> list[int]:
         """Numbers of the rows of one split."""
@@ -96,9 +97,9 @@ def prepare_examples(
         index = {"key": key, **_write(manifest, inputs, folder, workers)}
         index_file.write_text(json.dumps(index), encoding="utf-8")
     stores = {name: ArrayStore(folder / f"{name}.bin", index[name]) for name in inputs}
-    numbers = {label: number for number, label in enumerate(manifest.labels)}
-    targets = np.asarray([numbers[row.label] for row in manifest.rows], dtype=np.int64)
-    return Examples(manifest.rows, manifest.labels, inputs, stores, targets)
+    labels = manifest.labels
+    targets = TARGETS[manifest.task].array(manifest.cells(), labels, manifest.scale)
+    return Examples(manifest.rows, labels, inputs, stores, targets)
 
 
 def _write(manifest: Manifest, inputs: Mapping[str, Input], folder: Path, workers: int) -> dict[str, Any]:

@@ -41,7 +41,7 @@ class Progress:
     """Digest of data, network and hyper-parameters; a checkpoint of another one is refused."""
     epoch: int = 0
     best_epoch: int = 0
-    best_score: float = -1.0
+    best_score: float = -math.inf
     best_weights: dict[str, Tensor] = field(default_factory=dict)
     history: list[dict[str, float]] = field(default_factory=list)
 
@@ -53,12 +53,18 @@ class Objective(nn.Module):
     equally likely. As fusion is cheap beside encoding, the expectation over these sets is computed instead of sampled.
     """
 
-    def __init__(self, network: MultimodalClassifier, order: Sequence[str], config: TrainingConfig) -> None:
+    label_weights: Tensor | None
+
+    def __init__(
+        self, network: MultimodalClassifier, order: Sequence[str], config: TrainingConfig, labels: Sequence[str] = ()
+    ) -> None:
         super().__init__()
         self.network = network
         self.order = tuple(order)
         self.width = network.fusion.width
         self.smoothing = config.smoothing
+        weights = torch.tensor([config.class_weights[label] for label in labels]) if config.class_weights else None
+        self.register_buffer("label_weights", weights)
         smaller = [set(names) for size in range(1, len(order)) for names in combinations(order, size)]
         dropout = config.modality_dropout if smaller else 0.0
         self.weights = [(set(order), 1.0 - dropout), *((names, dropout / len(smaller)) for names in smaller)]
@@ -75,7 +81,8 @@ class Objective(nn.Module):
             if weight == 0.0 or not len(rows):
                 continue
             logits = self.network.fuse({name: each[rows] for name, each in embeddings.items()}, left[rows])
-            total = total + weight * self.network.head.loss(logits, batch["targets"][rows], self.smoothing).mean()
+            losses = self.network.head.loss(logits, batch["targets"][rows], self.smoothing, self.label_weights)
+            total = total + weight * losses.mean()
         return total
 
     def _encode(self, name: str, batch: Batch) -> Tensor:
@@ -97,18 +104,19 @@ def fit(
     fingerprint: str,
     resume: bool,
     device: str | None = None,
+    watched: str = "accuracy",
 ) -> Progress:
     """Train until the validation score stops getting better, and return where that was, with the best weights.
 
     After every epoch `checkpoint` holds all that is needed to go on from there with `resume`; a run that was interrupted
-    and resumed ends as the uninterrupted one would have.
+    and resumed ends as the uninterrupted one would have. `watched` is what `validate` measures, in words.
     """
     accelerator = Accelerator(cpu=device == "cpu")
     for name, parameter in network.named_parameters():
         parameter.requires_grad_(not name.startswith(config.frozen))
     # Convolutions like it better; torch's annotations lack this overload.
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    objective = Objective(network, tuple(examples.inputs), config)
+    objective = Objective(network, tuple(examples.inputs), config, examples.labels)
     optimizer = torch.optim.AdamW(_parameter_groups(network, config), weight_decay=config.weight_decay)
     epochs = _Epochs(examples, config)
     loader: DataLoader[Any] = DataLoader(range(len(examples.rows)), batch_sampler=epochs, collate_fn=epochs.collate)  # type: ignore[arg-type]
@@ -137,15 +145,15 @@ def fit(
         scores = validate(network)
         _record(progress, network, float(np.mean(losses)), scores)
         _save(checkpoint, progress, network, optimizer, scheduler)
-        _tell(progress, scores)
+        _tell(progress, scores, watched)
     return progress
 
 
 def _record(progress: Progress, network: MultimodalClassifier, loss: float, scores: Mapping[str, float]) -> None:
     """One epoch is done: note how good it is, and keep the weights if they are the best so far."""
     progress.epoch += 1
-    score = float(np.mean(list(scores.values())))
-    if score > progress.best_score:
+    score = float(np.nan_to_num(np.mean(list(scores.values())), nan=-math.inf))
+    if score > progress.best_score or not progress.best_weights:
         progress.best_epoch, progress.best_score = progress.epoch, score
         progress.best_weights = {name: each.detach().cpu().clone() for name, each in network.state_dict().items()}
     progress.history.append(
@@ -153,10 +161,10 @@ def _record(progress: Progress, network: MultimodalClassifier, loss: float, scor
     )
 
 
-def _tell(progress: Progress, scores: Mapping[str, float]) -> None:
+def _tell(progress: Progress, scores: Mapping[str, float], watched: str) -> None:
     """Say how the epoch went; what is said is on the disk already."""
     told = "  ".join(f"{key} {value:.3f}" for key, value in scores.items())
-    console.print(f"epoch {progress.epoch}: loss {progress.history[-1]['loss']:.3f}  validation accuracy: {told}")
+    console.print(f"epoch {progress.epoch}: loss {progress.history[-1]['loss']:.3f}  validation {watched}: {told}")
 
 
 def collate(examples: Examples, rows: Sequence[int], generator: torch.Generator | None = None) -> Batch:

@@ -4,7 +4,7 @@ One row is one example. `label` is required, and `image` or `text` or both; the 
 
     image    path of a picture, relative to the manifest's folder, with forward slashes; may be empty
     text     the words; may be empty (but not both)
-    label    the answer
+    label    the answer: one label; several with | between them, or none (multi-label); or a number (regression)
     id       unique name of the row; default: its number, counted from 1
     group    rows of one group are never separated by a split; default: the id
     split    train, validation, test, unseen (a source never trained or tuned on, only reported); or no row has one
@@ -34,7 +34,9 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, TextIO
 
+from model.config import Scale, TaskName
 from model.errors import ModelError
+from model.targets import TARGETS, Targets, WrongCell
 
 COLUMNS = ("id", "image", "text", "label", "group", "split", "source", "licence")
 SPLITS = ("train", "validation", "test", "unseen")
@@ -72,6 +74,7 @@ class Row:
     """Absolute."""
     text: str | None
     label: str
+    """The cell, in the one spelling that its task has for it; "" for none of the labels."""
     group: str
     split: str
     source: str
@@ -89,11 +92,22 @@ class Manifest:
     """The data digest, see `data_digest`: changes with any cell, any picture's bytes, and the order of the rows."""
     image_digests: tuple[str, ...] = field(repr=False, compare=False, default=())
     """SHA-256 of each row's picture, "" where there is none; kept so that no picture is read twice."""
+    task: TaskName = "single-label"
+    """How label cells were read: a name in the table TARGETS."""
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Every label that occurs, sorted."""
-        return tuple(sorted({row.label for row in self.rows}))
+        """Every label that occurs, sorted; none for a regression."""
+        return TARGETS[self.task].labels(self.cells())
+
+    @property
+    def scale(self) -> Scale | None:
+        """Mean and standard deviation of the training part's numbers; None for labels."""
+        return TARGETS[self.task].scale(self.cells("train"))
+
+    def cells(self, split: str | None = None) -> list[str]:
+        """The label cells, of one split or of all rows."""
+        return [row.label for row in (self.rows if split is None else self.by_split(split))]
 
     def by_split(self, name: str) -> tuple[Row, ...]:
         """The rows of one split, in the manifest's order."""
@@ -112,19 +126,22 @@ class _Record:
     split: str = ""  # from the name of a split folder
 
 
-def read_manifest(path: Path) -> Manifest:
-    """Read and check a manifest file or folder; raises ManifestError with every problem in it."""
+def read_manifest(path: Path, task: TaskName = "single-label") -> Manifest:
+    """Read and check a manifest file or folder, its label cells as `task` has them.
+
+    Raises ManifestError with every problem in it.
+    """
     path = Path(os.path.abspath(path))  # not resolve(): a user's links stay what they are
     root = path if path.is_dir() else path.parent
     problems: list[str] = []
     records = list(_records_of(path, problems))
     if not records and not problems:
         problems.append("no rows; allowed: at least one")
-    rows = _check(records, root, problems)
+    rows = _check(records, root, TARGETS[task], problems)
     if problems:
         raise ManifestError(path, problems)
     digests = tuple(_file_digest(row.image) for row in rows)
-    return Manifest(tuple(rows), root, data_digest(rows, root, digests), digests)
+    return Manifest(tuple(rows), root, data_digest(rows, root, digests), digests, task)
 
 
 def write_manifest(path: Path, rows: Iterable[Row]) -> None:
@@ -333,7 +350,7 @@ def _parquet_rows(path: Path, problems: list[str]) -> Iterator[tuple[str, dict[s
 # --- checking the rows ---
 
 
-def _check(records: Sequence[_Record], root: Path, problems: list[str]) -> list[Row]:
+def _check(records: Sequence[_Record], root: Path, targets: Targets, problems: list[str]) -> list[Row]:
     columns = {column for record in records for column in record.cells}
     if records and "label" not in columns:
         problems.append("no column 'label'; allowed: a manifest with one")
@@ -342,7 +359,7 @@ def _check(records: Sequence[_Record], root: Path, problems: list[str]) -> list[
     rows: list[Row] = []
     seen: dict[str, str] = {}  # id → where
     for number, record in enumerate(records, start=1):
-        row, wrong = _row(number, record, root, columns)
+        row, wrong = _row(number, record, root, columns, targets)
         if row.id in seen:
             wrong.append(f"id {row.id!r} is taken by {seen[row.id]}; allowed: unique ids")
         seen.setdefault(row.id, record.where)
@@ -359,16 +376,15 @@ def _split_problems(rows: Sequence[Row], records: Sequence[_Record]) -> Iterator
         yield f"{found}; allowed: a split in every row, or in none"
 
 
-def _row(number: int, record: _Record, root: Path, columns: Set[str]) -> tuple[Row, list[str]]:
+def _row(number: int, record: _Record, root: Path, columns: Set[str], targets: Targets) -> tuple[Row, list[str]]:
     """The row, and what is wrong with it; with problems the row is only good for finding more of them.
 
     A column that is missing altogether was reported once, so it is not reported here again.
     """
     wrong: list[str] = []
-    cells = {name: _text_of(name, record.cells.get(name), wrong) for name in COLUMNS}
+    cells = {name: _text_of(name, record.cells.get(name), wrong) for name in COLUMNS if name != "label"}
+    label = _label_of(record.cells.get("label"), targets, wrong) if "label" in columns else ""
     image = _image_path(cells["image"], record.base, root, wrong) if cells["image"] else None
-    if cells["label"] == "" and "label" in columns:
-        wrong.append("no label; allowed: any text")
     if cells["image"] == "" and cells["text"] == "" and columns & {"image", "text"}:
         wrong.append("neither image nor text; allowed: at least one of them")
     split = cells["split"] or record.split
@@ -379,13 +395,23 @@ def _row(number: int, record: _Record, root: Path, columns: Set[str]) -> tuple[R
         id=name,
         image=image,
         text=cells["text"] or None,
-        label=cells["label"] or "",
+        label=label,
         group=cells["group"] or name,
         split=split,
         source=cells["source"] or "",
         licence=cells["licence"] or "",
     )
     return row, wrong
+
+
+def _label_of(value: object, targets: Targets, wrong: list[str]) -> str:
+    """A label cell as its task spells it, "" when it was wrong."""
+    try:
+        cell = _text_of("label", targets.plain(value), wrong)
+        return "" if cell is None else targets.checked(cell)
+    except WrongCell as problem:
+        wrong.append(str(problem))
+        return ""
 
 
 def _text_of(name: str, value: object, wrong: list[str]) -> str | None:

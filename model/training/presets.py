@@ -40,6 +40,8 @@ class TrainingConfig:
     """Probability that an example loses some of its modalities. Its expectation is computed, not sampled."""
     smoothing: float = 0.05
     """Label smoothing: the probability mass taken from the right label."""
+    class_weights: Mapping[str, float] = field(default_factory=dict)
+    """What each label counts in the loss; empty: all the same."""
     frozen: tuple[str, ...] = ()
     """Weights whose names begin so stay as they were."""
     augment: bool = True
@@ -163,7 +165,8 @@ def _network(
         modalities={name: ModalityConfig(input=inputs[name].settings(), encoder=encoders[name]) for name in inputs},
         width=width,
         fusion=fusion,
-        task="single-label",
+        task=manifest.task,
         labels=manifest.labels,
+        scale=manifest.scale,
         dropout=dropout,
     )

@@ -18,13 +18,15 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 
 from model.bundle import Bundle, check_replaceable, narrow, read_bundle, write_bundle
-from model.config import BundleConfig, Name
+from model.config import BundleConfig, Name, TaskName, subsets
 from model.errors import ModelError
 from model.fusion import FUSIONS
 from model.network import MultimodalClassifier, build_network
 from model.predictor import Predictor, golden_parts
 from model.runtimes import start_runtime
 from model.runtimes.torch_runtime import TorchRuntime
+from model.targets import TARGETS, class_weights
+from model.tasks import TASKS
 from model.training import evaluate
 from model.training.card import write_card
 from model.training.evaluate import Answers
@@ -48,6 +50,7 @@ def train(
     out: Path,
     *,
     preset: str = "pretrained",
+    task: str = "single-label",
     name: str | None = None,
     resume: bool = False,
     device: str | None = None,
@@ -58,12 +61,13 @@ def train(
 ) -> Predictor:
     """Train on the manifest at `source` and write the bundle `out`; what is in progress lies in `out` + ".run".
 
-    `changes` replaces hyper-parameters of the preset by name, and "fusion". Raises ModelError, and ManifestError with
+    `task` says what the label cells are. `changes` replaces hyper-parameters of the preset by name, and "fusion"; its
+    "class_weights" are words as `model.targets.class_weights` reads them. Raises ModelError, and ManifestError with
     everything wrong with the data.
     """
     name = _model_name(name or out.name)
     check_replaceable(out)
-    manifest = _read(source)
+    manifest = _read(source, _task_name(task))
     recipe = _recipe(manifest, preset, cache, changes or {})
     work = out.with_name(out.name + ".run")
     work.mkdir(parents=True, exist_ok=True)
@@ -78,7 +82,7 @@ def train(
     def validate(network: MultimodalClassifier) -> dict[str, float]:
         runtime = TorchRuntime(network, next(network.parameters()).device)
         answers = evaluate.ask(runtime, examples, validation, recipe.network)
-        return evaluate.accuracies(answers, examples, recipe.network.task)
+        return evaluate.watch(answers, examples, recipe.network.task)
 
     try:
         progress = fit(
@@ -90,11 +94,12 @@ def train(
             fingerprint=fingerprint,
             resume=resume,
             device=device,
+            watched=TASKS[task].watched,
         )
     except KeyboardInterrupt:
         console.print(f"stopped; {work} holds everything up to the last whole epoch, and --resume goes on from there")
         raise
-    console.print(f"best epoch {progress.best_epoch}: mean validation accuracy {progress.best_score:.4f}")
+    console.print(f"best epoch {progress.best_epoch}: mean validation {TASKS[task].watched} {progress.best_score:.4f}")
     return _finish(manifest, recipe, examples, network, progress, out, name, preset, measure_test)
 
 
@@ -107,13 +112,21 @@ def _model_name(name: str) -> str:
         raise ModelError(f"name: {name!r}; allowed: {allowed}") from problem
 
 
-def _read(source: Path) -> Manifest:
-    manifest = with_splits(read_manifest(source), seed=0)
-    learnt = {row.label for row in manifest.by_split("train")}
+def _task_name(task: str) -> TaskName:
+    """Raises ModelError."""
+    try:
+        return TypeAdapter(TaskName).validate_python(task)
+    except ValidationError as problem:
+        raise ModelError(f"task {task!r} is not known; known are {', '.join(TASKS)}") from problem
+
+
+def _read(source: Path, task: TaskName) -> Manifest:
+    manifest = with_splits(read_manifest(source, task), seed=0)
+    cells, training = manifest.cells(), manifest.cells("train")
+    if doubt := TARGETS[task].doubt(cells):
+        console.print(f"warning: {doubt}", markup=False)
     problems = [f"no rows in the {split} part" for split in ("train", "validation") if not manifest.by_split(split)]
-    problems += [f"label {label!r} has no rows in the train part" for label in manifest.labels if label not in learnt]
-    if len(manifest.labels) < 2:
-        problems.append("only one label; at least two are needed")
+    problems += TARGETS[task].problems(cells, training)
     if problems:
         raise ManifestError(source, problems)
     return manifest
@@ -125,7 +138,12 @@ def _recipe(manifest: Manifest, preset: str, cache: Path, changes: Mapping[str, 
     recipe = PRESETS[preset](manifest, cache)
     if (fusion := changes.get("fusion", recipe.network.fusion)) not in FUSIONS:
         raise ModelError(f"fusion {fusion!r} is not known; known are {', '.join(FUSIONS)}")
-    hyper = {key: value for key, value in changes.items() if key != "fusion"}
+    hyper = {**TARGETS[manifest.task].hyperparameters, **changes}
+    hyper.pop("fusion", None)
+    if "class_weights" in hyper:
+        hyper["class_weights"] = class_weights(
+            hyper["class_weights"], manifest.task, manifest.cells("train"), manifest.labels
+        )
     return replace(
         recipe, network=recipe.network.model_copy(update={"fusion": fusion}), training=replace(recipe.training, **hyper)
     )
@@ -160,8 +178,8 @@ def _finish(
         for split in ("validation", *(["test", "unseen"] if measure_test else []))
         if examples.split(split)
     }
-    temperatures = evaluate.fit_temperatures(answers["validation"], examples, recipe.network.task)
-    config = BundleConfig(name=name, network=recipe.network, temperatures=temperatures)
+    calibration = evaluate.calibrate(answers["validation"], examples, recipe.network)
+    config = BundleConfig(name=name, network=recipe.network, **calibration)
     report = {
         "preset": preset,
         "data": _describe_data(manifest),
@@ -172,9 +190,7 @@ def _finish(
             "epochs_run": progress.epoch,
             "history": progress.history,
         },
-        "metrics": {
-            split: evaluate.report(each, temperatures, examples, recipe.network) for split, each in answers.items()
-        },
+        "metrics": {split: evaluate.report(each, config, examples) for split, each in answers.items()},
     }
     console.print("exporting …")
     write_bundle(
@@ -209,11 +225,11 @@ def _check_agreement(out: Path, trained: Mapping[str, Answers], served: Mapping[
 
 
 def _golden(config: BundleConfig, recipe: Recipe, runtime: TorchRuntime, rows: tuple[Row, ...]) -> list[dict[str, Any]]:
-    """For each set of modalities some small rows, of different labels, with their scores."""
+    """For each set of modalities some small rows, of different label cells, with what is said of them."""
     draft = Bundle(Path(), config, digest="", inputs=recipe.inputs, report={}, golden=(), card="")
     predictor = Predictor(draft, runtime)
     golden = []
-    for key in config.temperatures:
+    for key in subsets(config.network.order):
         chosen: dict[str, dict[str, str]] = {}
         for row in rows:
             if row.label not in chosen and (parts := _golden_candidate(row, key.split("+"))) is not None:
@@ -221,7 +237,7 @@ def _golden(config: BundleConfig, recipe: Recipe, runtime: TorchRuntime, rows: t
         for parts in list(chosen.values())[:GOLDEN_LABELS]:
             entry: dict[str, Any] = {"parts": parts}
             (prediction,) = predictor.predict([predictor.prepare(golden_parts(entry))])
-            golden.append({**entry, "scores": dict(prediction.scores)})
+            golden.append({**entry, **TASKS[config.network.task].of(config).golden(prediction)})
     return golden
 
 

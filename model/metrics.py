@@ -1,0 +1,76 @@
+"""How good scores and numbers are: pure functions of arrays, numpy only.
+
+N examples, K labels. A ratio without a denominator is 0, as in scikit-learn.
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+from model.types import Array, FloatArray
+
+Indices = npt.NDArray[np.int64]
+
+
+def calibration_error(confidence: FloatArray, correct: npt.NDArray[np.bool_], bins: int = 15) -> float:
+    """Expected calibration error over `bins` bins of equal mass: mean |accuracy − confidence| (Nixon et al., arXiv:1904.01685)."""
+    order = np.argsort(confidence, kind="stable")
+    parts = [part for part in np.array_split(order, bins) if part.size]
+    gaps = [part.size * abs(correct[part].mean() - confidence[part].mean()) for part in parts]
+    return float(sum(gaps) / len(order))
+
+
+def confusion_counts(chosen: Indices, targets: Indices, labels: int) -> tuple[Indices, Indices, Indices]:
+    """Hits, guesses and support of each label, when one of them is chosen for each example: (K,) each."""
+    confusion = np.zeros((labels, labels), dtype=np.int64)
+    np.add.at(confusion, (targets, chosen), 1)
+    return np.diag(confusion), confusion.sum(axis=0), confusion.sum(axis=1)
+
+
+def selection_counts(selected: npt.NDArray[np.bool_], truth: npt.NDArray[np.bool_]) -> tuple[Indices, Indices, Indices]:
+    """Hits, guesses and support of each label, when any number of them is selected (N, K): (K,) each."""
+    return (selected & truth).sum(axis=0), selected.sum(axis=0), truth.sum(axis=0)
+
+
+def ratios(hits: Indices, guesses: Indices, support: Indices) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Precision, recall and F1 of each label: (K,) each."""
+    precision = hits / np.maximum(guesses, 1)
+    recall = hits / np.maximum(support, 1)
+    f1 = 2 * hits / np.maximum(support + guesses, 1)
+    return precision.astype(np.float32), recall.astype(np.float32), f1.astype(np.float32)
+
+
+def macro(each: FloatArray, support: Indices) -> float:
+    """Mean over the labels that occur."""
+    return float(each[support > 0].mean()) if support.any() else 0.0
+
+
+def average_precision(scores: Array, truth: npt.NDArray[np.bool_]) -> float:
+    """Area below precision over recall of one label (N,), in steps; equal scores are one step.
+
+    Σ (Rₙ − Rₙ₋₁) Pₙ, as scikit-learn's average_precision_score has it; 0 when the label does not occur.
+    """
+    if not truth.any():
+        return 0.0
+    order = np.argsort(-scores, kind="stable")
+    last = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))  # of each run of equal scores
+    hits = np.cumsum(truth[order])[last]
+    recall = hits / truth.sum()
+    return float((np.diff(recall, prepend=0.0) * hits / (last + 1)).sum())
+
+
+def average_precisions(scores: Array, truth: npt.NDArray[np.bool_]) -> FloatArray:
+    """Average precision of each label of (N, K): (K,)."""
+    each = [average_precision(scores[:, label], truth[:, label]) for label in range(truth.shape[1])]
+    return np.asarray(each, dtype=np.float32)
+
+
+def r_squared(values: Array, targets: Array) -> float:
+    """R²: 1 − squared error / variance of the targets; where they don't vary, 1 if all are right and 0 otherwise.
+
+    The coefficient of determination of scikit-learn's r2_score, which forces it to be finite in the same way.
+    """
+    wrong = float(((targets - values) ** 2).sum())
+    spread = float(((targets - targets.mean()) ** 2).sum())
+    if spread > 0:
+        return 1.0 - wrong / spread
+    return 1.0 if wrong == 0 else 0.0
