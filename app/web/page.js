@@ -2,7 +2,7 @@
 
 const element = (id) => document.getElementById(id);
 const [form, drop, image, preview, hint, remove] = ["question", "drop", "image", "preview", "hint", "remove"].map(element);
-const [model, status, labels] = ["model", "status", "labels"].map(element);
+const [model, status, value, labels] = ["model", "status", "value", "labels"].map(element);
 
 function showPicture() {
   const [file] = image.files;
@@ -12,9 +12,10 @@ function showPicture() {
   hint.textContent = file ? file.name : "Drop a picture here, or choose one";
 }
 
-function bar({ label, score }) {
+function bar({ label, score, selected }) {
   const row = document.createElement("li");
-  const name = Object.assign(document.createElement("span"), { textContent: label });
+  row.classList.toggle("selected", Boolean(selected));
+  const name = Object.assign(document.createElement("span"), { textContent: selected ? `✓ ${label}` : label });
   const amount = Object.assign(document.createElement("progress"), { value: score, max: 1 });
   amount.setAttribute("aria-label", label);
   const share = Object.assign(document.createElement("output"), { textContent: `${(100 * score).toFixed(1)} %` });
@@ -22,15 +23,23 @@ function bar({ label, score }) {
   return row;
 }
 
+function number({ value, interval }) {
+  if (value === undefined) return "";
+  if (!interval) return `${value}`;
+  return `${value} (${(100 * interval.coverage).toFixed(0)} %: ${interval.low} to ${interval.high})`;
+}
+
 async function classify(event) {
   event.preventDefault();
   status.textContent = "…";
+  value.textContent = "";
   labels.replaceChildren();
   try {
     const answer = await fetch("v1/classify", { method: "POST", body: new FormData(form) });
     const body = await answer.json();
     if (!answer.ok) throw new Error(body.detail);
     status.textContent = `From ${body.modalities.join(" and ")}, by ${body.model} ${body.digest.slice(0, 12)}`;
+    value.textContent = number(body);
     labels.replaceChildren(...body.labels.map(bar));
   } catch (error) {
     status.textContent = error.message;

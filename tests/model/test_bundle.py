@@ -204,7 +204,38 @@ def test_what_is_no_bundle_is_refused_in_words(tmp_path, kind):
             id="temperature-zero",
         ),
         pytest.param(with_network(labels=["one"]), "network.labels", id="one-label"),
-        pytest.param(with_network(task="multi-label"), "network.task", id="unknown-task"),
+        pytest.param(with_network(task="sorting"), "network.task", id="unknown-task"),
+        pytest.param(
+            with_network(task="multi-label"),
+            "calibrated by temperatures; allowed for multi-label: temperatures, thresholds",
+            id="no-thresholds",
+        ),
+        pytest.param(
+            lambda config: with_network(task="multi-label")({**config, "thresholds": {"sea": 0.5}}),
+            "no threshold for tomato",
+            id="a-threshold-too-few",
+        ),
+        pytest.param(
+            lambda config: {**config, "thresholds": {"sea": 0.5, "tomato": 0.5}},
+            "calibrated by temperatures, thresholds; allowed for single-label: temperatures",
+            id="needless-thresholds",
+        ),
+        pytest.param(
+            with_network(task="regression"),
+            "network.labels: Value error, 2 labels; allowed for regression: none",
+            id="labels",
+        ),
+        pytest.param(
+            with_network(task="regression", labels=[]), "no scale; allowed: one for regression", id="no-scale"
+        ),
+        pytest.param(
+            with_network(task="regression", labels=[], scale={"mean": 1, "std": 0}),
+            "network.scale.std",
+            id="flat-scale",
+        ),
+        pytest.param(
+            with_network(scale={"mean": 1, "std": 2}), "scale; allowed: one for regression", id="needless-scale"
+        ),
         pytest.param(with_network(modalities={}), "network.modalities", id="no-modalities"),
         pytest.param(
             lambda config: json.loads(json.dumps(config).replace('"text"', '"sound"').replace("+text", "+sound")),

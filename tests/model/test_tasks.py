@@ -1,15 +1,21 @@
-"""From logits to scores, and how good scores are, against numbers worked out by hand."""
+"""From logits to answers, and how good answers are, against numbers worked out by hand and against scikit-learn."""
+
+import math
+from typing import get_args
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn import metrics as reference
 
-from model.config import BundleConfig
+from model.config import CALIBRATION, FEWEST_LABELS, BundleConfig, Scale, TaskName
 from model.heads import HEADS
-from model.tasks import TASKS, calibration_error
+from model.targets import TARGETS
+from model.tasks import TASKS, MultiLabel, Regression, SingleLabel
+from model.training.card import WORDS
+from model.types import Interval, Prediction
 
-TASK = TASKS["single-label"]
 LABELS = ("ant", "bee", "cat")
 
 
@@ -17,27 +23,101 @@ def logits(*rows):
     return np.asarray(rows, dtype=np.float32)
 
 
+def targets(*labels):
+    return np.asarray(labels, dtype=np.int64)
+
+
+def network(task, **changed):
+    modality = {"input": {}, "encoder": {"name": "none"}}
+    return {"modalities": {"text": modality}, "width": 2, "fusion": "sum", "task": task, "labels": LABELS, **changed}
+
+
+CONFIGS = {
+    "single-label": {"network": network("single-label"), "temperatures": {"text": 2.0}},
+    "multi-label": {
+        "network": network("multi-label"),
+        "temperatures": {"text": 2.0},
+        "thresholds": {"cat": 0.75, "ant": 0.25, "bee": 0.5},
+    },
+    "regression": {
+        "network": network("regression", labels=(), scale={"mean": 100, "std": 10}),
+        "half_widths": {"text": 5.0},
+    },
+}
+
+
+def task_of(name):
+    return TASKS[name].of(BundleConfig.model_validate({"name": "x", **CONFIGS[name]}))
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        pytest.param(table, id=name)
+        for name, table in {
+            "tasks": TASKS,
+            "heads": HEADS,
+            "targets": TARGETS,
+            "cards": WORDS,
+            "labels": FEWEST_LABELS,
+            "calibration": CALIBRATION,
+        }.items()
+    ],
+)
+def test_every_task_stands_in_every_table(table):
+    assert set(table) == set(get_args(TaskName)) == set(CONFIGS)
+
+
+EXAMPLES = {
+    "single-label": (logits([3, 0, 0], [0, 0, 1]), targets(0, 1)),
+    "multi-label": (logits([3, 0, 0], [0, 0, 1]), np.asarray([[1, 0, 0], [0, 1, 1]], dtype=np.float32)),
+    "regression": (logits([0.5], [-1]), np.asarray([0.4, -1.2], dtype=np.float32)),
+}
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_a_card_shows_metrics_that_there_are_and_its_headline_has_an_interval(name):
+    task, (said, right) = task_of(name), EXAMPLES[name]
+    scores = task.scores(said, ["text"] * 2)
+    assert set(task.figures) <= set(task.metrics(scores, right))
+    assert next(iter(task.figures)) in task.summary(scores, right)
+    assert task.summary(scores, right).items() <= task.metrics(scores, right).items()
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_what_was_recorded_is_no_way_off_and_anything_else_is(name):
+    task, (said, _) = task_of(name), EXAMPLES[name]
+    first, second = (
+        Prediction(used=frozenset({"text"}), bundle="x", **task.claims(row)) for row in task.scores(said, ["text"] * 2)
+    )
+    assert task.gap(first, task.golden(first)) == 0
+    assert task.gap(second, task.golden(first)) > 0.1
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_what_is_watched_is_the_best_when_all_is_right(name):
+    _, right = EXAMPLES[name]
+    best = {
+        "single-label": np.eye(3, dtype=np.float32)[targets(0, 1)],
+        "multi-label": 2 * right.reshape(2, -1) - 1,
+        "regression": right.reshape(2, -1),
+    }[name]
+    assert TASKS[name].watch(best, right) == pytest.approx(1)
+    assert TASKS[name].watch(-best, right) < 0.9
+
+
+# --- single-label ---
+
+SINGLE = SingleLabel(LABELS, {"text": 1.0, "image": 2.0})
+
+
 def certain(*chosen):
     """Scores that are sure of these labels."""
     return np.eye(3, dtype=np.float32)[list(chosen)]
 
 
-def targets(*labels):
-    return np.asarray(labels, dtype=np.int64)
-
-
-def temperatures(*each):
-    return np.asarray(each, dtype=np.float32)
-
-
-def test_every_task_can_be_scored_and_trained():
-    assert set(TASKS) == set(HEADS)
-    assert set(TASKS) <= {"single-label"}
-    assert BundleConfig.model_fields  # the config's list of tasks is a Literal, held to the same names by mypy
-
-
 def test_scores_are_a_softmax():
-    scores = TASK.scores(np.log(logits([1, 2, 5])), temperatures(1))
+    scores = SINGLE.scores(np.log(logits([1, 2, 5])), ["text"])
     assert scores == pytest.approx(np.asarray([[0.125, 0.25, 0.625]]), abs=1e-6)
     assert scores.dtype == np.float32
 
@@ -51,17 +131,17 @@ def test_scores_are_a_softmax():
     ],
 )
 def test_a_temperature_divides_the_logits(temperature, expected):
-    scores = TASK.scores(np.log(logits([4, 1])), temperatures(temperature))
+    scores = SingleLabel(LABELS[:2], {"text": temperature}).scores(np.log(logits([4, 1])), ["text"])
     assert scores == pytest.approx(np.asarray(expected), abs=1e-6)
 
 
-def test_each_row_has_its_own_temperature():
-    both = TASK.scores(np.log(logits([4, 1], [4, 1])), temperatures(1, 2))
+def test_each_row_has_the_temperature_of_what_it_has():
+    both = SINGLE.scores(np.log(logits([4, 1], [4, 1])), ["text", "image"])
     assert both == pytest.approx(np.asarray([[0.8, 0.2], [2 / 3, 1 / 3]]), abs=1e-6)
 
 
 def test_huge_logits_do_not_overflow():
-    scores = TASK.scores(logits([3e38, 0, -3e38]), temperatures(0.1))
+    scores = SingleLabel(LABELS, {"text": 0.1}).scores(logits([3e38, 0, -3e38]), ["text"])
     assert scores.tolist() == [[1.0, 0.0, 0.0]]
 
 
@@ -71,7 +151,7 @@ def test_huge_logits_do_not_overflow():
 )
 def test_scores_sum_to_one_and_keep_the_order(rows, temperature):
     given_logits = logits(*rows)
-    scores = TASK.scores(given_logits, np.full(len(rows), temperature, dtype=np.float32))
+    scores = SingleLabel(LABELS, {"text": temperature}).scores(given_logits, ["text"] * len(rows))
     assert scores.sum(axis=1) == pytest.approx(np.ones(len(rows)), abs=1e-5)
     best = given_logits.argmax(axis=1)
     assert (scores[np.arange(len(rows)), best] == scores.max(axis=1)).all()
@@ -79,7 +159,7 @@ def test_scores_sum_to_one_and_keep_the_order(rows, temperature):
 
 def test_accuracy_and_macro_f1_by_hand():
     # ant: 2 of 3 found, 1 wrong guess: precision 2/3, recall 2/3; bee: 1 of 1 and 1 wrong: 1/2, 1; cat: 0 of 1: 0, 0
-    told = TASK.metrics(certain(0, 0, 1, 1, 0), targets(0, 0, 0, 1, 2), LABELS)
+    told = SINGLE.metrics(certain(0, 0, 1, 1, 0), targets(0, 0, 0, 1, 2))
     assert told["items"] == 5
     assert told["accuracy"] == pytest.approx(3 / 5)
     assert told["labels"]["ant"] == pytest.approx({"items": 3, "precision": 2 / 3, "recall": 2 / 3, "f1": 2 / 3})
@@ -89,42 +169,180 @@ def test_accuracy_and_macro_f1_by_hand():
 
 
 def test_macro_f1_is_over_the_labels_that_occur():
-    told = TASK.summary(certain(0, 0, 1, 2), targets(0, 0, 1, 1))
+    told = SINGLE.summary(certain(0, 0, 1, 2), targets(0, 0, 1, 1))
     # cat does not occur, though it was guessed; bee: precision 1, recall 1/2
     assert told == pytest.approx({"accuracy": 3 / 4, "macro_f1": (1 + 2 / 3) / 2})
 
 
 def test_likelihood_by_hand():
     scores = np.asarray([[0.5, 0.25, 0.25], [0.0, 1.0, 0.0]], dtype=np.float32)
-    assert TASK.metrics(scores, targets(1, 1), LABELS)["negative_log_likelihood"] == pytest.approx(np.log(4) / 2)
+    assert SINGLE.metrics(scores, targets(1, 1))["negative_log_likelihood"] == pytest.approx(np.log(4) / 2)
 
 
 def test_a_score_of_zero_for_the_truth_is_costly_but_finite():
-    assert TASK.metrics(certain(0), targets(1), LABELS)["negative_log_likelihood"] == pytest.approx(
-        np.log(1e12), rel=1e-3
-    )
+    told = SINGLE.metrics(certain(0), targets(1))
+    assert told["negative_log_likelihood"] == pytest.approx(np.log(1e12), rel=1e-3)
 
 
-def test_whoever_is_as_often_right_as_sure_has_no_calibration_error():
-    confidence = np.repeat(np.asarray([0.25, 0.5, 0.75, 1.0], dtype=np.float32), 300)
-    turn = np.arange(300)
-    correct = np.concatenate([turn % 4 < quarters for quarters in (1, 2, 3, 4)])
-    assert calibration_error(confidence, correct) < 0.01
+def test_a_single_label_answer_has_scores_and_nothing_else():
+    assert SINGLE.claims(np.asarray([0.5, 0.25, 0.25], dtype=np.float32)) == {
+        "scores": {"ant": 0.5, "bee": 0.25, "cat": 0.25}
+    }
+
+
+# --- multi-label ---
+
+MULTI = MultiLabel(LABELS, {"text": 1.0, "image": 2.0}, np.asarray([0.5, 0.5, 0.2]))
+
+
+def test_every_label_is_scored_by_itself():
+    scores = MULTI.scores(np.log(logits([3, 1, 1 / 3], [9, 1, 1 / 9])), ["text", "image"])
+    assert scores == pytest.approx(np.asarray([[0.75, 0.5, 0.25], [0.75, 0.5, 0.25]]), abs=1e-6)
+
+
+def test_huge_logits_of_independent_labels_do_not_overflow():
+    assert MULTI.scores(logits([3e38, 0, -3e38]), ["text"]).tolist() == [[1.0, 0.5, 0.0]]
+
+
+def test_a_label_is_selected_from_its_own_threshold_on():
+    told = MULTI.claims(np.asarray([0.49, 0.5, 0.3], dtype=np.float32))
+    assert told["selected"] == {"bee", "cat"}
+    assert told["scores"] == {"ant": 0.49, "bee": 0.5, "cat": 0.3}
+
+
+def test_thresholds_are_found_by_their_labels_name():
+    assert task_of("multi-label").thresholds.tolist() == [0.25, 0.5, 0.75]
+
+
+@pytest.fixture
+def many():
+    """Scores of 300 rows that know something of four labels, and the truth: one label is rare, one does not occur."""
+    generator = np.random.default_rng(0)
+    truth = generator.random((300, 4)) < [0.5, 0.3, 0.03, 0.0]
+    scores = np.clip(0.25 * truth + 0.7 * generator.random((300, 4)), 0, 1).astype(np.float32)
+    return scores, truth
+
+
+def test_multi_label_metrics_are_those_of_scikit_learn(many):
+    scores, truth = many
+    task = MultiLabel(("a", "b", "c", "d"), {}, np.asarray([0.5, 0.4, 0.3, 0.6]))
+    selected = scores >= task.thresholds
+    told = task.metrics(scores, truth.astype(np.float32))
+    occurring = truth.any(axis=0)
+    f1 = reference.f1_score(truth, selected, average=None, zero_division=0)
+    assert told["macro_f1"] == pytest.approx(f1[occurring].mean(), abs=1e-6)
+    assert told["micro_f1"] == pytest.approx(reference.f1_score(truth, selected, average="micro"), abs=1e-6)
+    assert told["exact_match"] == pytest.approx(reference.accuracy_score(truth, selected))
+    precision = reference.average_precision_score(truth[:, :3], scores[:, :3], average="macro")
+    assert told["mean_average_precision"] == pytest.approx(precision, abs=1e-6)
+    loss = np.mean([reference.log_loss(truth[:, each], scores[:, each], labels=[False, True]) for each in range(4)])
+    assert told["negative_log_likelihood"] == pytest.approx(loss, rel=1e-4)
+    assert [told["labels"][name]["items"] for name in "abcd"] == truth.sum(axis=0).tolist()
+    assert told["labels"]["c"]["threshold"] == pytest.approx(0.3)
+
+
+def test_calibration_is_over_the_decisions_about_all_labels():
+    scores = np.full((200, 3), 0.25, dtype=np.float32)
+    truth = np.zeros((200, 3), dtype=np.float32)
+    truth[::2] = 1  # said with a quarter, true for a half
+    assert MULTI.metrics(scores, truth)["calibration_error"] == pytest.approx(0.25, abs=0.02)
+
+
+def test_early_stopping_of_several_labels_watches_the_mean_average_precision(many):
+    scores, truth = many
+    wanted = reference.average_precision_score(truth[:, :3], scores[:, :3], average="macro")
+    assert MultiLabel.watch(scores, truth.astype(np.float32)) == pytest.approx(wanted, abs=1e-6)
+
+
+def test_a_part_in_which_no_label_occurs_can_be_measured():
+    scores, truth = np.full((2, 3), 0.1, dtype=np.float32), np.zeros((2, 3), dtype=np.float32)
+    assert MultiLabel.watch(scores, truth) == 0.0
+    told = MULTI.metrics(scores, truth)
+    assert (told["macro_f1"], told["micro_f1"], told["mean_average_precision"]) == (0, 0, 0)
+    assert told["exact_match"] == 1
+
+
+def test_several_labels_are_calibrated_by_temperatures_and_thresholds():
+    generator = np.random.default_rng(1)
+    honest = generator.normal(loc=[0, -1, -2], scale=2, size=(2000, 3))
+    truth = (generator.random((2000, 3)) < 1 / (1 + np.exp(-honest))).astype(np.float32)
+    answered = {
+        "text": ((4 * honest[:1000]).astype(np.float32), truth[:1000]),
+        "image": ((honest[1000:] / 2).astype(np.float32), truth[1000:]),
+    }
+    found = MultiLabel.calibrate(answered, BundleConfig.model_validate({"name": "x", **CONFIGS["multi-label"]}).network)
+    assert found["temperatures"]["text"] == pytest.approx(4, rel=0.2)
+    assert found["temperatures"]["image"] == pytest.approx(0.5, rel=0.2)
+    assert set(found["thresholds"]) == set(LABELS)
+    scores = 1 / (1 + np.exp(-honest))
+    for index, label in enumerate(LABELS):
+        best = max(reference.f1_score(truth[:, index], scores[:, index] >= each) for each in np.linspace(0.1, 0.7, 61))
+        chosen = reference.f1_score(truth[:, index], scores[:, index] >= found["thresholds"][label])
+        assert chosen == pytest.approx(best, abs=0.02)
+
+
+# --- regression ---
+
+PRICES = Regression(Scale(mean=100, std=10), {"text": 5.0})
+
+
+def test_a_number_comes_in_its_own_unit_with_its_interval():
+    scores = PRICES.scores(logits([0.5], [0.5]), ["text", "image"])
+    assert PRICES.claims(scores[0]) == {"scores": {}, "value": 105.0, "interval": Interval(100.0, 110.0, 0.9)}
+    assert PRICES.claims(scores[1]) == {"scores": {}, "value": 105.0, "interval": None}
 
 
 @pytest.mark.parametrize(
-    ("confidence", "right", "error"),
+    ("scale", "value"),
     [
-        pytest.param(0.9, 0.5, 0.4, id="overconfident"),
-        pytest.param(0.5, 1.0, 0.5, id="underconfident"),
-        pytest.param(1.0, 0.0, 1.0, id="always-wrong"),
+        # 10 / 9 in single precision is 1.11111116.
+        pytest.param(Scale(mean=0, std=3e-9), 3.333333e-9, id="tiny"),
+        pytest.param(Scale(mean=0, std=3e9), 3333333492.0, id="huge"),
+        pytest.param(Scale(mean=2e9, std=3), 2000000003.333333, id="far-from-zero"),
     ],
 )
-def test_calibration_error_by_hand(confidence, right, error):
-    scores = np.full(300, confidence, dtype=np.float32)
-    correct = np.arange(300) % 2 < 2 * right
-    assert calibration_error(scores, correct) == pytest.approx(error, abs=1e-6)
+def test_a_number_has_the_digits_that_its_scale_is_worth(scale, value):
+    task = Regression(scale, {})
+    assert task.claims(task.scores(logits([10 / 9]), ["text"])[0])["value"] == pytest.approx(value, rel=1e-15)
 
 
-def test_calibration_error_of_fewer_items_than_bins():
-    assert calibration_error(np.asarray([0.7], dtype=np.float32), np.asarray([True])) == pytest.approx(0.3)
+def test_errors_are_those_of_scikit_learn_in_the_numbers_unit():
+    generator = np.random.default_rng(0)
+    right = generator.normal(size=50).astype(np.float32)
+    said = (right + generator.normal(size=50) / 2).astype(np.float32)[:, None]
+    told = PRICES.metrics(PRICES.scores(said, ["text"] * 50), right)
+    prices, values = 100 + 10 * right, 100 + 10 * said[:, 0]
+    assert told["mae"] == pytest.approx(reference.mean_absolute_error(prices, values), rel=1e-5)
+    assert told["rmse"] == pytest.approx(reference.root_mean_squared_error(prices, values), rel=1e-5)
+    assert told["r2"] == pytest.approx(reference.r2_score(prices, values), rel=1e-5)
+    assert told["coverage"] == pytest.approx((np.abs(prices - values) <= 5).mean())
+    assert told["mean_interval_width"] == pytest.approx(10)
+
+
+def test_without_intervals_nothing_is_said_of_them():
+    told = PRICES.metrics(PRICES.scores(logits([0.5]), ["image"]), np.asarray([0.4], dtype=np.float32))
+    assert (told["coverage"], told["mean_interval_width"]) == (None, None)
+
+
+def test_intervals_hold_nine_in_ten_numbers_for_every_set_of_modalities():
+    generator = np.random.default_rng(0)
+    noise = {"text": 0.5, "image": 2.0}
+
+    def answered(items):
+        right = {key: generator.normal(size=items).astype(np.float32) for key in noise}
+        said = {key: (right[key] + noise[key] * generator.normal(size=items)).astype(np.float32) for key in noise}
+        return {key: (said[key][:, None], right[key]) for key in noise}
+
+    few = {"image+text": (logits([0.0]), np.zeros(1, dtype=np.float32))}
+    config = BundleConfig.model_validate({"name": "x", **CONFIGS["regression"]})
+    widths = Regression.calibrate(answered(500) | few, config.network)["half_widths"]
+    assert set(widths) == {"text", "image"}
+    assert widths["image"] / widths["text"] == pytest.approx(4, rel=0.2)
+    task = Regression(Scale(mean=100, std=10), widths)
+    for key, (said, right) in answered(4000).items():
+        assert task.metrics(task.scores(said, [key] * 4000), right)["coverage"] == pytest.approx(0.9, abs=0.03)
+
+
+def test_a_number_that_is_none_is_infinitely_far_from_what_was_recorded():
+    lost = Prediction(scores={}, used=frozenset(), bundle="x", value=math.nan)
+    assert math.isnan(PRICES.gap(lost, {"value": 1.0}))

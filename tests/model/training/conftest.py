@@ -65,6 +65,6 @@ def validate(examples, network_config):
     def measure(network, split="validation"):
         runtime = TorchRuntime(network, torch.device("cpu"))
         answers = evaluate.ask(runtime, examples, examples.split(split), network_config)
-        return evaluate.accuracies(answers, examples, network_config.task)
+        return evaluate.watch(answers, examples, network_config.task)
 
     return measure

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from model.calibration import TEMPERATURES
+from model.config import BundleConfig
 from model.runtimes.torch_runtime import TorchRuntime
-from model.tasks import TASKS
+from model.tasks import SingleLabel
 from model.training import evaluate
-
-TASK = "single-label"
 
 
 @pytest.fixture
@@ -20,8 +20,15 @@ def answers(fresh, examples, network_config):
     return evaluate.ask(runtime, examples, examples.split("test"), network_config)
 
 
+def config_of(network_config, temperatures):
+    return BundleConfig(name="shapes", network=network_config, temperatures=temperatures)
+
+
 def ones(answers):
     return dict.fromkeys(answers, 1.0)
+
+
+TASK = SingleLabel(("sea", "tomato"), {"image": 1.0})
 
 
 def test_every_set_of_modalities_is_asked_about(answers, examples):
@@ -56,31 +63,37 @@ def made_up(logits, used="image"):
     return evaluate.Answers(used, np.arange(len(logits)), (used,) * len(logits), logits)
 
 
+def temperature_for(answers, targets, examples, network_config):
+    """The temperature fitted to one set of modalities whose rows have these targets."""
+    known = replace(examples, targets=np.asarray(targets, dtype=np.int64))
+    return evaluate.calibrate({answers.offered: answers}, known, network_config)["temperatures"][answers.offered]
+
+
 def likelihood(answers, temperature, targets):
-    scores = TASKS[TASK].scores(answers.logits, np.full(len(targets), temperature, dtype=np.float32))
+    scores = SingleLabel((), {answers.offered: temperature}).scores(answers.logits, [answers.offered] * len(targets))
     return float(np.log(scores[np.arange(len(targets)), targets]).mean())
 
 
-def test_a_temperature_makes_the_truth_likelier():
+def test_a_temperature_makes_the_truth_likelier(examples, network_config):
     generator = np.random.default_rng(0)
     targets = generator.integers(3, size=200)
     logits = (
         8 * np.eye(3)[np.where(generator.random(200) < 0.7, targets, (targets + 1) % 3)]
     )  # sure, and wrong at times
     answers = made_up(logits)
-    temperature = evaluate._fit_temperature(answers, targets, TASK)
+    temperature = temperature_for(answers, targets, examples, network_config)
     assert temperature > 1
     best = likelihood(answers, temperature, targets)
     assert best > likelihood(answers, 1.0, targets)
     assert best >= max(likelihood(answers, factor * temperature, targets) for factor in (0.9, 1.1))
     # As sure as it is right: a temperature that leaves 70 % to the chosen label, the rest shared.
-    scores = TASKS[TASK].scores(answers.logits, np.full(200, temperature, dtype=np.float32))
+    scores = SingleLabel((), {"image": temperature}).scores(answers.logits, ["image"] * 200)
     right = (answers.logits.argmax(axis=1) == targets).mean()
     assert scores.max(axis=1).mean() == pytest.approx(right, abs=0.02)
 
 
-def test_temperatures_make_every_set_likelier(answers, examples):
-    temperatures = evaluate.fit_temperatures(answers, examples, TASK)
+def test_temperatures_make_every_set_likelier(answers, examples, network_config):
+    temperatures = evaluate.calibrate(answers, examples, network_config)["temperatures"]
     assert set(temperatures) == set(answers)
     for key, each in answers.items():
         exact = np.asarray([used == key for used in each.used])
@@ -89,37 +102,37 @@ def test_temperatures_make_every_set_likelier(answers, examples):
         assert likelihood(part, temperatures[key], targets) >= likelihood(part, 1.0, targets) - 1e-6
 
 
-def test_a_set_that_no_row_has_needs_no_temperature(examples):
-    assert evaluate._fit_temperature(made_up(np.zeros((0, 2))), np.zeros(0, dtype=np.int64), TASK) == 1.0
+def test_a_set_that_no_row_has_needs_no_temperature(examples, network_config):
+    assert temperature_for(made_up(np.zeros((0, 2))), [], examples, network_config) == 1.0
 
 
-def test_a_temperature_is_fitted_to_rows_that_have_exactly_this_set():
+def test_a_temperature_is_fitted_to_rows_that_have_exactly_this_set(examples, network_config):
     answers = evaluate.Answers(
         "image+text",
         np.arange(4),
         ("image+text", "image+text", "image", "image"),
         np.asarray([[5, 0], [5, 0], [0, 5], [0, 5]], dtype=np.float32),
     )
-    sure = evaluate._fit_temperature(answers, np.asarray([0, 0, 0, 0]), TASK)
-    assert sure == min(evaluate.TEMPERATURES)
+    sure = temperature_for(answers, [0, 0, 0, 0], examples, network_config)
+    assert sure == min(TEMPERATURES)
 
 
 def test_scores_use_the_temperature_of_what_each_row_had():
     answers = evaluate.Answers(
         "image+text", np.arange(2), ("image+text", "image"), np.log(np.asarray([[4, 1], [4, 1]], dtype=np.float32))
     )
-    scores = evaluate.score(answers, {"image+text": 1.0, "image": 2.0}, TASK)
+    scores = SingleLabel((), {"image+text": 1.0, "image": 2.0}).scores(answers.logits, answers.used)
     assert scores == pytest.approx(np.asarray([[0.8, 0.2], [2 / 3, 1 / 3]]), abs=1e-6)
 
 
-def test_accuracies_by_hand(examples):
+def test_early_stopping_watches_the_accuracy_of_every_set(examples):
     targets = examples.targets[:4]
     answers = made_up(np.eye(2)[[targets[0], targets[1], targets[2], 1 - targets[3]]])
-    assert evaluate.accuracies({"image": answers}, examples, TASK) == {"image": 0.75}
+    assert evaluate.watch({"image": answers}, examples, "single-label") == {"image": 0.75}
 
 
 def test_a_report_holds_its_own_intervals(answers, examples, network_config):
-    told = evaluate.report(answers, ones(answers), examples, network_config)
+    told = evaluate.report(answers, config_of(network_config, ones(answers)), examples)
     assert set(told) == set(answers)
     for key, part in told.items():
         assert part["items"] == len(answers[key].rows)
@@ -134,9 +147,10 @@ def test_sets_that_no_row_has_are_left_out(fresh, examples, network_config):
     runtime = TorchRuntime(fresh(), torch.device("cpu"))
     rows = [row for row in examples.split("validation") if not examples.rows[row].text]
     answers = evaluate.ask(runtime, examples, rows, network_config)
-    assert set(evaluate.accuracies(answers, examples, TASK)) == {"image+text", "image"}
-    assert set(evaluate.report(answers, ones(answers), examples, network_config)) == {"image+text", "image"}
-    assert evaluate.fit_temperatures(answers, examples, TASK)["text"] == 1.0
+    config = config_of(network_config, ones(answers))
+    assert set(evaluate.watch(answers, examples, "single-label")) == {"image+text", "image"}
+    assert set(evaluate.report(answers, config, examples)) == {"image+text", "image"}
+    assert evaluate.calibrate(answers, examples, network_config)["temperatures"]["text"] == 1.0
 
 
 @pytest.fixture

@@ -188,7 +188,7 @@ class Readable(torch.nn.Module):
         assert present.any(dim=1).all()
         return sum(each * present[:, [column]] for column, each in enumerate(embeddings.values()))
 
-    def loss(self, logits, targets, smoothing):
+    def loss(self, logits, targets, smoothing, weights):
         return functional.cross_entropy(logits, targets, label_smoothing=smoothing, reduction="none")
 
 

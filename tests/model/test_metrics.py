@@ -1,0 +1,91 @@
+"""Metrics against numbers worked out by hand and against scikit-learn."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn import metrics as reference
+
+from model.metrics import (
+    average_precision,
+    average_precisions,
+    calibration_error,
+    macro,
+    r_squared,
+    ratios,
+    selection_counts,
+)
+
+
+def test_whoever_is_as_often_right_as_sure_has_no_calibration_error():
+    confidence = np.repeat(np.asarray([0.25, 0.5, 0.75, 1.0], dtype=np.float32), 300)
+    turn = np.arange(300)
+    correct = np.concatenate([turn % 4 < quarters for quarters in (1, 2, 3, 4)])
+    assert calibration_error(confidence, correct) < 0.01
+
+
+@pytest.mark.parametrize(
+    ("confidence", "right", "error"),
+    [
+        pytest.param(0.9, 0.5, 0.4, id="overconfident"),
+        pytest.param(0.5, 1.0, 0.5, id="underconfident"),
+        pytest.param(1.0, 0.0, 1.0, id="always-wrong"),
+    ],
+)
+def test_calibration_error_by_hand(confidence, right, error):
+    scores = np.full(300, confidence, dtype=np.float32)
+    correct = np.arange(300) % 2 < 2 * right
+    assert calibration_error(scores, correct) == pytest.approx(error, abs=1e-6)
+
+
+def test_calibration_error_of_fewer_items_than_bins():
+    assert calibration_error(np.asarray([0.7], dtype=np.float32), np.asarray([True])) == pytest.approx(0.3)
+
+
+def test_average_precision_by_hand():
+    # Best first: right, wrong, right; precision 1 at recall 1/2, 2/3 at recall 1.
+    scores, truth = np.asarray([0.2, 0.9, 0.5]), np.asarray([True, True, False])
+    assert average_precision(scores, truth) == pytest.approx(0.5 * 1 + 0.5 * 2 / 3)
+
+
+def test_a_label_that_does_not_occur_has_no_average_precision():
+    assert average_precision(np.asarray([0.2, 0.9]), np.asarray([False, False])) == 0.0
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.booleans()), min_size=1, max_size=30))
+def test_average_precision_is_that_of_scikit_learn_also_with_equal_scores(rows):
+    scores, truth = (np.asarray(column) for column in zip(*rows, strict=True))
+    if truth.any():
+        assert average_precision(scores, truth) == pytest.approx(reference.average_precision_score(truth, scores))
+
+
+def test_f1_and_its_means_are_those_of_scikit_learn():
+    generator = np.random.default_rng(0)
+    truth, selected = generator.random((200, 4)) < [0.5, 0.2, 0.05, 0.9], generator.random((200, 4)) < 0.4
+    counts = selection_counts(selected, truth)
+    precision, recall, f1 = ratios(*counts)
+    wanted = reference.precision_recall_fscore_support(truth, selected, zero_division=0)
+    assert np.stack([precision, recall, f1, counts[2]]) == pytest.approx(np.stack(wanted), abs=1e-6)
+    assert macro(f1, counts[2]) == pytest.approx(reference.f1_score(truth, selected, average="macro"), abs=1e-6)
+    scores = generator.random((200, 4))
+    assert average_precisions(scores, truth).mean() == pytest.approx(
+        reference.average_precision_score(truth, scores, average="macro"), abs=1e-6
+    )
+
+
+def test_a_mean_over_no_labels_is_nothing():
+    assert macro(np.zeros(2, dtype=np.float32), np.zeros(2, dtype=np.int64)) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("values", "targets"),
+    [
+        pytest.param([1.0, 2.0, 4.0], [1.0, 3.0, 5.0], id="nearly"),
+        pytest.param([9.0, -9.0, 0.0], [1.0, 3.0, 5.0], id="worse-than-the-mean"),
+        pytest.param([2.0, 2.0], [2.0, 2.0], id="nothing-to-explain-and-all-right"),
+        pytest.param([1.0, 2.0], [2.0, 2.0], id="nothing-to-explain-and-one-wrong"),
+    ],
+)
+def test_r_squared_is_that_of_scikit_learn(values, targets):
+    found = r_squared(np.asarray(values), np.asarray(targets))
+    assert found == pytest.approx(reference.r2_score(targets, values))
