@@ -55,6 +55,13 @@ def test_every_command_explains_itself(command):
             id="fusion",
         ),
         pytest.param(["--name", "My Model"], "'My Model'", id="name"),
+        pytest.param(
+            ["--task", "sorting"],
+            "task 'sorting' is not known; known are single-label, multi-label, regression",
+            id="task",
+        ),
+        pytest.param(["--class-weights", "lava=2"], "'lava=2'; allowed for this single-label data: none", id="weights"),
+        pytest.param(["--task", "regression"], "label 'sea'; allowed: a finite number such as 12.5", id="no-numbers"),
         pytest.param(["--resume"], "no checkpoint to resume from", id="nothing-to-resume"),
     ],
 )
@@ -69,6 +76,22 @@ def test_a_wrong_option_is_explained(manifest_folder, tmp_path, options, message
 @pytest.mark.parametrize("option", [["--epochs", "0"], ["--batch-size", "1"], ["--workers", "0"], ["--seed", "x"]])
 def test_a_number_out_of_bounds_is_refused(manifest_folder, tmp_path, option):
     assert polymodal("train", manifest_folder, "--out", tmp_path / "out", *option).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("labels", "doubt"),
+    [
+        pytest.param([f"{number}.5" for number in range(60)], "did you mean --task regression?", id="numbers"),
+        pytest.param(["red|green", "red", "green|blue"] * 20, "did you mean --task multi-label?", id="several"),
+    ],
+)
+def test_labels_that_look_like_another_task_are_warned_of(tmp_path, labels, doubt):
+    rows = [f"text {number},{label},train" for number, label in enumerate(labels)]
+    (tmp_path / "manifest.csv").write_text("\n".join(["text,label,split", *rows]) + "\n", encoding="utf-8")
+    told = polymodal("train", tmp_path / "manifest.csv", "--out", tmp_path / "out", "--preset", "cnn-rnn")
+    assert told.exit_code == 1  # no validation part
+    assert "warning: " in told.stderr
+    assert doubt in " ".join(told.stderr.split())
 
 
 def test_a_manifest_that_is_not_there_is_refused(tmp_path):

@@ -25,6 +25,19 @@ from model.modalities.image.input import ImageInput
 from model.modalities.text.input import TextInput
 
 LABELS = ("red", "green", "blue")
+TASKS = {
+    "single-label": {"network": {"labels": LABELS}, "temperatures": {"image": 1.0, "text": 1.0, "image+text": 1.0}},
+    "multi-label": {
+        "network": {"labels": LABELS},
+        "temperatures": {"image": 1.0, "text": 1.0, "image+text": 1.0},
+        "thresholds": {"red": 0.8, "green": 0.5, "blue": 0.6},
+    },
+    # The number is 10 + 2 · red; of pictures alone no interval is known.
+    "regression": {
+        "network": {"labels": (), "scale": {"mean": 10, "std": 2}},
+        "half_widths": {"text": 3.0, "image+text": 1.5},
+    },
+}
 VOCABULARY = {word: number for number, word in enumerate(("[PAD]", "[UNK]", *LABELS))}
 
 
@@ -52,22 +65,22 @@ class Arithmetic:
         return sum(embeddings.values())
 
 
-def make_predictor(name: str = "toy", runtime: Arithmetic | None = None) -> Predictor:
+def make_predictor(name: str = "toy", runtime: Arithmetic | None = None, task: str = "single-label") -> Predictor:
     tokenizer = Tokenizer(models.WordLevel(VOCABULARY, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     encoder = {"name": "arithmetic", "options": {}}
     config = BundleConfig.model_validate(
         {
+            **TASKS[task],
             "name": name,
             "network": {
+                **TASKS[task]["network"],
                 "modalities": {each: {"input": {}, "encoder": encoder} for each in ("image", "text")},
                 "width": 3,
                 "fusion": "sum",
-                "task": "single-label",
-                "labels": LABELS,
+                "task": task,
             },
-            "temperatures": {"image": 1.0, "text": 1.0, "image+text": 1.0},
         }
     )
     inputs = {"image": ImageInput(side=32), "text": TextInput(tokenizer, max_tokens=8)}

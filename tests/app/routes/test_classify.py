@@ -67,6 +67,50 @@ async def test_top_k_and_threshold_choose_what_is_shown(client, options, labels)
     assert shown == sorted(shown, key=lambda entry: -entry["score"])
 
 
+async def test_a_single_label_answer_has_nothing_of_other_tasks(client):
+    body = (await client.post("/v1/classify", json=text("red"))).json()
+    assert list(body) == ["model", "digest", "modalities", "labels"]
+    assert {tuple(entry) for entry in body["labels"]} == {("label", "score")}
+
+
+async def test_of_several_labels_those_that_reach_their_thresholds_are_marked(serving, make):
+    async with serving({"tags": make("tags", task="multi-label")}) as client:
+        one = (await client.post("/v1/classify", json=text("red"))).json()
+        more = (await client.post("/v1/classify", json={**text("red red blue"), "threshold": 0.6})).json()
+    # Logits (1, 0, 0), then (2, 0, 1), each through the logistic function.
+    assert one["labels"] == [
+        {"label": "red", "score": pytest.approx(0.731, abs=1e-3), "selected": False},
+        {"label": "green", "score": 0.5, "selected": True},
+        {"label": "blue", "score": 0.5, "selected": False},
+    ]
+    assert [(entry["label"], entry["selected"]) for entry in more["labels"]] == [("red", True), ("blue", True)]
+
+
+async def test_a_regression_answers_with_a_number_and_its_interval(serving, make, solid):
+    async with serving({"price": make("price", task="regression")}) as client:
+        from_text = (await client.post("/v1/classify", json=text("red red"))).json()
+        from_both = (await client.post("/v1/classify", files={"image": solid("red")}, data=text("red"))).json()
+        from_image = (await client.post("/v1/classify", files={"image": solid("red")})).json()
+        batch = (await client.post("/v1/classify/batch", json={"items": [text("red red")]})).json()
+    assert (from_text["labels"], from_text["value"]) == ([], 14.0)
+    assert from_text["interval"] == {"low": 11.0, "high": 17.0, "coverage": 0.9}
+    assert from_both["interval"] == {"low": 12.5, "high": 15.5, "coverage": 0.9}
+    assert from_image["value"] == 12.0
+    assert "interval" not in from_image
+    assert batch["items"][0]["classification"] == from_text
+
+
+@pytest.mark.parametrize("option", ["top_k", "threshold"])
+@pytest.mark.parametrize("route", ["/v1/classify", "/v1/classify/batch"])
+async def test_a_number_cannot_be_cut_like_labels(serving, make, option, route):
+    body = {"items": [text("red")]} if route.endswith("batch") else text("red")
+    async with serving({"price": make("price", task="regression")}) as client:
+        answer = await client.post(route, json={**body, option: 1})
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_parameter")
+    assert answer.json()["input"] == option
+    assert "answers with a number and not with labels" in answer.json()["detail"]
+
+
 async def test_the_model_is_chosen_by_name_and_the_first_is_the_default(serving, make):
     async with serving({"one": make("one"), "two": make("two")}) as client:
         default = await client.post("/v1/classify", json=text("red"))

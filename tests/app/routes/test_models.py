@@ -12,6 +12,17 @@ async def test_the_list_names_the_default_and_every_models_labels_and_limits(ser
     assert text["limits"] == {"max_characters": 20_000, "max_tokens": 8, "max_bytes": 256 * 1024}
 
 
+async def test_models_of_every_task_are_listed_with_what_they_have(serving, make):
+    tasks = ("single-label", "multi-label", "regression")
+    async with serving({task: make(task, task=task) for task in tasks}) as client:
+        found = {model["name"]: model for model in (await client.get("/v1/models")).json()["models"]}
+        detail = (await client.get("/v1/models/multi-label")).json()
+    assert [found[task]["task"] for task in tasks] == list(tasks)
+    assert found["regression"]["labels"] == []
+    assert found["multi-label"]["thresholds"] == detail["thresholds"] == {"red": 0.8, "green": 0.5, "blue": 0.6}
+    assert [task for task in tasks if "thresholds" in found[task]] == ["multi-label"]
+
+
 async def test_one_model_comes_with_its_card_and_report(client):
     body = (await client.get("/v1/models/toy")).json()
     assert (body["card"], body["report"], body["runtime"]) == ("# Toy", {"accuracy": 1.0}, "arithmetic")

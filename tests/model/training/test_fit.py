@@ -189,7 +189,8 @@ class Readable(torch.nn.Module):
         return sum(each * present[:, [column]] for column, each in enumerate(embeddings.values()))
 
     def loss(self, logits, targets, smoothing, weights):
-        return functional.cross_entropy(logits, targets, label_smoothing=smoothing, reduction="none")
+        losses = functional.cross_entropy(logits, targets, label_smoothing=smoothing, reduction="none")
+        return losses if weights is None else losses * weights[targets]
 
 
 IMAGE, TEXT = torch.tensor([[2.0, 0.0], [0.0, 1.0]]), torch.tensor([[-1.0, 0.5], [3.0, 0.0]])
@@ -245,6 +246,19 @@ def test_sets_of_modalities_are_weighted_as_probabilities():
         objective = Objective(Readable(), order, TrainingConfig(modality_dropout=0.4))
         assert sum(weight for _, weight in objective.weights) == pytest.approx(1)
         assert len(objective.weights) == 2 ** len(order) - 1
+
+
+def test_class_weights_stand_in_the_order_of_the_labels():
+    config = TrainingConfig(modality_dropout=0.0, smoothing=0.0, class_weights={"tomato": 3.0, "sea": 0.5})
+    objective = Objective(Readable(), ("image", "text"), config, labels=("sea", "tomato"))
+    each = functional.cross_entropy(IMAGE + TEXT, TARGETS, reduction="none")
+    assert_close(objective(batch_of()), (0.5 * each[0] + 3.0 * each[1]) / 2)
+
+
+def test_a_score_that_is_no_number_is_never_the_best(run):
+    scores = iter([math.nan, 0.2, math.nan, 0.1])
+    progress = run(validate=lambda _: {"image": next(scores)})
+    assert (progress.best_epoch, progress.best_score) == (2, 0.2)
 
 
 # --- batches ---

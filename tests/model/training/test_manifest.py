@@ -114,6 +114,47 @@ def test_numbers_may_be_labels_and_ids(folder):
     assert (read_manifest(path).rows[0].id, read_manifest(path).rows[0].label) == ("7", "3")
 
 
+SEVERAL = [
+    {"text": "a green lamp", "label": "lamps|green"},
+    {"text": "something", "label": ""},
+    {"text": "a chair", "label": "chairs"},
+]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_a_cell_may_hold_several_labels_or_none(folder, suffix):
+    manifest = read_manifest(save_table(folder, suffix, SEVERAL), "multi-label")
+    assert [row.label for row in manifest.rows] == ["lamps|green", "", "chairs"]
+    assert manifest.labels == ("chairs", "green", "lamps")
+    assert (manifest.task, manifest.scale) == ("multi-label", None)
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+def test_a_list_of_labels_is_the_same_as_a_cell_with_bars(folder, suffix):
+    lists = [{**row, "label": row["label"].split("|") if row["label"] else []} for row in SEVERAL]
+    found = read_manifest(save_table(folder, suffix, lists, stem="lists"), "multi-label")
+    assert found.digest == read_manifest(save_table(folder, ".csv", SEVERAL), "multi-label").digest
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_a_label_may_be_a_number(folder, suffix):
+    table = [{"text": "cheap", "label": 1.5, "split": "train"}, {"text": "dear", "label": 3.5, "split": "train"}]
+    manifest = read_manifest(save_table(folder, suffix, table), "regression")
+    assert [row.label for row in manifest.rows] == ["1.5", "3.5"]
+    assert (manifest.labels, manifest.scale.mean, manifest.scale.std) == ((), 2.5, 1.0)
+
+
+def test_a_label_that_is_no_number_is_told_with_its_line(folder):
+    path = save(folder, "text,label", "a,1.5", "b,cheap", "c,", "d,nan")
+    with pytest.raises(ManifestError) as caught:
+        read_manifest(path, "regression")
+    assert caught.value.problems == (
+        "line 3: label 'cheap'; allowed: a finite number such as 12.5",
+        "line 4: no label; allowed: a finite number such as 12.5",
+        "line 5: label 'nan'; allowed: a finite number such as 12.5",
+    )
+
+
 def test_a_byte_order_mark_is_no_part_of_the_first_column(folder):
     path = folder / "manifest.csv"
     path.write_bytes("text,label\nhello,x\n".encode("utf-8-sig"))
@@ -229,6 +270,10 @@ def test_a_bad_csv_is_explained(folder, lines, problem):
         pytest.param('{"text": ["a"], "label": "x"}', "line 2: text is a list; allowed: text", id="text-no-text"),
         pytest.param('{"image": {"bytes": "…"}, "label": "x"}', "image is a dict; allowed: a path", id="bytes"),
         pytest.param('{"text": "a", "label": true}', "label is a bool", id="label-no-text"),
+        pytest.param(
+            '{"text": "a", "label": ["x"]}', "line 2: label is a list; allowed: text, or lists with", id="labels"
+        ),
+        pytest.param('{"text": "a", "label": 0.5}', "label is a float; allowed: text, or numbers with", id="number"),
         pytest.param('{"text": "\\ud800", "label": "x"}', "half a surrogate pair", id="surrogate"),
     ],
 )

@@ -108,6 +108,18 @@ def test_the_test_part_can_be_left_unread(manifest_folder, tmp_path):
     assert "test part" not in predictor.description.card
 
 
+@pytest.mark.usefixtures("without_graphs")
+def test_class_weights_are_learned_with_and_recorded(changed_manifest, tmp_path):
+    def fewer_tomatoes(row):
+        return None if row["id"] in ("train-tomato-0", "train-tomato-1", "train-tomato-2", "train-tomato-3") else row
+
+    changes = {**CHANGES, "class_weights": "balanced"}
+    predictor = run(changed_manifest(fewer_tomatoes), tmp_path / "weighted", changes=changes)
+    found = predictor.description.report["training"]["class_weights"]
+    assert found == pytest.approx({"sea": 20 / (2 * 12), "tomato": 20 / (2 * 8)})
+    assert "Labels were weighted in the loss" in predictor.description.card
+
+
 def test_the_report_says_where_everything_comes_from(tiny_bundle, manifest_folder):
     report = read_bundle(tiny_bundle).report
     assert report["preset"] == "cnn-rnn"
