@@ -140,7 +140,7 @@ class Classification(_Schema):
     modalities: list[str]
     """The inputs that were used."""
     labels: list[LabelScore]
-    """Best first; only those that top_k and threshold let through. None from a regression."""
+    """Best first; only those that top_k and threshold let through. Empty for a regression."""
     value: float | None = None
     """The number; only in the answers of a regression."""
     interval: Range | None = None
@@ -235,7 +235,7 @@ class ModelSummary(_Schema):
     task: str
     """single-label, multi-label or regression."""
     labels: list[str]
-    """None for a regression."""
+    """Empty for a regression."""
     thresholds: dict[str, float] | None = None
     """By label, the score from which on it is selected; only of a multi-label model."""
     inputs: list[Input]
