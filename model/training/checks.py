@@ -22,7 +22,7 @@ from model.modalities.image.input import ImageInput
 from model.modalities.text.input import TextInput
 from model.targets import TARGETS, WrongCell
 from model.training.examples import Examples, prepared
-from model.training.likeness import EQUAL, Fingerprint, fingerprint_of_pixels, twins
+from model.training.likeness import RESAVED, Fingerprint, fingerprint_of_pixels, twins
 from model.training.manifest import SPLITS, Manifest, ManifestError, Row, read_manifest, read_rows
 from model.training.presets import PADDING, UNKNOWN
 from model.training.progress import bar
@@ -203,20 +203,14 @@ def check_captions(rows: Sequence[Row], task: TaskName = "single-label") -> list
         both.update(pairs)
     telling: dict[str, list[tuple[int, str]]] = {}
     for (word, label), count in both.items():
-        share = labelled[label] / groups
-        if _gives_away(
-            word, label, count, said[word], labelled[label], _unlikely(count, said[word], share) * len(both)
+        by_chance = _unlikely(count, said[word], labelled[label] / groups)
+        own = word in _own_names(label) and by_chance * len(labelled) <= CHANCE
+        other = by_chance * len(both) <= CHANCE
+        if (own and count >= OWN_NAME_GROUPS and count >= OWN_NAME_PRECISION * said[word]) or (
+            other and count >= max(LEAK_GROUPS, LEAK_PRECISION * said[word], LEAK_RECALL * labelled[label])
         ):
             telling.setdefault(label, []).append((-count, word))
     return [_leak(label, sorted(words), said, labelled[label]) for label, words in sorted(telling.items())]
-
-
-def _gives_away(word: str, label: str, count: int, said: int, labelled: int, chance: float) -> bool:
-    if chance > CHANCE:
-        return False
-    if word in _own_names(label) and count >= OWN_NAME_GROUPS and count >= OWN_NAME_PRECISION * said:
-        return True
-    return count >= LEAK_GROUPS and count >= LEAK_PRECISION * said and count >= LEAK_RECALL * labelled
 
 
 def _leak(label: str, words: Sequence[tuple[int, str]], said: Mapping[str, int], labelled: int) -> str:
@@ -277,7 +271,7 @@ def check_pictures(rows: Sequence[Row], prints: Mapping[int, Fingerprint]) -> li
         task = progress.add_task("comparing pictures", total=len(prints), unit="pictures")
         for split in SPLITS:
             others = numbers[split]
-            found = twins([prints[number] for number in known], [prints[number] for number in others], EQUAL)
+            found = twins([prints[number] for number in known], [prints[number] for number in others], RESAVED)
             for index, twin in found:
                 progress.advance(task)
                 if twin is not None:

@@ -26,6 +26,8 @@ class Nearness:
 # one and at two); looser, all yellow faces become one group. EQUAL finds files that were stored or drawn twice.
 ALIKE: Final = Nearness(hash_bits=4, colour=6.0)
 EQUAL: Final = Nearness(hash_bits=1, colour=2.0)
+RESAVED: Final = Nearness(hash_bits=3, colour=3.0)
+"""Also finds what was made smaller and saved as JPEG; of the drawings it joins no more than a few variants of one."""
 
 
 @dataclass(frozen=True, slots=True)

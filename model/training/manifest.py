@@ -302,11 +302,13 @@ def _unknown_column(name: str, known: Sequence[str]) -> str:
 def _meant_by(name: str, known: Sequence[str]) -> str:
     """The column that an unknown one was probably meant to be, "" if none is like it."""
     plain = name.strip().lower()
-    nearest = difflib.get_close_matches(plain, known, n=1)
-    # As a whole, or by a part of it: "image_path", "product title".
-    words = [plain, *plain.replace("-", " ").replace("_", " ").split()]
-    usual = [column for word in words for column, names in USUAL_NAMES.items() if word in (column, *names)]
-    return next(iter([*nearest, *usual]), "")
+
+    def usual(word: str) -> list[str]:
+        return [column for column, names in USUAL_NAMES.items() if word in (column, *names)]
+
+    # As a whole, as a slip of the pen, or by a part of it: "caption", "lable", "image_path".
+    parts = [column for part in plain.replace("-", " ").replace("_", " ").split() for column in usual(part)]
+    return next(iter([*usual(plain), *difflib.get_close_matches(plain, known, n=1), *parts]), "")
 
 
 def _csv_rows(path: Path, problems: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -168,7 +168,7 @@ def test_bad_pictures_are_all_named_before_training(changed_manifest, tmp_path):
         (folder / f"images/{name}.png").write_bytes(b"words")
     with pytest.raises(ManifestError, match="2 problems") as caught:
         run(folder, tmp_path / "out")
-    assert [problem.split(":")[0] for problem in caught.value.problems] == ["row test-tomato-1", "row train-sea-0"]
+    assert [problem.split(":")[0] for problem in caught.value.problems] == ["row train-sea-0", "row test-tomato-1"]
 
 
 @pytest.mark.usefixtures("without_graphs")
