@@ -150,7 +150,7 @@ def fit(
             scheduler.step()
             losses.append(float(loss.detach()))
             if curves:
-                curves.step(losses[-1], scheduler.get_last_lr())
+                curves.step(losses[-1], [float(rate) for rate in scheduler.get_last_lr()])
         scores = validate(network)
         _record(progress, network, float(np.mean(losses)), scores)
         if curves:
