@@ -150,7 +150,6 @@ def test_another_seed_gives_another_bundle(manifest_folder, tmp_path):
 def test_a_bundle_trained_in_half_precision_serves(manifest_folder, tmp_path):
     predictor = run(manifest_folder, tmp_path / "half", changes={**CHANGES, "precision": "bf16"})
     assert predictor.description.report["training"]["precision"] == "bf16"
-    assert "code" in predictor.description.report
     (prediction,) = predictor.predict([predictor.prepare({"text": "red"})])
     assert sum(prediction.scores.values()) == pytest.approx(1)
     predictor.warm_up()
