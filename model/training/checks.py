@@ -147,7 +147,8 @@ def check_parts(rows: Sequence[Row], task: TaskName = "single-label") -> Finding
     cells = {split: [row.label for row in rows if row.split == split] for split in SPLITS}
     counts = label_counts(rows, task)
     errors = [f"no rows in the {split} part" for split in ("train", "validation") if not cells[split]]
-    errors += TARGETS[task].problems([row.label for row in rows], cells["train"])
+    if cells["train"]:
+        errors += TARGETS[task].problems([row.label for row in rows], cells["train"])
     warnings = [doubt] if (doubt := TARGETS[task].doubt([row.label for row in rows])) else []
     for label, count in counts["train"].items():
         lacking = [split for split in ("validation", "test") if cells[split] and label not in counts[split]]

@@ -21,6 +21,8 @@ from model.training.manifest import SPLITS, Manifest, Row, data_digest
 
 SHARES: Final[Mapping[str, float]] = {"train": 0.70, "validation": 0.12, "test": 0.18}
 PARTS: Final = tuple(SHARES)
+EVERY: Final = 0
+"""The column of all rows, beside those of the labels."""
 
 Counts = npt.NDArray[np.float64]
 
@@ -48,13 +50,14 @@ def split_rows(rows: Sequence[Row], seed: int, task: TaskName = "single-label") 
 def _parts_of(members: Iterable[tuple[str, str]], seed: int) -> dict[str, str]:
     """The part of each group, from (group, label) of every row."""
     pairs = list(members)
-    labels = {label: column for column, label in enumerate(dict.fromkeys(label for _, label in pairs))}
+    # Beside them a column of all rows, so that the parts have their shares also where labels are too rare to be divided exactly.
+    labels = {label: column for column, label in enumerate(dict.fromkeys(label for _, label in pairs), start=1)}
     groups: dict[str, Counter[int]] = {}
     for group, label in pairs:
-        groups.setdefault(group, Counter())[labels[label]] += 1
+        groups.setdefault(group, Counter()).update((EVERY, labels[label]))
     # By size, and among equals by chance: the large ones go while there is still room to balance them.
-    order = sorted(groups, key=lambda group: (-groups[group].total(), _chance(group, seed)))
-    placing = _Placing(groups, len(labels))
+    order = sorted(groups, key=lambda group: (-groups[group][EVERY], _chance(group, seed)))
+    placing = _Placing(groups, 1 + len(labels))
     placing.cover(order)
     for group in order:
         if group not in placing.parts:
@@ -96,7 +99,8 @@ class _Placing:
         having: dict[int, list[str]] = {}
         for group in order:
             for label in self._groups[group]:
-                having.setdefault(label, []).append(group)
+                if label != EVERY:
+                    having.setdefault(label, []).append(group)
         for label, groups in sorted(having.items(), key=lambda item: len(item[1])):
             free = [group for group in groups if group not in self.parts]
             for part in range(len(PARTS)):

@@ -30,12 +30,12 @@ def parts(**labels):
 @pytest.mark.parametrize(
     ("rows", "error"),
     [
-        pytest.param(parts(train="aa", validation="a"), "only one label, 'a'", id="one-label"),
+        pytest.param(parts(train="aa", validation="a"), "only one label; at least two are needed", id="one-label"),
         pytest.param(parts(train="ab"), "no rows in the validation part", id="no-validation"),
         pytest.param(parts(validation="ab"), "no rows in the train part", id="no-train"),
         pytest.param(
             parts(train="ab", validation="abc", test="cc"),
-            "label 'c' has no rows in the train part, but 1 in validation and 2 in test",
+            "label 'c' has no rows in the train part",
             id="never-learned",
         ),
         pytest.param(
@@ -78,6 +78,36 @@ def test_parts_that_say_less_than_one_would_think_are_a_warning(rows, warning):
 def test_parts_as_they_should_be_are_silent():
     found = check_parts(parts(train="aabb", validation="ab", test="ab", unseen="a"))
     assert (found.errors, found.warnings) == ((), ())
+
+
+def test_labels_of_rows_with_several_are_checked_one_by_one():
+    rows = [
+        row("1", label="red|large"),
+        row("2", label="large"),
+        row("3", label="red|small", split="validation"),
+        row("4", label="", split="test"),
+    ]
+    found = check_parts(rows, "multi-label")
+    assert found.errors == ("label 'small' has no rows in the train part",)
+    assert [warning.partition(",")[0] for warning in found.warnings] == [
+        "label 'large' has no rows in the validation and test parts",
+        "label 'red' has no rows in the test part",
+    ]
+
+
+def test_numbers_need_no_rows_of_their_own_in_every_part():
+    rows = [
+        row(str(number), label=f"{number}.5", split=split) for number, split in enumerate(("train", "train", "test"))
+    ]
+    assert check_parts(rows, "regression").errors == ("no rows in the validation part",)
+    whole = [*rows, row("v", label="9.0", split="validation")]
+    assert (check_parts(whole, "regression").errors, check_parts(whole, "regression").warnings) == ((), ())
+
+
+def test_labels_that_look_like_those_of_another_task_are_a_warning():
+    rows = parts(train="ab", validation="ab", test="ab")
+    (warning,) = check_parts(rows, "multi-label").warnings
+    assert "did you mean --task single-label" in warning
 
 
 # --- captions ---
@@ -133,6 +163,15 @@ def test_a_label_that_nearly_all_rows_have_is_given_away_by_no_word():
         *captioned(5, lambda *_: "thing", labels=("chairs",)),
     ]
     assert not any("bulb" in warning for warning in check_captions(rows))
+
+
+def test_one_of_several_labels_is_given_away_and_numbers_never():
+    rows = captioned(60, lambda label, number: "bulb" if label == "lamps" else "thing")
+    several = [row(each.id, label="sold|lamps" if each.label == "lamps" else "sold", text=each.text) for each in rows]
+    (warning,) = check_captions(several, "multi-label")
+    assert "label 'lamps' away: 'bulb' (60 of 60)" in warning
+    numbers = [row(each.id, label="1.5" if each.label == "lamps" else "2.5", text=each.text) for each in rows]
+    assert check_captions(numbers, "regression") == []
 
 
 def test_the_test_part_is_not_read():
@@ -220,28 +259,28 @@ def test_everything_wrong_is_said_at_once(data):
         "row 2: image images/broken.png: bytes of no known picture format",
         "row 3: image images/empty.png: 0 bytes",
     ]
-    found = inspect(path, 0, 1).findings.errors
+    found = inspect(path, "single-label", 0, 1).findings.errors
     assert [error.startswith(start) for error, start in zip(found, expected, strict=True)] == [True] * 5
     with pytest.raises(ManifestError) as caught:
-        read_checked(path, 0, 1)
+        read_checked(path, "single-label", 0, 1)
     assert caught.value.problems == found
 
 
 def test_rows_without_a_label_are_not_taken_for_a_label_of_their_own(data):
     path = data({"text": "one", "label": "a"}, {"text": "two", "label": ""})
-    assert inspect(path, 0, 1).findings.errors == ("line 3: no label; allowed: any text",)
+    assert inspect(path, "single-label", 0, 1).findings.errors == ("line 3: no label; allowed: any text",)
 
 
 def test_a_manifest_that_is_fine_is_divided_and_told_by_label_and_part(data):
     rows = [{"image": f"images/{number % 4}.png", "label": "ab"[number % 2]} for number in range(40)]
-    inspection = inspect(data(*rows), 0, 2)
+    inspection = inspect(data(*rows), "single-label", 0, 2)
     assert inspection.findings.errors == ()
     assert [line.split() for line in inspection.summary().splitlines()[:4]] == [
         ["label", "train", "validation", "test"],
         ["a", "14", "2", "4"],
-        ["b", "14", "2", "4"],
-        ["all", "28", "4", "8"],
+        ["b", "14", "3", "3"],
+        ["all", "rows", "28", "5", "7"],
     ]
     assert inspection.summary().splitlines()[-1] == "0 errors, 2 warnings"
-    manifest, _ = read_checked(data(*rows), 0, 2)
+    manifest, _ = read_checked(data(*rows), "single-label", 0, 2)
     assert manifest.rows == inspection.rows

@@ -32,7 +32,7 @@ def test_the_same_seed_draws_the_same_and_another_one_otherwise(shapes, tmp_path
 
 
 def test_nothing_is_wrong_with_it_and_nothing_is_suspicious(shapes):
-    findings = inspect(shapes, 0, 2).findings
+    findings = inspect(shapes, "single-label", 0, 2).findings
     assert (findings.errors, findings.warnings) == ((), ())
 
 

@@ -71,10 +71,24 @@ def test_a_group_of_two_labels_stays_whole_and_both_labels_are_everywhere():
     assert all(set(parts) == set(SHARES) for parts in parts_by_label(split_rows(rows, seed=0)).values())
 
 
-def test_rows_may_be_divided_by_several_labels_each():
-    rows = [row(number, "red|large" if number % 2 else "red") for number in range(100)]
-    divided = split_rows(rows, 0, lambda each: each.label.split("|"))
-    assert parts_by_label(divided)["red|large"] == {"train": 35, "validation": 6, "test": 9}
+def test_rows_with_several_labels_or_none_are_divided_by_each():
+    rows = [row(number, ("red|large", "red", "")[number % 3] or "") for number in range(150)]
+    found = parts_by_label(split_rows(rows, 0, "multi-label"))
+    for cell in ("red|large", "red", ""):
+        assert [found[cell][part] for part in SHARES] == pytest.approx([35, 6, 9], abs=1), cell
+
+
+def test_numbers_are_spread_over_all_parts():
+    divided = split_rows([row(number, f"{(number * 37) % 200}.0") for number in range(200)], 0, "regression")
+    for part, share in SHARES.items():
+        numbers = [float(each.label) for each in divided if each.split == part]
+        assert len(numbers) == pytest.approx(200 * share, abs=1)
+        assert sum(numbers) / len(numbers) == pytest.approx(99.5, abs=5), part
+
+
+def test_a_few_numbers_are_divided_too():
+    divided = split_rows([row(number, f"{number}.0") for number in range(6)], 0, "regression")
+    assert {each.split for each in divided} == set(SHARES)
 
 
 def test_the_smallest_manifest_that_can_be_trained_on_works():
@@ -127,7 +141,8 @@ def test_the_written_split_is_the_one_that_the_report_names(tmp_path, manifest):
     with (tmp_path / "split.csv").open(encoding="utf-8", newline="") as file:
         written = list(csv.DictReader(file))
     assert [(each["id"], each["split"]) for each in written] == [(each.id, each.split) for each in divided.rows]
-    assert told["rows"] == {
+    assert told["rows"] == {"train": 14, "validation": 2, "test": 4}
+    assert told["labels"] == {
         "train": {"a": 7, "b": 7},
         "validation": {"a": 1, "b": 1},
         "test": {"a": 2, "b": 2},

@@ -163,7 +163,7 @@ def test_a_manifest_without_splits_is_divided_and_the_split_is_recorded(changed_
     recorded = tmp_path / "out.run/split.csv"
     assert told["seed"] == 5
     assert told["sha256"] == hashlib.sha256(recorded.read_bytes()).hexdigest()
-    assert told["rows"]["train"] == {"sea": 17, "tomato": 17}
+    assert told["labels"]["train"] == {"sea": 17, "tomato": 17}
     with recorded.open(encoding="utf-8", newline="") as file:
         splits = {row["id"]: row["split"] for row in csv.DictReader(file)}
     assert splits == {row.id: row.split for row in with_splits(read_manifest(folder), 5).rows}
