@@ -1,11 +1,11 @@
-"""The command line: `polymodal serve | train | data`. Thin; whatever is heavy is imported inside its command."""
+"""The command line: `polymodal serve | train | check | data`. Thin; whatever is heavy is imported inside its command."""
 
 import os
 import sys
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, ParamSpec
+from typing import Annotated, Literal, ParamSpec
 
 import typer
 
@@ -13,6 +13,10 @@ from model import ModelError
 
 Parameters = ParamSpec("Parameters")
 
+Device = Literal["auto", "cpu", "cuda", "mps"]
+Precision = Literal["fp32", "bf16", "fp16"]
+
+CORES = os.cpu_count() or 1
 CACHE = Path.home() / ".cache" / "polymodal"
 INTERRUPTED = 130  # what a shell reports of a program ended by Ctrl-C
 
@@ -22,7 +26,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-data = typer.Typer(help="Build a data set from package registries.", no_args_is_help=True)
+data = typer.Typer(help="Make a data set.", no_args_is_help=True)
 app.add_typer(data, name="data")
 
 
@@ -76,14 +80,17 @@ def train(
     fusion: Annotated[str | None, typer.Option(help="sum, product, concat or gated instead of the preset's.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="At most this many, instead of the preset's.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=2, help="Instead of the preset's.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the weights, the order and the augmentations.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of the weights, the order and the augmentations; not of the parts.")] = 0,
     name: Annotated[str | None, typer.Option(help="The model's name in the service (default: OUT's).")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from where an interrupted training stopped.")] = False,
     test: Annotated[
         bool, typer.Option(help="Measure on the test part; leave it unread while you still choose.")
     ] = True,
-    device: Annotated[str | None, typer.Option(help="cpu, to leave a GPU alone.")] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Threads that decode pictures.")] = os.cpu_count() or 1,
+    device: Annotated[Device, typer.Option(help="Where to compute; auto is the fastest one that is here.")] = "auto",
+    precision: Annotated[Precision, typer.Option(help="What to multiply matrices in; fp16 needs a GPU.")] = "fp32",
+    split_seed: Annotated[int, typer.Option(help="Of the parts, if the manifest has no column split.")] = 0,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Log to OUT.run/tensorboard.")] = False,
+    workers: Annotated[int, typer.Option(min=1, help="Threads that decode pictures and make batches.")] = CORES,
     cache: Annotated[Path, typer.Option(help="Where downloaded weights are kept.")] = CACHE,
 ) -> None:
     """Train on a manifest of (image, text, label) and write a bundle that `polymodal serve` serves."""
@@ -93,6 +100,7 @@ def train(
         "fusion": fusion,
         "epochs": epochs,
         "batch_size": batch_size,
+        "precision": precision,
         "seed": seed,
         "class_weights": class_weights,
     }
@@ -107,10 +115,47 @@ def train(
         workers=workers,
         cache=cache,
         measure_test=test,
+        split_seed=split_seed,
+        tensorboard=tensorboard,
         changes={key: value for key, value in options.items() if value is not None},
     )
     typer.echo(predictor.description.card)
     typer.echo(f"{out}: bundle {predictor.description.digest}", err=True)
+
+
+@app.command()
+@explained
+def check(
+    manifest: Annotated[Path, typer.Argument(help="Manifest (CSV, JSONL, Parquet) or a folder with one.", exists=True)],
+    task: Annotated[
+        str, typer.Option(help="What labels are: single-label, multi-label (several, with | between) or regression.")
+    ] = "single-label",
+    split_seed: Annotated[int, typer.Option(help="Of the parts, if the manifest has no column split.")] = 0,
+    workers: Annotated[int, typer.Option(min=1, help="Threads that decode pictures.")] = CORES,
+) -> None:
+    """Say what is wrong or suspicious with a manifest, without training; exit code 1 if something is wrong."""
+    from model.training.checks import inspect
+    from model.training.manifest import task_name
+
+    inspection = inspect(manifest, task_name(task), split_seed, workers)
+    typer.echo(inspection.summary())
+    if inspection.findings.errors:
+        raise typer.Exit(1)
+
+
+@data.command()
+@explained
+def shapes(
+    out: Annotated[Path, typer.Option(help="Folder for images/ and manifest.csv.")] = Path("data/shapes"),
+    rows: Annotated[int, typer.Option(min=8, max=100_000, help="How many drawings.")] = 300,
+    seed: Annotated[int, typer.Option(help="Other drawings.")] = 0,
+    groups: Annotated[bool, typer.Option("--groups", help="Draw each thing twice, with a column group.")] = False,
+    splits: Annotated[bool, typer.Option("--splits", help="Add a column split.")] = False,
+) -> None:
+    """Draw a toy data set in a moment: coloured shapes whose label takes both picture and caption."""
+    from model.training.sources.shapes import build
+
+    typer.echo(build(out, rows=rows, seed=seed, groups=groups, splits=splits))
 
 
 @data.command()

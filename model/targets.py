@@ -21,6 +21,10 @@ MANY_NUMBERS: Final = 20
 """Cells with more different numbers than this look measured rather than named."""
 ROWS_OF_A_NAME: Final = 5
 """Names are rarely on fewer rows than this on average."""
+MOST_BINS: Final = 10
+"""Into which numbers fall, to be spread over the parts of a split."""
+ROWS_OF_A_BIN: Final = 10
+"""At least so many rows are needed for each bin."""
 SOME: Final = 0.05
 """Part of the cells with a separator from which on it looks meant."""
 NUMBER: Final = "a finite number such as 12.5"
@@ -46,6 +50,10 @@ class Targets(Protocol):
 
     def labels(self, cells: Sequence[str]) -> tuple[str, ...]:
         """Every label that occurs, sorted."""
+        ...
+
+    def strata(self, cells: Sequence[str]) -> list[tuple[str, ...]]:
+        """For each cell that of which every part of a split should have its share; never nothing."""
         ...
 
     def scale(self, training: Sequence[str]) -> Scale | None:
@@ -91,6 +99,10 @@ class SingleLabelTargets:
     def labels(self, cells: Sequence[str]) -> tuple[str, ...]:
         """Every cell."""
         return tuple(sorted(set(cells)))
+
+    def strata(self, cells: Sequence[str]) -> list[tuple[str, ...]]:
+        """The label."""
+        return [(cell,) for cell in cells]
 
     def scale(self, training: Sequence[str]) -> Scale | None:
         """Labels have none."""
@@ -155,6 +167,10 @@ class MultiLabelTargets:
         """Every label of every cell."""
         return tuple(sorted({label for cell in cells for label in _parts(cell)}))
 
+    def strata(self, cells: Sequence[str]) -> list[tuple[str, ...]]:
+        """Each label; to have none is one of its own, "" (no label is spelled so)."""
+        return [tuple(dict.fromkeys(_parts(cell))) or ("",) for cell in cells]
+
     def scale(self, training: Sequence[str]) -> Scale | None:
         """Labels have none."""
         return None
@@ -205,6 +221,13 @@ class RegressionTargets:
     def labels(self, cells: Sequence[str]) -> tuple[str, ...]:
         """Numbers have none."""
         return ()
+
+    def strata(self, cells: Sequence[str]) -> list[tuple[str, ...]]:
+        """Up to ten bins of equal mass, from the smallest numbers to the largest; equal numbers are in one bin."""
+        numbers = np.asarray([float(cell) for cell in cells])
+        bins = min(MOST_BINS, max(1, len(cells) // ROWS_OF_A_BIN))
+        edges = np.quantile(numbers, np.arange(1, bins) / bins) if len(cells) else []
+        return [(f"bin {number}",) for number in np.searchsorted(edges, numbers, side="right")]
 
     def scale(self, training: Sequence[str]) -> Scale | None:
         """Mean and standard deviation (divided by n)."""

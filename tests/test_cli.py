@@ -23,20 +23,23 @@ def polymodal(*arguments, **environment):
 
 
 def assert_explained(told):
-    """One message and exit code 1: nothing of Python."""
+    """One message, perhaps after warnings about the data, and exit code 1: nothing of Python."""
     assert told.exit_code == 1, told.output
     assert "Traceback" not in told.output
-    assert told.stderr.startswith("polymodal: ")
+    lines = [line for line in told.stderr.splitlines() if not line.startswith("warning: ")]
+    assert lines[0].startswith("polymodal: ")
 
 
 def test_help_names_the_commands():
     told = polymodal("--help")
     assert told.exit_code == 0
-    for command in ("serve", "train", "data"):
+    for command in ("serve", "train", "check", "data"):
         assert command in told.output
 
 
-@pytest.mark.parametrize("command", [("serve",), ("train",), ("data", "illustrations")], ids=" ".join)
+@pytest.mark.parametrize(
+    "command", [("serve",), ("train",), ("check",), ("data", "illustrations"), ("data", "shapes")], ids=" ".join
+)
 def test_every_command_explains_itself(command):
     told = polymodal(*command, "--help")
     assert told.exit_code == 0
@@ -62,6 +65,7 @@ def test_every_command_explains_itself(command):
         ),
         pytest.param(["--class-weights", "lava=2"], "'lava=2'; allowed for this single-label data: none", id="weights"),
         pytest.param(["--task", "regression"], "label 'sea'; allowed: a finite number such as 12.5", id="no-numbers"),
+        pytest.param(["--device", "cpu", "--precision", "fp16"], "precision: 'fp16' on cpu; allowed", id="precision"),
         pytest.param(["--resume"], "no checkpoint to resume from", id="nothing-to-resume"),
     ],
 )
@@ -73,7 +77,17 @@ def test_a_wrong_option_is_explained(manifest_folder, tmp_path, options, message
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("option", [["--epochs", "0"], ["--batch-size", "1"], ["--workers", "0"], ["--seed", "x"]])
+@pytest.mark.parametrize(
+    "option",
+    [
+        ["--device", "abacus"],
+        ["--precision", "int3"],
+        ["--epochs", "0"],
+        ["--batch-size", "1"],
+        ["--workers", "0"],
+        ["--seed", "x"],
+    ],
+)
 def test_a_number_out_of_bounds_is_refused(manifest_folder, tmp_path, option):
     assert polymodal("train", manifest_folder, "--out", tmp_path / "out", *option).exit_code == 2
 
@@ -128,6 +142,25 @@ def test_data_that_cannot_be_trained_on_are_explained(tmp_path, rows, problem):
     told = polymodal("train", tmp_path, "--out", tmp_path / "out", "--preset", "cnn-rnn")
     assert_explained(told)
     assert problem in told.stderr
+
+
+def test_a_sound_manifest_is_checked_without_training(manifest_folder, tmp_path):
+    told = polymodal("check", manifest_folder)
+    assert told.exit_code == 0
+    assert [line.split() for line in told.stdout.splitlines()[:2]] == [
+        ["label", "train", "validation", "test"],
+        ["sea", "12", "6", "6"],
+    ]
+    assert told.stdout.splitlines()[-1].startswith("0 errors, ")
+
+
+def test_a_check_lists_every_error_and_fails(tmp_path):
+    lines = ["image,text,label", *(f"{number}.png,words,sea" for number in range(30))]
+    (tmp_path / "manifest.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    told = polymodal("check", tmp_path)
+    assert told.exit_code == 1
+    assert [f"{number}.png" in told.stdout for number in range(30)] == [True] * 30
+    assert told.stdout.splitlines()[-1].startswith("31 errors, ")
 
 
 def test_serve_says_everything_that_is_wrong_with_the_settings():

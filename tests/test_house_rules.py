@@ -122,7 +122,11 @@ def test_the_model_has_never_heard_of_the_service():
         pytest.param("accelerate", ["model/training"], id="accelerate"),
         pytest.param("pyarrow", ["model/training"], id="pyarrow"),
         pytest.param("tokenizers", ["model/modalities/text/input.py", "model/training"], id="tokenizers"),
-        pytest.param("PIL", ["model/modalities/image/input.py", "model/training/sources"], id="pillow"),
+        pytest.param(
+            "PIL",
+            ["model/modalities/image/input.py", "model/training/likeness.py", "model/training/sources"],
+            id="pillow",
+        ),
         pytest.param("safetensors", ["model/bundle.py", "model/training"], id="safetensors"),
         pytest.param(
             "torch",
@@ -189,8 +193,8 @@ def test_imports_run_in_no_circle():
 
 
 def test_imports_inside_functions_have_a_reason():
-    """Whole commands are lazy, and so is an optional dependency; nothing else hides an import."""
-    allowed = {Path("app/cli.py"), Path("model/training/manifest.py")}
+    """Whole commands are lazy, and so are optional dependencies; nothing else hides an import."""
+    allowed = {Path("app/cli.py"), Path("model/training/curves.py"), Path("model/training/manifest.py")}
     assert_none(each for each in IMPORTS if each.inside and each.file not in allowed)
 
 

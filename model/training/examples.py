@@ -5,7 +5,8 @@ N rows, M modalities, B rows of a batch.
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,32 +103,49 @@ def prepare_examples(
     return Examples(manifest.rows, labels, inputs, stores, targets)
 
 
-def _write(manifest: Manifest, inputs: Mapping[str, Input], folder: Path, workers: int) -> dict[str, Any]:
-    rows = manifest.rows
-    problems: list[str] = []
-    files = {name: (folder / f"{name}.bin").open("wb") for name in inputs}
-    writers = {name: _Writer(files[name], inputs[name].blank().dtype.str) for name in inputs}
+def prepared(
+    rows: Sequence[Row], root: Path, inputs: Mapping[str, Input], workers: int, what: str
+) -> Iterator[tuple[int, dict[str, Array] | str]]:
+    """Each row's number with its preprocessed arrays, or with one line that says why it has none; only some are in memory.
 
-    def arrays_of(number: int) -> dict[str, Array]:
+    `root` is what the pictures' paths are told relative to, `what` is said beside the progress bar.
+    """
+
+    def arrays_of(number: int) -> dict[str, Array] | str:
         try:
             return _arrays_of(rows[number], inputs)
         except InputError as problem:
-            problems.append(f"row {rows[number].id}: {problem}")
-            return {}
+            return f"row {rows[number].id}: {_where(problem, rows[number], root)}; allowed: {problem.allowed}"
 
+    with ThreadPoolExecutor(workers) as pool, bar() as progress:
+        task = progress.add_task(what, total=len(rows), unit="rows")
+        for chunk in _chunks(range(len(rows))):
+            for number, arrays in zip(chunk, pool.map(arrays_of, chunk), strict=True):
+                yield number, arrays
+                progress.advance(task)
+
+
+def _where(problem: InputError, row: Row, root: Path) -> str:
+    picture = f" {os.path.relpath(row.image, root)}" if problem.modality == "image" and row.image else ""
+    return f"{problem.modality}{picture}: {problem.problem}"
+
+
+def _write(manifest: Manifest, inputs: Mapping[str, Input], folder: Path, workers: int) -> dict[str, Any]:
+    problems: list[str] = []
+    files = {name: (folder / f"{name}.bin").open("wb") for name in inputs}
+    writers = {name: _Writer(files[name], inputs[name].blank().dtype.str) for name in inputs}
     try:
-        with ThreadPoolExecutor(workers) as pool, bar() as progress:
-            task = progress.add_task("preparing", total=len(rows), unit="rows")
-            for chunk in _chunks(range(len(rows))):
-                for number, arrays in zip(chunk, pool.map(arrays_of, chunk), strict=True):
-                    for name, array in arrays.items():
-                        writers[name].add(number, array)
-                    progress.advance(task)
+        for number, arrays in prepared(manifest.rows, manifest.root, inputs, workers, "preparing"):
+            if isinstance(arrays, str):
+                problems.append(arrays)
+                continue
+            for name, array in arrays.items():
+                writers[name].add(number, array)
     finally:
         for file in files.values():
             file.close()
     if problems:
-        raise ManifestError(manifest.root, sorted(problems))
+        raise ManifestError(manifest.root, problems)
     return {name: writer.index for name, writer in writers.items()}
 
 

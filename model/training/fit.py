@@ -4,7 +4,9 @@ B examples, M modalities, D embedding width, K labels.
 """
 
 import math
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from itertools import combinations
 from pathlib import Path
@@ -13,14 +15,16 @@ from typing import Any, Final
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import is_bf16_available, send_to_device
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
-from torch.utils.data import DataLoader, Sampler
 
 from model.errors import ModelError
 from model.modalities.image.augment import augment as augment_image
 from model.modalities.text.augment import augment as augment_text
 from model.network import MultimodalClassifier
+from model.training.curves import Curves
 from model.training.examples import Examples
 from model.training.presets import TrainingConfig
 from model.training.progress import bar, console
@@ -103,50 +107,80 @@ def fit(
     checkpoint: Path,
     fingerprint: str,
     resume: bool,
-    device: str | None = None,
+    device: str = "auto",
+    workers: int = 1,
+    curves: Curves | None = None,
     watched: str = "accuracy",
 ) -> Progress:
     """Train until the validation score stops getting better, and return where that was, with the best weights.
 
     After every epoch `checkpoint` holds all that is needed to go on from there with `resume`; a run that was interrupted
-    and resumed ends as the uninterrupted one would have. `watched` is what `validate` measures, in words.
+    and resumed ends as the uninterrupted one would have. `watched` is what `validate` measures, in words. Raises ModelError as
+    `choose_device` does.
     """
-    accelerator = Accelerator(cpu=device == "cpu")
+    accelerator = _accelerator(choose_device(device, config.precision), config.precision)
     for name, parameter in network.named_parameters():
         parameter.requires_grad_(not name.startswith(config.frozen))
     # Convolutions like it better; torch's annotations lack this overload.
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     objective = Objective(network, tuple(examples.inputs), config, examples.labels)
     optimizer = torch.optim.AdamW(_parameter_groups(network, config), weight_decay=config.weight_decay)
-    epochs = _Epochs(examples, config)
-    loader: DataLoader[Any] = DataLoader(range(len(examples.rows)), batch_sampler=epochs, collate_fn=epochs.collate)  # type: ignore[arg-type]
-    scheduler = LambdaLR(optimizer, _schedule(config, steps=len(loader) * config.epochs))
+    batches = Batches(examples, config, workers)
+    scheduler = LambdaLR(optimizer, _schedule(config, steps=len(batches) * config.epochs))
     progress = Progress(fingerprint)
     if resume:
         progress = _restore(checkpoint, fingerprint, network, optimizer, scheduler)
         console.print(f"resuming after epoch {progress.epoch}")
-    objective, optimizer, loader = accelerator.prepare(objective, optimizer, loader)
+    objective, optimizer = accelerator.prepare(objective, optimizer)
     if not resume:
         _save(checkpoint, progress, network, optimizer, scheduler)
+    if curves:
+        curves.begin(progress.epoch * len(batches))
 
     while progress.epoch < config.epochs and progress.epoch - progress.best_epoch < config.patience:
         torch.manual_seed(config.seed + progress.epoch)
-        epochs.start(progress.epoch)
         objective.train()
         losses = []
-        for batch in _shown(loader, f"epoch {progress.epoch + 1}/{config.epochs}", len(epochs)):
-            loss = objective(batch)
+        for batch in _shown(batches.of(progress.epoch), f"epoch {progress.epoch + 1}/{config.epochs}", len(batches)):
+            loss = objective(send_to_device(batch, accelerator.device))
             optimizer.zero_grad(set_to_none=True)
             accelerator.backward(loss)
             accelerator.clip_grad_norm_(objective.parameters(), LARGEST_GRADIENT)
             optimizer.step()
             scheduler.step()
             losses.append(float(loss.detach()))
+            if curves:
+                curves.step(losses[-1], [float(rate) for rate in scheduler.get_last_lr()])
         scores = validate(network)
         _record(progress, network, float(np.mean(losses)), scores)
+        if curves:
+            curves.epoch(scores)
         _save(checkpoint, progress, network, optimizer, scheduler)
         _tell(progress, scores, watched)
     return progress
+
+
+def choose_device(device: str, precision: str) -> str:
+    """cpu, cuda or mps, where "auto" is the fastest one that this machine has.
+
+    Raises ModelError for a device that is not here, or that cannot compute with this precision.
+    """
+    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    here = [name for name, found in (("cuda", cuda), ("mps", mps), ("cpu", True)) if found]
+    if device not in ("auto", *here):
+        raise ModelError(f"device: {device!r} is not on this machine; allowed here: auto, {', '.join(here)}")
+    chosen = here[0] if device == "auto" else device
+    halves = {"fp16": chosen != "cpu", "bf16": chosen == "cpu" or is_bf16_available()}
+    allowed = ["fp32", *(name for name, able in halves.items() if able)]
+    if precision not in allowed:
+        raise ModelError(f"precision: {precision!r} on {chosen}; allowed there: {', '.join(allowed)}")
+    return chosen
+
+
+def _accelerator(device: str, precision: str) -> Accelerator:
+    # Accelerate keeps the first device and precision of a process for all that follow; a process may train twice.
+    AcceleratorState._reset_state(reset_partial_state=True)
+    return Accelerator(cpu=device == "cpu", mixed_precision="no" if precision == "fp32" else precision)
 
 
 def _record(progress: Progress, network: MultimodalClassifier, loss: float, scores: Mapping[str, float]) -> None:
@@ -186,31 +220,43 @@ def collate(examples: Examples, rows: Sequence[int], generator: torch.Generator 
     return batch
 
 
-class _Epochs(Sampler[list[int]]):
-    """Batches of training rows in an order, and with augmentations, that depend on the seed and the epoch alone."""
+class Batches:
+    """The training rows in an order, and with augmentations, that depend on the seed and the epoch alone.
 
-    def __init__(self, examples: Examples, config: TrainingConfig) -> None:
-        super().__init__()
+    So many threads as there are `workers` collate and augment in the background; they are a few batches ahead, so memory stays
+    bounded. Threads rather than processes: numpy and torch work without the interpreter's lock, and nothing is copied.
+    """
+
+    def __init__(self, examples: Examples, config: TrainingConfig, workers: int) -> None:
         self._examples = examples
         self._rows = torch.tensor(examples.split("train"))
         self._config = config
-        self._generator = torch.Generator()
-
-    def start(self, epoch: int) -> None:
-        """Go to the beginning of an epoch, counted from 0."""
-        self._generator.manual_seed(self._config.seed * 100_003 + epoch)
+        self._workers = workers
 
     def __len__(self) -> int:
         return math.ceil(len(self._rows) / self._config.batch_size)
 
-    def __iter__(self) -> Iterator[list[int]]:
-        order = torch.randperm(len(self._rows), generator=self._generator)
-        for rows in self._rows[order].tensor_split(len(self)):  # nearly equal, so that no batch is tiny
-            yield rows.tolist()
+    def of(self, epoch: int) -> Iterator[Batch]:
+        """The batches of one epoch, counted from 0."""
+        chance = torch.Generator().manual_seed(self._config.seed * 100_003 + epoch)
+        order = torch.randperm(len(self._rows), generator=chance)
+        seeds = torch.randint(2**31, (len(self),), generator=chance).tolist()  # each batch has its own chance
+        coming: deque[Future[Batch]] = deque()
+        pool = ThreadPoolExecutor(self._workers)
+        try:
+            # Nearly equal parts, so that no batch is tiny.
+            for rows, seed in zip(self._rows[order].tensor_split(len(self)), seeds, strict=True):
+                coming.append(pool.submit(self._make, rows.tolist(), seed))
+                if len(coming) > 2 * self._workers:
+                    yield coming.popleft().result()
+            while coming:
+                yield coming.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
-    def collate(self, rows: list[int]) -> Batch:
-        """One batch of these rows."""
-        return collate(self._examples, rows, self._generator if self._config.augment else None)
+    def _make(self, rows: list[int], seed: int) -> Batch:
+        chance = torch.Generator().manual_seed(seed) if self._config.augment else None
+        return collate(self._examples, rows, chance)
 
 
 def _parameter_groups(network: MultimodalClassifier, config: TrainingConfig) -> list[dict[str, Any]]:

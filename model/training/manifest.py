@@ -34,13 +34,14 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, TextIO
 
+from pydantic import TypeAdapter, ValidationError
+
 from model.config import Scale, TaskName
 from model.errors import ModelError
 from model.targets import TARGETS, Targets, WrongCell
 
 COLUMNS = ("id", "image", "text", "label", "group", "split", "source", "licence")
 SPLITS = ("train", "validation", "test", "unseen")
-SHARES = (("train", 0.70), ("validation", 0.12), ("test", 0.18))
 SUFFIXES = (".csv", ".jsonl", ".parquet")
 
 # What the imagefolder convention calls our columns and splits.
@@ -49,6 +50,17 @@ FOLDER_SPLITS = {"train": "train", "test": "test", "unseen": "unseen"} | dict.fr
     ("validation", "val", "valid", "dev"), "validation"
 )
 PICTURE_SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"))
+
+# What other tables call our columns, for a hint to whoever has such a one.
+USUAL_NAMES = {
+    "label": ("class", "category", "target", "answer", "tag", "y", "labels"),
+    "image": ("file", "filename", "path", "img", "picture", "photo", "url"),
+    "text": ("caption", "title", "description", "sentence", "words", "body", "content"),
+    "split": ("part", "subset", "fold", "set"),
+    "group": ("cluster", "author", "user", "seller", "session"),
+    "licence": ("license",),
+    "id": ("key", "uid", "uuid", "index"),
+}
 
 LISTED = 20  # problems shown in the message; the rest is counted
 MAX_CELL = 10_000_000  # characters in one cell of a CSV; Python's own limit (131,072) is short for a long text
@@ -61,7 +73,7 @@ class ManifestError(ModelError):
         self.problems = tuple(problems)
         lines = [f"{path}: {len(problems)} problem{'s' if len(problems) != 1 else ''}", *problems[:LISTED]]
         if len(problems) > LISTED:
-            lines.append(f"… and {len(problems) - LISTED} more")
+            lines.append(f"… and {len(problems) - LISTED} more; `polymodal check` lists them all")
         super().__init__("\n  ".join(lines))
 
 
@@ -94,6 +106,8 @@ class Manifest:
     """SHA-256 of each row's picture, "" where there is none; kept so that no picture is read twice."""
     task: TaskName = "single-label"
     """How label cells were read: a name in the table TARGETS."""
+    split_seed: int | None = None
+    """What its rows were divided with; None where it came with splits, or has none yet."""
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -132,16 +146,31 @@ def read_manifest(path: Path, task: TaskName = "single-label") -> Manifest:
     Raises ManifestError with every problem in it.
     """
     path = Path(os.path.abspath(path))  # not resolve(): a user's links stay what they are
+    rows, problems = read_rows(path, task)
+    if problems:
+        raise ManifestError(path, problems)
     root = path if path.is_dir() else path.parent
+    digests = tuple(_file_digest(row.image) for row in rows)
+    return Manifest(tuple(rows), root, data_digest(rows, root, digests), digests, task)
+
+
+def read_rows(path: Path, task: TaskName = "single-label") -> tuple[list[Row], list[str]]:
+    """The rows of a manifest, and everything wrong with them; with problems they are only good for finding more of them."""
+    path = Path(os.path.abspath(path))
     problems: list[str] = []
     records = list(_records_of(path, problems))
     if not records and not problems:
         problems.append("no rows; allowed: at least one")
-    rows = _check(records, root, TARGETS[task], problems)
-    if problems:
-        raise ManifestError(path, problems)
-    digests = tuple(_file_digest(row.image) for row in rows)
-    return Manifest(tuple(rows), root, data_digest(rows, root, digests), digests, task)
+    rows = _check(records, path if path.is_dir() else path.parent, TARGETS[task], problems)
+    return rows, problems
+
+
+def task_name(task: str) -> TaskName:
+    """A task's name, checked; raises ModelError."""
+    try:
+        return TypeAdapter(TaskName).validate_python(task)
+    except ValidationError as problem:
+        raise ModelError(f"task {task!r} is not known; known are {', '.join(TARGETS)}") from problem
 
 
 def write_manifest(path: Path, rows: Iterable[Row]) -> None:
@@ -160,25 +189,6 @@ class _UnixLines:
 
     def write(self, line: str) -> int:
         return self._file.write(line.removesuffix("\r\n") + "\n")
-
-
-def with_splits(manifest: Manifest, seed: int) -> Manifest:
-    """Split by a hash of the group, see SHARES; a manifest that already has splits is returned as it is."""
-    if any(row.split for row in manifest.rows):
-        return manifest
-    rows = tuple(replace(row, split=split_of(row.group, seed)) for row in manifest.rows)
-    digest = data_digest(rows, manifest.root, manifest.image_digests)
-    return replace(manifest, rows=rows, digest=digest)
-
-
-def split_of(group: str, seed: int) -> str:
-    """Train, validation or test; depends on the group's name and the seed alone, so added rows move no others."""
-    point = int.from_bytes(hashlib.sha256(f"{seed}:{group}".encode()).digest()[:8]) / 2**64
-    for split, share in SHARES:
-        if point < share:
-            return split
-        point -= share
-    return SHARES[-1][0]
 
 
 def data_digest(rows: Sequence[Row], root: Path, image_digests: Sequence[str]) -> str:
@@ -284,9 +294,21 @@ def _file_records(path: Path, aliases: Mapping[str, str], split: str, problems: 
 
 
 def _unknown_column(name: str, known: Sequence[str]) -> str:
-    nearest = difflib.get_close_matches(name.strip().lower(), known, n=1)
-    hint = f" (did you mean {nearest[0]!r}?)" if nearest else ""
+    meant = _meant_by(name, known)
+    hint = f" (did you mean {meant!r}?)" if meant else ""
     return f"unknown column {name!r}{hint}; allowed: {', '.join(known)}"
+
+
+def _meant_by(name: str, known: Sequence[str]) -> str:
+    """The column that an unknown one was probably meant to be, "" if none is like it."""
+    plain = name.strip().lower()
+
+    def usual(word: str) -> list[str]:
+        return [column for column, names in USUAL_NAMES.items() if word in (column, *names)]
+
+    # As a whole, as a slip of the pen, or by a part of it: "caption", "lable", "image_path".
+    parts = [column for part in plain.replace("-", " ").replace("_", " ").split() for column in usual(part)]
+    return next(iter([*usual(plain), *difflib.get_close_matches(plain, known, n=1), *parts]), "")
 
 
 def _csv_rows(path: Path, problems: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -352,9 +374,11 @@ def _parquet_rows(path: Path, problems: list[str]) -> Iterator[tuple[str, dict[s
 
 def _check(records: Sequence[_Record], root: Path, targets: Targets, problems: list[str]) -> list[Row]:
     columns = {column for record in records for column in record.cells}
-    if records and "label" not in columns:
+    # A misspelt column was reported with what it was meant to be; that it is missing as well is no second problem.
+    found = columns | {_meant_by(column, COLUMNS) for column in columns.difference(COLUMNS)}
+    if records and "label" not in found:
         problems.append("no column 'label'; allowed: a manifest with one")
-    if records and not columns & {"image", "text"}:
+    if records and not found & {"image", "text"}:
         problems.append("no column 'image' or 'text'; allowed: a manifest with one or both")
     rows: list[Row] = []
     seen: dict[str, str] = {}  # id → where
@@ -439,6 +463,8 @@ def _image_path(image: str, base: Path, root: Path, wrong: list[str]) -> Path | 
         wrong.append(f"image {image!r} leaves the folder; allowed: a path below the manifest's folder")
     elif not path.is_file():
         wrong.append(f"image {image!r} is not there; allowed: a file below {base.name}/")
+    elif not os.access(path, os.R_OK):
+        wrong.append(f"image {image!r} must not be read by this user; allowed: a file with read permission")
     else:
         return path
     return None

@@ -45,6 +45,8 @@ class TrainingConfig:
     frozen: tuple[str, ...] = ()
     """Weights whose names begin so stay as they were."""
     augment: bool = True
+    precision: str = "fp32"
+    """fp32, or bf16 or fp16 where the device can: what matrices are multiplied in. Weights and measurements stay float32."""
     seed: int = 0
 
 

@@ -18,7 +18,7 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 
 from model.bundle import Bundle, check_replaceable, narrow, read_bundle, write_bundle
-from model.config import BundleConfig, Name, TaskName, subsets
+from model.config import BundleConfig, Name, subsets
 from model.errors import ModelError
 from model.fusion import FUSIONS
 from model.network import MultimodalClassifier, build_network
@@ -29,13 +29,16 @@ from model.targets import TARGETS, class_weights
 from model.tasks import TASKS
 from model.training import evaluate
 from model.training.card import write_card
+from model.training.checks import check_examples, read_checked
+from model.training.curves import Curves
 from model.training.evaluate import Answers
 from model.training.examples import Examples, prepare_examples
 from model.training.export import export_graphs
-from model.training.fit import Progress, fit
-from model.training.manifest import Manifest, ManifestError, Row, read_manifest, with_splits
-from model.training.presets import PRESETS, Recipe
+from model.training.fit import Progress, choose_device, fit
+from model.training.manifest import Manifest, Row, task_name
+from model.training.presets import PRESETS, Recipe, TrainingConfig
 from model.training.progress import console
+from model.training.splits import describe_split, write_split
 from model.types import Array
 
 COUNTER: Final = "num_batches_tracked"  # of batch normalisation: no weight, and torch fills it in when it is absent
@@ -53,26 +56,35 @@ def train(
     task: str = "single-label",
     name: str | None = None,
     resume: bool = False,
-    device: str | None = None,
+    device: str = "auto",
     workers: int = 2,
     cache: Path,
     measure_test: bool = True,
+    split_seed: int = 0,
+    tensorboard: bool = False,
     changes: Mapping[str, Any] | None = None,
 ) -> Predictor:
     """Train on the manifest at `source` and write the bundle `out`; what is in progress lies in `out` + ".run".
 
     `task` says what the label cells are. `changes` replaces hyper-parameters of the preset by name, and "fusion"; its
-    "class_weights" are words as `model.targets.class_weights` reads them. Raises ModelError, and ManifestError with
-    everything wrong with the data.
+    "class_weights" are words as `model.targets.class_weights` reads them. `split_seed` divides a manifest without splits. Raises
+    ModelError, and ManifestError with everything wrong with the data.
     """
     name = _model_name(name or out.name)
     check_replaceable(out)
-    manifest = _read(source, _task_name(task))
-    recipe = _recipe(manifest, preset, cache, changes or {})
+    changes = changes or {}
+    device = choose_device(device, changes.get("precision", TrainingConfig().precision))
     work = out.with_name(out.name + ".run")
+    curves = Curves(work / "tensorboard") if tensorboard else None
+    manifest, warnings = read_checked(source, task_name(task), split_seed, workers)
+    recipe = _recipe(manifest, preset, cache, changes)
     work.mkdir(parents=True, exist_ok=True)
+    write_split(work / "split.csv", manifest.rows)
     inputs = _input_fingerprint(recipe)
     examples = prepare_examples(manifest, recipe.inputs, inputs, work / "examples", workers=workers)
+    warnings = (*warnings, *check_examples(examples, manifest.task))
+    for warning in warnings:
+        console.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
     torch.manual_seed(recipe.training.seed)
     network = build_network(recipe.network)
     _begin_with(network, recipe.weights)
@@ -94,13 +106,18 @@ def train(
             fingerprint=fingerprint,
             resume=resume,
             device=device,
+            workers=workers,
+            curves=curves,
             watched=TASKS[task].watched,
         )
     except KeyboardInterrupt:
         console.print(f"stopped; {work} holds everything up to the last whole epoch, and --resume goes on from there")
         raise
+    finally:
+        if curves:
+            curves.close()
     console.print(f"best epoch {progress.best_epoch}: mean validation {TASKS[task].watched} {progress.best_score:.4f}")
-    return _finish(manifest, recipe, examples, network, progress, out, name, preset, measure_test)
+    return _finish(manifest, warnings, recipe, examples, network, progress, out, name, preset, measure_test)
 
 
 def _model_name(name: str) -> str:
@@ -110,26 +127,6 @@ def _model_name(name: str) -> str:
     except ValidationError as problem:
         allowed = "lower-case letters, digits, '.', '_' and '-', at most 64; give another with --name"
         raise ModelError(f"name: {name!r}; allowed: {allowed}") from problem
-
-
-def _task_name(task: str) -> TaskName:
-    """Raises ModelError."""
-    try:
-        return TypeAdapter(TaskName).validate_python(task)
-    except ValidationError as problem:
-        raise ModelError(f"task {task!r} is not known; known are {', '.join(TASKS)}") from problem
-
-
-def _read(source: Path, task: TaskName) -> Manifest:
-    manifest = with_splits(read_manifest(source, task), seed=0)
-    cells, training = manifest.cells(), manifest.cells("train")
-    if doubt := TARGETS[task].doubt(cells):
-        console.print(f"warning: {doubt}", markup=False)
-    problems = [f"no rows in the {split} part" for split in ("train", "validation") if not manifest.by_split(split)]
-    problems += TARGETS[task].problems(cells, training)
-    if problems:
-        raise ManifestError(source, problems)
-    return manifest
 
 
 def _recipe(manifest: Manifest, preset: str, cache: Path, changes: Mapping[str, Any]) -> Recipe:
@@ -159,6 +156,7 @@ def _begin_with(network: MultimodalClassifier, weights: Mapping[str, Array]) -> 
 
 def _finish(
     manifest: Manifest,
+    warnings: tuple[str, ...],
     recipe: Recipe,
     examples: Examples,
     network: MultimodalClassifier,
@@ -183,6 +181,7 @@ def _finish(
     report = {
         "preset": preset,
         "data": _describe_data(manifest),
+        "warnings": list(warnings),
         "code": _describe_code(),
         "training": {
             **asdict(recipe.training),
@@ -255,13 +254,13 @@ def _golden_candidate(row: Row, names: list[str]) -> dict[str, str] | None:
 
 
 def _describe_data(manifest: Manifest) -> dict[str, Any]:
-    """Digest, and counts by part, source and licence."""
+    """Digest, counts by part, source and licence, and the split."""
     counts: dict[str, dict[str, int]] = {}
     for row in manifest.rows:
         part = counts.setdefault(row.split, {})
         key = f"{row.source or 'unnamed'} ({row.licence or 'licence not stated'})"
         part[key] = part.get(key, 0) + 1
-    return {"digest": manifest.digest, "items": counts}
+    return {"digest": manifest.digest, "items": counts, "split": describe_split(manifest)}
 
 
 def _describe_code() -> dict[str, str]:

@@ -12,9 +12,9 @@ from collections.abc import Hashable, Iterable, Sequence
 from hashlib import sha256
 from typing import Final
 
+from model.training.likeness import ALIKE, EQUAL, Fingerprint, near_pairs, twins
 from model.training.sources.captions import Mask, caption_of, normalised
 from model.training.sources.items import Item
-from model.training.sources.pictures import ALIKE, EQUAL, Fingerprint, near_pairs
 
 MAX_GROUP: Final = 12  # items of one group that are kept
 
@@ -111,6 +111,4 @@ def _sets(names: Sequence[Hashable]) -> Iterable[list[int]]:
 
 def seen_before(unseen: Sequence[Fingerprint], trained: Sequence[Fingerprint]) -> list[int]:
     """Which of the unseen pictures are nearly equal to one of the trained, as indices into `unseen`."""
-    both = [*trained, *unseen]
-    border = len(trained)
-    return sorted({other - border for one, other in near_pairs(both, ALIKE) if one < border <= other})
+    return [index for index, twin in twins(trained, unseen, ALIKE) if twin is not None]

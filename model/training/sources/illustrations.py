@@ -5,6 +5,7 @@ writes a folder that `read_manifest` reads. docs/data.md says how, and with whic
 """
 
 import filecmp
+import hashlib
 import json
 import shutil
 import warnings
@@ -19,14 +20,16 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 
-from model.training.manifest import SPLITS, Row, read_manifest, split_of, write_manifest
+from model.training.likeness import Fingerprint
+from model.training.manifest import SPLITS, Row, read_manifest, write_manifest
 from model.training.sources import emoji, openclipart, tuxpaint
 from model.training.sources.captions import Mask
 from model.training.sources.grouping import duplicates, group_names, over_the_cap, seen_before
 from model.training.sources.items import Item, Reading
 from model.training.sources.packages import PACKAGES, Unpacked, obtain
-from model.training.sources.pictures import Fingerprint, Fingerprints, UnusablePicture
+from model.training.sources.pictures import Fingerprints, UnusablePicture
 from model.training.sources.taxonomy import taxonomy_words
+from model.training.splits import SHARES
 
 SPLIT_SEED: Final = 0
 UNSEEN: Final = tuxpaint.SOURCE  # never trained or tuned on, so it is grouped by itself
@@ -134,6 +137,16 @@ def assemble(
     text = json.dumps(_as_json(report), indent=2, ensure_ascii=False) + "\n"
     (out / "build.json").write_text(text, encoding="utf-8")
     return report
+
+
+def split_of(group: str, seed: int) -> str:
+    """Train, validation or test; depends on the group's name and the seed alone, so added drawings move no others."""
+    point = int.from_bytes(hashlib.sha256(f"{seed}:{group}".encode()).digest()[:8]) / 2**64
+    for split, share in SHARES.items():
+        if point < share:
+            return split
+        point -= share
+    return "test"
 
 
 def _select(

@@ -1,4 +1,4 @@
-"""Pictures of the sources: which can be used, what one looks like in 64 bits and 768 bytes, and which are nearly equal."""
+"""Pictures of the sources: which can be used, and what they look like, trimmed to their content."""
 
 import hashlib
 import json
@@ -6,69 +6,30 @@ import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import numpy as np
-import numpy.typing as npt
 from PIL import Image, ImageChops
+
+from model.training.likeness import Fingerprint, fingerprint_of
 
 MAX_PIXELS: Final = 50_000_000
 """Checked in the header, before anything is decoded: Open Clip Art has pictures of 168 and 623 megapixels."""
 MIN_SIDE: Final = 8  # px
 RENDERED_SIDE: Final = 512  # px, at most, of a rendered SVG
 
-THUMB_SIDE: Final = 16  # px
-MAX_ASPECT_DIFFERENCE: Final = 0.15  # of the logarithm of width / height
 CONTENT_TOLERANCE: Final = 8  # of 255: nearer to white is canvas
 
 FINGERPRINT_VERSION: Final = 1  # raise it when `fingerprint` changes, so that cached ones are made anew
-
-
-@dataclass(frozen=True, slots=True)
-class Nearness:
-    """How much two pictures may differ and still count as nearly equal."""
-
-    hash_bits: int
-    """Of 64."""
-    colour: float
-    """Mean over a thumbnail, of 255."""
-
-
-# Chosen by looking at the pairs found in Open Clip Art and the emoji. ALIKE joins drawings of one series (a clock at
-# one and at two); looser, all yellow faces become one group. EQUAL finds files that were stored or drawn twice.
-ALIKE: Final = Nearness(hash_bits=4, colour=6.0)
-EQUAL: Final = Nearness(hash_bits=1, colour=2.0)
 
 
 class UnusablePicture(Exception):
     """A picture that is left out; the message says why. Never leaves the builder."""
 
 
-@dataclass(frozen=True, slots=True)
-class Fingerprint:
-    """What a picture looks like, trimmed to its content."""
-
-    bits: int
-    """Difference hash: 64 bits, whether brightness rises from each cell of an 8 × 9 grid to the next on its right."""
-    thumb: bytes
-    """16 × 16 RGB pixels."""
-    aspect: float
-    """Natural logarithm of width / height of the content."""
-
-
 def fingerprint(path: Path) -> Fingerprint:
     """Look at a picture; raises UnusablePicture."""
-    content = _content(_open(path))
-    grey = np.asarray(content.convert("L").resize((9, 8), Image.Resampling.BOX), dtype=np.int16)
-    rising = (grey[:, 1:] > grey[:, :-1]).ravel()
-    thumb = content.resize((THUMB_SIDE, THUMB_SIDE), Image.Resampling.BOX)
-    return Fingerprint(
-        bits=int("".join("1" if bit else "0" for bit in rising), 2),
-        thumb=thumb.tobytes(),
-        aspect=round(float(np.log(content.width / content.height)), 6),
-    )
+    return fingerprint_of(_content(_open(path)))
 
 
 def _open(path: Path) -> Image.Image:
@@ -139,25 +100,6 @@ class Fingerprints:
             return problem
         self._known[key] = [found.bits, found.thumb.hex(), found.aspect]
         return found
-
-
-def near_pairs(prints: Sequence[Fingerprint], nearness: Nearness) -> Iterator[tuple[int, int]]:
-    """Every two pictures that are nearly equal, as indices i < j. Whole numbers only, so the same on every machine."""
-    if not prints:
-        return
-    bits = np.array([one.bits for one in prints], dtype=np.uint64)
-    thumbs = np.array([np.frombuffer(one.thumb, dtype=np.uint8) for one in prints]).astype(np.int16)
-    aspects = np.array([one.aspect for one in prints])
-    limit = int(nearness.colour * thumbs.shape[1])
-    for i in range(len(prints) - 1):
-        later = slice(i + 1, None)
-        close = (np.bitwise_count(bits[later] ^ bits[i]) <= nearness.hash_bits) & (
-            np.abs(aspects[later] - aspects[i]) <= MAX_ASPECT_DIFFERENCE
-        )
-        candidates: npt.NDArray[np.intp] = np.flatnonzero(close) + i + 1
-        differences = np.abs(thumbs[candidates] - thumbs[i]).sum(axis=1, dtype=np.int64)
-        for j in candidates[differences <= limit]:
-            yield i, int(j)
 
 
 def svg_renderer() -> str | None:

@@ -92,8 +92,8 @@ def test_all_bad_rows_are_reported_at_once_by_their_id(manifest_folder, inputs, 
         prepare_examples(read_manifest(folder), inputs, "inputs", tmp_path / "examples", workers=2)
     problems = "\n".join(caught.value.problems)
     assert len(caught.value.problems) == 4
-    assert f"row {pictured[0]['id']}: image: bytes of no known picture format" in problems
-    assert f"row {pictured[3]['id']}: image: 0 bytes" in problems
+    assert f"row {pictured[0]['id']}: image {pictured[0]['image']}: bytes of no known picture format" in problems
+    assert f"row {pictured[3]['id']}: image {pictured[3]['image']}: 0 bytes" in problems
     assert f"row {pictured[5]['id']}: text: 20,001 characters" in problems
     assert f"row {blank['id']}: text: only blanks" in problems
     # And nothing half-prepared is taken for whole the next time.

@@ -1,6 +1,8 @@
 """The loop: it learns, it can be interrupted, and what it minimises is what it says."""
 
 import math
+import sys
+import threading
 from dataclasses import replace
 
 import pytest
@@ -9,7 +11,9 @@ from torch.nn import functional
 from torch.testing import assert_close
 
 from model.errors import ModelError
-from model.training.fit import Objective, collate, fit
+from model.training import fit as loop
+from model.training.curves import Curves
+from model.training.fit import Batches, Objective, choose_device, collate, fit
 from model.training.presets import TrainingConfig
 
 CONFIG = TrainingConfig(epochs=4, patience=9, batch_size=6, learning_rate=5e-3, augment=True, seed=3)
@@ -25,6 +29,8 @@ def run(fresh, examples, validate, tmp_path):
             "fingerprint": fingerprint,
             "resume": resume,
             "device": "cpu",
+            "workers": options.get("workers", 1),
+            "curves": options.get("curves"),
         }
         return fit(network or fresh(), options.get("examples", examples), config, validate, **where)
 
@@ -169,6 +175,107 @@ def test_a_new_training_takes_the_place_of_the_old_checkpoint(run, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.pt"]
 
 
+# --- devices and precisions ---
+
+
+def test_a_device_that_is_not_there_is_named_with_those_that_are(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(ModelError, match=r"device: 'cuda' is not on this machine; allowed here: auto, cpu$"):
+        choose_device("cuda", "fp32")
+    assert choose_device("auto", "fp32") == "cpu"
+
+
+def test_auto_is_the_accelerator_where_there_is_one(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert choose_device("auto", "fp16") == "mps"
+    assert choose_device("cpu", "fp32") == "cpu"
+
+
+def test_a_precision_that_the_device_lacks_is_refused(run):
+    with pytest.raises(ModelError, match="precision: 'fp16' on cpu; allowed there: fp32, bf16"):
+        run(replace(CONFIG, precision="fp16"))
+
+
+def test_half_precision_learns_and_leaves_whole_weights(fresh, examples, validate, run):
+    computed = []
+
+    def watched(network):
+        network.head.register_forward_hook(lambda *args: computed.append(args[-1].dtype))
+        return network
+
+    config = replace(CONFIG, precision="bf16", epochs=3, learning_rate=1e-2)
+    progress = run(config, network=watched(fresh()))
+    assert torch.bfloat16 in computed
+    assert progress.history[-1]["loss"] < progress.history[0]["loss"]
+    assert {weight.dtype for name, weight in progress.best_weights.items() if "num_batches" not in name} == {
+        torch.float32
+    }
+    once = replace(config, epochs=1)
+    assert run(once).history != run(replace(once, precision="fp32")).history
+
+
+# --- the log ---
+
+
+def logged(folder):
+    """What TensorBoard would show: by name the (step, value) pairs."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    return {name: [(each.step, each.value) for each in events.Scalars(name)] for name in events.Tags()["scalars"]}
+
+
+def test_an_interrupted_log_goes_on_as_if_it_had_not_been(run, validate, tmp_path):
+    def log(name):
+        return Curves(tmp_path / name)
+
+    whole = log("whole")
+    progress = run(curves=whole)
+    whole.close()
+    done = []
+
+    def interrupt(network):
+        if len(done) == 2:
+            raise Interrupted
+        done.append(1)
+        return validate(network)
+
+    broken = log("broken")
+    with pytest.raises(Interrupted):
+        run(validate=interrupt, curves=broken)
+    broken.close()
+    resumed = log("broken")
+    run(resume=True, curves=resumed)
+    resumed.close()
+    found = logged(tmp_path / "broken")
+    assert found == logged(tmp_path / "whole")
+    assert [step for step, _ in found["loss"]] == list(range(1, 17))
+    assert [step for step, _ in found["validation/image+text"]] == [4, 8, 12, 16]
+    expected = [epoch["validation image"] for epoch in progress.history]
+    assert [value for _, value in found["validation/image"]] == pytest.approx(expected)
+    rates = [value for _, value in found["learning rate/group 0"]]
+    assert rates[0] == pytest.approx(CONFIG.learning_rate)
+    assert rates == sorted(rates, reverse=True)
+    assert rates[-1] == pytest.approx(0)
+
+
+def test_a_new_training_begins_a_new_log(run, tmp_path):
+    for _ in range(2):
+        curves = Curves(tmp_path / "log")
+        run(replace(CONFIG, epochs=1), curves=curves)
+        curves.close()
+    assert len(list((tmp_path / "log").iterdir())) == 1
+
+
+def test_without_tensorboard_the_message_says_what_to_install(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(ModelError, match=r"pip install 'polymodal\[tensorboard\]'"):
+        Curves(tmp_path)
+
+
 # --- the objective ---
 
 
@@ -262,6 +369,77 @@ def test_a_score_that_is_no_number_is_never_the_best(run):
 
 
 # --- batches ---
+
+
+def flat(batch):
+    """Every tensor of a batch, by its place."""
+    found = {}
+    for key, value in batch.items():
+        found |= (
+            {f"{key}.{name}": each for name, each in flat(value).items()} if isinstance(value, dict) else {key: value}
+        )
+    return found
+
+
+def assert_same_batches(ones, others):
+    for one, other in zip(ones, others, strict=True):
+        assert flat(one).keys() == flat(other).keys()
+        assert all(torch.equal(tensor, flat(other)[name]) for name, tensor in flat(one).items())
+
+
+def test_any_number_of_workers_makes_the_same_batches(examples):
+    alone = list(Batches(examples, CONFIG, workers=1).of(2))
+    assert_same_batches(alone, list(Batches(examples, CONFIG, workers=5).of(2)))
+    assert [len(batch["targets"]) for batch in alone] == [6, 6, 6, 6]
+
+
+@pytest.mark.parametrize("changed", ["epoch", "seed"])
+def test_another_epoch_and_another_seed_make_other_batches(examples, changed):
+    ones = Batches(examples, CONFIG, workers=1).of(0)
+    others = (
+        Batches(examples, CONFIG, workers=1).of(1)
+        if changed == "epoch"
+        else Batches(examples, replace(CONFIG, seed=4), workers=1).of(0)
+    )
+    with pytest.raises(AssertionError):
+        assert_same_batches(ones, others)
+
+
+def test_an_epoch_has_every_training_row_once(examples):
+    config = replace(CONFIG, augment=False, batch_size=5)
+    batches = list(Batches(examples, config, workers=2).of(0))
+    found = sorted(tuple(row.flatten().tolist()) for batch in batches for row in batch["parts"]["image"]["pixels"])
+    stored = [row for row in examples.split("train") if examples.stores["image"].has(row)]
+    assert found == sorted(tuple(examples.stores["image"][row].flatten().tolist()) for row in stored)
+
+
+def test_workers_make_batches_at_the_same_time(examples, monkeypatch):
+    """Each waits for another one to begin: in turn, they would wait for ever."""
+    meeting = threading.Barrier(2, timeout=20)
+    whole = loop.collate
+    monkeypatch.setattr(loop, "collate", lambda *args: meeting.wait() is not None and whole(*args))
+    assert len(list(Batches(examples, CONFIG, workers=2).of(0))) == 4
+
+
+def test_only_a_few_batches_are_made_ahead(examples, monkeypatch):
+    made = []
+    whole = loop.collate
+    monkeypatch.setattr(loop, "collate", lambda *args: made.append(1) or whole(*args))
+    batches = Batches(examples, replace(CONFIG, batch_size=2), workers=1)
+    reader = batches.of(0)
+    next(reader)
+    reader.close()  # as when a training is interrupted; waits for what is being made
+    assert len(batches) == 12
+    assert len(made) <= 3
+
+
+def test_a_broken_batch_is_reported_to_the_loop(examples, monkeypatch):
+    def broken(*_):
+        raise ValueError("no such picture")
+
+    monkeypatch.setattr(loop, "collate", broken)
+    with pytest.raises(ValueError, match="no such picture"):
+        list(Batches(examples, CONFIG, workers=2).of(0))
 
 
 def test_a_batch_holds_each_modality_of_the_rows_that_have_it(examples):

@@ -2,6 +2,7 @@
 
 import builtins
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,8 +19,6 @@ from model.training.manifest import (
     ManifestError,
     Row,
     read_manifest,
-    split_of,
-    with_splits,
     write_manifest,
 )
 
@@ -307,8 +306,48 @@ def test_all_bad_rows_are_reported_at_once_and_twenty_are_listed(folder):
     lines = str(caught.value).splitlines()
     assert lines[0].endswith("manifest.csv: 60 problems")
     assert len(lines) == 1 + 20 + 1
-    assert lines[-1].strip() == "… and 40 more"
+    assert lines[-1].strip() == "… and 40 more; `polymodal check` lists them all"
     assert isinstance(caught.value, ModelError)
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("caption", "text"),
+        ("Title", "text"),
+        ("product_description", "text"),
+        ("class", "label"),
+        ("target", "label"),
+        ("category", "label"),
+        ("Labels", "label"),
+        ("file", "image"),
+        ("path", "image"),
+        ("img", "image"),
+        ("image_path", "image"),
+        ("license", "licence"),
+        ("subset", "split"),
+    ],
+)
+def test_a_column_under_a_usual_other_name_is_recognised(folder, name, meant):
+    columns = {"text": "a", "label": "x", meant: "train"}
+    del columns[meant]
+    path = save(folder, ",".join([name, *columns]), ",".join(["images/a.png", *columns.values()]))
+    assert f"unknown column {name!r} (did you mean {meant!r}?)" in problems_of(path)[0]
+
+
+def test_a_column_under_another_name_is_one_problem_and_not_two(folder):
+    found = problems_of(save(folder, "file,caption,category", "images/a.png,a lamp,lamps"))
+    assert [problem.partition(";")[0] for problem in found] == [
+        "unknown column 'file' (did you mean 'image'?)",
+        "unknown column 'caption' (did you mean 'text'?)",
+        "unknown column 'category' (did you mean 'label'?)",
+    ]
+
+
+def test_a_picture_without_read_permission_is_a_problem(folder, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, _: "a.png" not in str(path))
+    (problem,) = problems_of(save(folder, "image,label", "images/a.png,x", "images/b.png,y"))
+    assert problem.startswith("line 2: image 'images/a.png' must not be read by this user")
 
 
 def test_a_column_that_is_missing_is_not_reported_for_every_row(folder):
@@ -339,51 +378,18 @@ def test_the_digest_does_not_depend_on_where_the_folder_stands(folder, tmp_path_
 # --- splits ---
 
 
-def grouped(folder, count=600):
-    lines = [f"text {number},x,g{number // 3}" for number in range(count)]
-    return read_manifest(save(folder, "text,label,group", *lines))
-
-
-def test_a_split_never_separates_a_group(folder):
-    splits_of = {}
-    for row in with_splits(grouped(folder), seed=0).rows:
-        splits_of.setdefault(row.group, set()).add(row.split)
-    assert all(len(splits) == 1 for splits in splits_of.values())
-
-
-def test_splits_have_their_shares_and_depend_on_the_seed(folder):
-    manifest = with_splits(grouped(folder, 3000), seed=1)
-    shares = [len(manifest.by_split(name)) / 3000 for name in ("train", "validation", "test")]
-    assert shares == pytest.approx([0.70, 0.12, 0.18], abs=0.05)
-    assert manifest.by_split("unseen") == ()
-    assert with_splits(grouped(folder, 3000), seed=1) == manifest
-    assert with_splits(grouped(folder, 3000), seed=2).digest != manifest.digest
-
-
-def test_added_rows_move_no_others():
-    assert [split_of(f"g{number}", seed=0) for number in range(5)] == [
-        split_of(f"g{number}", seed=0) for number in range(9)
-    ][:5]
-
-
-def test_a_manifest_with_splits_keeps_them(folder):
+def test_the_rows_of_a_split_are_found_by_its_name(folder):
     manifest = read_manifest(save(folder, "text,label,split", "a,x,test", "b,y,train"))
-    assert with_splits(manifest, seed=0) is manifest
     assert [row.text for row in manifest.by_split("train")] == ["b"]
 
 
 def test_an_unknown_split_is_not_silently_empty(folder):
+    manifest = read_manifest(save_table(folder, ".csv"))
     with pytest.raises(ValueError, match="allowed: train, validation, test, unseen"):
-        grouped(folder).by_split("training")
+        manifest.by_split("training")
 
 
 # --- writing ---
-
-
-def test_the_digest_of_given_splits_is_that_of_the_written_manifest(folder):
-    manifest = with_splits(read_manifest(save_table(folder, ".csv")), seed=0)
-    write_manifest(folder / "split.csv", manifest.rows)
-    assert read_manifest(folder / "split.csv").digest == manifest.digest
 
 
 def test_a_written_manifest_has_all_columns_and_unix_line_ends(folder):

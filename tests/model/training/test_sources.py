@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from model.training.likeness import ALIKE, EQUAL, Fingerprint, near_pairs
 from model.training.manifest import read_manifest
 from model.training.sources import emoji, illustrations, openclipart, packages, pictures, tuxpaint
 from model.training.sources.captions import Mask, normalised
@@ -22,15 +23,7 @@ from model.training.sources.grouping import (
 )
 from model.training.sources.items import Item, Reading
 from model.training.sources.packages import Package, SourceError, obtain
-from model.training.sources.pictures import (
-    ALIKE,
-    EQUAL,
-    Fingerprint,
-    Fingerprints,
-    UnusablePicture,
-    fingerprint,
-    near_pairs,
-)
+from model.training.sources.pictures import Fingerprints, UnusablePicture, fingerprint
 from model.training.sources.taxonomy import (
     DROPPED,
     LABELS,

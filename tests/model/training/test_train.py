@@ -1,6 +1,7 @@
 """From a manifest to a bundle, also when the manifest lacks something."""
 
 import csv
+import hashlib
 import shutil
 from importlib import import_module
 
@@ -12,6 +13,7 @@ from model import BundleError, ModelError, UnknownModality, load_bundle
 from model.bundle import read_bundle
 from model.training import ManifestError, train
 from model.training.manifest import read_manifest
+from model.training.splits import with_splits
 
 CHANGES = {"epochs": 1, "batch_size": 8}
 
@@ -131,6 +133,70 @@ def test_the_report_says_where_everything_comes_from(tiny_bundle, manifest_folde
     assert set(report["metrics"]) == {"validation", "test"}
 
 
+def test_the_same_seed_gives_the_same_bundle(tiny_bundle, manifest_folder, tmp_path):
+    """Whatever the folder, the number of workers, and when: nothing in a bundle says these."""
+    changes = {"epochs": 6, "batch_size": 8, "seed": 0}
+    again = run(manifest_folder, tmp_path / "elsewhere/shapes", changes=changes, workers=3)
+    assert again.description.digest == read_bundle(tiny_bundle).digest
+
+
+@pytest.mark.usefixtures("without_graphs")
+def test_another_seed_gives_another_bundle(manifest_folder, tmp_path):
+    first, other = (run(manifest_folder, tmp_path / f"{seed}/x", changes={**CHANGES, "seed": seed}) for seed in (0, 1))
+    assert first.description.digest != other.description.digest
+
+
+@pytest.mark.usefixtures("without_graphs")
+def test_a_bundle_trained_in_half_precision_serves(manifest_folder, tmp_path):
+    predictor = run(manifest_folder, tmp_path / "half", changes={**CHANGES, "precision": "bf16"})
+    assert predictor.description.report["training"]["precision"] == "bf16"
+    (prediction,) = predictor.predict([predictor.prepare({"text": "red"})])
+    assert sum(prediction.scores.values()) == pytest.approx(1)
+    predictor.warm_up()
+
+
+@pytest.mark.usefixtures("without_graphs")
+def test_a_manifest_without_splits_is_divided_and_the_split_is_recorded(changed_manifest, tmp_path):
+    folder = changed_manifest(lambda row: {**row, "split": "", "group": ""})
+    predictor = run(folder, tmp_path / "out", split_seed=5)
+    told = predictor.description.report["data"]["split"]
+    recorded = tmp_path / "out.run/split.csv"
+    assert told["seed"] == 5
+    assert told["sha256"] == hashlib.sha256(recorded.read_bytes()).hexdigest()
+    assert told["labels"]["train"] == {"sea": 17, "tomato": 17}
+    with recorded.open(encoding="utf-8", newline="") as file:
+        splits = {row["id"]: row["split"] for row in csv.DictReader(file)}
+    assert splits == {row.id: row.split for row in with_splits(read_manifest(folder), 5).rows}
+
+
+@pytest.mark.usefixtures("without_graphs")
+def test_training_and_validation_rows_are_enough(changed_manifest, tmp_path, capsys):
+    folder = changed_manifest(lambda row: row if row["split"] != "test" else None)
+    predictor = run(folder, tmp_path / "out")
+    report = predictor.description.report
+    assert set(report["metrics"]) == {"validation"}
+    assert any(warning.startswith("no rows in the test part") for warning in report["warnings"])
+    told = capsys.readouterr().err
+    assert [warning for warning in report["warnings"] if f"warning: {warning}\n" not in told] == []
+
+
+@pytest.mark.usefixtures("without_graphs")
+def test_equal_pictures_of_two_parts_are_warned_of_in_the_report(changed_manifest, tmp_path):
+    predictor = run(changed_manifest(lambda row: row), tmp_path / "out")
+    (warning,) = (each for each in predictor.description.report["warnings"] if "test part are nearly equal" in each)
+    assert "one of the train part" in warning
+    assert str(tmp_path) not in warning
+
+
+@pytest.mark.usefixtures("without_graphs")
+def test_a_log_is_written_when_it_is_asked_for(manifest_folder, tmp_path):
+    run(manifest_folder, tmp_path / "quiet")
+    assert not (tmp_path / "quiet.run/tensorboard").exists()
+    run(manifest_folder, tmp_path / "logged", tensorboard=True)
+    (log,) = (tmp_path / "logged.run/tensorboard").iterdir()
+    assert log.stat().st_size > 0
+
+
 def test_the_bundle_holds_the_best_weights(tiny_bundle):
     checkpoint = torch.load(tiny_bundle.with_name("shapes.run") / "checkpoint.pt", weights_only=True)
     best = checkpoint["progress"]["best_weights"]
@@ -168,7 +234,7 @@ def test_bad_pictures_are_all_named_before_training(changed_manifest, tmp_path):
         (folder / f"images/{name}.png").write_bytes(b"words")
     with pytest.raises(ManifestError, match="2 problems") as caught:
         run(folder, tmp_path / "out")
-    assert [problem.split(":")[0] for problem in caught.value.problems] == ["row test-tomato-1", "row train-sea-0"]
+    assert [problem.split(":")[0] for problem in caught.value.problems] == ["row train-sea-0", "row test-tomato-1"]
 
 
 @pytest.mark.usefixtures("without_graphs")

@@ -1,0 +1,286 @@
+"""What is wrong with a data set is said at once; what is suspicious is said, too."""
+
+import csv
+
+import numpy as np
+import pytest
+from PIL import Image, ImageFilter
+
+from model.training.checks import check_captions, check_parts, check_pictures, inspect, read_checked
+from model.training.likeness import fingerprint_of, fingerprint_of_pixels
+from model.training.manifest import ManifestError, Row
+
+
+def row(number, *, label="x", split="train", group=None, text="words"):
+    return Row(str(number), None, text, label, group or f"g{number}", split, "", "")
+
+
+def parts(**labels):
+    """`parts(train="aab", validation="ab")`: a row for each letter, its label."""
+    return [
+        row(f"{split}-{number}", label=label, split=split)
+        for split, letters in labels.items()
+        for number, label in enumerate(letters)
+    ]
+
+
+# --- parts and labels ---
+
+
+@pytest.mark.parametrize(
+    ("rows", "error"),
+    [
+        pytest.param(parts(train="aa", validation="a"), "only one label; at least two are needed", id="one-label"),
+        pytest.param(parts(train="ab"), "no rows in the validation part", id="no-validation"),
+        pytest.param(parts(validation="ab"), "no rows in the train part", id="no-train"),
+        pytest.param(
+            parts(train="ab", validation="abc", test="cc"),
+            "label 'c' has no rows in the train part",
+            id="never-learned",
+        ),
+        pytest.param(
+            [
+                *parts(train="ab", validation="ab", test="ab"),
+                *(row(name, label="a", split=split, group="Anna") for name, split in (("1", "train"), ("2", "test"))),
+            ],
+            "group 'Anna' has rows in several parts, 1 in train and 1 in test",
+            id="group-in-two-parts",
+        ),
+    ],
+)
+def test_parts_that_cannot_be_trained_on_are_an_error(rows, error):
+    (found,) = check_parts(rows).errors
+    assert found.startswith(error)
+
+
+@pytest.mark.parametrize(
+    ("rows", "warning"),
+    [
+        pytest.param(
+            parts(train="aabc", validation="abc", test="ab"),
+            "label 'c' has no rows in the test part, and 1 in train",
+            id="not-in-test",
+        ),
+        pytest.param(
+            parts(train="aabc", validation="ab", test="ab"),
+            "label 'c' has no rows in the validation and test parts",
+            id="only-in-train",
+        ),
+        pytest.param(parts(train="ab", validation="ab"), "no rows in the test part", id="no-test"),
+    ],
+)
+def test_parts_that_say_less_than_one_would_think_are_a_warning(rows, warning):
+    found = check_parts(rows)
+    assert found.errors == ()
+    assert [each.startswith(warning) for each in found.warnings] == [True]
+
+
+def test_parts_as_they_should_be_are_silent():
+    found = check_parts(parts(train="aabb", validation="ab", test="ab", unseen="a"))
+    assert (found.errors, found.warnings) == ((), ())
+
+
+def test_labels_of_rows_with_several_are_checked_one_by_one():
+    rows = [
+        row("1", label="red|large"),
+        row("2", label="large"),
+        row("3", label="red|small", split="validation"),
+        row("4", label="", split="test"),
+    ]
+    found = check_parts(rows, "multi-label")
+    assert found.errors == ("label 'small' has no rows in the train part",)
+    assert [warning.partition(",")[0] for warning in found.warnings] == [
+        "label 'large' has no rows in the validation and test parts",
+        "label 'red' has no rows in the test part",
+    ]
+
+
+def test_numbers_need_no_rows_of_their_own_in_every_part():
+    rows = [
+        row(str(number), label=f"{number}.5", split=split) for number, split in enumerate(("train", "train", "test"))
+    ]
+    assert check_parts(rows, "regression").errors == ("no rows in the validation part",)
+    whole = [*rows, row("v", label="9.0", split="validation")]
+    assert (check_parts(whole, "regression").errors, check_parts(whole, "regression").warnings) == ((), ())
+
+
+def test_labels_that_look_like_those_of_another_task_are_a_warning():
+    rows = parts(train="ab", validation="ab", test="ab")
+    (warning,) = check_parts(rows, "multi-label").warnings
+    assert "did you mean --task single-label" in warning
+
+
+# --- captions ---
+
+FILLERS = ("new", "old", "large", "small", "used", "broken", "cheap", "rare")
+
+
+def captioned(count, text_of, labels=("lamps", "chairs"), **options):
+    """`count` rows of each label, with a text that differs from row to row."""
+    chance = np.random.default_rng(0)
+    return [
+        row(f"{label}-{number}", label=label, text=f"{chance.choice(FILLERS)} {text_of(label, number)}", **options)
+        for label in labels
+        for number in range(count)
+    ]
+
+
+def test_texts_that_say_no_label_are_silent():
+    assert check_captions(captioned(100, lambda label, number: f"item {number % 7}")) == []
+
+
+def test_a_word_that_always_means_one_label_is_named_with_its_counts():
+    rows = captioned(60, lambda label, number: "bulb" if label == "lamps" and number < 40 else "thing")
+    (warning,) = check_captions(rows)
+    assert "label 'lamps' away: 'bulb' (40 of 40)" in warning
+    assert "60 groups have the label" in warning
+    assert "thing" not in warning
+
+
+@pytest.mark.parametrize("caption", ["Lamp", "lamps,", "LAMP!"])
+def test_a_label_that_stands_in_its_own_texts_is_found_sooner(caption):
+    rows = captioned(60, lambda label, number: caption if label == "lamps" and number < 12 else "thing")
+    (warning,) = check_captions(rows)
+    assert "label 'lamps' away: 'lamp" in warning
+    assert "(12 of 12)" in warning
+    other_word = captioned(60, lambda label, number: "bulb" if label == "lamps" and number < 12 else "thing")
+    assert check_captions(other_word) == []
+
+
+def test_groups_are_counted_and_not_rows():
+    rows = captioned(60, lambda label, number: "bulb" if label == "lamps" else "thing")
+    one_seller = [
+        row(each.id, label=each.label, text=each.text, group="one" if each.label == "lamps" else each.group)
+        for each in rows
+    ]
+    assert check_captions(rows) != []
+    assert not any("bulb" in warning for warning in check_captions(one_seller))
+
+
+def test_a_label_that_nearly_all_rows_have_is_given_away_by_no_word():
+    rows = [
+        *captioned(500, lambda *_: "bulb", labels=("lamps",)),
+        *captioned(5, lambda *_: "thing", labels=("chairs",)),
+    ]
+    assert not any("bulb" in warning for warning in check_captions(rows))
+
+
+def test_one_of_several_labels_is_given_away_and_numbers_never():
+    rows = captioned(60, lambda label, number: "bulb" if label == "lamps" else "thing")
+    several = [row(each.id, label="sold|lamps" if each.label == "lamps" else "sold", text=each.text) for each in rows]
+    (warning,) = check_captions(several, "multi-label")
+    assert "label 'lamps' away: 'bulb' (60 of 60)" in warning
+    numbers = [row(each.id, label="1.5" if each.label == "lamps" else "2.5", text=each.text) for each in rows]
+    assert check_captions(numbers, "regression") == []
+
+
+def test_the_test_part_is_not_read():
+    leaking = captioned(60, lambda label, number: label)
+    assert check_captions([row(each.id, label=each.label, text=each.text, split="test") for each in leaking]) == []
+    assert check_captions(leaking) != []
+
+
+# --- pictures ---
+
+
+def picture(seed, size=(120, 90)):
+    """Coloured blotches, soft as a photograph."""
+    noise = np.random.default_rng(seed).integers(40, 216, (6, 8, 3), dtype=np.uint8)
+    return Image.fromarray(noise).resize(size, Image.Resampling.BICUBIC)
+
+
+def resaved(seed, tmp_path):
+    picture(seed).resize((84, 63)).filter(ImageFilter.SMOOTH).save(tmp_path / "again.jpg", quality=70)
+    return Image.open(tmp_path / "again.jpg").convert("RGB")
+
+
+def test_a_picture_that_was_saved_again_smaller_is_found_in_the_other_part(tmp_path):
+    rows = [row("a", label="x"), row("b"), row("c", split="test", label="y"), row("d", split="test")]
+    looks = [picture(1), picture(2), resaved(1, tmp_path), picture(3)]
+    (warning,) = check_pictures(rows, {number: fingerprint_of(look) for number, look in enumerate(looks)})
+    assert warning.startswith(
+        "1 picture of the test part is nearly equal to one of the train part (1 of them under another"
+    )
+    assert "'c' ≈ 'a'" in warning
+
+
+def test_many_equal_pictures_are_counted_and_five_pairs_named():
+    rows = [row("a"), *(row(f"t{number}", split="test") for number in range(2000))]
+    prints = dict.fromkeys(range(len(rows)), fingerprint_of(picture(1)))
+    (warning,) = check_pictures(rows, prints)
+    assert warning.startswith("2,000 pictures of the test part are nearly equal to one of the train part: 't0' ≈ 'a', ")
+    assert warning.count("≈") == 5
+    assert "and 1995 more" in warning
+
+
+def test_equal_pictures_within_one_part_are_no_matter():
+    rows = [row("a"), row("b"), row("c", split="test")]
+    prints = {0: fingerprint_of(picture(1)), 1: fingerprint_of(picture(1)), 2: fingerprint_of(picture(2))}
+    assert check_pictures(rows, prints) == []
+
+
+def test_pixels_and_pictures_look_the_same():
+    assert fingerprint_of_pixels(np.asarray(picture(5))) == fingerprint_of(picture(5))
+
+
+# --- the whole ---
+
+
+@pytest.fixture
+def data(tmp_path):
+    """`data(rows)` writes a manifest with these columns beside four good pictures, a broken one, and an empty one."""
+    (tmp_path / "images").mkdir()
+    for number in range(4):
+        picture(number).save(tmp_path / f"images/{number}.png")
+    (tmp_path / "images/broken.png").write_bytes(b"words")
+    (tmp_path / "images/empty.png").write_bytes(b"")
+
+    def save(*rows):
+        with (tmp_path / "manifest.csv").open("w", encoding="utf-8", newline="") as file:
+            table = csv.DictWriter(file, list(rows[0]))
+            table.writeheader()
+            table.writerows(rows)
+        return tmp_path / "manifest.csv"
+
+    return save
+
+
+def test_everything_wrong_is_said_at_once(data):
+    path = data(
+        {"image": "images/0.png", "label": "a", "split": "train"},
+        {"image": "images/broken.png", "label": "a", "split": "train"},
+        {"image": "images/empty.png", "label": "a", "split": "train"},
+        {"image": "images/lost.png", "label": "c", "split": "test"},
+    )
+    expected = [
+        "line 5: image 'images/lost.png' is not there",
+        "no rows in the validation part",
+        "label 'c' has no rows in the train part",
+        "row 2: image images/broken.png: bytes of no known picture format",
+        "row 3: image images/empty.png: 0 bytes",
+    ]
+    found = inspect(path, "single-label", 0, 1).findings.errors
+    assert [error.startswith(start) for error, start in zip(found, expected, strict=True)] == [True] * 5
+    with pytest.raises(ManifestError) as caught:
+        read_checked(path, "single-label", 0, 1)
+    assert caught.value.problems == found
+
+
+def test_rows_without_a_label_are_not_taken_for_a_label_of_their_own(data):
+    path = data({"text": "one", "label": "a"}, {"text": "two", "label": ""})
+    assert inspect(path, "single-label", 0, 1).findings.errors == ("line 3: no label; allowed: any text",)
+
+
+def test_a_manifest_that_is_fine_is_divided_and_told_by_label_and_part(data):
+    rows = [{"image": f"images/{number % 4}.png", "label": "ab"[number % 2]} for number in range(40)]
+    inspection = inspect(data(*rows), "single-label", 0, 2)
+    assert inspection.findings.errors == ()
+    assert [line.split() for line in inspection.summary().splitlines()[:4]] == [
+        ["label", "train", "validation", "test"],
+        ["a", "14", "2", "4"],
+        ["b", "14", "3", "3"],
+        ["all", "rows", "28", "5", "7"],
+    ]
+    assert inspection.summary().splitlines()[-1] == "0 errors, 2 warnings"
+    manifest, _ = read_checked(data(*rows), "single-label", 0, 2)
+    assert manifest.rows == inspection.rows

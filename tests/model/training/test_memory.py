@@ -1,0 +1,55 @@
+"""A data set may be larger than memory: what a training holds does not grow with the pictures."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+PROJECT = Path(__file__).parents[3]
+SIDE = 128  # px, as prepared
+PICTURE = 256  # px, as decoded
+SLACK = 64 * 2**20  # bytes: what allocators keep varies by tens of MiB from run to run
+
+# Peak memory in bytes; Linux counts it in KiB. Pages of the mapped file are in it, though the system may take them back.
+EPOCH = """
+import resource, sys
+from pathlib import Path
+from model.modalities.image.input import ImageInput
+from model.training.examples import prepare_examples
+from model.training.fit import Batches
+from model.training.manifest import read_manifest
+from model.training.presets import TrainingConfig
+
+manifest = read_manifest(Path(sys.argv[1]))
+inputs = {"image": ImageInput(side=int(sys.argv[2]))}
+examples = prepare_examples(manifest, inputs, "inputs", Path(sys.argv[1]).with_suffix(".examples"), workers=2)
+rows = sum(len(batch["targets"]) for batch in Batches(examples, TrainingConfig(batch_size=32, augment=False), workers=2).of(0))
+assert rows == len(manifest.rows)
+print(1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def peak_of_an_epoch(folder, rows):
+    """Bytes that a process takes to prepare so many rows and to go through them once."""
+    lines = ["image,label,split", *(f"{number % 20}.png,{'ab'[number % 2]},train" for number in range(rows))]
+    manifest = folder / f"{rows}.csv"
+    manifest.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    command = [sys.executable, "-c", EPOCH, str(manifest), str(SIDE)]
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return int(done.stdout)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems count memory in other units")
+def test_ten_times_the_rows_take_no_more_memory_than_the_mapped_file(tmp_path):
+    chance = np.random.default_rng(0)
+    for number in range(20):
+        noise = chance.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+        Image.fromarray(noise).resize((PICTURE, PICTURE)).save(tmp_path / f"{number}.png")
+    small, large = peak_of_an_epoch(tmp_path, 200), peak_of_an_epoch(tmp_path, 2000)
+    mapped, decoded = (1800 * side**2 * 3 for side in (SIDE, PICTURE))
+    assert large - small < mapped + SLACK
+    assert mapped + SLACK < min(2 * mapped, decoded)  # so neither prepared nor decoded pictures could be held unnoticed
