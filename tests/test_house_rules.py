@@ -122,11 +122,13 @@ def test_the_model_has_never_heard_of_the_service():
         pytest.param("accelerate", ["model/training"], id="accelerate"),
         pytest.param("pyarrow", ["model/training"], id="pyarrow"),
         pytest.param("tokenizers", ["model/modalities/text/input.py", "model/training"], id="tokenizers"),
+        pytest.param("huggingface_hub", ["model/training"], id="huggingface-hub"),
         pytest.param("PIL", ["model/modalities/image/input.py", "model/training/sources"], id="pillow"),
         pytest.param("safetensors", ["model/bundle.py", "model/training"], id="safetensors"),
         pytest.param(
             "torch",
             [
+                "model/modalities/libraries.py",
                 "model/modalities/image/encoders.py",
                 "model/modalities/image/augment.py",
                 "model/modalities/text/encoders.py",

@@ -113,7 +113,7 @@ def fit(
     """
     accelerator = Accelerator(cpu=device == "cpu")
     for name, parameter in network.named_parameters():
-        parameter.requires_grad_(not name.startswith(config.frozen))
+        parameter.requires_grad_(not config.freezes(name))
     # Convolutions like it better; torch's annotations lack this overload.
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     objective = Objective(network, tuple(examples.inputs), config, examples.labels)
@@ -132,7 +132,7 @@ def fit(
     while progress.epoch < config.epochs and progress.epoch - progress.best_epoch < config.patience:
         torch.manual_seed(config.seed + progress.epoch)
         epochs.start(progress.epoch)
-        objective.train()
+        _begin_training(network, config)
         losses = []
         for batch in _shown(loader, f"epoch {progress.epoch + 1}/{config.epochs}", len(epochs)):
             loss = objective(batch)
@@ -147,6 +147,15 @@ def fit(
         _save(checkpoint, progress, network, optimizer, scheduler)
         _tell(progress, scores, watched)
     return progress
+
+
+def _begin_training(network: MultimodalClassifier, config: TrainingConfig) -> None:
+    """Into training mode, except what is frozen: there dropout is off, and batch normalisation keeps its statistics.
+
+    As nothing before it wants a gradient, torch records none for a frozen encoder either.
+    """
+    for name, module in network.named_modules():
+        module.training = not config.freezes(f"{name}.")
 
 
 def _record(progress: Progress, network: MultimodalClassifier, loss: float, scores: Mapping[str, float]) -> None:
