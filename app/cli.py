@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Literal, ParamSpec
+from typing import Annotated, Any, Literal, ParamSpec
 
 import typer
 
@@ -77,7 +77,29 @@ def train(
     class_weights: Annotated[
         str, typer.Option(help="What labels count in the loss: none, balanced, or LABEL=WEIGHT,…")
     ] = "none",
-    fusion: Annotated[str | None, typer.Option(help="sum, product, concat or gated instead of the preset's.")] = None,
+    fusion: Annotated[
+        str | None,
+        typer.Option(help="sum, product, concat, gated, low-rank-bilinear or cross-attention instead of the preset's."),
+    ] = None,
+    image_encoder: Annotated[
+        str | None,
+        typer.Option(
+            help="cnn, efficientnet-lite0 … lite4, a model's folder as ./folder, or hf://owner/name, instead of the preset's."
+        ),
+    ] = None,
+    text_encoder: Annotated[
+        str | None,
+        typer.Option(
+            help="static, lstm, gru, transformer, a model's folder as ./folder, or hf://owner/name, instead of the preset's."
+        ),
+    ] = None,
+    freeze: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="image or text (or both, given twice): that encoder's trained weights stay as they are. "
+            "none: fine-tune all, also the token embeddings that the preset freezes."
+        ),
+    ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="At most this many, instead of the preset's.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=2, help="Instead of the preset's.")] = None,
     seed: Annotated[int, typer.Option(help="Of the weights, the order and the augmentations; not of the parts.")] = 0,
@@ -96,8 +118,11 @@ def train(
     """Train on a manifest of (image, text, label) and write a bundle that `polymodal serve` serves."""
     from model.training import train as run
 
-    options = {
+    encoders = {key: name for key, name in {"image": image_encoder, "text": text_encoder}.items() if name}
+    options: dict[str, Any] = {
         "fusion": fusion,
+        "encoders": encoders or None,
+        "freeze": freeze,
         "epochs": epochs,
         "batch_size": batch_size,
         "precision": precision,

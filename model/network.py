@@ -3,7 +3,7 @@
 B examples, M modalities, D embedding width, K labels.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from model.heads import HEADS, Head
 from model.modalities.image.encoders import ENCODERS as IMAGE_ENCODERS
 from model.modalities.text.encoders import ENCODERS as TEXT_ENCODERS
 
-ENCODERS: Final[Mapping[str, Mapping[str, type[nn.Module]]]] = {"image": IMAGE_ENCODERS, "text": TEXT_ENCODERS}
+ENCODERS: Final[Mapping[str, Mapping[str, Callable[..., nn.Module]]]] = {"image": IMAGE_ENCODERS, "text": TEXT_ENCODERS}
 
 
 class MultimodalClassifier(nn.Module):

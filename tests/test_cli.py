@@ -54,8 +54,25 @@ def test_every_command_explains_itself(command):
         ),
         pytest.param(
             ["--fusion", "confusion"],
-            "fusion 'confusion' is not known; known are sum, product, concat, gated",
+            "fusion 'confusion' is not known; known are sum, product, concat, gated, low-rank-bilinear, cross-attention",
             id="fusion",
+        ),
+        pytest.param(
+            ["--image-encoder", "abacus"],
+            "image encoder 'abacus' is not known; known are cnn, efficientnet-lite0,",
+            id="image-encoder",
+        ),
+        pytest.param(
+            ["--text-encoder", "./nowhere"], "./nowhere: no such folder; expected a model's folder", id="text-encoder"
+        ),
+        pytest.param(
+            ["--freeze", "sound"], "freeze sound: not known; known are image, text, none", id="freeze-unknown"
+        ),
+        pytest.param(
+            ["--freeze", "none", "--freeze", "text"], "freeze none, text: none excludes the others", id="freeze-none"
+        ),
+        pytest.param(
+            ["--freeze", "image"], "freeze image: no trained weights for", id="freeze-what-starts-from-scratch"
         ),
         pytest.param(["--name", "My Model"], "'My Model'", id="name"),
         pytest.param(

@@ -122,6 +122,7 @@ def test_the_model_has_never_heard_of_the_service():
         pytest.param("accelerate", ["model/training"], id="accelerate"),
         pytest.param("pyarrow", ["model/training"], id="pyarrow"),
         pytest.param("tokenizers", ["model/modalities/text/input.py", "model/training"], id="tokenizers"),
+        pytest.param("huggingface_hub", ["model/training"], id="huggingface-hub"),
         pytest.param(
             "PIL",
             ["model/modalities/image/input.py", "model/training/likeness.py", "model/training/sources"],
@@ -131,6 +132,7 @@ def test_the_model_has_never_heard_of_the_service():
         pytest.param(
             "torch",
             [
+                "model/modalities/libraries.py",
                 "model/modalities/image/encoders.py",
                 "model/modalities/image/augment.py",
                 "model/modalities/text/encoders.py",

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from model.bundle import Bundle
-from model.errors import BundleError
+from model.errors import BundleError, ModelError
 from model.network import MultimodalClassifier, build_network
 from model.types import Array, FloatArray
 
@@ -43,6 +43,8 @@ def start(bundle: Bundle, threads: int) -> TorchRuntime:
     torch.set_num_threads(threads)
     try:
         network = build_network(bundle.config.network)
+    except ModelError as problem:  # a library that it is built from is missing
+        raise BundleError(f"{bundle.directory}: {problem}") from problem
     except (
         LookupError,
         TypeError,

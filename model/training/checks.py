@@ -24,9 +24,9 @@ from model.targets import TARGETS, WrongCell
 from model.training.examples import Examples, prepared
 from model.training.likeness import RESAVED, Fingerprint, fingerprint_of_pixels, twins
 from model.training.manifest import SPLITS, Manifest, ManifestError, Row, read_manifest, read_rows
-from model.training.presets import PADDING, UNKNOWN
 from model.training.progress import bar
 from model.training.splits import label_counts, split_rows, with_splits
+from model.training.vocabulary import PADDING, UNKNOWN
 
 NAMED: Final = 5  # words, or pairs of pictures, that one warning names; the rest is counted
 

@@ -39,12 +39,12 @@ def export_graphs(network: MultimodalClassifier, inputs: Mapping[str, Input], wi
         arrays = each.collate([blank, blank])
         free = {key: {0: "batch", **_free_length(blank.shape, array.shape)} for key, array in arrays.items()}
         batch = {key: torch.from_numpy(array) for key, array in arrays.items()}
-        graphs[name] = _export(network.encoders[name], batch, list(batch), free)
+        graphs[name] = export_graph(network.encoders[name], batch, list(batch), free)
     embeddings = {name: torch.zeros(2, width) for name in inputs}
     present = torch.ones(2, len(inputs), dtype=torch.bool)
     free_head = {"embeddings": {name: {0: "batch"} for name in inputs}, "present": {0: "batch"}}
     feed = {"embeddings": embeddings, "present": present}
-    graphs["head"] = _export(_FusionAndHead(network), feed, [*inputs, "present"], free_head)
+    graphs["head"] = export_graph(_FusionAndHead(network), feed, [*inputs, "present"], free_head)
     return graphs
 
 
@@ -53,8 +53,8 @@ def _free_length(blank: Sequence[int], collated: Sequence[int]) -> dict[int, str
     return {1: "length"} if len(blank) == 1 and len(collated) == 2 else {}
 
 
-def _export(module: nn.Module, feed: dict[str, Any], names: list[str], free: dict[str, Any]) -> bytes:
-    """Trace `module(**feed)`; `names` become the graph's inputs, and the axes named in `free` stay free."""
+def export_graph(module: nn.Module, feed: dict[str, Any], names: list[str], free: dict[str, Any]) -> bytes:
+    """Trace `module(**feed)`, without its weights; `names` become the graph's inputs, and the axes named in `free` stay free."""
     # The exporter chats on standard output and warns of its own internals.
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):

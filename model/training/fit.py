@@ -120,7 +120,7 @@ def fit(
     """
     accelerator = _accelerator(choose_device(device, config.precision), config.precision)
     for name, parameter in network.named_parameters():
-        parameter.requires_grad_(not name.startswith(config.frozen))
+        parameter.requires_grad_(not config.freezes(name))
     # Convolutions like it better; torch's annotations lack this overload.
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     objective = Objective(network, tuple(examples.inputs), config, examples.labels)
@@ -139,7 +139,7 @@ def fit(
 
     while progress.epoch < config.epochs and progress.epoch - progress.best_epoch < config.patience:
         torch.manual_seed(config.seed + progress.epoch)
-        objective.train()
+        _begin_training(network, config)
         losses = []
         for batch in _shown(batches.of(progress.epoch), f"epoch {progress.epoch + 1}/{config.epochs}", len(batches)):
             loss = objective(send_to_device(batch, accelerator.device))
@@ -181,6 +181,15 @@ def _accelerator(device: str, precision: str) -> Accelerator:
     # Accelerate keeps the first device and precision of a process for all that follow; a process may train twice.
     AcceleratorState._reset_state(reset_partial_state=True)
     return Accelerator(cpu=device == "cpu", mixed_precision="no" if precision == "fp32" else precision)
+
+
+def _begin_training(network: MultimodalClassifier, config: TrainingConfig) -> None:
+    """Into training mode, except what is frozen: there dropout is off, and batch normalisation keeps its statistics.
+
+    As nothing before it wants a gradient, torch records none for a frozen encoder either.
+    """
+    for name, module in network.named_modules():
+        module.training = not config.freezes(f"{name}.")
 
 
 def _record(progress: Progress, network: MultimodalClassifier, loss: float, scores: Mapping[str, float]) -> None:

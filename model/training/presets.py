@@ -1,23 +1,20 @@
 """Named recipes: which inputs, encoders, fusion and hyper-parameters a training begins with."""
 
+import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
-
-from model.config import EncoderConfig, ModalityConfig, NetworkConfig
-from model.modalities import Input
-from model.modalities.image.input import ImageInput
-from model.modalities.text.input import TextInput
-from model.training import pretrained
+from model.config import ModalityConfig, NetworkConfig
+from model.modalities import MODALITIES, Input
 from model.training.manifest import Manifest
+from model.training.parts import Part, Wanted, make_part
 from model.types import Array
 
 # Tuned, the token embeddings would change only for the words of the training part, and drift away from all others.
 FROZEN: Final = ("encoders.text.embed.", "encoders.text.positions.")
-PADDING, UNKNOWN = "[PAD]", "[UNK]"
+PROJECT: Final = re.compile(r"encoders\.\w+\.project\.")  # what makes an encoder's features an embedding of our width
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +40,15 @@ class TrainingConfig:
     class_weights: Mapping[str, float] = field(default_factory=dict)
     """What each label counts in the loss; empty: all the same."""
     frozen: tuple[str, ...] = ()
-    """Weights whose names begin so stay as they were."""
+    """Weights whose names begin so stay as they were, and parts of the network too; an encoder's `project` always learns."""
     augment: bool = True
     precision: str = "fp32"
     """fp32, or bf16 or fp16 where the device can: what matrices are multiplied in. Weights and measurements stay float32."""
     seed: int = 0
+
+    def freezes(self, name: str) -> bool:
+        """Whether the weight of this name, or the part whose weights' names begin with it, stays as it was."""
+        return name.startswith(self.frozen) and not PROJECT.match(name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,42 +64,17 @@ class Recipe:
     """Where those weights come from and under which licence, for the card."""
 
 
-def cnn_rnn(manifest: Manifest, cache: Path) -> Recipe:
+def cnn_rnn(manifest: Manifest, cache: Path, encoders: Mapping[str, str]) -> Recipe:
     """A small CNN for the image, a bidirectional LSTM for the text, concatenation, a linear head; all from scratch."""
-    inputs: dict[str, Input] = {}
-    encoders: dict[str, EncoderConfig] = {}
-    if _has(manifest, "image"):
-        inputs["image"] = ImageInput(side=64)
-        encoders["image"] = EncoderConfig(name="cnn")
-    if _has(manifest, "text"):
-        text = TextInput(train_tokenizer(manifest), max_tokens=48)
-        inputs["text"] = text
-        encoders["text"] = EncoderConfig(name="lstm", options={"vocabulary": text.vocabulary})
-    network = _network(manifest, inputs, encoders, width=128, fusion="concat", dropout=0.2)
-    return Recipe(network, inputs, TrainingConfig(learning_rate=2e-3))
+    parts = _parts(manifest, cache, {"image": "cnn", "text": "lstm", **encoders}, trained=False)
+    network = _network(manifest, parts, width=128, fusion="concat", dropout=0.2)
+    return _recipe(network, parts, TrainingConfig(learning_rate=2e-3))
 
 
-def pretrained_encoders(manifest: Manifest, cache: Path) -> Recipe:
+def pretrained_encoders(manifest: Manifest, cache: Path, encoders: Mapping[str, str]) -> Recipe:
     """EfficientNet-lite0 for the image and the lower half of MiniLM for the text, both fine-tuned; their sum; a linear head."""
-    inputs: dict[str, Input] = {}
-    encoders: dict[str, EncoderConfig] = {}
-    weights: dict[str, Array] = {}
-    origins: list[str] = []
-    if _has(manifest, "image"):
-        inputs["image"] = ImageInput(side=128)
-        encoders["image"] = EncoderConfig(name="efficientnet-lite0")
-        weights |= pretrained.efficientnet_lite0(cache)
-        origins.append(pretrained.EFFICIENTNET_LITE0.origin)
-    if _has(manifest, "text"):
-        tokenizer, text_weights = pretrained.minilm(cache, texts=_training_texts(manifest))
-        text = TextInput(tokenizer, max_tokens=32)
-        inputs["text"] = text
-        encoders["text"] = EncoderConfig(
-            name="transformer", options={"vocabulary": text.vocabulary, "layers": pretrained.MINILM_LAYERS}
-        )
-        weights |= text_weights
-        origins.append(pretrained.MINILM.origin)
-    network = _network(manifest, inputs, encoders, width=256, fusion="sum", dropout=0.2)
+    parts = _parts(manifest, cache, {"image": "efficientnet-lite0", "text": "transformer", **encoders}, trained=True)
+    network = _network(manifest, parts, width=256, fusion="sum", dropout=0.2)
     training = TrainingConfig(
         epochs=10,
         patience=4,
@@ -109,66 +85,49 @@ def pretrained_encoders(manifest: Manifest, cache: Path) -> Recipe:
         smoothing=0.1,
         frozen=FROZEN,
     )
-    return Recipe(network, inputs, training, weights, tuple(origins))
+    return _recipe(network, parts, training)
 
 
-PRESETS: Final[Mapping[str, Callable[[Manifest, Path], Recipe]]] = {
+PRESETS: Final[Mapping[str, Callable[[Manifest, Path, Mapping[str, str]], Recipe]]] = {
     "cnn-rnn": cnn_rnn,
     "pretrained": pretrained_encoders,
 }
+"""From the data, the folder for downloads, and by modality the encoders that replace the preset's, to a recipe."""
 
 
-def train_tokenizer(manifest: Manifest, vocabulary: int = 8000) -> Tokenizer:
-    """A WordPiece vocabulary (lower case, without accents) of the training part's texts; the same texts give the same one."""
-    texts = _training_texts(manifest)
-    tokenizer = _word_pieces(models.WordPiece(unk_token=UNKNOWN))
-    # The trainer numbers the pieces that continue a word in the order of a hash table, another one in each run, and breaks
-    # ties by these numbers. Given as special tokens they have numbers already; the tokenizer is then built without them.
-    pieces = sorted({f"##{character}" for text in texts for word in _words(tokenizer, text) for character in word[1:]})
-    trainer = trainers.WordPieceTrainer(
-        vocab_size=vocabulary, special_tokens=[PADDING, UNKNOWN, *pieces], show_progress=False, min_frequency=2
-    )
-    tokenizer.train_from_iterator(texts, trainer)
-    trained = _word_pieces(models.WordPiece(tokenizer.get_vocab(), unk_token=UNKNOWN))
-    trained.add_special_tokens([PADDING, UNKNOWN])
-    return trained
-
-
-def _word_pieces(model: models.WordPiece) -> Tokenizer:
-    tokenizer = Tokenizer(model)
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    return tokenizer
-
-
-def _words(tokenizer: Tokenizer, text: str) -> list[str]:
-    return [word for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(tokenizer.normalizer.normalize_str(text))]
-
-
-def _has(manifest: Manifest, modality: str) -> bool:
-    """Whether any training row has this modality; what none has can't be learned."""
-    return any(getattr(row, modality) for row in manifest.by_split("train"))
-
-
-def _training_texts(manifest: Manifest) -> list[str]:
-    return [row.text for row in manifest.by_split("train") if row.text]
+def _parts(manifest: Manifest, cache: Path, encoders: Mapping[str, str], *, trained: bool) -> dict[str, Part]:
+    """The part of each modality that any training row has; what none has can't be learned."""
+    rows = manifest.by_split("train")
+    wanted = Wanted(tuple(row.text for row in rows if row.text), cache, trained)
+    found = [name for name in MODALITIES if any(getattr(row, name) for row in rows)]
+    return {name: make_part(name, encoders[name], wanted) for name in found}
 
 
 def _network(
-    manifest: Manifest,
-    inputs: Mapping[str, Input],
-    encoders: Mapping[str, EncoderConfig],
-    *,
-    width: int,
-    fusion: str,
-    dropout: float,
+    manifest: Manifest, parts: Mapping[str, Part], *, width: int, fusion: str, dropout: float
 ) -> NetworkConfig:
     return NetworkConfig(
-        modalities={name: ModalityConfig(input=inputs[name].settings(), encoder=encoders[name]) for name in inputs},
+        modalities={
+            name: ModalityConfig(input=part.input.settings(), encoder=part.encoder) for name, part in parts.items()
+        },
         width=width,
         fusion=fusion,
         task=manifest.task,
         labels=manifest.labels,
         scale=manifest.scale,
         dropout=dropout,
+    )
+
+
+def _recipe(network: NetworkConfig, parts: Mapping[str, Part], training: TrainingConfig) -> Recipe:
+    """Everything together; an encoder of which nothing but what stays frozen was trained before learns at the full rate."""
+    weights = {f"encoders.{name}.{key}": array for name, part in parts.items() for key, array in part.weights.items()}
+    tuned = {key.split(".")[1] for key in weights if not training.freezes(key)}
+    rates = {name: rate for name, rate in training.encoder_learning_rates.items() if name in tuned}
+    return Recipe(
+        network=network,
+        inputs={name: part.input for name, part in parts.items()},
+        training=replace(training, encoder_learning_rates=rates),
+        weights=weights,
+        origins=tuple(part.origin for part in parts.values() if part.origin),
     )

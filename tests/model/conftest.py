@@ -41,3 +41,27 @@ def _seal(folder: Path) -> None:
 def seal():
     """`seal(folder)` records the digests of a changed bundle anew."""
     return _seal
+
+
+@pytest.fixture
+def exported():
+    """`exported(module, feed, names, free)` exports as training does; what comes back runs the graph in ONNX Runtime."""
+    import onnxruntime
+    import torch
+
+    from model.training.export import export_graph
+
+    def export(module, feed, names, free):
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        weights = {name: each.numpy() for name, each in module.state_dict().items() if not name.endswith("_tracked")}
+        values = [onnxruntime.OrtValue.ortvalue_from_numpy(each) for each in weights.values()]
+        options.add_external_initializers(list(weights), values)
+        session = onnxruntime.InferenceSession(
+            export_graph(module, feed, names, free), options, providers=["CPUExecutionProvider"]
+        )
+        return lambda batch: torch.from_numpy(
+            session.run(None, {name: each.numpy() for name, each in batch.items()})[0]
+        )
+
+    return export

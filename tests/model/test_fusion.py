@@ -5,7 +5,15 @@ import torch
 from torch import tensor
 from torch.testing import assert_close
 
-from model.fusion import FUSIONS, ConcatFusion, GatedFusion, ProductFusion, SumFusion
+from model.fusion import (
+    FUSIONS,
+    ConcatFusion,
+    CrossAttentionFusion,
+    GatedFusion,
+    LowRankBilinearFusion,
+    ProductFusion,
+    SumFusion,
+)
 
 ORDER, WIDTH = ("image", "text"), 4
 IMAGE = tensor([[2.0, 4.0, -1.0, 0.5]])
@@ -76,6 +84,38 @@ def test_the_order_is_the_fusions_own_and_not_the_dictionarys(fusion):
     assert_close(fusion({"text": TEXT, "image": IMAGE}, BOTH), fusion({"image": IMAGE, "text": TEXT}, BOTH))
 
 
+def test_every_weight_is_reached_by_the_gradient(fusion):
+    embeddings, present = random_batch()
+    embeddings["image"].requires_grad_()  # some fusions have no weights
+    fusion(embeddings, present).square().sum().backward()
+    assert [name for name, each in fusion.named_parameters() if each.grad is None or not each.grad.any()] == []
+
+
+@torch.no_grad()
+def test_exported_graphs_agree_with_torch(exported):
+    torch.manual_seed(0)
+
+    class Together(torch.nn.Module):
+        """All fusions in one graph."""
+
+        def __init__(self):
+            super().__init__()
+            self.fusions = torch.nn.ModuleDict({name: build(ORDER, WIDTH) for name, build in FUSIONS.items()})
+
+        def forward(self, embeddings, present):
+            return torch.cat([fusion(embeddings, present) for fusion in self.fusions.values()], dim=1)
+
+    together = Together().eval()
+    embeddings, present = random_batch()
+    embeddings["text"][1] = torch.nan  # which is absent
+    traced = {"embeddings": {name: each[:2] for name, each in embeddings.items()}, "present": present[:2]}
+    free = {"embeddings": {name: {0: "batch"} for name in ORDER}, "present": {0: "batch"}}
+    found = exported(together, traced, [*ORDER, "present"], free)({**embeddings, "present": present})
+    for name, fused in zip(FUSIONS, found.split(WIDTH, dim=1), strict=True):
+        expected = together.fusions[name](embeddings, present)
+        assert_close(fused, expected, msg=lambda told, name=name: f"{name}: {told}")
+
+
 def test_a_second_modality_matters(fusion):
     embeddings = {"image": IMAGE, "text": TEXT}
     assert (fusion(embeddings, BOTH) - fusion(embeddings, IMAGE_ONLY)).abs().max() > 1e-3
@@ -87,7 +127,7 @@ def test_a_single_modality_needs_no_other(name):
     fused = FUSIONS[name](("image",), WIDTH)({"image": IMAGE}, tensor([[True]]))
     assert fused.shape == (1, WIDTH)
     assert fused.isfinite().all()
-    if name != "concat":  # which projects
+    if name in ("sum", "product", "gated"):  # the others project
         assert_close(fused, IMAGE)
 
 
@@ -153,3 +193,36 @@ def test_gates_choose_channel_by_channel():
         fusion.gate.weight.zero_()
         fusion.gate.bias.copy_(tensor([50.0, 50.0, -50.0, -50.0, 0.0, 0.0, 0.0, 0.0]))
     assert_close(fusion({"image": IMAGE, "text": TEXT}, BOTH), tensor([[2.0, 4.0, 5.0, 0.0]]))
+
+
+def test_low_rank_bilinear_is_a_projected_product_of_squashed_factors():
+    fusion = LowRankBilinearFusion(ORDER, WIDTH)
+    with torch.no_grad():
+        for layer, scale in zip((*fusion.factors, fusion.project), (1.0, 2.0, 3.0), strict=True):
+            layer.weight.copy_(scale * torch.eye(WIDTH))
+            layer.bias.zero_()
+    embeddings = {"image": IMAGE, "text": TEXT}
+    assert_close(fusion(embeddings, BOTH), 3 * IMAGE.tanh() * (2 * TEXT).tanh())
+    assert_close(fusion(embeddings, TEXT_ONLY), 3 * (2 * TEXT).tanh())
+
+
+def test_cross_attention_without_attention_is_the_mean_of_the_tokens():
+    fusion = CrossAttentionFusion(ORDER, WIDTH)
+    with torch.no_grad():
+        for layer in (fusion.output, fusion.narrow):
+            layer.weight.zero_()
+            layer.bias.zero_()
+        for unfold, scale in zip(fusion.unfold, (1.0, 10.0), strict=True):
+            unfold.weight.copy_(scale * torch.eye(WIDTH).repeat(fusion.TOKENS, 1))
+            unfold.bias.zero_()
+    embeddings = {"image": IMAGE, "text": TEXT}
+    assert_close(fusion(embeddings, BOTH), (IMAGE + 10 * TEXT) / 2)
+    assert_close(fusion(embeddings, IMAGE_ONLY), IMAGE)
+
+
+@pytest.mark.parametrize(("width", "heads"), [(256, 4), (6, 2), (7, 1)])
+def test_cross_attention_fits_any_width(width, heads):
+    fusion = CrossAttentionFusion(ORDER, width)
+    assert fusion.heads == heads
+    fused = fusion({name: torch.ones(1, width) for name in ORDER}, BOTH)
+    assert fused.shape == (1, width)

@@ -5,12 +5,17 @@ B pictures, S side in pixels, C channels, D embedding width. Every encoder is bu
 trained.
 """
 
-from collections.abc import Mapping
-from typing import Final
+import math
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from types import MappingProxyType
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from model.modalities import libraries
 
 
 class ConvEncoder(nn.Module):
@@ -32,12 +37,13 @@ class ConvEncoder(nn.Module):
         return self.project(features.mean(dim=(2, 3)))
 
 
-class EfficientNetLite0(nn.Module):
-    """EfficientNet-lite0: mobile inverted bottlenecks with ReLU6 and without squeeze-and-excitation.
+class EfficientNetLite(nn.Module):
+    """EfficientNet-lite0 … lite4: mobile inverted bottlenecks with ReLU6 and without squeeze-and-excitation.
 
     Architecture: Tan & Le, "EfficientNet" (arXiv:1905.11946), table 1, as changed by the "lite" variants of TensorFlow's
-    TPU models: stem and head keep their width, no squeeze-and-excitation, ReLU6, inputs (x − 127) / 128.
-    `model.training.pretrained` knows where ImageNet weights come from.
+    TPU models: stem and head keep their width, first and last stage their depth, no squeeze-and-excitation, ReLU6, inputs
+    (x − 127) / 128. `widen` multiplies the channels of every stage, `deepen` its blocks. `model.training.pretrained` knows
+    where ImageNet weights come from.
     """
 
     # expansion, output channels, repeats, kernel, stride of the first
@@ -52,13 +58,15 @@ class EfficientNetLite0(nn.Module):
     )
     FEATURES: Final = 1280
 
-    def __init__(self, width: int, dropout: float = 0.2) -> None:
+    def __init__(self, width: int, widen: float = 1.0, deepen: float = 1.0, dropout: float = 0.2) -> None:
         super().__init__()
         self.stem = _convolution(3, 32, 3, stride=2)
         blocks: list[nn.Module] = []
         inputs = 32
-        for expansion, outputs, repeats, kernel, stride in self.STAGES:
-            for repeat in range(repeats):
+        for expansion, channels, repeats, kernel, stride in self.STAGES:
+            outputs = _eights(channels * widen)
+            at_an_end = len(blocks) == 0 or channels == self.STAGES[-1][1]
+            for repeat in range(repeats if at_an_end else math.ceil(repeats * deepen)):
                 blocks.append(_Bottleneck(inputs, outputs, expansion, kernel, stride if repeat == 0 else 1))
                 inputs = outputs
         self.blocks = nn.Sequential(*blocks)
@@ -69,6 +77,71 @@ class EfficientNetLite0(nn.Module):
         """Encode a batch: uint8 (B, S, S, 3) to (B, D)."""
         features = self.head(self.blocks(self.stem(_centred(pixels))))  # (B, 1280, S / 32, S / 32)
         return self.project(features.mean(dim=(2, 3)))
+
+
+class TransformersEncoder(nn.Module):
+    """Any image model of Hugging Face transformers that takes pixel values, built from its `config` alone.
+
+    Its own pooling where it has one, otherwise the mean over positions. `features` is the width of that; `mean` and `std`
+    of each colour, for values from 0 to 1, are those that it was trained with.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        config: Mapping[str, Any],
+        features: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+        dropout: float = 0.1,
+    ) -> None:
+        super().__init__()
+        self.normalise = _Normalise(mean, std)
+        self.model = libraries.transformers_model(config)
+        self.project = nn.Sequential(nn.Dropout(dropout), nn.Linear(features, width))
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Encode a batch: uint8 (B, S, S, 3) to (B, D)."""
+        return self.project(self.pool(pixels))
+
+    def pool(self, pixels: Tensor) -> Tensor:
+        """What the model itself makes of a batch: uint8 (B, S, S, 3) to (B, `features`)."""
+        found = self.model(pixel_values=self.normalise(pixels))
+        pooled = getattr(found, "pooler_output", None)
+        if pooled is None:
+            states = found.last_hidden_state  # (B, T, C) of a transformer, (B, C, H, W) of a convolutional network
+            pooled = states.mean(dim=1) if states.ndim == 3 else states.mean(dim=(2, 3))
+        return pooled.flatten(1)
+
+
+class TimmEncoder(nn.Module):
+    """Any architecture of timm, with its own pooling and without its classifier.
+
+    `arguments` are keyword arguments of timm's constructor; the rest is as in TransformersEncoder.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        architecture: str,
+        features: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+        arguments: Mapping[str, Any] = MappingProxyType({}),
+        dropout: float = 0.1,
+    ) -> None:
+        super().__init__()
+        self.normalise = _Normalise(mean, std)
+        self.model = libraries.timm_model(architecture, arguments)
+        self.project = nn.Sequential(nn.Dropout(dropout), nn.Linear(features, width))
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Encode a batch: uint8 (B, S, S, 3) to (B, D)."""
+        return self.project(self.pool(pixels))
+
+    def pool(self, pixels: Tensor) -> Tensor:
+        """What the model itself makes of a batch: uint8 (B, S, S, 3) to (B, `features`)."""
+        return self.model(self.normalise(pixels))
 
 
 class _Bottleneck(nn.Module):
@@ -88,15 +161,36 @@ class _Bottleneck(nn.Module):
 
 
 class _SamePadding(nn.Module):
-    """TensorFlow's "SAME" for stride 2 on even sides: the odd pixel of padding goes right and below."""
+    """TensorFlow's "SAME" for stride 2: ⌈S / 2⌉ remain of a side; an odd pixel of padding goes right and below."""
 
     def __init__(self, kernel: int) -> None:
         super().__init__()
-        total = kernel - 2
-        self.padding = (total // 2, total - total // 2) * 2
+        self.kernel = kernel
 
     def forward(self, features: Tensor) -> Tensor:
-        return functional.pad(features, self.padding)
+        height, width = features.shape[2:]
+        left, right = self._ends(width)
+        return functional.pad(features, (left, right, *self._ends(height)))
+
+    def _ends(self, side: int) -> tuple[int, int]:
+        total = self.kernel - 2 + side % 2
+        return total // 2, total - total // 2
+
+
+class _Normalise(nn.Module):
+    """From uint8 (B, S, S, 3) to (B, 3, S, S), each colour, from 0 to 1, less its `mean` and divided by its `std`."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        # Constants of the architecture, not weights: config.json holds them.
+        self.register_buffer("mean", 255.0 * torch.tensor(mean)[:, None, None], persistent=False)
+        self.register_buffer("std", 255.0 * torch.tensor(std)[:, None, None], persistent=False)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return (pixels.permute(0, 3, 1, 2).to(torch.float32) - self.mean) / self.std
 
 
 def _convolution(inputs: int, outputs: int, kernel: int, *, stride: int = 1, groups: int = 1) -> nn.Sequential:
@@ -111,6 +205,12 @@ def _convolution(inputs: int, outputs: int, kernel: int, *, stride: int = 1, gro
     )
 
 
+def _eights(channels: float) -> int:
+    """The nearest multiple of 8, but not less than nine tenths: how EfficientNet rounds widened channels."""
+    nearest = max(8, int(channels + 4) // 8 * 8)
+    return nearest + 8 if nearest < 0.9 * channels else nearest
+
+
 def _batch_norm(channels: int) -> nn.BatchNorm2d:
     # As in TensorFlow's EfficientNet: momentum 0.99 there is 0.01 here, epsilon 1e-3.
     return nn.BatchNorm2d(channels, eps=1e-3, momentum=0.01)
@@ -121,4 +221,14 @@ def _centred(pixels: Tensor) -> Tensor:
     return (pixels.permute(0, 3, 1, 2).to(torch.float32) - 127.0) / 128.0
 
 
-ENCODERS: Final[Mapping[str, type[nn.Module]]] = {"cnn": ConvEncoder, "efficientnet-lite0": EfficientNetLite0}
+# Multipliers of width and depth, and dropout: efficientnet_lite_builder.py of TensorFlow's TPU models.
+ENCODERS: Final[Mapping[str, Callable[..., nn.Module]]] = {
+    "cnn": ConvEncoder,
+    "efficientnet-lite0": partial(EfficientNetLite, widen=1.0, deepen=1.0, dropout=0.2),
+    "efficientnet-lite1": partial(EfficientNetLite, widen=1.0, deepen=1.1, dropout=0.2),
+    "efficientnet-lite2": partial(EfficientNetLite, widen=1.1, deepen=1.2, dropout=0.3),
+    "efficientnet-lite3": partial(EfficientNetLite, widen=1.2, deepen=1.4, dropout=0.3),
+    "efficientnet-lite4": partial(EfficientNetLite, widen=1.4, deepen=1.8, dropout=0.3),
+    "transformers": TransformersEncoder,
+    "timm": TimmEncoder,
+}

@@ -67,7 +67,7 @@ class ImageInput:
     """Decode any accepted picture, trim the plain margin around the drawing, and fit it into an S × S square."""
 
     side: int = 128
-    """S. A multiple of 32, so that each halving inside a convolutional encoder is exact."""
+    """S: what the encoder takes; some take one side alone."""
     max_pixels: int = 50_000_000
     max_side: int = 16_384
 

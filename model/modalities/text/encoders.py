@@ -5,27 +5,60 @@ built with D and the vocabulary's size, and takes `ids` int64 (B, L) and `mask` 
 (B, D); padding never moves the result.
 """
 
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Callable, Mapping
+from functools import partial
+from types import MappingProxyType
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from model.modalities import libraries
 
-class RecurrentEncoder(nn.Module):
-    """A bidirectional LSTM over learned token embeddings; the mean and the maximum over time are projected.
 
-    Both directions start at a text's own first or last token: the backward one reads each text reversed within its own
-    length, so that padding comes after the text in both and can't reach it.
+class StaticEncoder(nn.Module):
+    """The mean of the tokens' embeddings through a small perceptron: the cheapest encoder, blind to the order of words.
+
+    After Iyyer et al., "Deep Unordered Composition Rivals Syntactic Methods" (ACL 2015).
     """
 
-    def __init__(self, width: int, vocabulary: int, hidden: int = 128, tokens: int = 128, dropout: float = 0.3) -> None:
+    def __init__(self, width: int, vocabulary: int, tokens: int = 256, hidden: int = 256, dropout: float = 0.3) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(vocabulary, tokens)
+        self.project = nn.Sequential(
+            nn.Dropout(dropout), nn.Linear(tokens, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, width)
+        )
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Encode a batch: (B, L) to (B, D)."""
+        return self.project(_masked_mean(self.embed(ids), mask))
+
+
+class RecurrentEncoder(nn.Module):
+    """A bidirectional LSTM or GRU over token embeddings; the mean and the maximum over time are projected.
+
+    `cell` is a name in CELLS: "lstm" (Hochreiter & Schmidhuber 1997) or "gru" (Cho et al., arXiv:1406.1078). Both
+    directions start at a text's own first or last token: the backward one reads each text reversed within its own length,
+    so that padding comes after the text in both and can't reach it.
+    """
+
+    CELLS: Final[Mapping[str, type[nn.LSTM | nn.GRU]]] = MappingProxyType({"lstm": nn.LSTM, "gru": nn.GRU})
+
+    def __init__(
+        self,
+        width: int,
+        vocabulary: int,
+        cell: str = "lstm",
+        hidden: int = 128,
+        tokens: int = 128,
+        dropout: float = 0.3,
+    ) -> None:
         super().__init__()
         self.embed = nn.Embedding(vocabulary, tokens)
         self.dropout = nn.Dropout(dropout)
-        self.forwards = nn.LSTM(tokens, hidden, batch_first=True)
-        self.backwards = nn.LSTM(tokens, hidden, batch_first=True)
+        self.forwards = self.CELLS[cell](tokens, hidden, batch_first=True)
+        self.backwards = self.CELLS[cell](tokens, hidden, batch_first=True)
         self.project = nn.Sequential(nn.Dropout(dropout), nn.Linear(4 * hidden, width))
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
@@ -39,7 +72,7 @@ class RecurrentEncoder(nn.Module):
         states = torch.cat([ahead, behind], dim=2)  # (B, L, 2 H)
         present = mask[..., None]
         mean = _masked_mean(states, mask)
-        # LSTM outputs lie in −1 … 1, so −1 can't win against a real token.
+        # Outputs of both cells lie in −1 … 1, so −1 can't win against a real token.
         highest = states.masked_fill(~present, -1.0).amax(dim=1)
         return self.project(torch.cat([mean, highest], dim=1))
 
@@ -81,6 +114,32 @@ class TransformerEncoder(nn.Module):
         return self.project(self.dropout(_masked_mean(states, mask)))
 
 
+class TransformersEncoder(nn.Module):
+    """Any text model of Hugging Face transformers, built from its `config` alone; mean over tokens.
+
+    `features` is the width of its states. `vocabulary`, the tokenizer's size, must not be larger than the model's.
+    """
+
+    def __init__(
+        self, width: int, vocabulary: int, config: Mapping[str, Any], features: int, dropout: float = 0.1
+    ) -> None:
+        super().__init__()
+        self.model = libraries.transformers_model(config)
+        if vocabulary > (known := config.get("vocab_size", vocabulary)):
+            raise ValueError(f"vocabulary of {vocabulary:,} tokens; the model has embeddings for {known:,}")
+        self.dropout = nn.Dropout(dropout)
+        self.project = nn.Linear(features, width)
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Encode a batch: (B, L) to (B, D)."""
+        return self.project(self.dropout(self.pool(ids, mask)))
+
+    def pool(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """What the model itself makes of a batch: (B, L) to (B, `features`)."""
+        states = self.model(input_ids=ids, attention_mask=mask.to(torch.int64)).last_hidden_state  # (B, L, W)
+        return _masked_mean(states, mask)
+
+
 class _TransformerLayer(nn.Module):
     """Self-attention and a two-layer perceptron, each added to its input and then normalised."""
 
@@ -116,4 +175,10 @@ def _masked_mean(states: Tensor, mask: Tensor) -> Tensor:
     return (states * weights).sum(dim=1) / weights.sum(dim=1)
 
 
-ENCODERS: Final[Mapping[str, type[nn.Module]]] = {"lstm": RecurrentEncoder, "transformer": TransformerEncoder}
+ENCODERS: Final[Mapping[str, Callable[..., nn.Module]]] = {
+    "static": StaticEncoder,
+    "lstm": partial(RecurrentEncoder, cell="lstm"),
+    "gru": partial(RecurrentEncoder, cell="gru"),
+    "transformer": TransformerEncoder,
+    "transformers": TransformersEncoder,
+}

@@ -25,15 +25,23 @@ class TextInput:
     name: ClassVar[str] = "text"
     files: ClassVar[tuple[str, ...]] = (TOKENIZER_FILE,)
 
-    def __init__(self, tokenizer: Tokenizer, max_tokens: int = 48, max_characters: int = 20_000) -> None:
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        max_tokens: int = 48,
+        max_characters: int = 20_000,
+        padding: str = "[PAD]",
+        unknown: str = "[UNK]",
+    ) -> None:
         self._tokenizer = tokenizer
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(max_tokens)
         self.max_tokens = max_tokens
         self.max_characters = max_characters
         self.vocabulary: int = tokenizer.get_vocab_size()
-        self.padding_id = _token_id(tokenizer, "[PAD]")
-        self._unknown_id = _token_id(tokenizer, "[UNK]")
+        self._padding, self._unknown = padding, unknown
+        self.padding_id = _token_id(tokenizer, padding)
+        self._unknown_id = _token_id(tokenizer, unknown)
 
     @classmethod
     def load(cls, settings: Mapping[str, Any], folder: Path) -> Self:
@@ -41,8 +49,13 @@ class TextInput:
         return cls(Tokenizer.from_file(str(folder / TOKENIZER_FILE)), **settings)
 
     def settings(self) -> dict[str, Any]:
-        """The limits."""
-        return {"max_tokens": self.max_tokens, "max_characters": self.max_characters}
+        """The limits, and the vocabulary's own words for padding and for what is unknown."""
+        return {
+            "max_tokens": self.max_tokens,
+            "max_characters": self.max_characters,
+            "padding": self._padding,
+            "unknown": self._unknown,
+        }
 
     def save(self, folder: Path) -> None:
         """Write tokenizer.json."""

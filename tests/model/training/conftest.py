@@ -11,7 +11,7 @@ from model.runtimes.torch_runtime import TorchRuntime
 from model.training import evaluate
 from model.training.examples import prepare_examples
 from model.training.manifest import read_manifest
-from model.training.presets import train_tokenizer
+from model.training.vocabulary import train_tokenizer
 
 
 @pytest.fixture(scope="session")
@@ -21,7 +21,8 @@ def manifest(manifest_folder):
 
 @pytest.fixture(scope="session")
 def inputs(manifest):
-    return {"image": ImageInput(side=32), "text": TextInput(train_tokenizer(manifest), max_tokens=12)}
+    texts = [row.text for row in manifest.by_split("train") if row.text]
+    return {"image": ImageInput(side=32), "text": TextInput(train_tokenizer(texts), max_tokens=12)}
 
 
 @pytest.fixture(scope="session")

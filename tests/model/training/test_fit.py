@@ -11,6 +11,7 @@ from torch.nn import functional
 from torch.testing import assert_close
 
 from model.errors import ModelError
+from model.fusion import FUSIONS
 from model.training import fit as loop
 from model.training.curves import Curves
 from model.training.fit import Batches, Objective, choose_device, collate, fit
@@ -52,7 +53,7 @@ def assert_same(progress, other):
 # --- learning ---
 
 
-@pytest.mark.parametrize("fusion", ["sum", "product", "concat", "gated"])
+@pytest.mark.parametrize("fusion", FUSIONS)
 def test_ten_rows_can_be_learned_by_heart(fresh, examples, validate, run, fusion):
     rows = examples.split("train")
     ten = [*rows[:5], *rows[-5:]]
@@ -107,6 +108,36 @@ def test_the_learning_curve_is_recorded(run):
         "validation text",
     }
     assert all(math.isfinite(epoch["loss"]) for epoch in progress.history)
+
+
+# --- frozen encoders ---
+
+
+def test_a_frozen_encoder_keeps_every_bit(run, fresh):
+    network = fresh()
+    before = {name: each.clone() for name, each in network.state_dict().items()}
+    run(replace(CONFIG, frozen=("encoders.image.",)), network=network)
+    moved = {name for name, each in network.state_dict().items() if not torch.equal(each, before[name])}
+    assert {"encoders.image.project.1.weight", "encoders.text.embed.weight", "head.classify.2.weight"} <= moved
+    assert {name for name in moved if name.startswith("encoders.image.")} == {
+        "encoders.image.project.1.weight",
+        "encoders.image.project.1.bias",
+    }
+
+
+def test_a_frozen_encoder_has_no_dropout_and_records_no_gradient(run, fresh):
+    network = fresh()
+    seen = []
+    encoder = network.encoders["text"]
+    encoder.dropout.register_forward_hook(lambda _, given, got: seen.append(torch.equal(given[0], got)))
+    grown = []
+    encoder.project.register_forward_pre_hook(
+        lambda module, given: grown.append((module.training, given[0].requires_grad))
+    )
+    run(replace(CONFIG, epochs=1, frozen=("encoders.text.",)), network=network, validate=lambda _: {"none": 0.0})
+    assert seen
+    assert all(seen)
+    assert set(grown) == {(True, False)}
 
 
 # --- repeating and resuming ---

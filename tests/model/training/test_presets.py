@@ -2,9 +2,15 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
+import torch
 
-from model.training.presets import PRESETS, TrainingConfig, cnn_rnn, train_tokenizer
+from model.errors import ModelError
+from model.network import ENCODERS, build_network
+from model.training import presets
+from model.training.parts import PARTS, Part
+from model.training.presets import FROZEN, PRESETS, TrainingConfig, cnn_rnn, pretrained_encoders
 
 
 def only(manifest, modality):
@@ -14,35 +20,16 @@ def only(manifest, modality):
     return replace(manifest, rows=rows)
 
 
-def test_the_same_texts_give_the_same_vocabulary(manifest):
-    vocabularies = {train_tokenizer(manifest).to_str() for _ in range(8)}
-    assert len(vocabularies) == 1
-
-
-def test_a_vocabulary_begins_with_padding_and_spells_what_it_does_not_know(manifest):
-    tokenizer = train_tokenizer(manifest)
-    assert (tokenizer.token_to_id("[PAD]"), tokenizer.token_to_id("[UNK]")) == (0, 1)
-    assert tokenizer.encode("RED water").tokens == ["red", "water"]
-    assert tokenizer.encode("waters").tokens[0].startswith("wat")
-    assert "[UNK]" not in tokenizer.encode("a waterside").tokens
-    assert tokenizer.encode("深").tokens == ["[UNK]"]
-
-
-def test_only_training_texts_shape_the_vocabulary(manifest):
-    rows = tuple(row if row.split == "train" or not row.text else replace(row, text="zyzzyva") for row in manifest.rows)
-    assert train_tokenizer(replace(manifest, rows=rows)).to_str() == train_tokenizer(manifest).to_str()
-
-
 @pytest.mark.parametrize("modality", ["image", "text"])
 def test_what_the_data_lacks_is_not_in_the_network(manifest, tmp_path, modality):
-    recipe = cnn_rnn(only(manifest, modality), tmp_path)
+    recipe = cnn_rnn(only(manifest, modality), tmp_path, {})
     assert recipe.network.order == (modality,)
     assert list(recipe.inputs) == [modality]
 
 
 def test_a_modality_that_only_other_parts_have_cannot_be_learned(manifest, tmp_path):
     rows = tuple(replace(row, text=None) if row.split == "train" else row for row in manifest.rows)
-    assert cnn_rnn(replace(manifest, rows=rows), tmp_path).network.order == ("image",)
+    assert cnn_rnn(replace(manifest, rows=rows), tmp_path, {}).network.order == ("image",)
 
 
 def test_presets_are_the_two_that_the_manual_names():
@@ -50,9 +37,94 @@ def test_presets_are_the_two_that_the_manual_names():
 
 
 def test_the_network_says_what_its_inputs_need(manifest, tmp_path):
-    recipe = cnn_rnn(manifest, tmp_path)
+    recipe = cnn_rnn(manifest, tmp_path, {})
     for name, each in recipe.inputs.items():
         assert recipe.network.modalities[name].input == each.settings()
     assert recipe.network.labels == manifest.labels
     assert recipe.training.epochs >= recipe.training.patience > 0
     assert TrainingConfig().modality_dropout > 0
+
+
+def test_only_training_texts_shape_the_vocabulary(manifest, tmp_path):
+    rows = tuple(row if row.split == "train" or not row.text else replace(row, text="zyzzyva") for row in manifest.rows)
+    found, expected = (cnn_rnn(each, tmp_path, {}).inputs["text"] for each in (replace(manifest, rows=rows), manifest))
+    for each in (found, expected):
+        (tmp_path / str(id(each))).mkdir()
+        each.save(tmp_path / str(id(each)))
+    files = [(tmp_path / str(id(each)) / "tokenizer.json").read_bytes() for each in (found, expected)]
+    assert files[0] == files[1]
+
+
+def test_every_encoder_of_our_own_can_be_asked_for():
+    """Those of other libraries have addresses: see test_hub."""
+    assert {modality: set(table) - {"transformers", "timm"} for modality, table in ENCODERS.items()} == {
+        modality: set(table) for modality, table in PARTS.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("modality", "name"), [(modality, name) for modality, table in PARTS.items() for name in table]
+)
+def test_any_encoder_takes_the_presets_place(manifest, tmp_path, modality, name):
+    recipe = cnn_rnn(manifest, tmp_path, {modality: name})
+    assert recipe.network.modalities[modality].encoder.name == name
+    assert recipe.weights == {}
+    with torch.device("meta"):
+        build_network(recipe.network)
+
+
+@pytest.mark.parametrize("modality", ["image", "text"])
+def test_an_unknown_encoder_is_answered_with_the_known_ones(manifest, tmp_path, modality):
+    known = ", ".join(PARTS[modality])
+    with pytest.raises(
+        ModelError, match=f"{modality} encoder 'abacus' is not known; known are {known}, a model's folder"
+    ):
+        cnn_rnn(manifest, tmp_path, {modality: "abacus"})
+
+
+@pytest.fixture
+def trained(monkeypatch, manifest, tmp_path):
+    """`trained(image, text)`: the pretrained recipe where parts have weights of these names alone."""
+    plain = cnn_rnn(manifest, tmp_path, {})
+
+    def recipe(image=(), text=()):
+        def make(modality, *_):
+            weights = {key: np.zeros(1) for key in {"image": image, "text": text}[modality]}
+            encoder = plain.network.modalities[modality].encoder
+            return Part(plain.inputs[modality], encoder, weights, origin=modality if weights else None)
+
+        monkeypatch.setattr(presets, "make_part", make)
+        return pretrained_encoders(manifest, tmp_path, {})
+
+    return recipe
+
+
+def test_what_starts_from_scratch_learns_at_the_full_rate(trained):
+    rates = trained(["stem.weight"], ["layers.0.weight"]).training.encoder_learning_rates
+    assert set(rates) == {"image", "text"}
+    assert set(trained([], ["layers.0.weight"]).training.encoder_learning_rates) == {"text"}
+    assert trained(text=["embed.weight"]).training.encoder_learning_rates == {}  # whose embeddings stay frozen
+
+
+def test_weights_are_named_as_in_the_network_and_their_origins_listed(trained):
+    recipe = trained(["stem.weight"], ["embed.weight"])
+    assert set(recipe.weights) == {"encoders.image.stem.weight", "encoders.text.embed.weight"}
+    assert recipe.origins == ("image", "text")
+    assert trained(text=["embed.weight"]).origins == ("text",)
+
+
+@pytest.mark.parametrize(
+    ("frozen", "name", "still"),
+    [
+        pytest.param(("encoders.image.",), "encoders.image.stem.1.weight", True, id="inside"),
+        pytest.param(("encoders.image.",), "encoders.image.", True, id="the-encoder-itself"),
+        pytest.param(("encoders.image.",), "encoders.image.project.1.weight", False, id="project"),
+        pytest.param(("encoders.image.",), "encoders.image.model.project.weight", True, id="another-project"),
+        pytest.param(("encoders.image.",), "encoders.text.embed.weight", False, id="other-encoder"),
+        pytest.param(FROZEN, "encoders.text.embed.weight", True, id="embeddings"),
+        pytest.param(FROZEN, "encoders.text.layers.0.query.weight", False, id="behind-embeddings"),
+        pytest.param((), "head.classify.0.weight", False, id="nothing"),
+    ],
+)
+def test_what_stays_frozen(frozen, name, still):
+    assert TrainingConfig(frozen=frozen).freezes(name) == still

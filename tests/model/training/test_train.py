@@ -79,6 +79,12 @@ def without_graphs(monkeypatch):
     monkeypatch.setattr(import_module("model.training.train"), "export_graphs", lambda *_: {})
 
 
+def test_an_encoder_for_what_the_data_lack_is_refused(changed_manifest, tmp_path):
+    changes = {**CHANGES, "encoders": {"image": "cnn"}}
+    with pytest.raises(ModelError, match="image encoder: no training row has one; the data have text"):
+        run(changed_manifest(without("image")), tmp_path / "out", changes=changes)
+
+
 @pytest.mark.usefixtures("without_graphs")
 def test_a_part_that_lacks_a_modality_says_nothing_of_it(changed_manifest, tmp_path):
     def change(row):

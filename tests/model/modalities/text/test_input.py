@@ -124,6 +124,16 @@ def test_a_vocabulary_needs_its_special_tokens(missing):
         TextInput(tokenizer)
 
 
+def test_a_vocabulary_may_have_words_of_its_own_for_padding_and_the_unknown(tmp_path):
+    theirs = {"[PAD]": "</s>", "[UNK]": "<unk>"}
+    tokenizer = Tokenizer(models.WordLevel({theirs.get(word, word): at for word, at in VOCABULARY.items()}, "<unk>"))
+    given = TextInput(tokenizer, padding="</s>", unknown="<unk>")
+    given.save(tmp_path)
+    loaded = TextInput.load(given.settings(), tmp_path)
+    assert loaded.padding_id == VOCABULARY["[PAD]"]
+    assert loaded.blank().tolist() == [VOCABULARY["[UNK]"]] * 2
+
+
 def decoded_or_refused(content):
     try:
         return INPUT.decode(content)

@@ -1,0 +1,61 @@
+"""Networks that other libraries define, built from a description alone: no weights, no network connection, no code of theirs.
+
+The libraries are extras. Whoever serves a bundle with ONNX Runtime needs none of them.
+"""
+
+import importlib
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any, Final
+
+import torch
+from torch import nn
+
+from model.errors import ModelError
+
+NOT_ARCHITECTURE: Final = frozenset({"attn_implementation", "auto_map", "dtype", "torch_dtype", "quantization_config"})
+"""Keys of a transformers config that say how to run or where to find code, none of which a bundle may decide."""
+
+
+def transformers_model(config: Mapping[str, Any]) -> nn.Module:
+    """The model of Hugging Face transformers that `config` (its config.json) describes, with fresh weights.
+
+    A pooler with weights, as BERT has one for another task, is left out. Raises ModelError when the package is missing.
+    """
+    library = import_transformers()
+    settings = {key: value for key, value in config.items() if key.removeprefix("_") not in NOT_ARCHITECTURE}
+    described = library.AutoConfig.for_model(settings.pop("model_type"), **settings)
+    model: nn.Module = library.AutoModel.from_config(described, dtype=torch.float32, trust_remote_code=False)
+    pooler = getattr(model, "pooler", None)
+    if isinstance(pooler, nn.Module) and any(True for _ in pooler.parameters()):
+        model.pooler = None  # type: ignore[assignment]
+    return model
+
+
+def timm_model(architecture: str, arguments: Mapping[str, Any]) -> nn.Module:
+    """timm's `architecture` without its classifier, with fresh weights; `arguments` go to its constructor.
+
+    Raises ModelError when the package is missing, and ValueError for an architecture that it doesn't have.
+    """
+    library = import_timm()
+    if not library.is_model(architecture):  # which "hf-hub:…" and "local-dir:…" are not
+        raise ValueError(f"architecture {architecture!r} is not known to timm {library.__version__}")
+    return library.create_model(architecture, pretrained=False, checkpoint_path="", num_classes=0, **arguments)
+
+
+def import_transformers() -> ModuleType:
+    """The package transformers. Raises ModelError when it is missing."""
+    return _import("transformers", "polymodal[transformers]")
+
+
+def import_timm() -> ModuleType:
+    """The package timm. Raises ModelError when it, or the torchvision that it needs, is missing."""
+    return _import("timm", "timm")
+
+
+def _import(package: str, requirement: str) -> ModuleType:
+    try:
+        return importlib.import_module(package)
+    except ModuleNotFoundError as missing:
+        message = f"the package {missing.name} is not installed; pip install {requirement!r} brings it"
+        raise ModelError(message) from missing
