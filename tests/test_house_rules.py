@@ -133,6 +133,7 @@ def test_the_model_has_never_heard_of_the_service():
             "torch",
             [
                 "model/modalities/libraries.py",
+                "model/modalities/projections.py",
                 "model/modalities/image/encoders.py",
                 "model/modalities/image/augment.py",
                 "model/modalities/text/encoders.py",

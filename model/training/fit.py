@@ -24,6 +24,7 @@ from model.errors import ModelError
 from model.modalities.image.augment import augment as augment_image
 from model.modalities.text.augment import augment as augment_text
 from model.network import MultimodalClassifier
+from model.training.averaging import Average
 from model.training.curves import Curves
 from model.training.examples import Examples
 from model.training.presets import TrainingConfig
@@ -127,13 +128,15 @@ def fit(
     optimizer = torch.optim.AdamW(_parameter_groups(network, config), weight_decay=config.weight_decay)
     batches = Batches(examples, config, workers)
     scheduler = LambdaLR(optimizer, _schedule(config, steps=len(batches) * config.epochs))
+    objective, optimizer = accelerator.prepare(objective, optimizer)
+    average = Average(network, network.state_dict(), config, trained=bool(config.encoder_learning_rates))
+    parts = {"network": network, "average": average, "optimizer": optimizer, "scheduler": scheduler}
     progress = Progress(fingerprint)
     if resume:
-        progress = _restore(checkpoint, fingerprint, network, optimizer, scheduler)
+        progress = _restore(checkpoint, fingerprint, parts)
         console.print(f"resuming after epoch {progress.epoch}")
-    objective, optimizer = accelerator.prepare(objective, optimizer)
-    if not resume:
-        _save(checkpoint, progress, network, optimizer, scheduler)
+    else:
+        _save(checkpoint, progress, parts)
     if curves:
         curves.begin(progress.epoch * len(batches))
 
@@ -148,14 +151,15 @@ def fit(
             accelerator.clip_grad_norm_(objective.parameters(), LARGEST_GRADIENT)
             optimizer.step()
             scheduler.step()
+            average.update(scheduler.last_epoch)
             losses.append(float(loss.detach()))
             if curves:
                 curves.step(losses[-1], [float(rate) for rate in scheduler.get_last_lr()])
-        scores = validate(network)
-        _record(progress, network, float(np.mean(losses)), scores)
+        scores = validate(average.network())
+        _record(progress, average.network(), float(np.mean(losses)), scores)
         if curves:
             curves.epoch(scores)
-        _save(checkpoint, progress, network, optimizer, scheduler)
+        _save(checkpoint, progress, parts)
         _tell(progress, scores, watched)
     return progress
 
@@ -308,33 +312,15 @@ def _shown(loader: Iterable[Batch], what: str, length: int) -> Iterator[Batch]:
             progress.advance(task)
 
 
-def _save(
-    path: Path,
-    progress: Progress,
-    network: MultimodalClassifier,
-    optimizer: torch.optim.Optimizer,
-    scheduler: LambdaLR,
-) -> None:
+def _save(path: Path, progress: Progress, parts: Mapping[str, Any]) -> None:
     """Write all that resuming needs, in place of the older checkpoint at once."""
     part = path.with_suffix(".part")
-    state = {
-        "progress": asdict(progress),
-        "network": network.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "scheduler": scheduler.state_dict(),
-    }
-    torch.save(state, part)
+    torch.save({"progress": asdict(progress), **{name: each.state_dict() for name, each in parts.items()}}, part)
     part.replace(path)
 
 
-def _restore(
-    path: Path,
-    fingerprint: str,
-    network: MultimodalClassifier,
-    optimizer: torch.optim.Optimizer,
-    scheduler: LambdaLR,
-) -> Progress:
-    """Put network, optimiser and schedule back to where the checkpoint was written. Raises ModelError."""
+def _restore(path: Path, fingerprint: str, parts: Mapping[str, Any]) -> Progress:
+    """Put network, average, optimiser and schedule back to where the checkpoint was written. Raises ModelError."""
     if not path.exists():
         raise ModelError(f"{path}: no checkpoint to resume from; start without --resume")
     try:
@@ -344,7 +330,6 @@ def _restore(
         raise ModelError(f"{path}: not a checkpoint that can be read; start without --resume") from problem
     if progress.fingerprint != fingerprint:
         raise ModelError(f"{path}: made with other data, preset or options; start without --resume")
-    network.load_state_dict(state["network"])
-    optimizer.load_state_dict(state["optimizer"])
-    scheduler.load_state_dict(state["scheduler"])
+    for name, each in parts.items():
+        each.load_state_dict(state[name])
     return progress

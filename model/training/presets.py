@@ -12,8 +12,6 @@ from model.training.manifest import Manifest
 from model.training.parts import Part, Wanted, make_part
 from model.types import Array
 
-# Tuned, the token embeddings would change only for the words of the training part, and drift away from all others.
-FROZEN: Final = ("encoders.text.embed.", "encoders.text.positions.")
 PROJECT: Final = re.compile(r"encoders\.\w+\.project\.")  # what makes an encoder's features an embedding of our width
 
 
@@ -41,6 +39,10 @@ class TrainingConfig:
     """What each label counts in the loss; empty: all the same."""
     frozen: tuple[str, ...] = ()
     """Weights whose names begin so stay as they were, and parts of the network too; an encoder's `project` always learns."""
+    averaging: float = 0.0
+    """Decay of the moving average of the weights, for each step; the average is what is validated and kept. 0: the last weights."""
+    retained: float = 0.0
+    """How far an encoder that began with trained weights is drawn back to them, from 0 to 1, when it is validated and kept."""
     augment: bool = True
     precision: str = "fp32"
     """fp32, or bf16 or fp16 where the device can: what matrices are multiplied in. Weights and measurements stay float32."""
@@ -72,18 +74,19 @@ def cnn_rnn(manifest: Manifest, cache: Path, encoders: Mapping[str, str]) -> Rec
 
 
 def pretrained_encoders(manifest: Manifest, cache: Path, encoders: Mapping[str, str]) -> Recipe:
-    """EfficientNet-lite0 for the image and the lower half of MiniLM for the text, both fine-tuned; their sum; a linear head."""
+    """EfficientNet-lite0, its upper part fine-tuned, and MiniLM, frozen, each with a perceptron; their sum; a linear head."""
     parts = _parts(manifest, cache, {"image": "efficientnet-lite0", "text": "transformer", **encoders}, trained=True)
     network = _network(manifest, parts, width=256, fusion="sum", dropout=0.2)
     training = TrainingConfig(
-        epochs=10,
+        epochs=8,
         patience=4,
         batch_size=32,
         learning_rate=1e-3,
-        encoder_learning_rates={"image": 4e-4, "text": 1e-4},
+        encoder_learning_rates={"image": 3e-4, "text": 3e-5},
         weight_decay=0.05,
         smoothing=0.1,
-        frozen=FROZEN,
+        averaging=0.995,
+        retained=0.1,
     )
     return _recipe(network, parts, training)
 
@@ -120,14 +123,15 @@ def _network(
 
 
 def _recipe(network: NetworkConfig, parts: Mapping[str, Part], training: TrainingConfig) -> Recipe:
-    """Everything together; an encoder of which nothing but what stays frozen was trained before learns at the full rate."""
+    """Everything together; an encoder of which only the embeddings were trained before learns at the full rate."""
     weights = {f"encoders.{name}.{key}": array for name, part in parts.items() for key, array in part.weights.items()}
-    tuned = {key.split(".")[1] for key in weights if not training.freezes(key)}
+    frozen = tuple(f"encoders.{name}.{prefix}" for name, part in parts.items() for prefix in part.frozen)
+    tuned = {name for name, part in parts.items() if any(not key.startswith("embed.") for key in part.weights)}
     rates = {name: rate for name, rate in training.encoder_learning_rates.items() if name in tuned}
     return Recipe(
         network=network,
         inputs={name: part.input for name, part in parts.items()},
-        training=replace(training, encoder_learning_rates=rates),
+        training=replace(training, encoder_learning_rates=rates, frozen=frozen),
         weights=weights,
         origins=tuple(part.origin for part in parts.values() if part.origin),
     )

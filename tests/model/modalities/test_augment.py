@@ -34,10 +34,16 @@ def test_pictures_stay_pictures(pictures):
 
 
 def test_what_comes_in_from_outside_is_as_light_as_the_paper(pictures):
-    changed = augment_image(pictures, generator())["pixels"].float()
-    corners = changed[:, [0, 0, -1, -1], [0, -1, 0, -1]].mean(dim=(1, 2))
-    assert (corners >= 0.65 * 255).all()
-    assert (corners - changed[:, 0, 16].mean(dim=1)).abs().max() < 3  # and no seam
+    for seed in range(20):  # papers of other colours and negatives are among them
+        changed = augment_image(pictures, generator(seed))["pixels"].float()
+        corners = changed[:, [0, 0, -1, -1], [0, -1, 0, -1]]
+        assert (corners - changed[:, :1, 16]).abs().max() < 3  # no seam
+
+
+def test_most_pictures_stay_on_light_paper_and_some_do_not(pictures):
+    corners = torch.cat([augment_image(pictures, generator(seed))["pixels"][:, 0, 0] for seed in range(50)]).float()
+    light = (corners.mean(dim=1) > 0.5 * 255).float().mean()
+    assert 0.7 < light < 0.98
 
 
 def test_each_picture_has_a_chance_of_its_own(pictures):
