@@ -155,9 +155,17 @@ class Interrupted(Exception):
     """Stands for Ctrl-C, a kill or a power cut."""
 
 
-@pytest.mark.parametrize("epochs", [0, 1, 3])
-def test_an_interrupted_training_ends_as_an_uninterrupted_one(run, validate, epochs):
-    whole = run()
+@pytest.mark.parametrize(
+    ("epochs", "config"),
+    [
+        pytest.param(0, CONFIG, id="before-the-first-epoch"),
+        pytest.param(1, CONFIG, id="after-one-epoch"),
+        pytest.param(3, CONFIG, id="before-the-last"),
+        pytest.param(2, replace(CONFIG, averaging=0.9), id="with-averaged-weights"),
+    ],
+)
+def test_an_interrupted_training_ends_as_an_uninterrupted_one(run, validate, epochs, config):
+    whole = run(config)
     done = []
 
     def interrupt(network):
@@ -167,9 +175,9 @@ def test_an_interrupted_training_ends_as_an_uninterrupted_one(run, validate, epo
         return validate(network)
 
     with pytest.raises(Interrupted):
-        run(validate=interrupt)
+        run(config, validate=interrupt)
     torch.manual_seed(99)  # another process
-    assert_same(run(resume=True), whole)
+    assert_same(run(config, resume=True), whole)
 
 
 def test_resuming_what_is_finished_trains_no_further(run):
