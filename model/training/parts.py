@@ -25,7 +25,7 @@ cross-validation by group on the training and validation parts), layers 3 to 6 a
 # Tuned, the token embeddings would change only for the words of the training part, and drift away from all others. MiniLM as a
 # whole knows more of words than some thousand captions: tuned, it understood captions of an unseen source less well.
 EMBEDDINGS: Final = ("embed.",)
-MINILM: Final = ("embed.", "positions.", "norm.", "layers.")
+MINILM: Final = ("embed.", "positions.", "norm.", "dropout.", "layers.")
 # The lower part, half of a step's time: edges and colours, which serve drawings as well as photographs.
 LOWER_BLOCKS: Final = ("stem.", *(f"blocks.{number}." for number in range(5)))
 
