@@ -37,7 +37,7 @@ from model.training.export import export_graphs
 from model.training.fit import Progress, choose_device, fit
 from model.training.manifest import Manifest, Row, task_name
 from model.training.presets import PRESETS, Recipe, TrainingConfig
-from model.training.progress import console
+from model.training.progress import console, warn
 from model.training.splits import describe_split, write_split
 
 COUNTER: Final = "num_batches_tracked"  # of batch normalisation: no weight, and torch fills it in when it is absent
@@ -83,8 +83,7 @@ def train(
     inputs = _input_fingerprint(recipe)
     examples = prepare_examples(manifest, recipe.inputs, inputs, work / "examples", workers=workers)
     warnings = (*warnings, *check_examples(examples, manifest.task))
-    for warning in warnings:
-        console.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
+    warn(warnings)
     torch.manual_seed(recipe.training.seed)
     network = build_network(recipe.network)
     _begin_with(network, recipe)
