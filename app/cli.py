@@ -159,8 +159,8 @@ def check(
     workers: Annotated[int, typer.Option(min=1, help="Threads that decode pictures.")] = CORES,
 ) -> None:
     """Say what is wrong or suspicious with a manifest, without training; exit code 1 if something is wrong."""
+    from model.manifest import task_name
     from model.training.checks import inspect
-    from model.training.manifest import task_name
 
     inspection = inspect(manifest, task_name(task), split_seed, workers)
     typer.echo(inspection.summary())

@@ -16,9 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from model.errors import InputError, NothingGiven
+from model.manifest import Manifest, ManifestError, Row
 from model.modalities import Input, prepare
 from model.targets import TARGETS
-from model.training.manifest import Manifest, ManifestError, Row
 from model.training.progress import bar
 from model.types import Array
 

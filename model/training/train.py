@@ -21,6 +21,7 @@ from model.bundle import Bundle, check_replaceable, narrow, read_bundle, write_b
 from model.config import BundleConfig, Name, subsets
 from model.errors import ModelError
 from model.fusion import FUSIONS
+from model.manifest import Manifest, Row, task_name
 from model.network import MultimodalClassifier, build_network
 from model.predictor import Predictor, golden_parts
 from model.runtimes import start_runtime
@@ -35,7 +36,6 @@ from model.training.evaluate import Answers
 from model.training.examples import Examples, prepare_examples
 from model.training.export import export_graphs
 from model.training.fit import Progress, choose_device, fit
-from model.training.manifest import Manifest, Row, task_name
 from model.training.presets import PRESETS, Recipe, TrainingConfig
 from model.training.progress import console
 from model.training.splits import describe_split, write_split

@@ -11,8 +11,8 @@ import torch
 
 from model import BundleError, ModelError, UnknownModality, load_bundle
 from model.bundle import read_bundle
+from model.manifest import read_manifest
 from model.training import ManifestError, train
-from model.training.manifest import read_manifest
 from model.training.splits import with_splits
 
 CHANGES = {"epochs": 1, "batch_size": 8}

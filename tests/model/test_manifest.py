@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from model.errors import ModelError
-from model.training.manifest import (
+from model.manifest import (
     COLUMNS,
     SPLITS,
     ManifestError,
