@@ -17,13 +17,13 @@ from typing import Final
 from tokenizers import Tokenizer, models
 
 from model.config import TaskName
+from model.manifest import SPLITS, Manifest, ManifestError, Row, read_manifest, read_rows
 from model.modalities import Input
 from model.modalities.image.input import ImageInput
 from model.modalities.text.input import TextInput
 from model.targets import TARGETS, WrongCell
 from model.training.examples import Examples, prepared
 from model.training.likeness import RESAVED, Fingerprint, fingerprint_of_pixels, twins
-from model.training.manifest import SPLITS, Manifest, ManifestError, Row, read_manifest, read_rows
 from model.training.progress import bar, warn
 from model.training.splits import label_counts, split_rows, with_splits
 from model.training.vocabulary import PADDING, UNKNOWN
