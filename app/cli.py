@@ -1,5 +1,10 @@
-"""The command line: `polymodal serve | train | check | data`. Thin; whatever is heavy is imported inside its command."""
+"""The command line: `polymodal serve | train | check | evaluate | predict | score | card | data`.
 
+Thin; whatever is heavy is imported inside its command. Exit codes: 0 done; 1 refused or failed, with a message; 2 wrong
+usage; 3 done, but some rows are bad (`score --strict`); 130 ended by Ctrl-C.
+"""
+
+import json
 import os
 import sys
 from collections.abc import Callable
@@ -9,7 +14,8 @@ from typing import Annotated, Any, Literal, ParamSpec
 
 import typer
 
-from model import ModelError
+from app.settings import decode_threads, embedded_bundle, inference_threads
+from model import ModelError, Predictor, load_bundle
 
 Parameters = ParamSpec("Parameters")
 
@@ -19,6 +25,8 @@ Precision = Literal["fp32", "bf16", "fp16"]
 CORES = os.cpu_count() or 1
 CACHE = Path.home() / ".cache" / "polymodal"
 INTERRUPTED = 130  # what a shell reports of a program ended by Ctrl-C
+BAD_ROWS = 3
+DECODE_THREADS = decode_threads()
 
 app = typer.Typer(
     name="polymodal",
@@ -44,7 +52,14 @@ def explained(command: Callable[Parameters, None]) -> Callable[Parameters, None]
             wanted = "`make setup`, or pip install 'polymodal[train]', brings it"
             typer.echo(f"polymodal: the package {missing.name} is not installed; {wanted}", err=True)
             raise typer.Exit(1) from missing
+        except OSError as problem:
+            if problem.filename is None:
+                raise
+            typer.echo(f"polymodal: {problem.filename}: {problem.strerror}", err=True)
+            raise typer.Exit(1) from problem
         except KeyboardInterrupt as interrupt:
+            if str(interrupt):  # where the work stands
+                typer.echo(f"polymodal: {interrupt}", err=True)
             raise typer.Exit(INTERRUPTED) from interrupt
 
     return run
@@ -159,13 +174,141 @@ def check(
     workers: Annotated[int, typer.Option(min=1, help="Threads that decode pictures.")] = CORES,
 ) -> None:
     """Say what is wrong or suspicious with a manifest, without training; exit code 1 if something is wrong."""
+    from model.manifest import task_name
     from model.training.checks import inspect
-    from model.training.manifest import task_name
 
     inspection = inspect(manifest, task_name(task), split_seed, workers)
     typer.echo(inspection.summary())
     if inspection.findings.errors:
         raise typer.Exit(1)
+
+
+BundleArgument = Annotated[str, typer.Argument(help="Folder of a bundle, or illustrations: the embedded one.")]
+ManifestArgument = Annotated[Path, typer.Argument(help="Manifest (CSV, JSONL, Parquet) or a folder with one.")]
+Workers = Annotated[int, typer.Option(min=1, help="Threads that decode pictures.")]
+AsJson = Annotated[bool, typer.Option("--json", help="JSON on standard output instead of tables.")]
+
+
+def open_bundle(bundle: str) -> Predictor:
+    """A bundle by its folder or, where no such folder is, by the name of an embedded one; warmed up. Raises BundleError."""
+    path = Path(bundle).expanduser()
+    if not path.exists() and (embedded := embedded_bundle(bundle)).path.is_dir():
+        path = embedded.path
+    predictor = load_bundle(path, threads=inference_threads())
+    predictor.warm_up()
+    return predictor
+
+
+@app.command(
+    epilog="Example: polymodal evaluate bundles/things things.csv --split validation --out report; then open report/index.html."
+)
+@explained
+def evaluate(
+    bundle: BundleArgument,
+    manifest: ManifestArgument,
+    split: Annotated[
+        str | None,
+        typer.Option(help="train, validation, test, unseen or all (default: test; all where no row names a split)."),
+    ] = None,
+    splits: Annotated[
+        Path | None,
+        typer.Option(
+            help="split.csv of the training's .run folder, for a manifest without splits.", exists=True, dir_okay=False
+        ),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for metrics.json, the figures and index.html.")] = None,
+    as_json: AsJson = False,
+    workers: Workers = DECODE_THREADS,
+) -> None:
+    """Measure a bundle on a manifest, given each set of modalities: the whole, each label, and the worst mistakes.
+
+    Rows that can't be read, or whose label the bundle doesn't know, are listed and left out.
+    """
+    from app.terminal import show_bad_rows, show_evaluation, watched
+    from model.evaluation import evaluate as run
+
+    if out:
+        from model.evaluation.folder import write_folder  # before the work: it needs a package that may be missing
+    evaluation = run(open_bundle(bundle), manifest, split=split, splits=splits, workers=workers, watch=watched)
+    show_bad_rows([(each.id, each.problem) for each in evaluation.skipped], len(evaluation.skipped))
+    if out:
+        write_folder(evaluation, out)
+    if as_json:
+        typer.echo(json.dumps(evaluation.as_json(), ensure_ascii=False))
+    else:
+        show_evaluation(evaluation)
+
+
+@app.command(epilog="Example: polymodal predict illustrations --image boat.png --text 'a sailing dinghy' --top-k 3")
+@explained
+def predict(
+    bundle: BundleArgument,
+    image: Annotated[Path | None, typer.Option(help="A picture.", exists=True, dir_okay=False)] = None,
+    text: Annotated[str | None, typer.Option(help="Its text.")] = None,
+    top_k: Annotated[int | None, typer.Option(min=1, help="Only the best labels, at most this many.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Classify one item, as the service would; the image or the text may be missing.
+
+    With --json it prints what POST /v1/classify answers.
+    """
+    from app.schemas import Classification, Options
+    from app.service import Outcome
+    from app.terminal import show_answer
+
+    parts: dict[str, bytes | str] = {}
+    if image is not None:
+        parts["image"] = image.read_bytes()
+    if text is not None:
+        parts["text"] = text
+    predictor = open_bundle(bundle)
+    if top_k is not None and not predictor.description.labels:
+        raise ModelError(f"top-k: {top_k}; allowed: nothing, as this model answers with a number and not with labels")
+    (prediction,) = predictor.predict([predictor.prepare(parts)])
+    answer = Classification.of(Outcome(prediction, predictor.description, {}), Options(top_k=top_k))
+    if as_json:
+        typer.echo(answer.model_dump_json(exclude_none=True))
+    else:
+        show_answer(answer)
+
+
+@app.command(epilog="Example: polymodal score bundles/things new.csv --out scores.parquet")
+@explained
+def score(
+    bundle: BundleArgument,
+    manifest: ManifestArgument,
+    out: Annotated[
+        Path, typer.Option(help="File to write: .csv, .jsonl or .parquet; OUT.part holds what is in progress.")
+    ],
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Begin anew: drop OUT.part, and replace OUT if it is there.")
+    ] = False,
+    strict: Annotated[bool, typer.Option("--strict", help=f"Exit with code {BAD_ROWS} when a row is bad.")] = False,
+    workers: Workers = DECODE_THREADS,
+) -> None:
+    """Score every row of a manifest; labels are not needed. The same command goes on from where it was interrupted.
+
+    Columns: id, label (the best), score, score_LABEL for every label, error; a multi-label model has its selected labels with |
+    between them and no score, a regression value, low and high. A row that can't be read has nothing but an error.
+    """
+    from app.terminal import show_bad_rows, watched
+    from model.evaluation import score as run
+
+    scored = run(open_bundle(bundle), manifest, out, restart=restart, workers=workers, watch=watched)
+    resumed = f", {scored.resumed:,} of them earlier" if scored.resumed else ""
+    typer.echo(f"{out}: {scored.rows:,} rows{resumed}, {scored.failed:,} with an error", err=True)
+    show_bad_rows(scored.errors, scored.failed)
+    if strict and scored.failed:
+        raise typer.Exit(BAD_ROWS)
+
+
+@app.command(epilog="Example: polymodal card illustrations > card.md")
+@explained
+def card(bundle: BundleArgument) -> None:
+    """Print a bundle's model card: what it does, how well, and on what it was trained."""
+    from app.terminal import show_card
+
+    show_card(open_bundle(bundle).description.card)
 
 
 @data.command()

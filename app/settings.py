@@ -72,12 +72,14 @@ def _bundle_source(entry: str) -> BundleSource:
     return BundleSource(name, path)
 
 
-def _decode_threads() -> int:
+def decode_threads() -> int:
+    """That decode and preprocess: half of the available cores."""
     return max(1, available_cpus() // 2)
 
 
-def _inference_threads() -> int:
-    return max(1, available_cpus() - _decode_threads())
+def inference_threads() -> int:
+    """Of one forward pass: the available cores less those that decode."""
+    return max(1, available_cpus() - decode_threads())
 
 
 Bundles = Annotated[tuple[BundleSource, ...], NoDecode, BeforeValidator(_bundle_sources)]
@@ -104,9 +106,9 @@ class Settings(BaseSettings):
     runtime: Literal["auto", "onnx", "torch"] = "auto"
     """What executes the models: ONNX Runtime (CPU), PyTorch, or whichever the bundle and machine suit best."""
 
-    inference_threads: int = Field(default_factory=_inference_threads, ge=1, le=1024)
+    inference_threads: int = Field(default_factory=inference_threads, ge=1, le=1024)
     """Threads of one forward pass; by default the available cores less the decoding threads."""
-    decode_threads: int = Field(default_factory=_decode_threads, ge=1, le=1024)
+    decode_threads: int = Field(default_factory=decode_threads, ge=1, le=1024)
     """Threads that decode and preprocess; by default half of the available cores."""
 
     max_batch_items: int = Field(32, ge=1, le=4096)

@@ -3,26 +3,61 @@
 N examples, K labels. A ratio without a denominator is 0, as in scikit-learn.
 """
 
+import math
+from typing import Final
+
 import numpy as np
 import numpy.typing as npt
 
 from model.types import Array, FloatArray
 
 Indices = npt.NDArray[np.int64]
+Truths = npt.NDArray[np.bool_]
+
+BINS: Final = 15
+"""Of calibration error and reliability diagrams, each of nearly as many items."""
 
 
-def calibration_error(confidence: FloatArray, correct: npt.NDArray[np.bool_], bins: int = 15) -> float:
-    """Expected calibration error over `bins` bins of equal mass: mean |accuracy − confidence| (Nixon et al., arXiv:1904.01685)."""
+def reliability(
+    confidence: FloatArray, correct: Truths, bins: int = BINS
+) -> tuple[Indices, npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Items, mean confidence and accuracy of `bins` bins of equal mass, by rising confidence; empty bins are left out."""
     order = np.argsort(confidence, kind="stable")
     parts = [part for part in np.array_split(order, bins) if part.size]
-    gaps = [part.size * abs(correct[part].mean() - confidence[part].mean()) for part in parts]
-    return float(sum(gaps) / len(order))
+    return (
+        np.asarray([part.size for part in parts], dtype=np.int64),
+        np.asarray([confidence[part].mean() for part in parts], dtype=np.float64),
+        np.asarray([correct[part].mean() for part in parts], dtype=np.float64),
+    )
+
+
+def calibration_error(confidence: FloatArray, correct: Truths, bins: int = BINS) -> float:
+    """Expected calibration error over `bins` bins of equal mass: mean |accuracy − confidence| (Nixon et al., arXiv:1904.01685)."""
+    items, sure, right = reliability(confidence, correct, bins)
+    return float((items * np.abs(right - sure)).sum() / items.sum())
+
+
+def accuracy_at_coverage(confidence: FloatArray, correct: Truths, coverage: float = 0.9) -> float:
+    """Accuracy on the share `coverage` of the items (rounded up) that are answered most surely.
+
+    One point of the risk-coverage curve of selective classification (Geifman and El-Yaniv, arXiv:1705.08500).
+    """
+    # Rounded first: 0.9 × 10 must keep nine items, whatever the last bit of 0.9 says.
+    kept = math.ceil(round(coverage * len(confidence), 6))
+    surest = np.argsort(-confidence, kind="stable")[:kept]
+    return float(correct[surest].mean())
+
+
+def confusion_matrix(chosen: Indices, targets: Indices, labels: int) -> Indices:
+    """Items by target (rows) and by what was chosen (columns): (K, K)."""
+    confusion = np.zeros((labels, labels), dtype=np.int64)
+    np.add.at(confusion, (targets, chosen), 1)
+    return confusion
 
 
 def confusion_counts(chosen: Indices, targets: Indices, labels: int) -> tuple[Indices, Indices, Indices]:
     """Hits, guesses and support of each label, when one of them is chosen for each example: (K,) each."""
-    confusion = np.zeros((labels, labels), dtype=np.int64)
-    np.add.at(confusion, (targets, chosen), 1)
+    confusion = confusion_matrix(chosen, targets, labels)
     return np.diag(confusion), confusion.sum(axis=0), confusion.sum(axis=1)
 
 

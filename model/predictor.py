@@ -37,7 +37,9 @@ class Predictor:
         self._inputs = bundle.inputs
         self._order = network.order
         self._width = network.width
-        self._task = TASKS[network.task].of(bundle.config)
+        self.task = TASKS[network.task].of(bundle.config)
+        self.scale = network.scale
+        """Of a regression's numbers; None for labels."""
         self.description = Description(
             name=name or bundle.config.name,
             digest=bundle.digest,
@@ -81,12 +83,15 @@ class Predictor:
 
     def fuse(self, embeddings: Mapping[str, FloatArray], used: Sequence[frozenset[str]]) -> list[Prediction]:
         """Embeddings (B, D) of every modality, and which of them each row really has, to predictions."""
-        keys = [subset_key(modalities, self._order) for modalities in used]
-        scores = self._task.scores(self.logits(embeddings, used), keys)
         return [
-            Prediction(used=modalities, bundle=self.description.digest, **self._task.claims(row))
-            for row, modalities in zip(scores, used, strict=True)
+            Prediction(used=modalities, bundle=self.description.digest, **self.task.claims(row))
+            for row, modalities in zip(self.scores(embeddings, used), used, strict=True)
         ]
+
+    def scores(self, embeddings: Mapping[str, FloatArray], used: Sequence[frozenset[str]]) -> Array:
+        """What `fuse` says as numbers, before they are rounded: the task's `scores`, a row for each of B."""
+        keys = [subset_key(modalities, self._order) for modalities in used]
+        return self.task.scores(self.logits(embeddings, used), keys)
 
     def logits(self, embeddings: Mapping[str, FloatArray], used: Sequence[frozenset[str]]) -> FloatArray:
         """What `fuse` scores, before calibration: (B, K)."""
@@ -101,7 +106,7 @@ class Predictor:
         for number, golden in enumerate(self._bundle.golden, start=1):
             try:
                 (prediction,) = self.predict([self.prepare(golden_parts(golden))])
-                gap = self._task.gap(prediction, golden)
+                gap = self.task.gap(prediction, golden)
             except (InputError, AttributeError, LookupError, TypeError, ValueError) as problem:
                 found = f"golden input {number} cannot be replayed: {problem}"
                 raise BundleError(f"{self._bundle.directory}: {found}") from problem

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from model.calibration import COVERAGE, best_threshold, conformal_half_width, fit_temperature
 from model.config import BundleConfig, NetworkConfig, Scale
 from model.metrics import (
+    accuracy_at_coverage,
     average_precisions,
     calibration_error,
     confusion_counts,
@@ -138,21 +139,28 @@ class SingleLabel(_Scored):
         return {"scores": _by_label(self.labels, row)}
 
     def summary(self, scores: Array, targets: Array) -> dict[str, float]:
-        """Accuracy, and F1 averaged over the labels that occur (macro-F1)."""
+        """Accuracy, F1 averaged over the labels that occur (macro-F1), likelihood, and accuracy with abstaining.
+
+        That is: the mean negative log-likelihood (nats), and the accuracy on the 90 % of the items with the highest scores.
+        """
         chosen = scores.argmax(axis=1)
         hits, guesses, support = confusion_counts(chosen, targets, scores.shape[1])
         _, _, f1 = ratios(hits, guesses, support)
-        return {"accuracy": float((chosen == targets).mean()), "macro_f1": macro(f1, support)}
+        likelihood = np.clip(scores[np.arange(len(targets)), targets], 1e-12, 1)
+        return {
+            "accuracy": float((chosen == targets).mean()),
+            "macro_f1": macro(f1, support),
+            "negative_log_likelihood": float(-np.log(likelihood).mean()),
+            "accuracy_at_90_percent_coverage": accuracy_at_coverage(scores.max(axis=1), chosen == targets, 0.9),
+        }
 
     def metrics(self, scores: Array, targets: Array) -> dict[str, Any]:
-        """The summary, mean negative log-likelihood (nats), calibration error, and every label by itself."""
+        """The summary, calibration error, and every label by itself."""
         chosen = scores.argmax(axis=1)
         hits, guesses, support = confusion_counts(chosen, targets, len(self.labels))
-        likelihood = np.clip(scores[np.arange(len(targets)), targets], 1e-12, 1)
         return {
             "items": len(targets),
             **self.summary(scores, targets),
-            "negative_log_likelihood": float(-np.log(likelihood).mean()),
             "calibration_error": calibration_error(scores.max(axis=1), chosen == targets),
             "labels": _told_by_label(self.labels, support, *ratios(hits, guesses, support)),
         }
@@ -270,7 +278,7 @@ class Regression:
 
     def scores(self, logits: FloatArray, used: Sequence[str]) -> Array:
         """Value, lower and upper end of its interval, NaN where there is none: (N, 3), in the number's own unit."""
-        values = self._in_unit(logits[:, 0])
+        values = self.in_unit(logits[:, 0])
         half = np.asarray([self.half_widths.get(key, math.nan) for key in used])
         return np.stack([values, values - half, values + half], axis=1)
 
@@ -283,7 +291,7 @@ class Regression:
 
     def summary(self, scores: Array, targets: Array) -> dict[str, float]:
         """Mean absolute error and root of the mean squared error, in the number's unit, and R²."""
-        right = self._in_unit(targets)
+        right = self.in_unit(targets)
         wrong = scores[:, 0] - right
         return {
             "mae": float(np.abs(wrong).mean()),
@@ -293,7 +301,7 @@ class Regression:
 
     def metrics(self, scores: Array, targets: Array) -> dict[str, Any]:
         """The summary, how often intervals hold the right number, and how wide they are (None without any)."""
-        right = self._in_unit(targets)
+        right = self.in_unit(targets)
         told = ~np.isnan(scores[:, 1])
         inside = (scores[told, 1] <= right[told]) & (right[told] <= scores[told, 2])
         return {
@@ -312,7 +320,8 @@ class Regression:
         value = math.nan if prediction.value is None else prediction.value
         return abs(value - golden["value"]) / self.scale.std
 
-    def _in_unit(self, standardised: Array) -> Array:
+    def in_unit(self, standardised: Array) -> Array:
+        """Standard deviations from the mean, as targets are, in the number's own unit."""
         return standardised.astype(np.float64) * self.scale.std + self.scale.mean
 
 

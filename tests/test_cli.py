@@ -33,13 +33,18 @@ def assert_explained(told):
 def test_help_names_the_commands():
     told = polymodal("--help")
     assert told.exit_code == 0
-    for command in ("serve", "train", "check", "data"):
+    for command in ("serve", "train", "check", "evaluate", "predict", "score", "card", "data"):
         assert command in told.output
 
 
-@pytest.mark.parametrize(
-    "command", [("serve",), ("train",), ("check",), ("data", "illustrations"), ("data", "shapes")], ids=" ".join
-)
+COMMANDS = [
+    *((name,) for name in ("serve", "train", "check", "evaluate", "predict", "score", "card")),
+    ("data", "illustrations"),
+    ("data", "shapes"),
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_every_command_explains_itself(command):
     told = polymodal(*command, "--help")
     assert told.exit_code == 0

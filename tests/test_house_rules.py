@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import model
+import model.evaluation
 import model.training
 
 PROJECT = Path(__file__).parents[1]
@@ -33,6 +34,22 @@ DOOR = [
     "UnsupportedFormat",
     "load_bundle",
 ]
+EVALUATION = [
+    "Evaluation",
+    "Grid",
+    "Interrupted",
+    "Scored",
+    "evaluate",
+    "label_grid",
+    "score",
+    "summary_grid",
+]
+COMMANDS = {
+    **{f"model.evaluation.{name}": ("app/cli.py", "app/terminal.py") for name in EVALUATION},
+    "model.evaluation.folder.write_folder": ("app/cli.py",),  # apart, because it needs matplotlib
+    "model.manifest.task_name": ("app/cli.py",),
+}
+"""What the command line may import besides the door, and where."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +110,7 @@ def assert_none(found):
 def test_the_door_is_pinned():
     assert sorted(model.__all__) == DOOR
     assert sorted(model.training.__all__) == ["ManifestError", "PRESETS", "train"]
+    assert sorted(model.evaluation.__all__) == EVALUATION
 
 
 def test_the_service_uses_the_model_through_its_door():
@@ -103,6 +121,19 @@ def test_the_service_uses_the_model_through_its_door():
         if each.touches("model")
         and each.target not in allowed
         and not (each.file == Path("app/cli.py") and each.touches("model.training") and each.inside)
+        and str(each.file) not in COMMANDS.get(each.target, ())
+    )
+
+
+def test_evaluation_knows_nothing_of_training():
+    assert_none(each for each in below("model/evaluation") if each.touches("model.training", "torch"))
+
+
+def test_serving_never_imports_evaluation():
+    inside = below("model/evaluation", "model/training", "app/cli.py", "app/terminal.py")
+    assert_none(each for each in IMPORTS if each.touches("model.evaluation", "app.terminal") and each not in inside)
+    assert_none(
+        each for each in below("app/cli.py") if each.touches("model.evaluation", "app.terminal") and not each.inside
     )
 
 
@@ -120,12 +151,18 @@ def test_the_model_has_never_heard_of_the_service():
         pytest.param("onnxruntime", ["model/runtimes/onnx_runtime.py"], id="onnxruntime"),
         pytest.param("onnx", ["model/training"], id="onnx"),
         pytest.param("accelerate", ["model/training"], id="accelerate"),
-        pytest.param("pyarrow", ["model/training"], id="pyarrow"),
+        pytest.param("pyarrow", ["model/manifest.py", "model/evaluation/scores.py"], id="pyarrow"),
         pytest.param("tokenizers", ["model/modalities/text/input.py", "model/training"], id="tokenizers"),
         pytest.param("huggingface_hub", ["model/training"], id="huggingface-hub"),
+        pytest.param("matplotlib", ["model/evaluation/plots.py"], id="matplotlib"),
         pytest.param(
             "PIL",
-            ["model/modalities/image/input.py", "model/training/likeness.py", "model/training/sources"],
+            [
+                "model/modalities/image/input.py",
+                "model/modalities/image/thumbnail.py",
+                "model/training/likeness.py",
+                "model/training/sources",
+            ],
             id="pillow",
         ),
         pytest.param("safetensors", ["model/bundle.py", "model/training"], id="safetensors"),
@@ -197,7 +234,8 @@ def test_imports_run_in_no_circle():
 
 def test_imports_inside_functions_have_a_reason():
     """Whole commands are lazy, and so are optional dependencies; nothing else hides an import."""
-    allowed = {Path("app/cli.py"), Path("model/training/curves.py"), Path("model/training/manifest.py")}
+    optional = ("model/manifest.py", "model/evaluation/scores.py", "model/training/curves.py")
+    allowed = {Path("app/cli.py"), *map(Path, optional)}
     assert_none(each for each in IMPORTS if each.inside and each.file not in allowed)
 
 
@@ -216,7 +254,17 @@ def run(code: str, *arguments: str) -> list[str]:
 @pytest.mark.parametrize("module", ["model", "app.main", "app.cli"])
 def test_importing_loads_nothing_heavy(module):
     loaded = run(f"import {module}")
-    assert not {"torch", "onnxruntime", "model.training", "accelerate", "pyarrow", "onnx"} & set(loaded)
+    heavy = {
+        "torch",
+        "onnxruntime",
+        "model.training",
+        "model.evaluation",
+        "accelerate",
+        "pyarrow",
+        "onnx",
+        "matplotlib",
+    }
+    assert not heavy & set(loaded)
 
 
 SERVE = """
@@ -240,6 +288,24 @@ def test_serving_with_onnx_runtime_never_loads_torch(tiny_bundle):
     loaded = run(SERVE, str(tiny_bundle))
     assert "onnxruntime" in loaded
     assert not {"torch", "model.training", "model.network", "onnx"} & set(loaded)
+
+
+EVALUATE = """
+import sys
+sys.modules["torch"] = None  # as if it were not installed
+from app.cli import app
+app(sys.argv[1:], standalone_mode=False)
+"""
+
+
+def test_evaluating_needs_no_torch_and_draws_only_when_asked(tiny_bundle, manifest_folder, tmp_path):
+    command = ["evaluate", str(tiny_bundle), str(manifest_folder)]
+    shown = run(EVALUATE, *command)
+    written = run(EVALUATE, *command, "--out", str(tmp_path))
+    assert "onnxruntime" in shown
+    assert not {"model.training", "model.network", "onnx", "matplotlib"} & set(shown)
+    assert "matplotlib" in written
+    assert not {"model.training", "model.network", "onnx", "matplotlib.pyplot"} & set(written)
 
 
 # --- what lies where ---

@@ -196,6 +196,58 @@ def test_a_number_is_learned_and_measured(sides):
     assert "| given | items | mean absolute error | root mean squared error | R² |" in card
 
 
+def polymodal(*arguments):
+    told = CliRunner().invoke(command_line, [str(argument) for argument in arguments])
+    assert told.exit_code == 0, told.output
+    return told.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "title", "kind"),
+    [
+        pytest.param("tags", "mean average precision", "reliability", id="multi-label"),
+        pytest.param("sides", "root mean squared error", "predictions", id="regression"),
+    ],
+)
+def test_another_task_is_evaluated_as_it_was_measured(request, tmp_path, name, title, kind):
+    bundle = request.getfixturevalue(name)
+    shown = polymodal("evaluate", bundle, bundle.parents[1], "--out", tmp_path)
+    assert title in shown
+    told = json.loads((tmp_path / "metrics.json").read_bytes())["metrics"]
+    recorded = load_bundle(bundle, threads=1).description.report["metrics"]["test"]
+    for key, figures in recorded.items():
+        for metric in [metric for metric, value in figures.items() if isinstance(value, float)]:
+            assert told[key][metric] == pytest.approx(figures[metric], abs=1e-4), (key, metric)
+        assert (tmp_path / f"{kind}-{key}.svg").exists()
+        assert (bundle.with_name(f"{bundle.name}.run") / f"plots/{kind}-{key}.png").exists()
+    assert title in (tmp_path / "index.html").read_text(encoding="utf-8")
+
+
+def test_selected_labels_are_scored_in_bulk_as_they_are_predicted(tags, tmp_path):
+    polymodal("score", tags, tags.parents[1], "--out", tmp_path / "scores.jsonl")
+    rows = [json.loads(line) for line in (tmp_path / "scores.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert list(rows[0]) == ["id", "label", "score_circle", "score_square", "error"]
+    alone = json.loads(polymodal("predict", tags, "--text", "a red circle and a blue square", "--json"))
+    assert {each["label"] for each in alone["labels"] if each["selected"]} == {"circle", "square"}
+    assert {row["label"] for row in rows} >= {"", "circle|square"}
+    assert "selected" in polymodal("predict", tags, "--text", "a red circle")
+
+
+def test_numbers_are_scored_in_bulk_as_they_are_predicted(sides, tmp_path):
+    polymodal("score", sides, sides.parents[1], "--out", tmp_path / "scores.csv")
+    with (tmp_path / "scores.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["id", "value", "low", "high", "error"]
+    picture = sides.parents[1] / "images/train-0.png"
+    told = json.loads(polymodal("predict", sides, "--image", picture, "--text", "a tiny square", "--json"))
+    assert float(rows[0]["value"]) == pytest.approx(told["value"], abs=1e-4)
+    assert float(rows[0]["low"]) == pytest.approx(told["interval"]["low"], abs=1e-4)
+    assert f"{told['value']}" in polymodal("predict", sides, "--image", picture, "--text", "a tiny square")
+    refused = CliRunner().invoke(command_line, ["predict", str(sides), "--text", "huge", "--top-k", "2"])
+    assert refused.exit_code == 1
+    assert "answers with a number" in refused.stderr
+
+
 @pytest.mark.parametrize("runtime", ["onnx", "torch"])
 def test_a_regression_bundle_that_says_another_number_is_refused(sides, runtime):
     bundle = read_bundle(sides)

@@ -1,6 +1,6 @@
 """From a manifest to a bundle; never imported while serving."""
 
-from model.training.manifest import ManifestError
+from model.manifest import ManifestError
 from model.training.presets import PRESETS
 from model.training.train import train
 

@@ -17,14 +17,14 @@ from typing import Final
 from tokenizers import Tokenizer, models
 
 from model.config import TaskName
+from model.manifest import SPLITS, Manifest, ManifestError, Row, read_manifest, read_rows
 from model.modalities import Input
 from model.modalities.image.input import ImageInput
 from model.modalities.text.input import TextInput
 from model.targets import TARGETS, WrongCell
 from model.training.examples import Examples, prepared
 from model.training.likeness import RESAVED, Fingerprint, fingerprint_of_pixels, twins
-from model.training.manifest import SPLITS, Manifest, ManifestError, Row, read_manifest, read_rows
-from model.training.progress import bar
+from model.training.progress import bar, warn
 from model.training.splits import label_counts, split_rows, with_splits
 from model.training.vocabulary import PADDING, UNKNOWN
 
@@ -94,8 +94,9 @@ def read_checked(source: Path, task: TaskName, split_seed: int, workers: int) ->
     except ManifestError as problem:
         findings = Findings(problem.problems, ())
     if findings.errors:
-        errors = inspect(source, task, split_seed, workers).findings.errors
-        raise ManifestError(source, errors)
+        everything = inspect(source, task, split_seed, workers).findings
+        warn(everything.warnings)  # one of them may explain an error: labels that look like those of another task
+        raise ManifestError(source, everything.errors)
     return manifest, findings.warnings
 
 

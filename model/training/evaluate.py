@@ -11,15 +11,13 @@ import numpy as np
 import numpy.typing as npt
 
 from model.config import BundleConfig, NetworkConfig, subset_key, subsets
+from model.evaluation.measures import measure
 from model.runtimes import Runtime
-from model.tasks import TASKS, Task
+from model.tasks import TASKS
 from model.training.examples import Examples
-from model.types import Array, FloatArray
+from model.types import FloatArray
 
 BATCH: Final = 64
-RESAMPLES: Final = 1000
-"""Of the bootstrap over groups."""
-CONFIDENCE: Final = 0.95
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,40 +92,5 @@ def report(answers: Mapping[str, Answers], config: BundleConfig, examples: Examp
         if not len(each.rows):
             continue
         scores, targets = task.scores(each.logits, each.used), examples.targets[each.rows]
-        rows = [examples.rows[row] for row in each.rows]
-        sources = np.asarray([row.source for row in rows])
-        told[key] = {
-            **task.metrics(scores, targets),
-            "intervals": intervals(scores, targets, [row.group for row in rows], task),
-            "sources": {
-                source: {
-                    "items": int((sources == source).sum()),
-                    **task.summary(scores[sources == source], targets[sources == source]),
-                }
-                for source in sorted(set(sources.tolist()))
-                if source
-            },
-        }
+        told[key] = measure(scores, targets, [examples.rows[row] for row in each.rows], task)
     return told
-
-
-def intervals(
-    scores: Array, targets: Array, groups: Sequence[str], task: Task, seed: int = 0
-) -> dict[str, tuple[float, float]]:
-    """95 % intervals by a bootstrap that draws whole groups, as items of one group are not independent."""
-    members: dict[str, list[int]] = {}
-    for index, group in enumerate(groups):
-        members.setdefault(group, []).append(index)
-    parts = [np.asarray(part) for part in members.values()]
-    generator = np.random.default_rng(seed)
-    drawn = []
-    for _ in range(RESAMPLES):
-        chosen = np.concatenate([parts[index] for index in generator.integers(len(parts), size=len(parts))])
-        drawn.append(task.summary(scores[chosen], targets[chosen]))
-    tails = [50 * (1 - CONFIDENCE), 50 * (1 + CONFIDENCE)]
-    return {name: _pair(np.percentile([each[name] for each in drawn], tails)) for name in drawn[0]}
-
-
-def _pair(ends: npt.NDArray[np.float64]) -> tuple[float, float]:
-    low, high = ends.tolist()
-    return low, high

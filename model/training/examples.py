@@ -16,9 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from model.errors import InputError, NothingGiven
+from model.manifest import Manifest, ManifestError, Row, read_parts
 from model.modalities import Input, prepare
 from model.targets import TARGETS
-from model.training.manifest import Manifest, ManifestError, Row
 from model.training.progress import bar
 from model.types import Array
 
@@ -150,11 +150,7 @@ def _write(manifest: Manifest, inputs: Mapping[str, Input], folder: Path, worker
 
 
 def _arrays_of(row: Row, inputs: Mapping[str, Input]) -> dict[str, Array]:
-    parts: dict[str, bytes | str] = {}
-    if row.image is not None and "image" in inputs:
-        parts["image"] = row.image.read_bytes()
-    if row.text and "text" in inputs:
-        parts["text"] = row.text
+    parts = read_parts(row, inputs)
     arrays = prepare(inputs, parts)
     if parts and not arrays:
         raise NothingGiven(" and ".join(parts), "only blanks", "something in at least one of the row's inputs")

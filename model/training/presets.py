@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Final
 
 from model.config import ModalityConfig, NetworkConfig
+from model.manifest import Manifest
 from model.modalities import MODALITIES, Input
-from model.training.manifest import Manifest
 from model.training.parts import Part, Wanted, make_part
 from model.types import Array
 

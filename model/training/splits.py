@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from model.config import TaskName
+from model.manifest import SPLITS, Manifest, Row, data_digest
 from model.targets import TARGETS
-from model.training.manifest import SPLITS, Manifest, Row, data_digest
 
 SHARES: Final[Mapping[str, float]] = {"train": 0.70, "validation": 0.12, "test": 0.18}
 PARTS: Final = tuple(SHARES)

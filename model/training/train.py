@@ -20,7 +20,9 @@ from pydantic import TypeAdapter, ValidationError
 from model.bundle import Bundle, check_replaceable, narrow, read_bundle, write_bundle
 from model.config import BundleConfig, Name, subsets
 from model.errors import ModelError
+from model.evaluation import plots
 from model.fusion import FUSIONS
+from model.manifest import Manifest, Row, task_name
 from model.network import MultimodalClassifier, build_network
 from model.predictor import Predictor, golden_parts
 from model.runtimes import start_runtime
@@ -35,9 +37,8 @@ from model.training.evaluate import Answers
 from model.training.examples import Examples, prepare_examples
 from model.training.export import export_graphs
 from model.training.fit import Progress, choose_device, fit
-from model.training.manifest import Manifest, Row, task_name
 from model.training.presets import PRESETS, Recipe, TrainingConfig
-from model.training.progress import console
+from model.training.progress import console, warn
 from model.training.splits import describe_split, write_split
 
 COUNTER: Final = "num_batches_tracked"  # of batch normalisation: no weight, and torch fills it in when it is absent
@@ -74,7 +75,7 @@ def train(
     check_replaceable(out)
     changes = changes or {}
     device = choose_device(device, changes.get("precision", TrainingConfig().precision))
-    work = out.with_name(out.name + ".run")
+    work = _work_folder(out)
     curves = Curves(work / "tensorboard") if tensorboard else None
     manifest, warnings = read_checked(source, task_name(task), split_seed, workers)
     recipe = _recipe(manifest, preset, cache, changes)
@@ -83,8 +84,7 @@ def train(
     inputs = _input_fingerprint(recipe)
     examples = prepare_examples(manifest, recipe.inputs, inputs, work / "examples", workers=workers)
     warnings = (*warnings, *check_examples(examples, manifest.task))
-    for warning in warnings:
-        console.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
+    warn(warnings)
     torch.manual_seed(recipe.training.seed)
     network = build_network(recipe.network)
     _begin_with(network, recipe)
@@ -237,7 +237,27 @@ def _finish(
     )
     predictor = Predictor(bundle, served)
     predictor.warm_up()
+    _draw(_work_folder(out) / "plots", progress, answers["validation"], config, examples)
     return predictor
+
+
+def _work_folder(out: Path) -> Path:
+    """Where what is in progress lies."""
+    return out.with_name(out.name + ".run")
+
+
+def _draw(
+    folder: Path, progress: Progress, validation: Mapping[str, Answers], config: BundleConfig, examples: Examples
+) -> None:
+    """How the training went, and how good the answers about the validation part are, for people to look at."""
+    task = TASKS[config.network.task].of(config)
+    figures = {"learning-curves": plots.learning_curves(progress.history, progress.best_epoch, task.watched)}
+    for key, each in validation.items():
+        if len(each.rows):
+            scores, targets = task.scores(each.logits, each.used), examples.targets[each.rows]
+            drawn = plots.answer_figures(task, scores, targets)
+            figures |= {f"{kind}-{key}": figure for kind, figure in drawn.items()}
+    plots.save(figures, folder)
 
 
 def _check_agreement(out: Path, trained: Mapping[str, Answers], served: Mapping[str, Answers]) -> None:

@@ -7,12 +7,15 @@ from hypothesis import strategies as st
 from sklearn import metrics as reference
 
 from model.metrics import (
+    accuracy_at_coverage,
     average_precision,
     average_precisions,
     calibration_error,
+    confusion_matrix,
     macro,
     r_squared,
     ratios,
+    reliability,
     selection_counts,
 )
 
@@ -89,3 +92,33 @@ def test_a_mean_over_no_labels_is_nothing():
 def test_r_squared_is_that_of_scikit_learn(values, targets):
     found = r_squared(np.asarray(values), np.asarray(targets))
     assert found == pytest.approx(reference.r2_score(targets, values))
+
+
+def test_whoever_abstains_on_the_least_sure_tenth_is_measured_on_the_rest():
+    confidence = np.linspace(0.1, 1.0, 10, dtype=np.float32)
+    assert accuracy_at_coverage(confidence, np.arange(10) != 0) == 1  # wrong when least sure
+    assert accuracy_at_coverage(confidence, np.arange(10) != 9) == pytest.approx(8 / 9)  # wrong when surest
+
+
+@pytest.mark.parametrize(("items", "kept"), [(1, 1), (2, 2), (9, 9), (10, 9), (11, 10), (100, 90)])
+def test_nine_tenths_of_the_items_are_rounded_up(items, kept):
+    """The surest half an item too few would be noticed: exactly the `kept` surest are right."""
+    correct = np.arange(items) < kept
+    sure = -np.arange(items, dtype=np.float32)
+    assert accuracy_at_coverage(sure, correct) == 1
+    correct[kept - 1] = False
+    assert accuracy_at_coverage(sure, correct) == pytest.approx(1 - 1 / kept)
+
+
+def test_bins_of_reliability_hold_equally_many_items():
+    confidence = np.linspace(0, 1, 30, dtype=np.float32) ** 3
+    items, sure, right = reliability(confidence, np.arange(30) >= 15)
+    assert items.tolist() == [2] * 15
+    assert sure == pytest.approx(confidence.reshape(15, 2).mean(axis=1))
+    assert right.tolist() == [0] * 7 + [0.5] + [1] * 7
+
+
+def test_a_confusion_matrix_is_scikit_learn_s():
+    chance = np.random.default_rng(0)
+    chosen, right = chance.integers(4, size=(2, 50))
+    assert confusion_matrix(chosen, right, 4).tolist() == reference.confusion_matrix(right, chosen).tolist()

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from sklearn import metrics as reference
 
 from model.config import CALIBRATION, FEWEST_LABELS, BundleConfig, Scale, TaskName
+from model.evaluation.scores import OUTPUTS
 from model.heads import HEADS
 from model.targets import TARGETS
 from model.tasks import TASKS, MultiLabel, Regression, SingleLabel
@@ -58,6 +59,7 @@ def task_of(name):
             "tasks": TASKS,
             "heads": HEADS,
             "targets": TARGETS,
+            "outputs": OUTPUTS,
             "cards": WORDS,
             "labels": FEWEST_LABELS,
             "calibration": CALIBRATION,
@@ -171,7 +173,15 @@ def test_accuracy_and_macro_f1_by_hand():
 def test_macro_f1_is_over_the_labels_that_occur():
     told = SINGLE.summary(certain(0, 0, 1, 2), targets(0, 0, 1, 1))
     # cat does not occur, though it was guessed; bee: precision 1, recall 1/2
-    assert told == pytest.approx({"accuracy": 3 / 4, "macro_f1": (1 + 2 / 3) / 2})
+    assert told["accuracy"] == pytest.approx(3 / 4)
+    assert told["macro_f1"] == pytest.approx((1 + 2 / 3) / 2)
+
+
+def test_abstaining_is_measured_with_everything_else():
+    """Of ten rows the least sure one is left out: it is one of the five that are wrong."""
+    scores = np.asarray([[0.9, 0.1, 0], [0.4, 0.6, 0]] * 5, dtype=np.float32)
+    told = SINGLE.metrics(scores, targets(*[0, 0] * 5))
+    assert told["accuracy_at_90_percent_coverage"] == pytest.approx(5 / 9)
 
 
 def test_likelihood_by_hand():

@@ -20,8 +20,8 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 
+from model.manifest import SPLITS, Row, read_manifest, write_manifest
 from model.training.likeness import Fingerprint
-from model.training.manifest import SPLITS, Row, read_manifest, write_manifest
 from model.training.sources import emoji, openclipart, tuxpaint
 from model.training.sources.captions import Mask
 from model.training.sources.grouping import duplicates, group_names, over_the_cap, seen_before

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from model.errors import ModelError
-from model.training.manifest import Row, write_manifest
+from model.manifest import Row, write_manifest
 from model.training.splits import split_rows
 
 SIDE: Final = 96  # px

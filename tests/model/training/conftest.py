@@ -4,13 +4,13 @@ import pytest
 import torch
 
 from model.config import EncoderConfig, ModalityConfig, NetworkConfig
+from model.manifest import read_manifest
 from model.modalities.image.input import ImageInput
 from model.modalities.text.input import TextInput
 from model.network import build_network
 from model.runtimes.torch_runtime import TorchRuntime
 from model.training import evaluate
 from model.training.examples import prepare_examples
-from model.training.manifest import read_manifest
 from model.training.vocabulary import train_tokenizer
 
 

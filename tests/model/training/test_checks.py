@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
+from model.manifest import ManifestError, Row
 from model.training.checks import check_captions, check_parts, check_pictures, inspect, read_checked
 from model.training.likeness import fingerprint_of, fingerprint_of_pixels
-from model.training.manifest import ManifestError, Row
 
 
 def row(number, *, label="x", split="train", group=None, text="words"):

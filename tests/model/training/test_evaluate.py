@@ -8,6 +8,7 @@ import torch
 
 from model.calibration import TEMPERATURES
 from model.config import BundleConfig
+from model.evaluation import measures
 from model.runtimes.torch_runtime import TorchRuntime
 from model.tasks import SingleLabel
 from model.training import evaluate
@@ -166,7 +167,7 @@ def width(interval):
 
 def test_an_interval_is_as_wide_as_theory_says(half_right):
     scores, targets = half_right
-    interval = evaluate.intervals(scores, targets, [str(number) for number in range(100)], TASK)["accuracy"]
+    interval = measures.intervals(scores, targets, [str(number) for number in range(100)], TASK)["accuracy"]
     assert width(interval) == pytest.approx(2 * 1.96 * np.sqrt(0.25 / 100), rel=0.15)
 
 
@@ -174,17 +175,17 @@ def test_related_items_make_an_interval_wider(half_right):
     scores, targets = half_right
     order = np.argsort(np.arange(100) % 2, kind="stable")  # fifty right ones, then fifty wrong ones
     groups = [str(number // 10) for number in range(100)]
-    alone = evaluate.intervals(scores[order], targets, [str(number) for number in range(100)], TASK)["accuracy"]
-    grouped = evaluate.intervals(scores[order], targets, groups, TASK)["accuracy"]
+    alone = measures.intervals(scores[order], targets, [str(number) for number in range(100)], TASK)["accuracy"]
+    grouped = measures.intervals(scores[order], targets, groups, TASK)["accuracy"]
     assert width(grouped) > 2 * width(alone)
 
 
 def test_one_group_can_vary_in_nothing(half_right):
     scores, targets = half_right
-    assert evaluate.intervals(scores, targets, ["one"] * 100, TASK)["accuracy"] == (0.5, 0.5)
+    assert measures.intervals(scores, targets, ["one"] * 100, TASK)["accuracy"] == (0.5, 0.5)
 
 
 def test_intervals_are_the_same_each_time(half_right):
     scores, targets = half_right
     groups = [str(number) for number in range(100)]
-    assert evaluate.intervals(scores, targets, groups, TASK) == evaluate.intervals(scores, targets, groups, TASK)
+    assert measures.intervals(scores, targets, groups, TASK) == measures.intervals(scores, targets, groups, TASK)

@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from model.manifest import ManifestError, read_manifest
 from model.modalities.image.input import ImageInput
 from model.training.examples import prepare_examples
-from model.training.manifest import ManifestError, read_manifest
 
 
 def test_rows_are_prepared_as_requests_are(examples, manifest, predictors, tmp_path):

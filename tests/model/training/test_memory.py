@@ -20,7 +20,7 @@ from pathlib import Path
 from model.modalities.image.input import ImageInput
 from model.training.examples import prepare_examples
 from model.training.fit import Batches
-from model.training.manifest import read_manifest
+from model.manifest import read_manifest
 from model.training.presets import TrainingConfig
 
 manifest = read_manifest(Path(sys.argv[1]))

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from model.errors import ModelError
+from model.manifest import read_manifest
 from model.training.checks import inspect
-from model.training.manifest import read_manifest
 from model.training.sources.shapes import MATERIALS, build
 
 

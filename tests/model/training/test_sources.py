@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from model.manifest import read_manifest
 from model.training.likeness import ALIKE, EQUAL, Fingerprint, near_pairs
-from model.training.manifest import read_manifest
 from model.training.sources import emoji, illustrations, openclipart, packages, pictures, tuxpaint
 from model.training.sources.captions import Mask, normalised
 from model.training.sources.grouping import (

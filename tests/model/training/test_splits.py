@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.training.manifest import Row, read_manifest, write_manifest
+from model.manifest import Row, read_manifest, write_manifest
 from model.training.splits import SHARES, describe_split, split_rows, split_table, with_splits, write_split
 
 

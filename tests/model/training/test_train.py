@@ -11,11 +11,12 @@ import torch
 
 from model import BundleError, ModelError, UnknownModality, load_bundle
 from model.bundle import read_bundle
+from model.manifest import read_manifest
 from model.training import ManifestError, train
-from model.training.manifest import read_manifest
 from model.training.splits import with_splits
 
 CHANGES = {"epochs": 1, "batch_size": 8}
+SETS = ("image+text", "image", "text")
 
 
 @pytest.fixture
@@ -74,9 +75,10 @@ def test_one_modality_is_enough(changed_manifest, manifest_folder, tmp_path, lac
 
 @pytest.fixture
 def without_graphs(monkeypatch):
-    """Exporting takes seconds, and the bundle is as good without: torch serves it."""
+    """Exporting and drawing take seconds, and the bundle is as good without: torch serves it."""
     # By import_module, because the package's attribute `train` is the function.
     monkeypatch.setattr(import_module("model.training.train"), "export_graphs", lambda *_: {})
+    monkeypatch.setattr(import_module("model.training.train"), "_draw", lambda *_: None)
 
 
 def test_an_encoder_for_what_the_data_lack_is_refused(changed_manifest, tmp_path):
@@ -217,6 +219,12 @@ def test_the_card_tells_the_figures(tiny_bundle):
     told = bundle.report["metrics"]["test"]["image+text"]
     low, high = told["intervals"]["accuracy"]
     assert f"| image + text | 12 | {told['accuracy']:.3f} [{low:.3f}, {high:.3f}]" in bundle.card
+
+
+def test_a_training_leaves_its_plots(tiny_bundle):
+    drawn = {path.name for path in (tiny_bundle.with_name("shapes.run") / "plots").iterdir()}
+    kinds = ["learning-curves", *(f"{kind}-{key}" for kind in ("confusion", "reliability") for key in SETS)]
+    assert drawn == {f"{name}.{suffix}" for name in kinds for suffix in ("png", "svg")}
 
 
 @pytest.mark.usefixtures("without_graphs")

@@ -13,12 +13,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from model.errors import ModelError
-from model.training.manifest import (
+from model.manifest import (
     COLUMNS,
     SPLITS,
     ManifestError,
     Row,
+    open_table,
     read_manifest,
+    read_parts,
     write_manifest,
 )
 
@@ -430,3 +432,77 @@ def test_what_is_written_is_read_back(tmp_path, rows):
     assert list(read_manifest(path).rows) == rows
     write_manifest(path, [replace(row) for row in rows])
     assert path.read_bytes() == first
+
+
+# --- row by row ---
+
+
+def test_a_table_holds_the_rows_that_a_manifest_does(folder):
+    path = save_table(folder, ".csv")
+    table = open_table(path)
+    assert table.length == 3
+    assert tuple(row for row, wrong in table.rows("single-label") if not wrong) == read_manifest(path).rows
+
+
+def test_bad_rows_of_a_table_do_not_hide_the_good_ones(folder):
+    path = save(folder, "image,text,label", "lost.png,,lamps", ",words,lamps", ",,chairs", ",words,")
+    told = [
+        (row.id, [problem.split(";")[0] for problem in wrong]) for row, wrong in open_table(path).rows("single-label")
+    ]
+    assert told == [
+        ("1", ["image 'lost.png' is not there"]),
+        ("2", []),
+        ("3", ["neither image nor text"]),
+        ("4", ["no label"]),
+    ]
+
+
+def test_a_table_may_lack_labels_where_nobody_asks_for_them(folder):
+    path = save(folder, "image,text", ",words")
+    assert [(row.text, wrong) for row, wrong in open_table(path, labelled=False).rows(None)] == [("words", ())]
+    with pytest.raises(ManifestError, match="no column 'label'"):
+        open_table(path)
+
+
+def test_labels_that_nobody_asks_for_are_not_looked_at(folder):
+    path = save(folder, json.dumps({"text": "words", "label": {"not": "a label"}}), name="manifest.jsonl")
+    assert [(row.label, wrong) for row, wrong in open_table(path).rows(None)] == [("", ())]
+
+
+@pytest.mark.parametrize(
+    ("lines", "problem"),
+    [
+        pytest.param(["text,label"], "no rows", id="empty"),
+        pytest.param(["txt,label", "words,lamps"], "did you mean 'text'", id="unknown-column"),
+        pytest.param(["label", "lamps"], "no column 'image' or 'text'", id="nothing-to-classify"),
+        pytest.param(["text,label", "words,lamps,chairs"], "line 2: 3 cells", id="broken-line"),
+    ],
+)
+def test_what_is_wrong_with_a_table_as_a_whole_is_said_at_once(folder, lines, problem):
+    with pytest.raises(ManifestError, match=problem):
+        open_table(save(folder, *lines))
+
+
+def test_the_digest_of_a_table_changes_with_its_cells_but_not_with_its_pictures(folder):
+    first = open_table(save_table(folder, ".csv")).digest
+    (folder / "images/a.png").write_bytes(b"another picture")
+    assert open_table(folder / "manifest.csv").digest == first
+    save_table(folder, ".csv", [{**TABLE[0], "text": "a lamp, red"}, *TABLE[1:]])
+    assert open_table(folder / "manifest.csv").digest != first
+
+
+def test_a_table_knows_whether_its_rows_belong_to_parts(folder):
+    assert not open_table(save_table(folder, ".csv")).has_splits
+    assert open_table(save_table(folder, ".csv", [{**row, "split": "test"} for row in TABLE])).has_splits
+    (folder / "manifest.csv").unlink()
+    (folder / "train/lamps").mkdir(parents=True)
+    (folder / "images/a.png").rename(folder / "train/lamps/a.png")
+    assert open_table(folder).has_splits
+
+
+def test_a_row_gives_the_parts_that_are_asked_for(folder):
+    both, picture, text = read_manifest(save_table(folder, ".csv")).rows
+    assert read_parts(both, ("image", "text")) == {"image": b"first picture", "text": "a lamp, green"}
+    assert read_parts(both, ("text",)) == {"text": "a lamp, green"}
+    assert read_parts(picture, ("image", "text")) == {"image": b"second picture"}
+    assert read_parts(text, ("image",)) == {}

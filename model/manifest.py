@@ -29,7 +29,7 @@ import difflib
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, TextIO
@@ -173,21 +173,90 @@ def task_name(task: str) -> TaskName:
         raise ModelError(f"task {task!r} is not known; known are {', '.join(TARGETS)}") from problem
 
 
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A manifest that is read row by row and never held: bad rows are told, and don't keep the others from being read."""
+
+    path: Path
+    digest: str
+    """SHA-256 over every row's cells as they were found; pictures are not read for it."""
+    length: int
+    """Rows."""
+    columns: frozenset[str]
+    split_folders: bool
+    """Whether folders named after splits say what part rows belong to."""
+
+    @property
+    def has_splits(self) -> bool:
+        """Whether rows say what part they belong to."""
+        return "split" in self.columns or self.split_folders
+
+    def rows(self, task: str | None) -> Iterator[tuple[Row, tuple[str, ...]]]:
+        """Each row, and what is wrong with it; with problems the row only has an id. Ids may occur twice.
+
+        Label cells are read as `task` has them, or not at all. Raises ManifestError when the file is no longer what it was.
+        """
+        root = self.path if self.path.is_dir() else self.path.parent
+        columns = self.columns if task else self.columns - {"label"}
+        problems: list[str] = []
+        for number, record in enumerate(_records_of(self.path, problems), start=1):
+            row, wrong = _row(number, record, root, columns, TARGETS[task or "single-label"])
+            yield row, tuple(wrong)
+        if problems:
+            raise ManifestError(self.path, problems)
+
+
+def open_table(path: Path, *, labelled: bool = True) -> Table:
+    """Read a manifest through once, without its pictures, and check what concerns it as a whole.
+
+    Raises ManifestError with all of that: no such file, no or unknown columns, lines that are broken.
+    """
+    path = Path(os.path.abspath(path))
+    problems: list[str] = []
+    columns: set[str] = set()
+    length, split_folders = 0, False
+    total = hashlib.sha256()
+    for record in _records_of(path, problems):
+        length += 1
+        columns.update(record.cells)
+        split_folders = split_folders or bool(record.split)
+        line = json.dumps([dict(record.cells), record.split], sort_keys=True, default=str)
+        total.update(line.encode() + b"\n")
+    if not length and not problems:
+        problems.append("no rows; allowed: at least one")
+    if length:
+        problems += _column_problems(columns, labelled)
+    if problems:
+        raise ManifestError(path, problems)
+    return Table(path, total.hexdigest(), length, frozenset(columns), split_folders)
+
+
+def read_parts(row: Row, names: Container[str]) -> dict[str, bytes | str]:
+    """What a row has of the named modalities; its picture is read here. Raises OSError."""
+    parts: dict[str, bytes | str] = {}
+    if row.image is not None and "image" in names:
+        parts["image"] = row.image.read_bytes()
+    if row.text and "text" in names:
+        parts["text"] = row.text
+    return parts
+
+
 def write_manifest(path: Path, rows: Iterable[Row]) -> None:
     r"""Write a CSV manifest; the same rows give the same bytes (UTF-8, all columns, lines ended by \n)."""
     with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(_UnixLines(file), COLUMNS, lineterminator="\r\n")
+        writer = csv.DictWriter(UnixLines(file), COLUMNS, lineterminator="\r\n")
         writer.writeheader()
         writer.writerows(_cells(row, path.parent) for row in rows)
 
 
-class _UnixLines:
+class UnixLines:
     r"""Ends lines by \n, for a csv writer that ends them by \r\n: with \n alone it would not quote a \r in a cell."""
 
     def __init__(self, file: TextIO) -> None:
         self._file = file
 
     def write(self, line: str) -> int:
+        """Write one line, as a file does."""
         return self._file.write(line.removesuffix("\r\n") + "\n")
 
 
@@ -374,12 +443,8 @@ def _parquet_rows(path: Path, problems: list[str]) -> Iterator[tuple[str, dict[s
 
 def _check(records: Sequence[_Record], root: Path, targets: Targets, problems: list[str]) -> list[Row]:
     columns = {column for record in records for column in record.cells}
-    # A misspelt column was reported with what it was meant to be; that it is missing as well is no second problem.
-    found = columns | {_meant_by(column, COLUMNS) for column in columns.difference(COLUMNS)}
-    if records and "label" not in found:
-        problems.append("no column 'label'; allowed: a manifest with one")
-    if records and not found & {"image", "text"}:
-        problems.append("no column 'image' or 'text'; allowed: a manifest with one or both")
+    if records:
+        problems += _column_problems(columns)
     rows: list[Row] = []
     seen: dict[str, str] = {}  # id → where
     for number, record in enumerate(records, start=1):
@@ -391,6 +456,15 @@ def _check(records: Sequence[_Record], root: Path, targets: Targets, problems: l
         rows.append(row)
     problems.extend(_split_problems(rows, records))
     return rows
+
+
+def _column_problems(columns: Set[str], labelled: bool = True) -> Iterator[str]:
+    # A misspelt column was reported with what it was meant to be; that it is missing as well is no second problem.
+    found = columns | {_meant_by(column, COLUMNS) for column in columns - set(COLUMNS)}
+    if labelled and "label" not in found:
+        yield "no column 'label'; allowed: a manifest with one"
+    if not found & {"image", "text"}:
+        yield "no column 'image' or 'text'; allowed: a manifest with one or both"
 
 
 def _split_problems(rows: Sequence[Row], records: Sequence[_Record]) -> Iterator[str]:

@@ -1,0 +1,95 @@
+"""What the commands show in a terminal: tables, progress bars, a model card; plain where nobody looks."""
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import Final, TypeVar
+
+from rich import box
+from rich.console import Console
+from rich.markdown import Markdown
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from app.schemas import Classification
+from model.evaluation import Evaluation, Grid, label_grid, summary_grid
+
+LISTED: Final = 20  # bad rows that are shown; the rest is counted
+WIDE: Final = 160  # columns of a table that goes to a file or to another program
+
+Item = TypeVar("Item")
+
+
+def watched(items: Iterator[Item], total: int, done: int = 0) -> Iterator[Item]:
+    """Pass items on under a progress bar on standard error, if that is a terminal; `done` were passed earlier."""
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("rows"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task("scoring", total=total, completed=done)
+        for item in items:
+            yield item
+            progress.advance(task)
+
+
+def show_evaluation(evaluation: Evaluation) -> None:
+    """The measures, as tables on standard output."""
+    console = _output()
+    counted = f"{len(evaluation.rows):,} items, {len(evaluation.skipped):,} skipped"
+    part = "all rows" if evaluation.split == "all" else f"{evaluation.split} part"
+    console.print(Text(f"{evaluation.description.name}, {part} of {evaluation.manifest.name}: {counted}"))
+    console.print(_table(summary_grid(evaluation)))
+    if (labels := label_grid(evaluation)).rows:
+        console.print(_table(labels))
+
+
+def show_answer(answer: Classification) -> None:
+    """Labels and their scores, best first, or a number, on standard output."""
+    console = _output()
+    if answer.value is not None:
+        interval = answer.interval
+        told = f" ({interval.low} to {interval.high} with {interval.coverage:.0%})" if interval else ""
+        console.print(Text(f"{answer.value}{told}"))
+        return
+    rows = tuple((each.label, f"{each.score:.6f}", "selected" if each.selected else "") for each in answer.labels)
+    console.print(_table(Grid(("label", "score", ""), rows)))
+
+
+def show_bad_rows(bad: Sequence[tuple[str, str]], count: int) -> None:
+    """How many rows were left out, and why the first of them were, on standard error."""
+    console = Console(stderr=True, soft_wrap=True)
+    if count:
+        console.print(Text(f"{count:,} row{'s' if count != 1 else ''} left out:"))
+    for identifier, problem in islice(bad, LISTED):
+        console.print(Text(f"  {identifier}: {problem}"))
+    if count > LISTED:
+        console.print(Text(f"  … and {count - LISTED:,} more"))
+
+
+def show_card(card: str) -> None:
+    """A model card: set in type for a terminal, as Markdown for anything else."""
+    console = _output()
+    if console.is_terminal:
+        console.print(Markdown(card))
+    else:
+        console.file.write(card)
+
+
+def _output() -> Console:
+    console = Console()
+    return console if console.is_terminal else Console(width=WIDE)
+
+
+def _table(grid: Grid) -> Table:
+    table = Table(box=box.SIMPLE_HEAD)
+    for number, name in enumerate(grid.header):
+        table.add_column(Text(name), overflow="fold" if number == 0 else "ellipsis")
+    for row in grid.rows:
+        table.add_row(*map(Text, row))
+    return table

@@ -1,0 +1,225 @@
+"""Figures of how a training went and how good a bundle is. The same numbers give the same files, byte for byte.
+
+Drawn with matplotlib's objects alone: pyplot would keep global state, and look for a display.
+"""
+
+import io
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import singledispatch
+from pathlib import Path
+from typing import Any, Final
+
+import matplotlib
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from model.metrics import BINS, Indices, Truths, calibration_error, confusion_matrix, reliability
+from model.tasks import MultiLabel, Regression, SingleLabel, Task
+from model.types import Array, FloatArray
+
+# Colours that people with any kind of colour vision can tell apart (Okabe and Ito, https://jfly.uni-koeln.de/color/).
+BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9"
+COLOURS: Final = (BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY)
+MARKERS: Final = "osD^vP"  # beside the colours, for whoever prints in grey
+GREY: Final = "#666666"
+STYLE: Final[dict[Any, Any]] = {  # matplotlib's keys are a long Literal
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": "medium",
+    "font.size": 10,
+    "svg.fonttype": "none",  # text stays text: small, searchable, and in the reader's fonts where ours lack a script
+    "svg.hashsalt": "polymodal",  # ids inside an SVG are random otherwise
+}
+DPI: Final = 120
+KINDS: Final = ("png", "svg")
+WITHOUT_ORIGIN: Final[Mapping[str, dict[str, Any]]] = {
+    "png": {"Software": None},
+    "svg": {"Date": None, "Creator": None},
+}  # metadata that would change with the day, or with the version of matplotlib
+NUMBERED: Final = 25  # labels up to which the cells of a confusion matrix are numbered
+LONGEST_LABEL: Final = 28  # characters of a label on an axis
+Z: Final = 1.959964  # 97.5 % quantile of the normal distribution
+
+
+def render(figure: Figure, kind: str) -> bytes:
+    """The bytes of a PNG or SVG file."""
+    file = io.BytesIO()
+    with _styled():
+        figure.savefig(file, format=kind, dpi=DPI, metadata=WITHOUT_ORIGIN[kind])
+    return file.getvalue()
+
+
+def save(figures: Mapping[str, Figure], folder: Path) -> None:
+    """Write each figure as NAME.png and NAME.svg."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, figure in figures.items():
+        for kind in KINDS:
+            (folder / f"{name}.{kind}").write_bytes(render(figure, kind))
+
+
+@singledispatch
+def answer_figures(task: Task, scores: Array, targets: Array) -> dict[str, Figure]:
+    """What shows how good a task's scores are against the targets, by kind."""
+    raise NotImplementedError(type(task).__name__)
+
+
+@answer_figures.register
+def _(task: SingleLabel, scores: Array, targets: Array) -> dict[str, Figure]:
+    chosen = scores.argmax(axis=1)
+    return {
+        "confusion": confusion(confusion_matrix(chosen, targets, len(task.labels)), task.labels),
+        "reliability": reliability_diagram(scores.max(axis=1), chosen == targets),
+    }
+
+
+@answer_figures.register
+def _(task: MultiLabel, scores: Array, targets: Array) -> dict[str, Figure]:
+    """Over the decisions about all labels."""
+    return {"reliability": reliability_diagram(scores.ravel(), targets.ravel() > 0)}
+
+
+@answer_figures.register
+def _(task: Regression, scores: Array, targets: Array) -> dict[str, Figure]:
+    return {"predictions": predictions(scores, task.in_unit(targets))}
+
+
+def confusion(counts: npt.NDArray[np.int64], labels: Sequence[str]) -> Figure:
+    """Items by true label (rows) and by the label that was said (columns): (K, K); coloured by the share of the row."""
+    side = float(np.clip(0.42 * len(labels), 2.5, 16))
+    with _styled():
+        figure = Figure(figsize=(side + 1.9, side + 1.0), layout="constrained")
+        axes = figure.add_subplot()
+        shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+        image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+        names = [_shortened(label) for label in labels]
+        size = "small" if len(labels) <= NUMBERED else "xx-small"
+        axes.set_xticks(range(len(names)), names, rotation=90, size=size, parse_math=False)
+        axes.set_yticks(range(len(names)), names, size=size, parse_math=False)
+        axes.tick_params(length=0)
+        axes.spines[:].set_visible(False)
+        axes.set(xlabel="what the model said", ylabel="true label")
+        axes.set_title(f"confusion matrix, {counts.sum():,} items")
+        if len(labels) <= NUMBERED:
+            for (row, column), count in np.ndenumerate(counts):
+                if count:
+                    colour = "white" if shares[row, column] > 0.55 else "black"
+                    axes.text(column, row, str(count), ha="center", va="center", size="small", color=colour)
+        bar = figure.colorbar(image, shrink=0.8, format=PercentFormatter(1, decimals=0))
+        bar.set_label("share of the true label's items")
+        bar.outline.set_visible(False)
+        return _settled(figure)
+
+
+def reliability_diagram(confidence: FloatArray, correct: Truths) -> Figure:
+    """How often the model is right against how sure it is: on the diagonal where it is as good as its word.
+
+    Bins of equal mass; bars are 95 % Wilson intervals of the accuracy (as if items were independent); below them is where
+    the confidences lie.
+    """
+    items, sure, right = reliability(confidence, correct)
+    low, high = _wilson(right, items)
+    with _styled():
+        figure = Figure(figsize=(4.7, 5.2), layout="constrained")
+        upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
+        upper.plot((0, 1), (0, 1), color=GREY, linestyle="--", linewidth=1, label="as sure as right")
+        # Rounding may leave a bound a hair on the wrong side of the share that it bounds.
+        lengths = (np.maximum(right - low, 0), np.maximum(high - right, 0))
+        upper.errorbar(
+            sure,
+            right,
+            yerr=lengths,
+            color=BLUE,
+            ecolor=SKY,
+            marker="o",
+            markersize=4,
+            capsize=2,
+            label=f"{len(items)} bins",
+        )
+        upper.set(xlim=(0, 1.02), ylim=(0, 1.02), ylabel="accuracy")
+        upper.set_title(f"reliability, calibration error {calibration_error(confidence, correct):.3f}")
+        upper.legend(frameon=False, loc="upper left")
+        lower.hist(confidence, bins=np.linspace(0, 1, BINS + 1).tolist(), color=BLUE)
+        lower.set(xlabel="confidence (score of the answer)", ylabel="items")
+        lower.yaxis.set_major_locator(MaxNLocator(3, integer=True))
+        return _settled(figure)
+
+
+def predictions(scores: Array, right: Array) -> Figure:
+    """Numbers that were said over those that are right (N,), with their intervals (N, 3: value, low, high) where they have one."""
+    values, low, high = scores.T
+    with _styled():
+        figure = Figure(figsize=(4.9, 4.7), layout="constrained")
+        axes = figure.add_subplot()
+        ends = [float(min(values.min(), right.min())), float(max(values.max(), right.max()))]
+        axes.plot(ends, ends, color=GREY, linestyle="--", linewidth=1, label="right")
+        told = ~np.isnan(low)
+        if told.any():
+            axes.vlines(right[told], low[told], high[told], color=SKY, linewidth=0.8, alpha=0.5, label="interval")
+        axes.scatter(right, values, color=BLUE, s=10, zorder=2, label="said")
+        axes.set(xlabel="right number", ylabel="what the model said")
+        axes.set_title(f"predictions, {len(right):,} items")
+        axes.legend(frameon=False)
+        return _settled(figure)
+
+
+def learning_curves(history: Sequence[Mapping[str, float]], best_epoch: int, watched: str) -> Figure:
+    """The training's loss and what is watched of each set of modalities, by epoch; a line stands at the best epoch."""
+    epochs = [each["epoch"] for each in history]
+    prefix = "validation "
+    keys = [key for key in history[0] if key.startswith(prefix)] if history else []
+    with _styled():
+        figure = Figure(figsize=(9, 3.8), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        left.plot(epochs, [each["loss"] for each in history], color=BLUE, marker="o", markersize=4)
+        left.set_title("training loss")
+        for number, key in enumerate(keys):
+            colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
+            name = key.removeprefix(prefix).replace("+", " + ")
+            values = [each[key] for each in history]
+            right.plot(epochs, values, color=colour, marker=marker, markersize=4, label=name)
+        right.set_title(f"validation {watched}")
+        if keys:
+            right.legend(frameon=False)
+        for axes in (left, right):
+            _mark_best(axes, best_epoch)
+            axes.set_xlabel("epoch")
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        return _settled(figure)
+
+
+def _settled(figure: Figure) -> Figure:
+    """Laid out once and for all; each drawing would move things a little further."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    return figure
+
+
+def _mark_best(axes: Axes, best_epoch: int) -> None:
+    if best_epoch:
+        axes.axvline(best_epoch, color=GREY, linestyle=":", linewidth=1, zorder=0)
+
+
+def _wilson(share: npt.NDArray[np.float64], items: Indices) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """95 % score interval of a proportion (Wilson 1927, https://doi.org/10.1080/01621459.1927.10502953)."""
+    middle = (share + Z**2 / (2 * items)) / (1 + Z**2 / items)
+    half = Z / (1 + Z**2 / items) * np.sqrt(share * (1 - share) / items + Z**2 / (4 * items**2))
+    return middle - half, middle + half
+
+
+def _shortened(label: str) -> str:
+    return label if len(label) <= LONGEST_LABEL else f"{label[: LONGEST_LABEL - 1]}…"
+
+
+@contextmanager
+def _styled() -> Iterator[None]:
+    """Our style, whatever the user's matplotlibrc says; a script that the font lacks is drawn as boxes in a PNG."""
+    with warnings.catch_warnings(), matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(STYLE)
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        yield

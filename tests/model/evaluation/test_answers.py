@@ -1,0 +1,158 @@
+"""What a bundle says of a manifest is what was measured when it was trained, and bad rows only cost themselves."""
+
+import json
+from itertools import chain, repeat
+
+import numpy as np
+import pytest
+
+from model import ModelError
+from model.evaluation import evaluate, label_grid, summary_grid
+from model.evaluation.stream import AHEAD, prepared
+from model.manifest import open_table
+
+
+@pytest.fixture(scope="module")
+def evaluation(served, manifest_folder):
+    return evaluate(served, manifest_folder)
+
+
+def test_the_test_part_is_measured_as_it_was_after_training(evaluation, served):
+    recorded = served.description.report["metrics"]["test"]
+    assert evaluation.split == "test"
+    assert set(evaluation.metrics) == set(recorded) == {"image+text", "image", "text"}
+    for key, told in evaluation.metrics.items():
+        assert told["items"] == recorded[key]["items"]
+        for name in ("accuracy", "macro_f1", "accuracy_at_90_percent_coverage"):
+            assert told[name] == recorded[key][name], (key, name)
+            assert told["intervals"][name] == pytest.approx(recorded[key]["intervals"][name]), (key, name)
+        for name in ("negative_log_likelihood", "calibration_error"):
+            assert told[name] == pytest.approx(recorded[key][name], abs=1e-4), (key, name)
+        assert told["sources"].keys() == recorded[key]["sources"].keys()
+
+
+def test_scores_are_those_of_single_predictions(evaluation, served, manifest_folder):
+    both = evaluation.answers["image+text"]
+    for index in (0, 1, 2):  # both, only an image, only a text
+        row = evaluation.rows[both.rows[index]]
+        parts = {"image": row.image.read_bytes()} if row.image else {}
+        parts |= {"text": row.text} if row.text else {}
+        assert set(both.used[index].split("+")) == set(parts)
+        (prediction,) = served.predict([served.prepare(parts)])
+        assert both.scores[index].tolist() == pytest.approx(list(prediction.scores.values()), abs=1e-5)
+
+
+def test_a_row_that_lacks_what_is_offered_is_left_out(evaluation):
+    for key in ("image", "text"):
+        rows = evaluation.answers[key].rows.tolist()
+        assert rows == [number for number, row in enumerate(evaluation.rows) if getattr(row, key)]
+
+
+def test_bad_rows_are_listed_and_cost_only_themselves(served, with_bad_rows, evaluation):
+    found = evaluate(served, with_bad_rows, workers=2)
+    problems = {each.id: each.problem for each in found.skipped}
+    assert set(problems) == {"lost", "broken", "strange", "empty"}
+    assert "is not there" in problems["lost"]
+    assert "truncated or corrupt" in problems["broken"]
+    assert "label 'furniture' is not one of the bundle's; allowed: sea, tomato" in problems["strange"]
+    assert "neither image nor text" in problems["empty"]
+    assert [row.id for row in found.rows] == [row.id for row in evaluation.rows]
+    for key, answers in found.answers.items():
+        assert answers.scores == pytest.approx(evaluation.answers[key].scores, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("split", "items"), [("validation", 12), ("all", 48), ("train", 24)], ids=["validation", "all", "train"]
+)
+def test_any_part_can_be_measured(served, manifest_folder, split, items):
+    assert len(evaluate(served, manifest_folder, split=split).rows) == items
+
+
+@pytest.mark.parametrize(
+    ("split", "problem"),
+    [
+        pytest.param("dev", "split: 'dev'; allowed: train, validation, test, unseen, all", id="unknown"),
+        pytest.param("unseen", "no row of the unseen part is there; allowed: a part that has rows", id="empty"),
+    ],
+)
+def test_a_part_that_is_not_there_is_explained(served, manifest_folder, split, problem):
+    with pytest.raises(ModelError, match=problem):
+        evaluate(served, manifest_folder, split=split)
+
+
+def test_without_splits_every_row_is_measured(served, tmp_path):
+    (tmp_path / "manifest.csv").write_text("text,label\nblue,sea\nred,tomato\n", encoding="utf-8")
+    found = evaluate(served, tmp_path)
+    assert (found.split, len(found.rows)) == ("all", 2)
+    assert set(found.metrics) == {"image+text", "text"}
+    with pytest.raises(ModelError, match="its rows name no split, so there is no test part; allowed: all"):
+        evaluate(served, tmp_path, split="test")
+
+
+def test_the_split_that_a_training_made_divides_a_manifest_without_one(served, tmp_path):
+    (tmp_path / "manifest.csv").write_text("id,text,label\na,blue,sea\nb,red,tomato\nc,red,tomato\n", encoding="utf-8")
+    made = tmp_path / "split.csv"
+    made.write_text("id,split\na,train\nb,test\n", encoding="utf-8")
+    found = evaluate(served, tmp_path, splits=made)
+    assert (found.split, [row.id for row in found.rows]) == ("test", ["b"])
+    assert [each.id for each in found.skipped] == ["c"]
+    assert "no split in the file given with --splits" in found.skipped[0].problem
+    made.write_text("name,part\na,train\n", encoding="utf-8")
+    with pytest.raises(ModelError, match=r"columns \['name', 'part'\]; allowed: id and split"):
+        evaluate(served, tmp_path, splits=made)
+
+
+def test_a_manifest_of_bad_rows_alone_is_refused_with_a_reason(served, tmp_path):
+    (tmp_path / "manifest.csv").write_text("text,label\nblue,ocean\n", encoding="utf-8")
+    with pytest.raises(ModelError, match="no row can be asked about; 1 were skipped, the first, 1, for: label 'ocean'"):
+        evaluate(served, tmp_path)
+
+
+def test_the_same_evaluation_gives_the_same_json(served, manifest_folder, evaluation):
+    told = [json.dumps(each.as_json()) for each in (evaluation, evaluate(served, manifest_folder, workers=3))]
+    assert told[0] == told[1]
+
+
+def test_grids_hold_every_figure(evaluation):
+    summary = summary_grid(evaluation)
+    assert summary.header == ("given", "image + text", "image", "text")
+    told = evaluation.metrics["image"]
+    low, high = told["intervals"]["accuracy"]
+    rows = {first: rest for first, *rest in summary.rows}
+    assert rows["accuracy"][1] == f"{told['accuracy']:.3f} [{low:.3f}, {high:.3f}]"
+    assert rows["calibration error"][1] == f"{told['calibration_error']:.3f}"
+    labels = label_grid(evaluation)
+    assert [row[:2] for row in labels.rows] == [("sea", "6"), ("tomato", "6")]
+    sea = evaluation.metrics["text"]["labels"]["sea"]
+    assert labels.rows[0][4] == f"{sea['precision']:.2f}  {sea['recall']:.2f}  {sea['f1']:.2f}"
+
+
+def test_rows_are_read_only_a_little_ahead(served, manifest_folder):
+    """Memory stays bounded, however long the manifest is."""
+    row = next(row for row, _ in open_table(manifest_folder).rows("single-label") if row.text and not row.image)
+    taken = 0
+
+    def endless():
+        nonlocal taken
+        for each in repeat((row, ())):
+            taken += 1
+            yield each
+
+    batches = prepared(served, endless(), workers=2, size=4)
+    first, second = next(batches), next(batches)
+    batches.close()
+    assert len(first) == len(second) == 4
+    assert taken <= (AHEAD + 1) * 4
+
+
+def test_batches_keep_the_order_of_the_rows(served, manifest_folder):
+    found = list(open_table(manifest_folder).rows("single-label"))
+    batches = list(prepared(served, iter(found), workers=3, size=7))
+    assert [each.row.id for each in chain(*batches)] == [row.id for row, _ in found]
+    assert [len(batch) for batch in batches] == [7] * 6 + [6]
+
+
+def test_confidence_and_correctness_are_what_the_answers_say(evaluation):
+    answers = evaluation.answers["text"]
+    right = answers.scores.argmax(axis=1) == evaluation.targets[answers.rows]
+    assert np.mean(right) == pytest.approx(evaluation.metrics["text"]["accuracy"])

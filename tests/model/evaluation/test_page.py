@@ -1,0 +1,156 @@
+"""index.html stands alone, lets nothing run, and shows what was measured and what went wrong."""
+
+import base64
+import csv
+import hashlib
+import json
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pytest
+from PIL import Image
+
+from model.evaluation import evaluate
+from model.evaluation.folder import write_folder
+from model.evaluation.page import write_page
+
+HOSTILE = [
+    "<script>alert(1)</script>",
+    '"><img src=x onerror=alert(1)>',
+    "'; DROP TABLE words; -- &lt;b&gt; </style><style>*{}",
+    "\u202egnirts desrever",
+]
+
+
+class Page(HTMLParser):
+    """Elements with their attributes, and the text between them."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.elements = []
+        self.texts = []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.texts.append(data)
+
+    def all(self, tag):
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+@pytest.fixture(scope="module")
+def evaluation(served, manifest_folder, tmp_path_factory):
+    """Rows whose texts and ids are attacks, and whose labels are mostly wrong, so that they are shown; some are skipped."""
+    folder = tmp_path_factory.mktemp("hostile")
+    Image.open(manifest_folder / "images/test-sea-0.png").resize((400, 360)).save(folder / "large.png")
+    rows = [
+        {"id": f"{number} {text}", "text": f"{text} blue, deep water", "image": "large.png", "label": "tomato"}
+        for number, text in enumerate(HOSTILE)
+    ]
+    rows.append({"id": "right", "text": "blue, deep water", "image": "large.png", "label": "sea"})
+    rows.append({"id": "skipped", "text": "words", "image": "", "label": "<script>alert(2)</script>"})
+    with (folder / "manifest.csv").open("w", encoding="utf-8", newline="") as file:
+        table = csv.DictWriter(file, ["id", "text", "image", "label"])
+        table.writeheader()
+        table.writerows(rows)
+    return evaluate(served, folder)
+
+
+@pytest.fixture(scope="module")
+def folder(evaluation, tmp_path_factory):
+    out = tmp_path_factory.mktemp("out") / "report"
+    write_folder(evaluation, out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def page(folder):
+    return Page((folder / "index.html").read_text(encoding="utf-8"))
+
+
+def test_the_folder_holds_measures_figures_and_the_page(folder, evaluation):
+    figures = [f"{kind}-{key}" for kind in ("confusion", "reliability") for key in ("image+text", "image", "text")]
+    files = ["index.html", "metrics.json", *(f"{name}.{suffix}" for name in figures for suffix in ("png", "svg"))]
+    assert sorted(path.name for path in folder.iterdir()) == sorted(files)
+    assert json.loads((folder / "metrics.json").read_bytes()) == json.loads(json.dumps(evaluation.as_json()))
+
+
+def test_hostile_text_is_shown_and_nothing_else(page):
+    known = {"html", "head", "meta", "title", "style", "body", "h1", "h2", "h3", "p", "dl", "dt", "dd", "div", "table"}
+    known |= {"thead", "tbody", "tr", "th", "td", "img", "ul", "li", "span", "strong", "code"}
+    assert {tag for tag, _ in page.elements} <= known
+    assert not [name for _, attributes in page.elements for name in attributes if name.startswith("on")]
+    for number, text in enumerate(HOSTILE):
+        assert f"{text} blue, deep water" in page.texts
+        assert f"{number} {text}" in page.texts
+    assert any("label '<script>alert(2)</script>' is not one of the bundle's" in text for text in page.texts)
+
+
+def test_hostile_labels_and_names_are_escaped_too(evaluation):
+    labels = ("<script>alert(3)</script>", "tomato")
+    description = replace(evaluation.description, labels=labels, name="<script>alert(4)</script>")
+    metrics = {
+        key: {**told, "labels": dict(zip(labels, told["labels"].values(), strict=True))}
+        for key, told in evaluation.metrics.items()
+    }
+    task = replace(evaluation.task, labels=labels)
+    page = Page(write_page(replace(evaluation, description=description, task=task, metrics=metrics), {}))
+    assert not page.all("script")
+    assert labels[0] in page.texts
+    assert "<script>alert(4)</script>: all rows" in page.texts
+
+
+def test_nothing_comes_from_elsewhere(page):
+    for _, attributes in page.elements:
+        assert not {"href", "srcset", "action", "style"} & set(attributes)
+        assert attributes.get("src", "data:").startswith("data:")
+    assert page.all("img")
+    assert not page.all("link")
+
+
+def test_the_policy_allows_this_style_and_inlined_pictures_alone(page, folder):
+    (policy,) = [meta["content"] for meta in page.all("meta") if meta.get("http-equiv") == "Content-Security-Policy"]
+    rules = dict(rule.split(" ", 1) for rule in policy.split("; "))
+    text = (folder / "index.html").read_text(encoding="utf-8")
+    style = text.partition("<style>")[2].partition("</style>")[0]
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    assert rules["style-src"] == f"'sha256-{digest}'"
+    assert rules["img-src"] == "data:"
+    assert rules["default-src"] == rules["base-uri"] == rules["form-action"] == "'none'"
+    assert text.index("Content-Security-Policy") < text.index("<title>")
+
+
+def test_the_worst_mistakes_are_shown_with_what_was_said(page, evaluation):
+    """Four of five rows are wrong, with each of three sets; the right one is not shown."""
+    assert page.texts.count("sea") >= 3 * 4
+    assert any(
+        text == "4 of 5 answers are wrong. These are the wrong ones that it is surest of." for text in page.texts
+    )
+    assert "right" not in page.texts
+    both = evaluation.answers["image+text"]
+    assert f", {both.scores[0].max():.0%} sure" in page.texts
+
+
+def test_pictures_are_inlined_small(page):
+    pictures = [image["src"] for image in page.all("img") if image["src"].startswith("data:image/webp")]
+    assert len(pictures) == 2 * 4  # with "image+text" and "image", not with "text"
+    assert max(map(len, pictures)) < 20_000
+
+
+def test_a_picture_that_has_gone_meanwhile_is_no_reason_to_fail(evaluation, tmp_path):
+    rows = tuple(replace(row, image=tmp_path / "gone.png") for row in evaluation.rows)
+    assert "(picture no longer there)" in Page(write_page(replace(evaluation, rows=rows), {})).texts
+
+
+def test_who_makes_no_mistake_is_told_so(served, manifest_folder):
+    folder = manifest_folder
+    found = evaluate(served, folder, split="train")
+    right = found.answers["text"].scores.argmax(axis=1)
+    targets = found.targets.copy()
+    targets[found.answers["text"].rows] = right
+    only_text = replace(found, targets=targets, answers={"text": found.answers["text"]})
+    assert "None: every answer is right." in Page(write_page(only_text, {})).texts

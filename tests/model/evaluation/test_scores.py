@@ -1,0 +1,235 @@
+"""Scores of a whole manifest in a file: complete, in order, resumable, and never half-written."""
+
+import csv
+import json
+
+import pyarrow.parquet
+import pytest
+
+from model import ModelError
+from model.evaluation import Interrupted, score
+from model.evaluation.scores import WRITERS
+from model.manifest import open_table
+
+COLUMNS = ["id", "label", "score", "score_sea", "score_tomato", "error"]
+
+
+@pytest.fixture(scope="module")
+def expected(served, with_bad_rows):
+    """Id to scores by label for the good rows, "" for the others, in order."""
+    told = {}
+    for row, wrong in open_table(with_bad_rows).rows(None):
+        parts = {"image": row.image.read_bytes()} if row.image and row.id != "broken" else {}
+        parts |= {"text": row.text} if row.text else {}
+        bad = wrong or row.id == "broken"
+        told[row.id] = "" if bad else dict(served.predict([served.prepare(parts)])[0].scores)
+    return told
+
+
+def read(path):
+    if path.suffix == ".parquet":
+        return pyarrow.parquet.read_table(path).to_pylist()
+    if path.suffix == ".jsonl":
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    numbers = ("score", "score_sea", "score_tomato")
+    return [
+        {name: (float(cell) if name in numbers else cell) if cell else None for name, cell in row.items()}
+        for row in rows
+    ]
+
+
+def only(folder):
+    """The one file that is left there."""
+    (path,) = folder.iterdir()
+    return path.name
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_every_row_gets_its_scores_or_a_reason(served, with_bad_rows, expected, tmp_path, suffix):
+    out = tmp_path / f"scores{suffix}"
+    scored = score(served, with_bad_rows, out, workers=2)
+    rows = read(out)
+    assert [row["id"] for row in rows] == list(expected)
+    for row in rows:
+        assert list(row) == COLUMNS
+        scores = expected[row["id"]]
+        if not scores:
+            assert row["error"]
+            assert {row[name] for name in COLUMNS[1:-1]} == {None}
+            continue
+        assert row["error"] is None
+        assert {label: row[f"score_{label}"] for label in scores} == pytest.approx(scores, abs=1e-5)
+        assert row["score"] == row[f"score_{row['label']}"] == max(row["score_sea"], row["score_tomato"])
+    assert (scored.rows, scored.resumed, scored.failed) == (len(expected), 0, 3)
+    assert [identifier for identifier, _ in scored.errors] == ["lost", "broken", "empty"]
+    assert only(tmp_path) == out.name
+
+
+def test_all_formats_say_the_same(served, with_bad_rows, tmp_path):
+    outs = [tmp_path / f"scores{suffix}" for suffix in (".csv", ".jsonl", ".parquet")]
+    for out in outs:
+        score(served, with_bad_rows, out)
+    tables, other, third = map(read, outs)
+    assert tables == other == third
+
+
+def test_a_parquet_file_has_one_type_for_each_column(served, tmp_path):
+    """Also where a column is empty."""
+    (tmp_path / "manifest.csv").write_text("text\nblue\n", encoding="utf-8")
+    score(served, tmp_path / "manifest.csv", tmp_path / "scores.parquet")
+    schema = pyarrow.parquet.read_schema(tmp_path / "scores.parquet")
+    assert [str(field.type) for field in schema] == ["string", "string", *["double"] * 3, "string"]
+
+
+def test_labels_are_not_needed(served, tmp_path):
+    (tmp_path / "manifest.jsonl").write_text('{"text": "deep water, blue"}\n{"text": "ripe fruit, red"}\n')
+    score(served, tmp_path, tmp_path / "scores.csv")
+    assert [row["label"] for row in read(tmp_path / "scores.csv")] == ["sea", "tomato"]
+
+
+class Interruption:
+    """Ctrl-C after so many rows were taken from the manifest."""
+
+    def __init__(self, after):
+        self.after = after
+        self.passed = 0
+
+    def __call__(self, rows, total, done):
+        self.total, self.done = total, done
+        for row in rows:
+            if self.passed == self.after:
+                raise KeyboardInterrupt
+            self.passed += 1
+            yield row
+
+
+@pytest.fixture
+def small_batches(monkeypatch):
+    monkeypatch.setattr("model.evaluation.scores.BATCH", 2)
+
+
+@pytest.mark.usefixtures("small_batches")
+def test_an_interrupted_run_goes_on_and_ends_as_if_nothing_had_been(served, with_bad_rows, tmp_path):
+    whole, out = tmp_path / "whole.jsonl", tmp_path / "scores.jsonl"
+    score(served, with_bad_rows, whole)
+    with pytest.raises(Interrupted, match=r"scores\.jsonl\.part holds 4 rows, and the same command goes on from there"):
+        score(served, with_bad_rows, out, watch=Interruption(after=8))
+    assert not out.exists()
+    again = Interruption(after=100)
+    scored = score(served, with_bad_rows, out, watch=again)
+    assert (again.total, again.done, again.passed) == (16, 4, 12)
+    assert scored.resumed == 4
+    assert read(out) == read(whole)
+    assert not (tmp_path / "scores.jsonl.part").exists()
+
+
+@pytest.fixture
+def part(served, with_bad_rows, tmp_path, small_batches):
+    """What an interrupted run has left, of the output scores.csv."""
+    with pytest.raises(KeyboardInterrupt):
+        score(served, with_bad_rows, tmp_path / "scores.csv", watch=Interruption(after=10))
+    return tmp_path / "scores.csv.part"
+
+
+def test_a_line_that_a_crash_left_unfinished_is_scored_again(served, with_bad_rows, part, expected):
+    lines = part.read_bytes().splitlines(keepends=True)
+    part.write_bytes(b"".join(lines[:-1]) + lines[-1][:7])
+    out = part.with_suffix("")
+    scored = score(served, with_bad_rows, out)
+    assert scored.resumed == len(lines) - 2  # without the header and the torn line
+    assert [row["id"] for row in read(out)] == list(expected)
+
+
+def test_a_crash_before_the_first_line_was_written_loses_nothing(served, with_bad_rows, part):
+    part.write_bytes(b'{"format"')
+    assert score(served, with_bad_rows, part.with_suffix("")).resumed == 0
+
+
+def test_another_manifest_does_not_go_on_from_there(served, with_bad_rows, part, tmp_path):
+    changed = with_bad_rows.with_name("changed.csv")
+    changed.write_text(with_bad_rows.read_text(encoding="utf-8").replace("blue", "azure"), encoding="utf-8")
+    with pytest.raises(ModelError, match=r"scores\.csv\.part: begun with another manifest, .*; --restart begins anew"):
+        score(served, changed, tmp_path / "scores.csv")
+    scored = score(served, changed, tmp_path / "scores.csv", restart=True)
+    assert scored.resumed == 0
+
+
+def test_another_bundle_does_not_go_on_from_there(served, with_bad_rows, part, tmp_path):
+    header, *lines = part.read_text(encoding="utf-8").splitlines(keepends=True)
+    other = {**json.loads(header), "bundle": "0" * 64}
+    part.write_text("".join([json.dumps(other) + "\n", *lines]), encoding="utf-8")
+    with pytest.raises(ModelError, match="begun with another bundle, 0000"):
+        score(served, with_bad_rows, tmp_path / "scores.csv")
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        pytest.param(b"precious notes\n", "not what an interrupted run leaves", id="something-else"),
+        pytest.param(b"notes without an end", "not what an interrupted run leaves", id="no-line-end"),
+        pytest.param(b"notes\nwithout an end", "not what an interrupted run leaves", id="unfinished-line"),
+        pytest.param(b"[]\n", "not what an interrupted run leaves", id="other-json"),
+    ],
+)
+def test_a_part_that_is_something_else_is_left_alone(served, with_bad_rows, tmp_path, content, problem):
+    other = tmp_path / "scores.csv.part"
+    other.write_bytes(content)
+    with pytest.raises(ModelError, match=problem):
+        score(served, with_bad_rows, tmp_path / "scores.csv")
+    assert other.read_bytes() == content
+
+
+def test_a_damaged_part_is_refused(served, with_bad_rows, part):
+    lines = part.read_bytes().splitlines(keepends=True)
+    lines[2] = b'{"id"\n'
+    part.write_bytes(b"".join(lines))
+    with pytest.raises(ModelError, match="line 3 is damaged; --restart begins anew"):
+        score(served, with_bad_rows, part.with_suffix(""))
+
+
+def test_an_output_that_is_there_is_replaced_only_on_request(served, with_bad_rows, tmp_path):
+    out = tmp_path / "scores.csv"
+    out.write_text("hours of work", encoding="utf-8")
+    with pytest.raises(ModelError, match="is there already; allowed: a new file, or --restart to replace this one"):
+        score(served, with_bad_rows, out)
+    assert out.read_text(encoding="utf-8") == "hours of work"
+    score(served, with_bad_rows, out, restart=True)
+    assert len(read(out)) == 16
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        pytest.param("scores.xlsx", r"format '\.xlsx'; allowed: \.csv, \.jsonl, \.parquet", id="unknown"),
+        pytest.param("scores", r"format '\(none\)'", id="none"),
+    ],
+)
+def test_an_output_that_cannot_be_written_is_refused_before_the_work(served, with_bad_rows, tmp_path, name, problem):
+    with pytest.raises(ModelError, match=problem):
+        score(served, with_bad_rows, tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_output_that_fails_half_way_leaves_nothing_half_written(served, with_bad_rows, part, monkeypatch):
+    out = part.with_suffix("")
+
+    def fail(path, rows, names):
+        path.write_text(f"{next(iter(rows))['id']}", encoding="utf-8")
+        raise OSError(28, "No space left on device", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setitem(WRITERS, ".csv", fail)
+        with pytest.raises(OSError, match="No space left"):
+            score(served, with_bad_rows, out)
+    assert only(out.parent) == part.name
+    assert score(served, with_bad_rows, out).resumed == 16  # nothing was lost
+
+
+def test_cells_that_csv_must_quote_come_back(served, tmp_path):
+    names = ['a "quoted", id', "line\nbreak", "carriage\rreturn"]
+    lines = [json.dumps({"id": name, "text": "blue"}) for name in names]
+    (tmp_path / "manifest.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    score(served, tmp_path, tmp_path / "scores.csv")
+    assert [row["id"] for row in read(tmp_path / "scores.csv")] == names
