@@ -21,12 +21,12 @@ from torch import Tensor, nn
 
 from model.config import subsets
 from model.fusion import FUSIONS
+from model.manifest import read_manifest, write_manifest
 from model.network import MultimodalClassifier, build_network
 from model.runtimes.torch_runtime import TorchRuntime
 from model.training import evaluate, train
 from model.training.examples import Examples, prepare_examples
 from model.training.fit import fit
-from model.training.manifest import read_manifest, write_manifest
 from model.training.presets import PRESETS, Recipe
 from model.training.progress import bar, console
 from model.types import Array
@@ -158,7 +158,7 @@ def train_preset(data: Path, cache: Path, out: Path, preset: str, seed: int) -> 
 def without(data: Path, column: str, out: Path) -> Path:
     """A copy of the manifest, beside the pictures, that lacks a column; rows that had nothing else are left out."""
     manifest = read_manifest(data)
-    rows = [replace(row, **{column: None}) for row in manifest.rows]
+    rows = [replace(row, image=None) if column == "image" else replace(row, text=None) for row in manifest.rows]
     path = manifest.root / f"without-{column}-{out.name}.csv"
     write_manifest(path, [row for row in rows if row.image or row.text])
     return path
