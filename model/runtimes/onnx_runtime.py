@@ -15,6 +15,8 @@ from model.errors import BundleError
 from model.types import Array, FloatArray
 
 HEAD: Final = "head"
+UNUSED: Final = "unused:"
+"""Before the name of a weight as a key of a graph's metadata: the network has it, and the graph doesn't."""
 ERRORS_ONLY: Final = 3  # ONNX Runtime's log level; its warnings are about its own optimiser
 
 
@@ -57,12 +59,23 @@ def _open(bundle: Bundle, name: str, weights: Mapping[str, Array], threads: int)
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = ERRORS_ONLY
-    arrays = [ort.OrtValue.ortvalue_from_numpy(array) for array in weights.values()]
-    options.add_external_initializers(list(weights), arrays)
+    # ONNX Runtime refuses a weight that its graph lacks; those that serving doesn't need, the exporter has listed.
+    used = {key: ort.OrtValue.ortvalue_from_numpy(array) for key, array in weights.items() if not is_unused(graph, key)}
+    options.add_external_initializers(list(used), list(used.values()))
     try:
         return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     except Exception as problem:
         raise BundleError(f"{bundle.directory}: onnx/{name}.onnx cannot be used: {problem}") from problem
+
+
+def is_unused(graph: bytes, name: str) -> bool:
+    """Whether a graph's metadata say that it doesn't need the weight of this name.
+
+    Read as protocol buffers write a key (field 1): tag, length in groups of seven bits, bytes; so serving needs no parser of ONNX.
+    """
+    key = f"{UNUSED}{name}".encode()
+    low, high = len(key) & 0x7F, len(key) >> 7
+    return b"\x0a" + (bytes((low | 0x80, high)) if high else bytes((low,))) + key in graph
 
 
 def _run(session: ort.InferenceSession, feed: Mapping[str, Any]) -> FloatArray:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from model.bundle import WEIGHTS
 from model.modalities import Input
 from model.network import MultimodalClassifier
+from model.runtimes.onnx_runtime import UNUSED
 
 OPSET: Final = 20
 
@@ -72,11 +73,15 @@ def export_graph(module: nn.Module, feed: dict[str, Any], names: list[str], free
         )
     if program is None:
         raise RuntimeError("torch.onnx.export returned no program")
-    return _without_weights(program.model_proto, set(module.state_dict()))
+    weights = {name for name, each in module.state_dict().items() if each.is_floating_point()}
+    return _without_weights(program.model_proto, weights)
 
 
 def _without_weights(model: onnx.ModelProto, weights: set[str]) -> bytes:
-    """Leave every weight's name and shape, but not its numbers, and no trace of where the graph was made."""
+    """Leave every weight's name and shape, but not its numbers, and no trace of where the graph was made.
+
+    Weights of the network that the graph doesn't need are listed in its metadata.
+    """
     graph = model.graph
     for tensor in graph.initializer:
         if tensor.name in weights:
@@ -88,4 +93,7 @@ def _without_weights(model: onnx.ModelProto, weights: set[str]) -> bytes:
     for part in (model, graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
         part.ClearField("metadata_props")
     graph.ClearField("value_info")
+    # As the mask token of a picture model that was trained to fill in what is masked.
+    for name in sorted(weights - {tensor.name for tensor in graph.initializer}):
+        model.metadata_props.add(key=f"{UNUSED}{name}")
     return model.SerializeToString(deterministic=True)

@@ -49,17 +49,21 @@ def exported():
     import onnxruntime
     import torch
 
+    from model.runtimes.onnx_runtime import is_unused
     from model.training.export import export_graph
 
     def export(module, feed, names, free):
+        graph = export_graph(module, feed, names, free)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
-        weights = {name: each.numpy() for name, each in module.state_dict().items() if not name.endswith("_tracked")}
+        weights = {
+            name: each.numpy()
+            for name, each in module.state_dict().items()
+            if not name.endswith("num_batches_tracked") and not is_unused(graph, name)
+        }
         values = [onnxruntime.OrtValue.ortvalue_from_numpy(each) for each in weights.values()]
         options.add_external_initializers(list(weights), values)
-        session = onnxruntime.InferenceSession(
-            export_graph(module, feed, names, free), options, providers=["CPUExecutionProvider"]
-        )
+        session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
         return lambda batch: torch.from_numpy(
             session.run(None, {name: each.numpy() for name, each in batch.items()})[0]
         )

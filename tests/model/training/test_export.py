@@ -5,7 +5,11 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 from safetensors.numpy import load_file
+
+from model.runtimes.onnx_runtime import is_unused
+from model.training.export import export_graph
 
 PARTS = ("image", "text", "head")
 
@@ -72,3 +76,24 @@ def test_the_length_of_a_text_is_free(predictors, words):
     assert sample.arrays["text"].shape == (words,)
     found = [each.encode("text", [sample]) for each in predictors.values()]
     assert np.abs(found[0] - found[1]).max() < 1e-4
+
+
+@pytest.mark.parametrize("name", ["short", "long" * 40], ids=["short", "long"])
+def test_a_weight_that_serving_does_not_use_is_not_asked_for(exported, name):
+    """As the mask token of a picture model that was trained to fill in what is masked."""
+
+    class Wasteful(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = torch.nn.Linear(3, 2)
+            self.register_parameter(name, torch.nn.Parameter(torch.ones(1, 3)))
+
+        def forward(self, values):
+            return self.layer(values)
+
+    module, values = Wasteful().eval(), torch.rand(2, 3)
+    graph = export_graph(module, {"values": values}, ["values"], {"values": {0: "batch"}})
+    assert [each for each in module.state_dict() if is_unused(graph, each)] == [name]
+    torch.testing.assert_close(
+        exported(module, {"values": values}, ["values"], {})({"values": values}), module(values).detach()
+    )
