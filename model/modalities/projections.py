@@ -12,8 +12,7 @@ class Standardise(nn.BatchNorm1d):
     """Each feature to mean 0 and variance 1, without weights of its own; a batch of one is measured by the running statistics.
 
     Features of a trained encoder lie around large means that say nothing, beside which what differs between examples is small.
-    Layer normalisation would keep these means: over MiniLM's features the words alone were then right on 0.69 of the
-    illustrations' validation part after two epochs, with this on RESULT.
+    Layer normalisation would keep these means.
     """
 
     def __init__(self, features: int) -> None:

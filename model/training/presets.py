@@ -79,7 +79,7 @@ def pretrained_encoders(manifest: Manifest, cache: Path, encoders: Mapping[str, 
     network = _network(manifest, parts, width=256, fusion="sum", dropout=0.2)
     training = TrainingConfig(
         epochs=8,
-        patience=4,
+        patience=8,
         batch_size=32,
         learning_rate=1e-3,
         encoder_learning_rates={"image": 3e-4, "text": 3e-5},
