@@ -92,9 +92,7 @@ class FusionRuns:
     def run(self, fusion: str, seed: int) -> Scores:
         """Validation accuracy by set of modalities."""
         config = self._recipe.network.model_copy(update={"fusion": fusion})
-        training = replace(
-            self._recipe.training, epochs=EPOCHS, patience=EPOCHS, augment=False, retained=0.0, seed=seed
-        )
+        training = replace(self._recipe.training, epochs=EPOCHS, patience=EPOCHS, augment=(), retained=0.0, seed=seed)
         torch.manual_seed(seed)
         network = _begun(replace(self._recipe, network=config))
         for name, encoder in network.encoders.items():

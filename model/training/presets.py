@@ -43,7 +43,8 @@ class TrainingConfig:
     """Decay of the moving average of the weights, for each step; the average is what is validated and kept. 0: the last weights."""
     retained: float = 0.0
     """How far an encoder that began with trained weights is drawn back to them, from 0 to 1, when it is validated and kept."""
-    augment: bool = True
+    augment: tuple[str, ...] = ("image", "text")
+    """Modalities whose training examples are changed by chance."""
     precision: str = "fp32"
     """fp32, or bf16 or fp16 where the device can: what matrices are multiplied in. Weights and measurements stay float32."""
     seed: int = 0
@@ -86,6 +87,9 @@ def pretrained_encoders(manifest: Manifest, cache: Path, encoders: Mapping[str, 
         weight_decay=0.05,
         smoothing=0.1,
         averaging=0.995,
+        # Few words, frozen: leaving some out only takes away what there is to read (validation, texts alone, two epochs: 0.746
+        # without, 0.70 to 0.71 with it).
+        augment=("image",),
         retained=0.1,
     )
     return _recipe(network, parts, training)
