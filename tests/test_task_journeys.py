@@ -92,7 +92,7 @@ def tags(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def sides(tmp_path_factory) -> Path:
     """A regression bundle, with graphs."""
-    return train(write_manifest(tmp_path_factory.mktemp("sides"), size), "regression")
+    return train(write_manifest(tmp_path_factory.mktemp("sides"), size), "regression", "--augment", "none")
 
 
 @asynccontextmanager

@@ -230,8 +230,9 @@ def collate(
             continue
         arrays = examples.collate(name, [rows[index] for index in here])
         part = {key: torch.from_numpy(array) for key, array in arrays.items()}
-        changed = generator is not None and name in augmented
-        batch["parts"][name] = AUGMENTATIONS[name](part, generator) if changed else part
+        if generator is not None and name in augmented:
+            part = AUGMENTATIONS[name](part, generator)
+        batch["parts"][name] = part
         batch["rows"][name] = torch.tensor(here)
     return batch
 
