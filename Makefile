@@ -17,7 +17,7 @@ export PYTHON
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # the words share one .venv
-.PHONY: help serve test check fix data train image constraints setup clean
+.PHONY: help serve test check fix data train ablation image constraints setup clean
 
 help: ## list these words
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r word does; do \
@@ -45,6 +45,9 @@ train: .venv/dev.ok ## train the embedded model on that data set (20 minutes on 
 	$(BIN)/polymodal train $(DATA) --preset pretrained --out $(RUN) --name illustrations --cache data/cache/pretrained
 	rm -rf $(BUNDLE)
 	cp -R $(RUN) $(BUNDLE)
+
+ablation: .venv/dev.ok ## compare fusions and presets over three seeds (hours), and write the table of docs/training.md
+	$(BIN)/python scripts/ablation.py $(DATA) --table docs/training.md
 
 image: ## build the container image polymodal
 	$(DOCKER) build --tag polymodal:latest --tag polymodal:$(VERSION) \

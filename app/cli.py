@@ -115,6 +115,13 @@ def train(
             "none: fine-tune all, also the token embeddings that the preset freezes."
         ),
     ] = None,
+    augment: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="image or text (or both, given twice): its training examples are changed by chance (pictures moved and "
+            "recoloured, words left out), instead of the preset's. none: nothing is, for example where the size is the answer."
+        ),
+    ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="At most this many, instead of the preset's.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=2, help="Instead of the preset's.")] = None,
     seed: Annotated[int, typer.Option(help="Of the weights, the order and the augmentations; not of the parts.")] = 0,
@@ -138,6 +145,7 @@ def train(
         "fusion": fusion,
         "encoders": encoders or None,
         "freeze": freeze,
+        "augment": augment,
         "epochs": epochs,
         "batch_size": batch_size,
         "precision": precision,

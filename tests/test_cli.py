@@ -71,6 +71,9 @@ def test_every_command_explains_itself(command):
             ["--text-encoder", "./nowhere"], "./nowhere: no such folder; expected a model's folder", id="text-encoder"
         ),
         pytest.param(
+            ["--augment", "sound"], "augment sound: not known; known are image, text, none", id="augment-unknown"
+        ),
+        pytest.param(
             ["--freeze", "sound"], "freeze sound: not known; known are image, text, none", id="freeze-unknown"
         ),
         pytest.param(

@@ -92,7 +92,7 @@ def tags(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def sides(tmp_path_factory) -> Path:
     """A regression bundle, with graphs."""
-    return train(write_manifest(tmp_path_factory.mktemp("sides"), size), "regression")
+    return train(write_manifest(tmp_path_factory.mktemp("sides"), size), "regression", "--augment", "none")
 
 
 @asynccontextmanager
@@ -216,7 +216,9 @@ def test_another_task_is_evaluated_as_it_was_measured(request, tmp_path, name, t
     told = json.loads((tmp_path / "metrics.json").read_bytes())["metrics"]
     recorded = load_bundle(bundle, threads=1).description.report["metrics"]["test"]
     for key, figures in recorded.items():
-        for metric in [metric for metric, value in figures.items() if isinstance(value, float)]:
+        # Equal drawings of equal numbers lie exactly on the ends of intervals, and rounding may put them on either side.
+        compared = [metric for metric, value in figures.items() if isinstance(value, float) and metric != "coverage"]
+        for metric in compared:
             assert told[key][metric] == pytest.approx(figures[metric], abs=1e-4), (key, metric)
         assert (tmp_path / f"{kind}-{key}.svg").exists()
         assert (bundle.with_name(f"{bundle.name}.run") / f"plots/{kind}-{key}.png").exists()

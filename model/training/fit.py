@@ -5,7 +5,7 @@ B examples, M modalities, D embedding width, K labels.
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from itertools import combinations
@@ -214,10 +214,12 @@ def _tell(progress: Progress, scores: Mapping[str, float], watched: str) -> None
     console.print(f"epoch {progress.epoch}: loss {progress.history[-1]['loss']:.3f}  validation {watched}: {told}")
 
 
-def collate(examples: Examples, rows: Sequence[int], generator: torch.Generator | None = None) -> Batch:
+def collate(
+    examples: Examples, rows: Sequence[int], generator: torch.Generator | None = None, augmented: Collection[str] = ()
+) -> Batch:
     """Collate rows: `parts` and, as not every row has every modality, their row numbers `rows`; `present`, `targets`.
 
-    With a generator, each modality is augmented.
+    With a generator, the modalities in `augmented` are changed by chance.
     """
     present = examples.present(rows)
     batch: Batch = {"parts": {}, "rows": {}, "present": torch.from_numpy(present)}
@@ -228,7 +230,9 @@ def collate(examples: Examples, rows: Sequence[int], generator: torch.Generator 
             continue
         arrays = examples.collate(name, [rows[index] for index in here])
         part = {key: torch.from_numpy(array) for key, array in arrays.items()}
-        batch["parts"][name] = AUGMENTATIONS[name](part, generator) if generator is not None else part
+        if generator is not None and name in augmented:
+            part = AUGMENTATIONS[name](part, generator)
+        batch["parts"][name] = part
         batch["rows"][name] = torch.tensor(here)
     return batch
 
@@ -268,8 +272,8 @@ class Batches:
             pool.shutdown(cancel_futures=True)
 
     def _make(self, rows: list[int], seed: int) -> Batch:
-        chance = torch.Generator().manual_seed(seed) if self._config.augment else None
-        return collate(self._examples, rows, chance)
+        chance = torch.Generator().manual_seed(seed)
+        return collate(self._examples, rows, chance, self._config.augment)
 
 
 def _parameter_groups(network: MultimodalClassifier, config: TrainingConfig) -> list[dict[str, Any]]:

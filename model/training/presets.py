@@ -43,7 +43,8 @@ class TrainingConfig:
     """Decay of the moving average of the weights, for each step; the average is what is validated and kept. 0: the last weights."""
     retained: float = 0.0
     """How far an encoder that began with trained weights is drawn back to them, from 0 to 1, when it is validated and kept."""
-    augment: bool = True
+    augment: tuple[str, ...] = ("image", "text")
+    """Modalities whose training examples are changed by chance."""
     precision: str = "fp32"
     """fp32, or bf16 or fp16 where the device can: what matrices are multiplied in. Weights and measurements stay float32."""
     seed: int = 0
@@ -79,13 +80,16 @@ def pretrained_encoders(manifest: Manifest, cache: Path, encoders: Mapping[str, 
     network = _network(manifest, parts, width=256, fusion="sum", dropout=0.2)
     training = TrainingConfig(
         epochs=8,
-        patience=4,
+        patience=8,
         batch_size=32,
         learning_rate=1e-3,
         encoder_learning_rates={"image": 3e-4, "text": 3e-5},
         weight_decay=0.05,
         smoothing=0.1,
         averaging=0.995,
+        # Few words, frozen: leaving some out only takes away what there is to read (validation, texts alone, two epochs: 0.746
+        # without, 0.70 to 0.71 with it).
+        augment=("image",),
         retained=0.1,
     )
     return _recipe(network, parts, training)

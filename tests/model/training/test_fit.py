@@ -17,7 +17,7 @@ from model.training.curves import Curves
 from model.training.fit import Batches, Objective, choose_device, collate, fit
 from model.training.presets import TrainingConfig
 
-CONFIG = TrainingConfig(epochs=4, patience=9, batch_size=6, learning_rate=5e-3, augment=True, seed=3)
+CONFIG = TrainingConfig(epochs=4, patience=9, batch_size=6, learning_rate=5e-3, seed=3)
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def test_ten_rows_can_be_learned_by_heart(fresh, examples, validate, run, fusion
         rows=tuple(replace(row, split="train" if number in ten else "") for number, row in enumerate(examples.rows)),
     )
     network = fresh(fusion=fusion)
-    config = replace(CONFIG, epochs=40, patience=40, batch_size=10, learning_rate=1e-2, augment=False, smoothing=0.0)
+    config = replace(CONFIG, epochs=40, patience=40, batch_size=10, learning_rate=1e-2, augment=(), smoothing=0.0)
     progress = run(config, network=network, examples=few, validate=lambda _: {"none": 0.0})
     losses = [epoch["loss"] for epoch in progress.history]
     assert losses[-1] < 0.1 < losses[0]
@@ -155,9 +155,17 @@ class Interrupted(Exception):
     """Stands for Ctrl-C, a kill or a power cut."""
 
 
-@pytest.mark.parametrize("epochs", [0, 1, 3])
-def test_an_interrupted_training_ends_as_an_uninterrupted_one(run, validate, epochs):
-    whole = run()
+@pytest.mark.parametrize(
+    ("epochs", "config"),
+    [
+        pytest.param(0, CONFIG, id="before-the-first-epoch"),
+        pytest.param(1, CONFIG, id="after-one-epoch"),
+        pytest.param(3, CONFIG, id="before-the-last"),
+        pytest.param(2, replace(CONFIG, averaging=0.9), id="with-averaged-weights"),
+    ],
+)
+def test_an_interrupted_training_ends_as_an_uninterrupted_one(run, validate, epochs, config):
+    whole = run(config)
     done = []
 
     def interrupt(network):
@@ -167,9 +175,9 @@ def test_an_interrupted_training_ends_as_an_uninterrupted_one(run, validate, epo
         return validate(network)
 
     with pytest.raises(Interrupted):
-        run(validate=interrupt)
+        run(config, validate=interrupt)
     torch.manual_seed(99)  # another process
-    assert_same(run(resume=True), whole)
+    assert_same(run(config, resume=True), whole)
 
 
 def test_resuming_what_is_finished_trains_no_further(run):
@@ -437,7 +445,7 @@ def test_another_epoch_and_another_seed_make_other_batches(examples, changed):
 
 
 def test_an_epoch_has_every_training_row_once(examples):
-    config = replace(CONFIG, augment=False, batch_size=5)
+    config = replace(CONFIG, augment=(), batch_size=5)
     batches = list(Batches(examples, config, workers=2).of(0))
     found = sorted(tuple(row.flatten().tolist()) for batch in batches for row in batch["parts"]["image"]["pixels"])
     stored = [row for row in examples.split("train") if examples.stores["image"].has(row)]

@@ -26,7 +26,7 @@ from model.training.presets import TrainingConfig
 manifest = read_manifest(Path(sys.argv[1]))
 inputs = {"image": ImageInput(side=int(sys.argv[2]))}
 examples = prepare_examples(manifest, inputs, "inputs", Path(sys.argv[1]).with_suffix(".examples"), workers=2)
-rows = sum(len(batch["targets"]) for batch in Batches(examples, TrainingConfig(batch_size=32, augment=False), workers=2).of(0))
+rows = sum(len(batch["targets"]) for batch in Batches(examples, TrainingConfig(batch_size=32, augment=()), workers=2).of(0))
 assert rows == len(manifest.rows)
 print(1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """

@@ -1,0 +1,242 @@
+"""What each fusion and each preset is worth: several seeds, on the validation part, into the table of docs/training.md.
+
+    python scripts/ablation.py DATA [--out FOLDER] [--cache FOLDER] [--seeds 3] [--only NAME …] [--table docs/training.md]
+
+Fusions are compared over the features of the preset's encoders as they were before any fine-tuning: these are computed once,
+and a run then takes a minute instead of many. Presets, and networks for one modality alone, are trained whole. Every run leaves its
+result in FOLDER and is not repeated; the test part is never read.
+"""
+
+import argparse
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any, Final
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from model.config import subsets
+from model.fusion import FUSIONS
+from model.manifest import read_manifest, write_manifest
+from model.network import MultimodalClassifier, build_network
+from model.runtimes.torch_runtime import TorchRuntime
+from model.training import evaluate, train
+from model.training.examples import Examples, prepare_examples
+from model.training.fit import fit
+from model.training.presets import PRESETS, Recipe
+from model.training.progress import bar, console
+from model.types import Array
+
+BEGIN, END = "<!-- ablation: made by make ablation -->", "<!-- end of ablation -->"
+BATCH: Final = 64
+EPOCHS: Final = 8
+ALONE: Final = {"image": "text", "text": "image"}
+"""For a network of one modality: the column that its manifest lacks."""
+
+Scores = dict[str, float]
+
+
+class Features(nn.Module):
+    """What is left of an encoder whose features are known: its projection."""
+
+    def __init__(self, project: nn.Module) -> None:
+        super().__init__()
+        self.project = project
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Features (B, F) to embeddings (B, D)."""
+        embeddings: Tensor = self.project(features)
+        return embeddings
+
+
+class FeatureStore:
+    """Features by row, where Examples expects prepared arrays."""
+
+    def __init__(self, rows: Mapping[int, Array]) -> None:
+        self._rows = rows
+
+    def __getitem__(self, row: int) -> Array:
+        return self._rows[row]
+
+    def has(self, row: int) -> bool:
+        """Whether that row has this modality."""
+        return row in self._rows
+
+
+class FeatureInput:
+    """Collates features, where Examples expects an Input."""
+
+    def collate(self, arrays: Sequence[Array]) -> dict[str, Array]:
+        """Features (B, F)."""
+        return {"features": np.stack(arrays)}
+
+
+class FusionRuns:
+    """Trains everything behind the encoders' features, with any fusion."""
+
+    def __init__(self, data: Path, cache: Path, work: Path) -> None:
+        manifest = read_manifest(data)
+        self._recipe = PRESETS["pretrained"](manifest, cache, {})
+        self._work = work
+        prepared = prepare_examples(manifest, self._recipe.inputs, "ablation", work / "examples", workers=2)
+        network = _begun(self._recipe)
+        parts = {name: _features(network, prepared, name) for name in self._recipe.network.order}
+        inputs: Any = {name: FeatureInput() for name in parts}
+        stores: Any = {name: FeatureStore(rows) for name, rows in parts.items()}
+        self._examples = Examples(prepared.rows, prepared.labels, inputs, stores, prepared.targets)
+
+    def run(self, fusion: str, seed: int) -> Scores:
+        """Validation accuracy by set of modalities."""
+        config = self._recipe.network.model_copy(update={"fusion": fusion})
+        training = replace(self._recipe.training, epochs=EPOCHS, patience=EPOCHS, augment=(), retained=0.0, seed=seed)
+        torch.manual_seed(seed)
+        network = _begun(replace(self._recipe, network=config))
+        for name, encoder in network.encoders.items():
+            network.encoders[name] = Features(encoder.get_submodule("project"))
+        rows = self._examples.split("validation")
+
+        def validate(network: MultimodalClassifier) -> Scores:
+            answers = evaluate.ask(TorchRuntime(network, torch.device("cpu")), self._examples, rows, config)
+            return evaluate.watch(answers, self._examples, config.task)
+
+        progress = fit(
+            network,
+            self._examples,
+            training,
+            validate,
+            checkpoint=self._work / "checkpoint.pt",
+            fingerprint="",
+            resume=False,
+            device="cpu",
+        )
+        return _scores_of(progress.history[-1])  # the last epoch, so that none is chosen by what it is measured on
+
+
+def _begun(recipe: Recipe) -> MultimodalClassifier:
+    network = build_network(recipe.network)
+    network.load_state_dict(
+        {name: torch.from_numpy(array.copy()) for name, array in recipe.weights.items()}, strict=False
+    )
+    return network
+
+
+@torch.no_grad()
+def _features(network: MultimodalClassifier, examples: Examples, name: str) -> dict[int, Array]:
+    """What the projection of that modality's encoder gets, by row."""
+    encoder = network.encoders[name].eval()
+    encoder.project = nn.Identity()
+    parts = ("train", "validation")
+    rows = [row for part in parts for row in examples.split(part) if examples.stores[name].has(row)]
+    found: dict[int, Array] = {}
+    with bar() as progress:
+        task = progress.add_task(f"features of {name}", total=len(rows), unit="rows")
+        for start in range(0, len(rows), BATCH):
+            some = rows[start : start + BATCH]
+            batch = {key: torch.from_numpy(array) for key, array in examples.collate(name, some).items()}
+            found.update(zip(some, encoder(**batch).numpy(), strict=True))
+            progress.advance(task, len(some))
+    return found
+
+
+def _scores_of(epoch: Mapping[str, float]) -> Scores:
+    return {key.removeprefix("validation "): value for key, value in epoch.items() if key.startswith("validation ")}
+
+
+def train_preset(data: Path, cache: Path, out: Path, preset: str, seed: int) -> Scores:
+    """The last epoch's validation accuracy by set of modalities."""
+    changes = {"seed": seed}
+    predictor = train(data, out, preset=preset, name="ablation", cache=cache, measure_test=False, changes=changes)
+    return _scores_of(predictor.description.report["training"]["history"][-1])
+
+
+def without(data: Path, column: str, out: Path) -> Path:
+    """A copy of the manifest, beside the pictures, that lacks a column; rows that had nothing else are left out."""
+    manifest = read_manifest(data)
+    rows = [replace(row, image=None) if column == "image" else replace(row, text=None) for row in manifest.rows]
+    path = manifest.root / f"without-{column}-{out.name}.csv"
+    write_manifest(path, [row for row in rows if row.image or row.text])
+    return path
+
+
+def plan(data: Path, cache: Path, out: Path) -> Iterable[tuple[str, Callable[[int], Scores]]]:
+    """Every row of the table with what makes it."""
+    runs: list[FusionRuns] = []
+
+    def fusion_run(fusion: str, seed: int) -> Scores:
+        if not runs:
+            runs.append(FusionRuns(data, cache, out))
+        return runs[0].run(fusion, seed)
+
+    for fusion in FUSIONS:
+        yield f"fusion {fusion}", lambda seed, fusion=fusion: fusion_run(fusion, seed)  # type: ignore[misc]
+    for preset in PRESETS:
+        yield (
+            f"preset {preset}",
+            lambda seed, preset=preset: train_preset(data, cache, out / f"{preset}-{seed}", preset, seed),  # type: ignore[misc]
+        )
+
+    def alone(kept: str, seed: int) -> Scores:
+        manifest = without(data, ALONE[kept], out)
+        try:
+            return train_preset(manifest, cache, out / f"{kept}-{seed}", "pretrained", seed)
+        finally:
+            manifest.unlink()
+
+    for kept in ALONE:
+        yield f"preset pretrained, {kept} alone", lambda seed, kept=kept: alone(kept, seed)  # type: ignore[misc]
+
+
+def table(results: Mapping[str, Sequence[Scores]]) -> str:
+    """Markdown: mean ± standard deviation over the seeds."""
+    keys = subsets(("image", "text"))
+    lines = [
+        f"| validation accuracy | {' | '.join(key.replace('+', ' + ') for key in keys)} | seeds |",
+        "|---|" + "---|" * 4,
+    ]
+    for name, runs in results.items():
+        cells = [_cell([run[key] for run in runs if key in run]) for key in keys]
+        lines.append(f"| {name} | {' | '.join(cells)} | {len(runs)} |")
+    return "\n".join(lines)
+
+
+def _cell(values: Sequence[float]) -> str:
+    if not values:
+        return "–"
+    return f"{mean(values):.3f}" + (f" ± {stdev(values):.3f}" if len(values) > 1 else "")
+
+
+def main() -> None:
+    """Run what has no result yet, and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--out", type=Path, default=Path("runs/ablation"))
+    parser.add_argument("--cache", type=Path, default=Path("data/cache/pretrained"))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--only", nargs="*", default=[], help="Rows of the table whose names begin so, e.g. 'fusion'.")
+    parser.add_argument("--table", type=Path, help="Markdown file whose table between the marks is replaced.")
+    chosen = parser.parse_args()
+    chosen.out.mkdir(parents=True, exist_ok=True)
+    results: dict[str, list[Scores]] = {}
+    for name, make in plan(chosen.data, chosen.cache, chosen.out):
+        for seed in range(chosen.seeds):
+            file = chosen.out / f"{name.replace(' ', '-').replace(',', '')}-{seed}.json"
+            if not file.exists():
+                if chosen.only and not name.startswith(tuple(chosen.only)):
+                    continue
+                console.print(f"{name}, seed {seed}")
+                file.write_text(json.dumps(make(seed)), encoding="utf-8")
+            results.setdefault(name, []).append(json.loads(file.read_bytes()))
+    text = table(results)
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+    if chosen.table:
+        before, rest = chosen.table.read_text(encoding="utf-8").split(BEGIN)
+        after = rest.split(END)[1]
+        chosen.table.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
