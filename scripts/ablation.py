@@ -25,7 +25,7 @@ from model.manifest import read_manifest, write_manifest
 from model.network import MultimodalClassifier, build_network
 from model.runtimes.torch_runtime import TorchRuntime
 from model.training import evaluate, train
-from model.training.examples import Examples, prepare_examples
+from model.training.examples import Examples, input_fingerprint, prepare_examples
 from model.training.fit import fit
 from model.training.presets import PRESETS, Recipe
 from model.training.progress import bar, console
@@ -82,12 +82,13 @@ class FusionRuns:
         manifest = read_manifest(data)
         self._recipe = PRESETS["pretrained"](manifest, cache, {})
         self._work = work
-        prepared = prepare_examples(manifest, self._recipe.inputs, "ablation", work / "examples", workers=2)
+        inputs = self._recipe.inputs
+        prepared = prepare_examples(manifest, inputs, input_fingerprint(inputs), work / "examples", workers=2)
         network = _begun(self._recipe)
         parts = {name: _features(network, prepared, name) for name in self._recipe.network.order}
-        inputs: Any = {name: FeatureInput() for name in parts}
+        collating: Any = {name: FeatureInput() for name in parts}
         stores: Any = {name: FeatureStore(rows) for name, rows in parts.items()}
-        self._examples = Examples(prepared.rows, prepared.labels, inputs, stores, prepared.targets)
+        self._examples = Examples(prepared.rows, prepared.labels, collating, stores, prepared.targets)
 
     def run(self, fusion: str, seed: int) -> Scores:
         """Validation accuracy by set of modalities."""

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, BinaryIO, Final
 
 import numpy as np
@@ -81,12 +82,22 @@ class _Writer:
         self._offset += array.size
 
 
+def input_fingerprint(inputs: Mapping[str, Input]) -> str:
+    """Changes whenever preprocessing does: SHA-256 over every input's settings and files."""
+    with TemporaryDirectory() as folder:
+        for each in inputs.values():
+            each.save(Path(folder))
+        files = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in Path(folder).iterdir()}
+    settings = {name: each.settings() for name, each in inputs.items()}
+    return hashlib.sha256(json.dumps([settings, files], sort_keys=True).encode()).hexdigest()
+
+
 def prepare_examples(
     manifest: Manifest, inputs: Mapping[str, Input], fingerprint: str, folder: Path, *, workers: int
 ) -> Examples:
     """Decode and preprocess every row, unless `folder` holds them already.
 
-    `fingerprint` stands for the inputs' settings and files: another one, or other data, and the rows are prepared anew. Raises
+    `fingerprint` is `input_fingerprint`'s: another one, or other data, and the rows are prepared anew. Raises
     ManifestError with every row that serving would refuse.
     """
     key = hashlib.sha256(f"{manifest.digest} {fingerprint}".encode()).hexdigest()

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from importlib import metadata
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import numpy as np
@@ -34,7 +33,7 @@ from model.training.card import write_card
 from model.training.checks import check_examples, read_checked
 from model.training.curves import Curves
 from model.training.evaluate import Answers
-from model.training.examples import Examples, prepare_examples
+from model.training.examples import Examples, input_fingerprint, prepare_examples
 from model.training.export import export_graphs
 from model.training.fit import Progress, choose_device, fit
 from model.training.presets import PRESETS, Recipe, TrainingConfig
@@ -82,7 +81,7 @@ def train(
     recipe = _recipe(manifest, preset, cache, changes)
     work.mkdir(parents=True, exist_ok=True)
     write_split(work / "split.csv", manifest.rows)
-    inputs = _input_fingerprint(recipe)
+    inputs = input_fingerprint(recipe.inputs)
     examples = prepare_examples(manifest, recipe.inputs, inputs, work / "examples", workers=workers)
     warnings = (*warnings, *check_examples(examples, manifest.task))
     warn(warnings)
@@ -336,15 +335,6 @@ def _revision() -> str:
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return done.stdout.strip()
-
-
-def _input_fingerprint(recipe: Recipe) -> str:
-    """Changes whenever preprocessing does: a digest of every input's settings and files."""
-    with TemporaryDirectory() as folder:
-        for each in recipe.inputs.values():
-            each.save(Path(folder))
-        files = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in Path(folder).iterdir()}
-    return _fingerprint({name: each.settings() for name, each in recipe.inputs.items()}, files)
 
 
 def _fingerprint(*parts: Any) -> str:  # noqa: ANN401 — anything JSON-ready
