@@ -22,13 +22,14 @@ from torch import Tensor, nn
 from model.config import subsets
 from model.fusion import FUSIONS
 from model.manifest import read_manifest, write_manifest
-from model.network import MultimodalClassifier, build_network
+from model.network import MultimodalClassifier
 from model.runtimes.torch_runtime import TorchRuntime
 from model.training import evaluate, train
 from model.training.examples import Examples, input_fingerprint, prepare_examples
 from model.training.fit import fit
-from model.training.presets import PRESETS, Recipe
+from model.training.presets import PRESETS
 from model.training.progress import bar, console
+from model.training.train import initial_network
 from model.types import Array
 
 BEGIN, END = "<!-- ablation: made by make ablation -->", "<!-- end of ablation -->"
@@ -84,7 +85,7 @@ class FusionRuns:
         self._work = work
         inputs = self._recipe.inputs
         prepared = prepare_examples(manifest, inputs, input_fingerprint(inputs), work / "examples", workers=2)
-        network = _begun(self._recipe)
+        network = initial_network(self._recipe)
         parts = {name: _features(network, prepared, name) for name in self._recipe.network.order}
         collating: Any = {name: FeatureInput() for name in parts}
         stores: Any = {name: FeatureStore(rows) for name, rows in parts.items()}
@@ -95,7 +96,7 @@ class FusionRuns:
         config = self._recipe.network.model_copy(update={"fusion": fusion})
         training = replace(self._recipe.training, epochs=EPOCHS, patience=EPOCHS, augment=(), retained=0.0, seed=seed)
         torch.manual_seed(seed)
-        network = _begun(replace(self._recipe, network=config))
+        network = initial_network(replace(self._recipe, network=config))
         for name, encoder in network.encoders.items():
             network.encoders[name] = Features(encoder.get_submodule("project"))
         rows = self._examples.split("validation")
@@ -115,14 +116,6 @@ class FusionRuns:
             device="cpu",
         )
         return _scores_of(progress.history[-1])  # the last epoch, so that none is chosen by what it is measured on
-
-
-def _begun(recipe: Recipe) -> MultimodalClassifier:
-    network = build_network(recipe.network)
-    network.load_state_dict(
-        {name: torch.from_numpy(array.copy()) for name, array in recipe.weights.items()}, strict=False
-    )
-    return network
 
 
 @torch.no_grad()

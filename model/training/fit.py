@@ -129,7 +129,7 @@ def fit(
     batches = Batches(examples, config, workers)
     scheduler = LambdaLR(optimizer, _schedule(config, steps=len(batches) * config.epochs))
     objective, optimizer = accelerator.prepare(objective, optimizer)
-    average = Average(network, network.state_dict(), config, trained=bool(config.encoder_learning_rates))
+    average = Average(network, config)
     parts = {"network": network, "average": average, "optimizer": optimizer, "scheduler": scheduler}
     progress = Progress(fingerprint)
     if resume:

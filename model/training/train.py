@@ -67,9 +67,8 @@ def train(
 
     `task` says what the label cells are. `changes` replaces hyper-parameters of the preset by name, "fusion", and by modality
     "encoders"; "freeze" names modalities whose trained encoder stays as it is, and "augment" those whose examples are changed by
-    chance, or "none"; "class_weights" are words as
-    `model.targets.class_weights` reads them. `split_seed` divides a manifest without splits. Raises ModelError, and ManifestError
-    with everything wrong with the data.
+    chance, or "none"; "class_weights" are words as `model.targets.class_weights` reads them. `split_seed` divides a manifest
+    without splits. Raises ModelError, and ManifestError with everything wrong with the data.
     """
     name = _model_name(name or out.name)
     check_replaceable(out)
@@ -86,8 +85,7 @@ def train(
     warnings = (*warnings, *check_examples(examples, manifest.task))
     warn(warnings)
     torch.manual_seed(recipe.training.seed)
-    network = build_network(recipe.network)
-    _begin_with(network, recipe)
+    network = initial_network(recipe)
     fingerprint = _fingerprint(manifest.digest, inputs, recipe.network.model_dump(mode="json"), asdict(recipe.training))
     validation = examples.split("validation")
 
@@ -172,8 +170,12 @@ def _modalities(recipe: Recipe, option: str, names: Sequence[str]) -> tuple[str,
     return tuple(name for name in dict.fromkeys(names) if name != "none")
 
 
-def _begin_with(network: MultimodalClassifier, recipe: Recipe) -> None:
-    """Load the trained weights. Raises ModelError when one has no place, or when what stays frozen would stay random."""
+def initial_network(recipe: Recipe) -> MultimodalClassifier:
+    """The recipe's network with the trained weights that it begins with, the others random.
+
+    Raises ModelError when a trained weight has no place, or when what stays frozen would stay random.
+    """
+    network = build_network(recipe.network)
     weights = {name: torch.from_numpy(array.copy()) for name, array in recipe.weights.items()}
     found = network.load_state_dict(weights, strict=False)
     if found.unexpected_keys:
@@ -186,6 +188,7 @@ def _begin_with(network: MultimodalClassifier, recipe: Recipe) -> None:
             f"freeze {modality}: no trained weights for {len(untrained)} parts of the encoder {encoder!r}, such as "
             f"{untrained[0]}; allowed: an encoder that begins with trained weights"
         )
+    return network
 
 
 def _finish(

@@ -118,11 +118,10 @@ class TransformerEncoder(nn.Module):
         states = self.dropout(self.norm(self.embed(ids) + self.positions(steps)))  # (B, L, W)
         # Added to attention's logits: 0 for a token, almost −∞ for padding.
         blocked = torch.where(mask, 0.0, -1e9)[:, None, None, :]  # (B, 1, 1, L)
-        means = [_masked_mean(states, mask)]
+        seen = [states]
         for layer in self.layers:
-            states = layer(states, blocked)
-            means.append(_masked_mean(states, mask))
-        return self.project(self.dropout(torch.cat([means[layer] for layer in self.pool], dim=1)))
+            seen.append(layer(seen[-1], blocked))
+        return self.project(self.dropout(torch.cat([_masked_mean(seen[layer], mask) for layer in self.pool], dim=1)))
 
 
 class TransformersEncoder(nn.Module):

@@ -8,7 +8,8 @@ from model.training.averaging import Average
 from model.training.presets import TrainingConfig
 
 AVERAGED = TrainingConfig(averaging=0.9)
-RETAINED = TrainingConfig(retained=0.25)
+RATES = {"image": 1e-4, "text": 1e-5}  # of encoders that began with trained weights
+RETAINED = TrainingConfig(retained=0.25, encoder_learning_rates=RATES)
 
 
 @pytest.fixture
@@ -19,8 +20,8 @@ def network(network_config):
 
 @pytest.fixture
 def average(network):
-    def make(config, trained=True):
-        return Average(network, network.state_dict(), config, trained=trained)
+    def make(config):
+        return Average(network, config)
 
     return make
 
@@ -79,12 +80,21 @@ def test_encoders_keep_a_share_of_what_they_began_with_and_the_rest_does_not(net
 
 
 def test_nothing_is_drawn_back_to_random_weights(network, average):
-    kept = average(RETAINED, trained=False)
+    kept = average(TrainingConfig(retained=0.25))
     assert kept.network() is network
 
 
+def test_an_encoder_from_scratch_beside_a_trained_one_is_not_drawn_back(network, average):
+    kept, before = average(TrainingConfig(retained=0.25, encoder_learning_rates={"image": 1e-4})), weights(network)
+    shift(network, 1.0)
+    kept.update(1)
+    for name, each in weights(kept.network()).items():
+        if name.startswith("encoders.text.") and each.is_floating_point():
+            torch.testing.assert_close(each, before[name] + 1.0)
+
+
 def test_the_trained_network_is_not_touched(network, average):
-    kept = average(TrainingConfig(averaging=0.9, retained=0.25))
+    kept = average(TrainingConfig(averaging=0.9, retained=0.25, encoder_learning_rates=RATES))
     shift(network, 1.0)
     before = weights(network)
     kept.update(1)
