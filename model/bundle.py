@@ -1,7 +1,7 @@
 """Save and load the folder that holds all that serving needs; nothing in it can run code.
 
 config.json          architecture, preprocessing, labels, task, calibration per set of present modalities
-weights.safetensors  every weight once, matrices in half precision; both runtimes read them from here
+weights.safetensors  every weight once, in 8 or 16 bits where that is enough; both runtimes read them from here
 tokenizer.json       the text input's vocabulary (each input names its own files)
 onnx/*.onnx          one graph per encoder and one for fusion + head, without weights
 report.json          metrics, data digest, code version, seeds
@@ -36,6 +36,11 @@ CARD: Final = "README.md"
 SUMS: Final = "SHA256SUMS"
 REQUIRED: Final = (CONFIG, WEIGHTS, REPORT, GOLDEN, CARD)
 
+LARGE: Final = 2**16
+"""Elements from which on a matrix is stored in 8 bits: word embeddings and the layers of a transformer, most of a bundle."""
+SCALE: Final = ".scale"
+"""After a weight's name: that of the scales of its rows."""
+
 
 @dataclass(frozen=True)
 class Bundle:
@@ -54,7 +59,7 @@ class Bundle:
     """Everything that SHA256SUMS lists; whatever else lies in the folder is not part of the bundle."""
 
     def read_weights(self) -> dict[str, Array]:
-        """Every weight by its name in the network; halves widened to float32.
+        """Every weight by its name in the network, as float32.
 
         They are not kept: a runtime makes its own copy, and these would stay in memory as long as the service runs.
         """
@@ -62,7 +67,7 @@ class Bundle:
             stored = load_file(self.directory / WEIGHTS)
         except SafetensorError as problem:
             raise BundleError(f"{self.directory}: {WEIGHTS} cannot be read: {problem}") from problem
-        return {name: _widen(array) for name, array in stored.items()}
+        return widen(stored)
 
     def graph(self, name: str) -> bytes | None:
         """The ONNX graph of an encoder or of the "head"; None when the bundle was made without graphs."""
@@ -157,22 +162,42 @@ def check_replaceable(directory: Path) -> None:
 
 
 def narrow(weights: Mapping[str, Array]) -> dict[str, Array]:
-    """Weights as they are stored: matrices in half precision, which halves the bundle.
+    """Weights as they are stored: large matrices in 8 bits, smaller ones and convolutions in half precision.
 
-    Vectors (biases, running statistics) are few, and some are too small for halves: they stay float32. Raises BundleError
-    for a weight beyond ±65,504.
+    An 8-bit matrix has one scale for each row, the row's largest magnitude over 127, stored beside it. Vectors (biases, running
+    statistics) are few, and some are too small for halves: they stay float32. Raises BundleError for a weight that is not finite,
+    or beyond ±65,504 where a half has to hold it.
     """
-    halves = {name: _narrow(array) for name, array in weights.items()}
-    if broken := [name for name, array in halves.items() if not np.isfinite(array).all()]:
-        raise BundleError(f"not finite in half precision: {', '.join(broken)}")
-    return halves
+    stored: dict[str, Array] = {}
+    for name, array in weights.items():
+        if array.dtype == np.float32 and array.ndim == 2 and array.size >= LARGE:
+            stored[name], stored[name + SCALE] = _quantise(array)
+        else:
+            stored[name] = array.astype(np.float16) if array.dtype == np.float32 and array.ndim > 1 else array
+    if broken := [name.removesuffix(SCALE) for name, array in stored.items() if not np.isfinite(array).all()]:
+        raise BundleError(f"not finite in the precision of a bundle: {', '.join(broken)}")
+    return stored
 
 
-def _narrow(array: Array) -> Array:
-    return array.astype(np.float16) if array.dtype == np.float32 and array.ndim > 1 else array
+def widen(stored: Mapping[str, Array]) -> dict[str, Array]:
+    """Stored weights as networks take them: float32."""
+    return {name: _widen(name, stored) for name in stored if not name.endswith(SCALE)}
 
 
-def _widen(array: Array) -> Array:
+def _quantise(array: Array) -> tuple[Array, Array]:
+    """A matrix (R, C) as int8 with a scale for each row: (R, C) and (R, 1)."""
+    scale = np.abs(array).max(axis=1, keepdims=True) / np.float32(127)
+    scale[scale == 0] = 1
+    with np.errstate(invalid="ignore"):  # what is not finite is found by its scale
+        return np.rint(array / scale).astype(np.int8), scale
+
+
+def _widen(name: str, stored: Mapping[str, Array]) -> Array:
+    array = stored[name]
+    if array.dtype == np.int8:
+        if name + SCALE not in stored:
+            raise BundleError(f"{WEIGHTS}: {name} is stored in 8 bits, but {name + SCALE} is missing")
+        return array * stored[name + SCALE]
     return array.astype(np.float32) if array.dtype == np.float16 else array
 
 

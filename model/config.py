@@ -5,7 +5,7 @@ from typing import Annotated, Any, Final, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 """Version of the bundle's layout; a bundle of another version is refused."""
 
 FEWEST_LABELS: Final[Mapping[str, int]] = {"single-label": 2, "multi-label": 1, "regression": 0}
@@ -87,7 +87,7 @@ class NetworkConfig(_Frozen):
 class BundleConfig(_Frozen):
     """config.json. What a task has no use for is None, and is not written."""
 
-    format: Literal[1] = FORMAT
+    format: Literal[2] = FORMAT
     name: Name
     network: NetworkConfig
     temperatures: Mapping[str, Annotated[float, Field(gt=0)]] | None = None

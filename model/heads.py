@@ -23,7 +23,7 @@ class Head(nn.Module, ABC):
 
 
 class SingleLabelHead(Head):
-    """Normalise, then one linear layer to a logit for each label."""
+    """One linear layer to a logit for each label."""
 
     def __init__(self, width: int, labels: int, dropout: float) -> None:
         super().__init__(width, labels, dropout)
@@ -53,7 +53,7 @@ class MultiLabelHead(SingleLabelHead):
 
 
 class RegressionHead(Head):
-    """Normalise, then one linear layer to one number, in standard deviations from the training part's mean."""
+    """One linear layer to one number, in standard deviations from the training part's mean."""
 
     def __init__(self, width: int, labels: int, dropout: float) -> None:
         super().__init__(width, labels, dropout)
@@ -69,7 +69,9 @@ class RegressionHead(Head):
 
 
 def _linear(width: int, outputs: int, dropout: float) -> nn.Sequential:
-    return nn.Sequential(nn.LayerNorm(width), nn.Dropout(dropout), nn.Linear(width, outputs))
+    # No normalisation before it: that would make every embedding equally long, and no temperature could then tell the sure
+    # answers from the unsure ones (docs/decisions/0007).
+    return nn.Sequential(nn.Dropout(dropout), nn.Linear(width, outputs))
 
 
 HEADS: Final[Mapping[str, type[Head]]] = {

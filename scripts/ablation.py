@@ -3,8 +3,9 @@
     python scripts/ablation.py DATA [--out FOLDER] [--cache FOLDER] [--seeds 3] [--only NAME …] [--table docs/training.md]
 
 Fusions are compared over the features of the preset's encoders as they were before any fine-tuning: these are computed once,
-and a run then takes a minute instead of many. Presets, and networks for one modality alone, are trained whole. Every run leaves its
-result in FOLDER and is not repeated; the test part is never read.
+and a run then takes a minute instead of many. Presets, and networks for one modality alone, are trained whole, though those that
+begin with trained weights for fewer epochs than the preset says. Every run leaves its result in FOLDER and is not repeated; the
+test part is never read.
 """
 
 import argparse
@@ -24,19 +25,18 @@ from model.fusion import FUSIONS
 from model.manifest import read_manifest, write_manifest
 from model.network import MultimodalClassifier
 from model.runtimes.torch_runtime import TorchRuntime
-from model.training import evaluate, train
+from model.training import evaluate
 from model.training.examples import Examples, input_fingerprint, prepare_examples
 from model.training.fit import fit
-from model.training.presets import PRESETS
+from model.training.presets import PRESETS, Recipe
 from model.training.progress import bar, console
 from model.training.train import initial_network
 from model.types import Array
 
 BEGIN, END = "<!-- ablation: made by make ablation -->", "<!-- end of ablation -->"
 BATCH: Final = 64
-EPOCHS: Final = 8
-ALONE: Final = {"image": "text", "text": "image"}
-"""For a network of one modality: the column that its manifest lacks."""
+EPOCHS: Final = {"fusion": 8, "pretrained": 4}
+"""For a fusion, and for the presets that would take hours."""
 
 Scores = dict[str, float]
 
@@ -94,28 +94,38 @@ class FusionRuns:
     def run(self, fusion: str, seed: int) -> Scores:
         """Validation accuracy by set of modalities."""
         config = self._recipe.network.model_copy(update={"fusion": fusion})
-        training = replace(self._recipe.training, epochs=EPOCHS, patience=EPOCHS, augment=(), retained=0.0, seed=seed)
-        torch.manual_seed(seed)
-        network = initial_network(replace(self._recipe, network=config))
-        for name, encoder in network.encoders.items():
-            network.encoders[name] = Features(encoder.get_submodule("project"))
-        rows = self._examples.split("validation")
+        training = replace(self._recipe.training, epochs=EPOCHS["fusion"], augment=(), retained=0.0)
+        recipe = replace(self._recipe, network=config, training=training)
+        return measured(recipe, self._examples, self._work, seed, over_features=True)
 
-        def validate(network: MultimodalClassifier) -> Scores:
-            answers = evaluate.ask(TorchRuntime(network, torch.device("cpu")), self._examples, rows, config)
-            return evaluate.watch(answers, self._examples, config.task)
 
-        progress = fit(
-            network,
-            self._examples,
-            training,
-            validate,
-            checkpoint=self._work / "checkpoint.pt",
-            fingerprint="",
-            resume=False,
-            device="cpu",
-        )
-        return _scores_of(progress.history[-1])  # the last epoch, so that none is chosen by what it is measured on
+def measured(recipe: Recipe, examples: Examples, work: Path, seed: int, *, over_features: bool = False) -> Scores:
+    """Train a network; the last epoch's validation accuracy by set of modalities, so that none is chosen by what it is measured on.
+
+    With `over_features` the examples hold what the encoders make of the data, and only what comes after them is trained.
+    """
+    torch.manual_seed(seed)
+    network = initial_network(recipe)
+    for name, encoder in network.encoders.items() if over_features else ():
+        network.encoders[name] = Features(encoder.get_submodule("project"))
+    rows = examples.split("validation")
+
+    def validate(network: MultimodalClassifier) -> Scores:
+        answers = evaluate.ask(TorchRuntime(network, torch.device("cpu")), examples, rows, recipe.network)
+        return evaluate.watch(answers, examples, recipe.network.task)
+
+    progress = fit(
+        network,
+        examples,
+        replace(recipe.training, patience=recipe.training.epochs, seed=seed),
+        validate,
+        checkpoint=work / "checkpoint.pt",
+        fingerprint="",
+        resume=False,
+        device="cpu",
+    )
+    last = progress.history[-1]
+    return {key.removeprefix("validation "): value for key, value in last.items() if key.startswith("validation ")}
 
 
 @torch.no_grad()
@@ -136,24 +146,26 @@ def _features(network: MultimodalClassifier, examples: Examples, name: str) -> d
     return found
 
 
-def _scores_of(epoch: Mapping[str, float]) -> Scores:
-    return {key.removeprefix("validation "): value for key, value in epoch.items() if key.startswith("validation ")}
-
-
-def train_preset(data: Path, cache: Path, out: Path, preset: str, seed: int) -> Scores:
-    """The last epoch's validation accuracy by set of modalities."""
-    changes = {"seed": seed}
-    predictor = train(data, out, preset=preset, name="ablation", cache=cache, measure_test=False, changes=changes)
-    return _scores_of(predictor.description.report["training"]["history"][-1])
-
-
-def without(data: Path, column: str, out: Path) -> Path:
-    """A copy of the manifest, beside the pictures, that lacks a column; rows that had nothing else are left out."""
+def preset_run(data: Path, cache: Path, work: Path, preset: str, seed: int) -> Scores:
+    """What a network trained whole says of the validation part."""
     manifest = read_manifest(data)
-    rows = [replace(row, image=None) if column == "image" else replace(row, text=None) for row in manifest.rows]
-    path = manifest.root / f"without-{column}-{out.name}.csv"
+    recipe = PRESETS[preset](manifest, cache, {})
+    training = replace(recipe.training, epochs=EPOCHS.get(preset, recipe.training.epochs))
+    inputs = recipe.inputs
+    examples = prepare_examples(manifest, inputs, input_fingerprint(inputs), work / preset, workers=2)
+    return measured(replace(recipe, training=training), examples, work, seed)
+
+
+def alone_run(data: Path, cache: Path, work: Path, kept: str, seed: int) -> Scores:
+    """What a network that never had the other modality says of the validation part."""
+    manifest = read_manifest(data)
+    rows = [replace(row, text=None) if kept == "image" else replace(row, image=None) for row in manifest.rows]
+    path = manifest.root / f"{kept}-alone.csv"  # beside the pictures
     write_manifest(path, [row for row in rows if row.image or row.text])
-    return path
+    try:
+        return preset_run(path, cache, work / kept, "pretrained", seed)
+    finally:
+        path.unlink()
 
 
 def plan(data: Path, cache: Path, out: Path) -> Iterable[tuple[str, Callable[[int], Scores]]]:
@@ -168,20 +180,12 @@ def plan(data: Path, cache: Path, out: Path) -> Iterable[tuple[str, Callable[[in
     for fusion in FUSIONS:
         yield f"fusion {fusion}", lambda seed, fusion=fusion: fusion_run(fusion, seed)  # type: ignore[misc]
     for preset in PRESETS:
+        yield f"preset {preset}", lambda seed, preset=preset: preset_run(data, cache, out, preset, seed)  # type: ignore[misc]
+    for kept in ("image", "text"):
         yield (
-            f"preset {preset}",
-            lambda seed, preset=preset: train_preset(data, cache, out / f"{preset}-{seed}", preset, seed),  # type: ignore[misc]
+            f"preset pretrained, {kept} alone",
+            lambda seed, kept=kept: alone_run(data, cache, out, kept, seed),  # type: ignore[misc]
         )
-
-    def alone(kept: str, seed: int) -> Scores:
-        manifest = without(data, ALONE[kept], out)
-        try:
-            return train_preset(manifest, cache, out / f"{kept}-{seed}", "pretrained", seed)
-        finally:
-            manifest.unlink()
-
-    for kept in ALONE:
-        yield f"preset pretrained, {kept} alone", lambda seed, kept=kept: alone(kept, seed)  # type: ignore[misc]
 
 
 def table(results: Mapping[str, Sequence[Scores]]) -> str:

@@ -30,11 +30,15 @@ class Average:
         self._initial = {
             name: each.clone()
             for name, each in network.state_dict().items()
-            if name.startswith(encoders) and not PROJECT.match(name) and each.is_floating_point()
+            if name.startswith(encoders)
+            and each.is_floating_point()
+            and not (PROJECT.match(name) or config.freezes(name))
         }
         self._running: dict[str, Tensor] = {}
         if self._decay or self._initial:
-            self._running = {name: each.clone() for name, each in network.state_dict().items()}
+            self._running = {
+                name: each.clone() for name, each in network.state_dict().items() if not config.freezes(name)
+            }
             self._copy = copy.deepcopy(network).eval()
 
     @torch.no_grad()
@@ -53,10 +57,11 @@ class Average:
         """The network with the averaged weights as they are now."""
         if not self._running:
             return self._trained
-        for name, each in self._copy.state_dict().items():
-            each.copy_(self._running[name])
+        average = self._copy.state_dict()
+        for name, each in self._running.items():
+            average[name].copy_(each)
             if name in self._initial:
-                each.lerp_(self._initial[name], self._retained)
+                average[name].lerp_(self._initial[name], self._retained)
         return self._copy
 
     def state_dict(self) -> dict[str, Tensor]:

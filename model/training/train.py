@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from pydantic import TypeAdapter, ValidationError
 
-from model.bundle import Bundle, check_replaceable, narrow, read_bundle, write_bundle
+from model.bundle import Bundle, check_replaceable, narrow, read_bundle, widen, write_bundle
 from model.config import BundleConfig, Name, subsets
 from model.errors import ModelError
 from model.evaluation import plots
@@ -205,7 +205,7 @@ def _finish(
 ) -> Predictor:
     """Calibrate, measure and pack the best weights, as they will be stored."""
     stored = narrow({key: each.numpy() for key, each in progress.best_weights.items() if not key.endswith(COUNTER)})
-    network.load_state_dict({key: torch.from_numpy(array).float() for key, array in stored.items()})
+    network.load_state_dict({key: torch.from_numpy(array) for key, array in widen(stored).items()})
     runtime = TorchRuntime(network, next(network.parameters()).device)
     console.print("calibrating and measuring …")
     answers = {

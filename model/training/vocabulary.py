@@ -8,11 +8,6 @@ from typing import Any, Final
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
 PADDING, UNKNOWN = "[PAD]", "[UNK]"
-FREQUENT: Final = 16_000
-"""How many tokens of a trained vocabulary are kept whether the training texts hold them or not; both BERT and Llama number
-them roughly by frequency. Words of other texts that were pruned are spelt in pieces and understood less: over MiniLM's frozen
-features of layers 0, 2 and 4, heads were right on 0.728 of the illustrations' validation captions with 8,000, on 0.777 with 16,000.
-"""
 UNUSED: Final = "[unused"  # how BERT's names for tokens begin that no text holds
 
 
@@ -31,11 +26,12 @@ def train_tokenizer(texts: Sequence[str], vocabulary: int = 8000) -> Tokenizer:
     return trained
 
 
-def prune(layout: Mapping[str, Any], texts: Iterable[str]) -> tuple[Tokenizer, list[int]]:
+def prune(layout: Mapping[str, Any], texts: Iterable[str], frequent: int) -> tuple[Tokenizer, list[int]]:
     """A tokenizer.json cut down to the tokens of `texts` and the most frequent ones, and the numbers that its tokens had.
 
-    `texts` are cut into the same tokens as before. Single characters always stay, so that any word can still be spelt out. For
-    WordPiece and BPE without a special case for the beginning or end of words.
+    The first `frequent` tokens count as these: BERT and Llama number theirs roughly by frequency. Names of tokens that no text
+    holds are left out of them. `texts` are cut into the same tokens as before. Single characters always stay, so that any word can
+    still be spelt out. For WordPiece and BPE without a special case for the beginning or end of words.
     """
     whole = Tokenizer.from_str(json.dumps({**layout, "padding": None, "truncation": None}))
     vocabulary: dict[str, int] = layout["model"]["vocab"]
@@ -44,7 +40,7 @@ def prune(layout: Mapping[str, Any], texts: Iterable[str]) -> tuple[Tokenizer, l
     kept |= {
         token
         for token, number in vocabulary.items()
-        if (number < FREQUENT and not token.startswith(UNUSED))
+        if (number < frequent and not token.startswith(UNUSED))
         or len(token.removeprefix("##")) == 1
         or token in special
     }

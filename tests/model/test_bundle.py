@@ -8,7 +8,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from model import BundleError, load_bundle
-from model.bundle import narrow, read_bundle, write_bundle
+from model.bundle import narrow, read_bundle, widen, write_bundle
 from model.config import BundleConfig, subset_key, subsets
 
 FILES = (
@@ -192,7 +192,7 @@ def test_what_is_no_bundle_is_refused_in_words(tmp_path, kind):
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        pytest.param(lambda config: {**config, "format": 2}, "has format 2; this release reads format 1", id="version"),
+        pytest.param(lambda config: {**config, "format": 1}, "has format 1; this release reads format 2", id="version"),
         pytest.param(lambda config: {**config, "format": None}, "has format None", id="no-version"),
         pytest.param(lambda config: [config], "has format None", id="a-list"),
         pytest.param(lambda config: {**config, "more": 1}, "more: Extra inputs", id="unknown-field"),
@@ -382,6 +382,30 @@ def test_matrices_are_stored_as_halves_and_vectors_whole():
     assert (stored["vector"] == weights["vector"]).all()
 
 
+def test_large_matrices_are_stored_in_8_bits_and_are_off_by_half_a_step_of_their_row_at_most():
+    matrix = np.random.default_rng(0).normal(size=(256, 256)).astype(np.float32)
+    matrix[1] *= 1000.0
+    matrix[2] = 0.0
+    stored = narrow({"matrix": matrix, "smaller": matrix[:255]})
+    assert {name: array.dtype for name, array in stored.items()} == {
+        "matrix": np.int8,
+        "matrix.scale": np.float32,
+        "smaller": np.float16,
+    }
+    widened = widen(stored)
+    assert set(widened) == {"matrix", "smaller"}
+    assert widened["matrix"].dtype == np.float32
+    step = np.abs(matrix).max(axis=1, keepdims=True) / 127
+    assert (np.abs(widened["matrix"] - matrix) <= 0.5001 * step).all()
+
+
+def test_an_8_bit_matrix_without_its_scales_is_refused():
+    stored = narrow({"matrix": np.ones((256, 256), np.float32)})
+    del stored["matrix.scale"]
+    with pytest.raises(BundleError, match=r"matrix is stored in 8 bits, but matrix\.scale is missing"):
+        widen(stored)
+
+
 def test_weights_are_stored_right_however_they_lie_in_memory(tiny_bundle, tmp_path):
     bundle = read_bundle(tiny_bundle)
     rows = np.arange(2 * 3 * 2 * 2, dtype=np.float32).reshape(2, 3, 2, 2)
@@ -404,10 +428,13 @@ def test_weights_are_stored_right_however_they_lie_in_memory(tiny_bundle, tmp_pa
     assert stored["number"].shape == ()
 
 
-@pytest.mark.parametrize("value", [70_000.0, np.inf, np.nan])
-def test_a_weight_that_no_half_holds_is_not_stored(value):
-    with pytest.raises(BundleError, match="not finite in half precision: matrix"), np.errstate(over="ignore"):
-        narrow({"matrix": np.full((1, 1), value, np.float32), "vector": np.ones(1, np.float32)})
+@pytest.mark.parametrize(("value", "side"), [(70_000.0, 1), (np.inf, 1), (np.nan, 1), (np.inf, 256), (np.nan, 256)])
+def test_a_weight_that_cannot_be_stored_is_refused(value, side):
+    with (
+        pytest.raises(BundleError, match=r"not finite in the precision of a bundle: matrix$"),
+        np.errstate(over="ignore"),
+    ):
+        narrow({"matrix": np.full((side, side), value, np.float32), "vector": np.ones(1, np.float32)})
 
 
 def test_weights_are_read_as_float32(tiny_bundle):

@@ -55,6 +55,18 @@ def test_what_is_absent_does_not_move_the_logits(batches):
     assert_close(network.fuse(spoilt, PRESENT), network.fuse(embeddings, PRESENT))
 
 
+@torch.no_grad()
+def test_with_the_fusion_sum_the_evidence_of_the_modalities_adds_up(batches):
+    torch.manual_seed(0)
+    network = build_network(config()).eval()
+    embeddings = {name: network.encode(name, batch) for name, batch in batches.items()}
+    image, text, both = (
+        network.fuse(embeddings, torch.tensor([row] * 3)) for row in ([True, False], [False, True], [True, True])
+    )
+    nothing = network.head(torch.zeros(1, 8))
+    assert_close(both - nothing, (image - nothing) + (text - nothing))
+
+
 @pytest.mark.parametrize("name", ENCODERS)
 def test_one_modality_makes_a_network(batches, name):
     network = build_network(config(name)).eval()

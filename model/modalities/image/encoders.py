@@ -74,9 +74,10 @@ class EfficientNetLite(nn.Module):
                 inputs = outputs
         self.blocks = nn.Sequential(*blocks)
         self.head = _convolution(inputs, self.FEATURES, 1)
-        self.project = nn.Sequential(nn.Dropout(dropout), nn.Linear(self.FEATURES, width))
         if projection:
             self.project = perceptron(self.FEATURES, projection, width)
+        else:
+            self.project = nn.Sequential(nn.Dropout(dropout), nn.Linear(self.FEATURES, width))
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Encode a batch: uint8 (B, S, S, 3) to (B, D)."""

@@ -108,9 +108,8 @@ class TransformerEncoder(nn.Module):
         self.norm = nn.LayerNorm(hidden, eps=1e-12)
         self.dropout = nn.Dropout(dropout)
         self.layers = nn.ModuleList(_TransformerLayer(hidden, heads, inner, dropout) for _ in range(layers))
-        self.project: nn.Module = nn.Linear(len(self.pool) * hidden, width)
-        if projection:
-            self.project = perceptron(len(self.pool) * hidden, projection, width)
+        features = len(self.pool) * hidden
+        self.project = perceptron(features, projection, width) if projection else nn.Linear(features, width)
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Encode a batch: (B, L) to (B, D)."""

@@ -93,6 +93,18 @@ def test_an_encoder_from_scratch_beside_a_trained_one_is_not_drawn_back(network,
             torch.testing.assert_close(each, before[name] + 1.0)
 
 
+def test_what_is_frozen_stays_and_is_not_kept_twice(network, average):
+    kept, before = average(TrainingConfig(averaging=0.9, frozen=("encoders.text.",))), weights(network)
+    shift(network, 1.0)
+    kept.update(10_000)
+    after = weights(kept.network())
+    frozen = [name for name in before if name.startswith("encoders.text.") and ".project." not in name]
+    assert frozen
+    assert not set(frozen) & set(kept.state_dict())
+    for name in frozen:
+        torch.testing.assert_close(after[name], before[name])
+
+
 def test_the_trained_network_is_not_touched(network, average):
     kept = average(TrainingConfig(averaging=0.9, retained=0.25, encoder_learning_rates=RATES))
     shift(network, 1.0)

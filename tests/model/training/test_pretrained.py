@@ -73,7 +73,7 @@ def test_a_weight_without_a_place_is_named(wheel, tmp_path):
 
 
 def test_static_embeddings_stay_beside_their_tokens(wheel, tmp_path, monkeypatch):
-    monkeypatch.setattr("model.training.vocabulary.FREQUENT", 0)
+    monkeypatch.setattr(pretrained, "WORDLLAMA_FREQUENT", 0)
     pieces = ["<unk>", "<s>", "</s>", "▁", "a", "s", "e", "b", "▁s", "▁se", "▁sea", "▁b", "▁be", "▁bee"]
     merges = [("▁", "s"), ("▁s", "e"), ("▁se", "a"), ("▁", "b"), ("▁b", "e"), ("▁be", "e")]
     tokenizer = Tokenizer(models.BPE({piece: at for at, piece in enumerate(pieces)}, merges, unk_token="<unk>"))

@@ -5,7 +5,6 @@ import json
 import pytest
 from tokenizers import Tokenizer, models, trainers
 
-from model.training import vocabulary
 from model.training.vocabulary import prune, train_tokenizer
 
 TEXTS = ["a deep blue sea", "blue waves, deep water", "the sea is deep", "ripe red tomatoes", "red sea waves"]
@@ -42,44 +41,41 @@ def word_pieces():
 
 
 @pytest.fixture(params=[byte_pairs, word_pieces], ids=["BPE", "WordPiece"])
-def layout(request, monkeypatch):
-    """A whole vocabulary, of which nothing is kept for being frequent."""
-    monkeypatch.setattr(vocabulary, "FREQUENT", 0)
+def layout(request):
+    """A whole vocabulary."""
     return request.param()
 
 
 def test_the_texts_are_cut_into_the_same_tokens_by_fewer(layout):
     whole = Tokenizer.from_str(json.dumps(layout))
     for kept in ([], TEXTS[:1], TEXTS[1:3], TEXTS):
-        pruned, numbers = prune(layout, kept)
+        pruned, numbers = prune(layout, kept, frequent=0)
         assert len(numbers) == pruned.get_vocab_size() <= whole.get_vocab_size()
         assert [pruned.encode(text).tokens for text in kept] == [whole.encode(text).tokens for text in kept]
-    assert prune(layout, TEXTS[:1])[0].get_vocab_size() < whole.get_vocab_size()
+    assert prune(layout, TEXTS[:1], frequent=0)[0].get_vocab_size() < whole.get_vocab_size()
 
 
 def test_the_numbers_say_where_each_token_was(layout):
-    pruned, numbers = prune(layout, TEXTS[:1])
+    pruned, numbers = prune(layout, TEXTS[:1], frequent=0)
     assert numbers == sorted(numbers)
     assert [layout["model"]["vocab"][pruned.id_to_token(number)] for number in range(len(numbers))] == numbers
 
 
 def test_every_other_text_can_still_be_spelt(layout):
-    pruned, _ = prune(layout, TEXTS[:1])
+    pruned, _ = prune(layout, TEXTS[:1], frequent=0)
     spelt = "".join(pruned.encode("wise tomatoes").tokens).replace("##", "").replace(" ", "")
     assert spelt == "wisetomatoes"
 
 
-def test_special_tokens_and_what_is_frequent_stay(monkeypatch):
+def test_special_tokens_and_what_is_frequent_stay():
     layout = byte_pairs()
-    monkeypatch.setattr(vocabulary, "FREQUENT", 40)
-    pruned, numbers = prune(layout, [])
+    pruned, numbers = prune(layout, [], frequent=40)
     assert numbers[:40] == list(range(40))
     assert [pruned.token_to_id(token) for token in ("<unk>", "<s>", "</s>")] == [0, 1, 2]
     assert pruned.encode("</s>").ids == [2]
 
 
-def test_a_frame_of_special_tokens_is_numbered_anew(monkeypatch):
-    monkeypatch.setattr(vocabulary, "FREQUENT", 0)
+def test_a_frame_of_special_tokens_is_numbered_anew():
     layout = word_pieces()
     numbers = layout["model"]["vocab"]
     numbers["[CLS]"] = len(numbers)
@@ -90,7 +86,7 @@ def test_a_frame_of_special_tokens_is_numbered_anew(monkeypatch):
         "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
         "special_tokens": {"[CLS]": {"id": "[CLS]", "ids": [numbers["[CLS]"]], "tokens": ["[CLS]"]}},
     }
-    pruned, _ = prune(layout, TEXTS[:1])
+    pruned, _ = prune(layout, TEXTS[:1], frequent=0)
     found = pruned.encode("deep sea")
     assert found.tokens == ["[CLS]", "deep", "sea"]
     assert found.ids[0] == pruned.token_to_id("[CLS]") < numbers["[CLS]"]
