@@ -136,7 +136,7 @@ def test_labels_that_look_like_another_task_are_warned_of(tmp_path, labels, doub
 def test_a_manifest_that_is_not_there_is_refused(tmp_path):
     told = polymodal("train", tmp_path / "nowhere.csv", "--out", tmp_path / "out")
     assert told.exit_code == 2
-    assert "nowhere.csv" in told.output
+    assert "nowhere.csv" in re.sub(r"[│\s]", "", told.output)  # in a box, where a long path is broken
 
 
 def test_everything_wrong_with_a_manifest_is_said_at_once(tmp_path):

@@ -320,7 +320,7 @@ def test_a_runtime_that_is_not_installed_is_refused(tiny_bundle, monkeypatch):
 
 # --- weights ---
 
-WEIGHT = "head.classify.2.weight"
+WEIGHT = "head.classify.1.weight"
 
 
 @pytest.mark.parametrize("runtime", ["onnx", "torch"])

@@ -282,8 +282,8 @@ def test_weights_that_answer_otherwise_are_refused(bundle_copy, seal, runtime):
     from safetensors.numpy import load_file, save_file
 
     weights = load_file(bundle_copy / "weights.safetensors")
-    weights["head.classify.2.weight"] = -weights["head.classify.2.weight"]
-    weights["head.classify.2.bias"] = -weights["head.classify.2.bias"]
+    weights["head.classify.1.weight"] = -weights["head.classify.1.weight"]
+    weights["head.classify.1.bias"] = -weights["head.classify.1.bias"]
     save_file(weights, bundle_copy / "weights.safetensors")
     seal(bundle_copy)
     predictor = load_bundle(bundle_copy, runtime=runtime, threads=1)
@@ -304,7 +304,7 @@ def test_scores_that_are_no_numbers_are_refused(bundle_copy, seal):
     from safetensors.numpy import load_file, save_file
 
     weights = load_file(bundle_copy / "weights.safetensors")
-    weights["head.classify.2.bias"][:] = np.nan
+    weights["head.classify.1.bias"][:] = np.nan
     save_file(weights, bundle_copy / "weights.safetensors")
     seal(bundle_copy)
     with pytest.raises(BundleError, match="scores nan away"):

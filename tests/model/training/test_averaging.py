@@ -51,7 +51,7 @@ def test_it_follows_the_trained_network_and_lags_behind(network, average):
     distances = []
     for step in range(1, 60):
         kept.update(step)
-        name = "head.classify.2.weight"
+        name = "head.classify.1.weight"
         distances.append(float((weights(kept.network())[name] - before[name]).mean()))
     assert distances == sorted(distances)
     assert 0 < distances[0] < 1

@@ -6,8 +6,8 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from safetensors.numpy import load_file
 
+from model.bundle import read_bundle
 from model.runtimes.onnx_runtime import is_unused
 from model.training.export import export_graph
 
@@ -37,7 +37,7 @@ def test_a_graph_holds_no_weights(graph, tiny_bundle):
 
 
 def test_every_weight_of_a_graph_is_in_the_weights_file(graph, part, tiny_bundle):
-    weights = load_file(tiny_bundle / "weights.safetensors")
+    weights = read_bundle(tiny_bundle).read_weights()
     prefix = "" if part == "head" else f"encoders.{part}."
     wanted = {
         f"{prefix}{tensor.name}": tuple(tensor.dims)
