@@ -22,15 +22,13 @@ from torch import Tensor, nn
 
 from model.config import subsets
 from model.fusion import FUSIONS
-from model.manifest import read_manifest, write_manifest
+from model.manifest import Manifest, read_manifest, write_manifest
 from model.network import MultimodalClassifier
-from model.runtimes.torch_runtime import TorchRuntime
-from model.training import evaluate
 from model.training.examples import Examples, input_fingerprint, prepare_examples
 from model.training.fit import fit
 from model.training.presets import PRESETS, Recipe
 from model.training.progress import bar, console
-from model.training.train import initial_network
+from model.training.train import initial_network, validator
 from model.types import Array
 
 BEGIN, END = "<!-- ablation: made by make ablation -->", "<!-- end of ablation -->"
@@ -83,8 +81,7 @@ class FusionRuns:
         manifest = read_manifest(data)
         self._recipe = PRESETS["pretrained"](manifest, cache, {})
         self._work = work
-        inputs = self._recipe.inputs
-        prepared = prepare_examples(manifest, inputs, input_fingerprint(inputs), work / "examples", workers=2)
+        prepared = examples_of(manifest, self._recipe, work / "examples")
         network = initial_network(self._recipe)
         parts = {name: _features(network, prepared, name) for name in self._recipe.network.order}
         collating: Any = {name: FeatureInput() for name in parts}
@@ -99,6 +96,11 @@ class FusionRuns:
         return measured(recipe, self._examples, self._work, seed, over_features=True)
 
 
+def examples_of(manifest: Manifest, recipe: Recipe, folder: Path) -> Examples:
+    """Every row as the recipe's inputs prepare it, unless the folder holds them already."""
+    return prepare_examples(manifest, recipe.inputs, input_fingerprint(recipe.inputs), folder, workers=2)
+
+
 def measured(recipe: Recipe, examples: Examples, work: Path, seed: int, *, over_features: bool = False) -> Scores:
     """Train a network; the last epoch's validation accuracy by set of modalities, so that none is chosen by what it is measured on.
 
@@ -108,17 +110,11 @@ def measured(recipe: Recipe, examples: Examples, work: Path, seed: int, *, over_
     network = initial_network(recipe)
     for name, encoder in network.encoders.items() if over_features else ():
         network.encoders[name] = Features(encoder.get_submodule("project"))
-    rows = examples.split("validation")
-
-    def validate(network: MultimodalClassifier) -> Scores:
-        answers = evaluate.ask(TorchRuntime(network, torch.device("cpu")), examples, rows, recipe.network)
-        return evaluate.watch(answers, examples, recipe.network.task)
-
     progress = fit(
         network,
         examples,
         replace(recipe.training, patience=recipe.training.epochs, seed=seed),
-        validate,
+        validator(examples, recipe.network),
         checkpoint=work / "checkpoint.pt",
         fingerprint="",
         resume=False,
@@ -151,9 +147,7 @@ def preset_run(data: Path, cache: Path, work: Path, preset: str, seed: int) -> S
     manifest = read_manifest(data)
     recipe = PRESETS[preset](manifest, cache, {})
     training = replace(recipe.training, epochs=EPOCHS.get(preset, recipe.training.epochs))
-    inputs = recipe.inputs
-    examples = prepare_examples(manifest, inputs, input_fingerprint(inputs), work / preset, workers=2)
-    return measured(replace(recipe, training=training), examples, work, seed)
+    return measured(replace(recipe, training=training), examples_of(manifest, recipe, work / preset), work, seed)
 
 
 def alone_run(data: Path, cache: Path, work: Path, kept: str, seed: int) -> Scores:

@@ -17,7 +17,7 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 
 from model.bundle import Bundle, check_replaceable, narrow, read_bundle, widen, write_bundle
-from model.config import BundleConfig, Name, subsets
+from model.config import BundleConfig, Name, NetworkConfig, subsets
 from model.errors import ModelError
 from model.evaluation import plots
 from model.fusion import FUSIONS
@@ -35,7 +35,7 @@ from model.training.curves import Curves
 from model.training.evaluate import Answers
 from model.training.examples import Examples, input_fingerprint, prepare_examples
 from model.training.export import export_graphs
-from model.training.fit import Progress, choose_device, fit
+from model.training.fit import Progress, Validate, choose_device, fit
 from model.training.presets import PRESETS, Recipe, TrainingConfig
 from model.training.progress import console, warn
 from model.training.splits import describe_split, write_split
@@ -87,19 +87,12 @@ def train(
     torch.manual_seed(recipe.training.seed)
     network = initial_network(recipe)
     fingerprint = _fingerprint(manifest.digest, inputs, recipe.network.model_dump(mode="json"), asdict(recipe.training))
-    validation = examples.split("validation")
-
-    def validate(network: MultimodalClassifier) -> dict[str, float]:
-        runtime = TorchRuntime(network, next(network.parameters()).device)
-        answers = evaluate.ask(runtime, examples, validation, recipe.network)
-        return evaluate.watch(answers, examples, recipe.network.task)
-
     try:
         progress = fit(
             network,
             examples,
             recipe.training,
-            validate,
+            validator(examples, recipe.network),
             checkpoint=work / "checkpoint.pt",
             fingerprint=fingerprint,
             resume=resume,
@@ -189,6 +182,17 @@ def initial_network(recipe: Recipe) -> MultimodalClassifier:
             f"{untrained[0]}; allowed: an encoder that begins with trained weights"
         )
     return network
+
+
+def validator(examples: Examples, config: NetworkConfig) -> Validate:
+    """What measures a network of this config on the validation part, for each set of modalities."""
+    rows = examples.split("validation")
+
+    def validate(network: MultimodalClassifier) -> dict[str, float]:
+        runtime = TorchRuntime(network, next(network.parameters()).device)
+        return evaluate.watch(evaluate.ask(runtime, examples, rows, config), examples, config.task)
+
+    return validate
 
 
 def _finish(
