@@ -13,9 +13,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from typing import Protocol, TypeAlias, TypeVar
 
 from app.batching import Batcher, BatchLimits, DeadlineExceeded, Overloaded
+from app.latency import LatencyModel
 from app.settings import BundleSource, Settings
 from model import Description, Prediction, Predictor, Sample, load_bundle
 
@@ -83,6 +85,10 @@ def load_predictors(settings: Settings) -> dict[str, Predictor]:
     return {source.name: _load(source, settings) for source in settings.bundles}
 
 
+def _forecast(predictor: Predictor) -> LatencyModel:
+    return LatencyModel.measured(predictor.predict, predictor.probes())
+
+
 def _load(source: BundleSource, settings: Settings) -> Predictor:
     return load_bundle(source.path, name=source.name, runtime=settings.runtime, threads=settings.inference_threads)
 
@@ -112,7 +118,8 @@ class Service:
             async with AsyncExitStack() as batchers:
                 for name, predictor in (await self._on_inference(load)).items():
                     await self._on_inference(predictor.warm_up)
-                    batcher = self._batcher(predictor)
+                    forecast = await self._on_inference(partial(_forecast, predictor))
+                    batcher = self._batcher(predictor, forecast)
                     self._served[name] = _Served(predictor, await batchers.enter_async_context(batcher))
                 self.state = State.READY
                 yield
@@ -121,7 +128,7 @@ class Service:
             self._decoding.shutdown(wait=False, cancel_futures=True)
             self._inference.shutdown(wait=False, cancel_futures=True)
 
-    def _batcher(self, predictor: Predictor) -> Batcher[Sample, Prediction]:
+    def _batcher(self, predictor: Predictor, forecast: LatencyModel) -> Batcher[Sample, Prediction]:
         limits = BatchLimits(
             items=self._settings.max_batch_items,
             cost=self._settings.max_batch_cost,
@@ -130,10 +137,16 @@ class Service:
         return Batcher(
             predictor.predict,
             cost=lambda sample: sample.cost,
+            forecast=forecast,
             limits=limits,
             worker=self._inference,
+            elsewhere=lambda: self._backlog_s(but=predictor),
             on_batch=self._observer.batch,
         )
+
+    def _backlog_s(self, but: Predictor | None = None) -> float:
+        """Predicted seconds of the inference thread's work, without that of one model."""
+        return sum(each.batcher.backlog_s for each in self._served.values() if each.predictor is not but)
 
     async def _on_inference(self, work: Callable[[], Value]) -> Value:
         return await asyncio.get_running_loop().run_in_executor(self._inference, work)
@@ -194,17 +207,20 @@ class Service:
         """
         self.check_ready()
         if self._inside >= self._room:
-            retry_after_s = max(served.batcher.retry_after_s for served in self._served.values())
-            raise Overloaded(self._inside, self._room, retry_after_s)
+            raise Overloaded(f"{self._inside} requests are waiting already", str(self._room), self._backlog_s())
         self._inside += 1
         try:
             yield
         finally:
             self._inside -= 1
 
-    def deadline(self) -> float:
-        """When a request that was read just now must be answered, on the event loop's clock."""
-        return asyncio.get_running_loop().time() + self._settings.request_timeout_ms / 1000
+    def deadline(self, timeout_ms: int | None = None) -> float:
+        """When a request that was read just now must be answered, on the event loop's clock.
+
+        `timeout_ms` is what the client allows; more than the settings allow counts as that.
+        """
+        allowed = self._settings.request_timeout_ms
+        return asyncio.get_running_loop().time() + min(allowed, timeout_ms or allowed) / 1000
 
     async def offload(self, work: Callable[[], Value]) -> Value:
         """Run something slow on the decode threads."""
@@ -213,6 +229,7 @@ class Service:
     async def classify(self, parts: Parts, *, model: str | None, deadline: float) -> Outcome:
         """One answer. Cancelling it takes the example out of the queue."""
         served = self._find(model)
+        served.batcher.check_time(deadline)  # before anything is spent on it
         started = time.perf_counter()
         try:
             async with asyncio.timeout_at(deadline):

@@ -63,7 +63,7 @@ class Predictor:
         arrays = prepare(self._inputs, parts)
         if not arrays:
             raise NothingGiven("request", "neither of the inputs, or only blank ones", f"at least one of {known}")
-        return Sample(arrays, sum(self._inputs[name].cost(array) for name, array in arrays.items()))
+        return self._sample(arrays)
 
     def predict(self, samples: Sequence[Sample]) -> list[Prediction]:
         """Classify a batch; the result has the batch's order, and no row influences another."""
@@ -98,11 +98,18 @@ class Predictor:
         present = np.asarray([[name in modalities for name in self._order] for modalities in used], dtype=np.bool_)
         return self._runtime.fuse(embeddings, present)
 
+    def probes(self) -> dict[str, Sample]:
+        """For each modality the dearest example that has it alone, for measuring how long things take."""
+        return {name: self._sample({name: each.largest()}) for name, each in self._inputs.items()}
+
+    def _sample(self, arrays: Mapping[str, Array]) -> Sample:
+        return Sample(arrays, {name: self._inputs[name].cost(array) for name, array in arrays.items()})
+
     def warm_up(self) -> None:
         """Run every graph once and replay the bundle's golden inputs. Raises BundleError when they disagree."""
-        blanks: dict[str, Array] = {name: each.blank() for name, each in self._inputs.items()}
-        alone = [Sample({name: array}, cost=1.0) for name, array in blanks.items()]
-        self.predict([*alone, Sample(blanks, cost=float(len(blanks)))])
+        blanks = {name: each.blank() for name, each in self._inputs.items()}
+        alone = [self._sample({name: array}) for name, array in blanks.items()]
+        self.predict([*alone, self._sample(blanks)])
         for number, golden in enumerate(self._bundle.golden, start=1):
             try:
                 (prediction,) = self.predict([self.prepare(golden_parts(golden))])

@@ -18,12 +18,17 @@ FloatArray: TypeAlias = npt.NDArray[np.float32]
 class Sample:
     """One example, decoded and preprocessed, ready to be put into a batch with others.
 
-    `arrays` holds the preprocessed array of each modality that is present (an absent one has no key). `cost` is the predicted
-    work of its forward pass: for each of them 1 for the dearest input that the modality can have, and less for smaller ones.
+    `arrays` holds the preprocessed array of each modality that is present (an absent one has no key). `costs` is the work of its
+    forward pass: for each of them 1 for the dearest input that the modality can have, and less for smaller ones.
     """
 
     arrays: Mapping[str, Array]
-    cost: float
+    costs: Mapping[str, float]
+
+    @property
+    def cost(self) -> float:
+        """The work of all its modalities."""
+        return sum(self.costs.values())
 
     @property
     def present(self) -> frozenset[str]:

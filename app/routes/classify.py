@@ -1,5 +1,6 @@
 """POST /v1/classify and /v1/classify/batch: from the bytes of a request to an answer about its examples."""
 
+import re
 import time
 from collections.abc import Awaitable
 from typing import Any, TypeVar
@@ -39,6 +40,16 @@ _INPUT_ERRORS = (UnsupportedFormat, NothingGiven, UnknownModality, Undecodable, 
 _SERVICE_ERRORS = (UnknownModel, Overloaded, NotReady, DeadlineExceeded)
 
 
+TIMEOUT = "X-Request-Timeout-Ms"
+_MILLISECONDS = re.compile(r"[1-9][0-9]{0,8}")
+_TIMEOUT_PARAMETER = {
+    "name": TIMEOUT,
+    "in": "header",
+    "required": False,
+    "schema": {"type": "integer", "minimum": 1, "maximum": 999_999_999},
+    "description": "Milliseconds, counted from the whole request being read, after which the answer is of no use any more.",
+}
+
 _FORM = {
     "schema": {"$ref": "#/components/schemas/ClassifyForm"},
     "encoding": {"image": {"contentType": "image/*"}},
@@ -56,7 +67,10 @@ def _json_body(schema: str) -> dict[str, Any]:
     summary="Classify a picture with its text; either may be missing",
     responses=explained(*_BODY_ERRORS, *_INPUT_ERRORS, *_SERVICE_ERRORS),
     response_model_exclude_none=True,
-    openapi_extra={"requestBody": {"required": True, "content": {MULTIPART: _FORM, JSON: _json_body("ClassifyBody")}}},
+    openapi_extra={
+        "parameters": [_TIMEOUT_PARAMETER],
+        "requestBody": {"required": True, "content": {MULTIPART: _FORM, JSON: _json_body("ClassifyBody")}},
+    },
 )
 async def classify(request: Request, service: ServiceDep, settings: SettingsDep, metrics: MetricsDep) -> Classification:
     """Scores per label, best first; of a regression a number with its interval.
@@ -64,9 +78,10 @@ async def classify(request: Request, service: ServiceDep, settings: SettingsDep,
     The answer says which inputs were used, and which version of which model.
     """
     with service.admit():
+        timeout_ms = _timeout_ms(request)
         question = await _timed(request, metrics, read_question(request, service, settings))
         _check(question.options, service)
-        work = service.classify(question.parts, model=question.options.model, deadline=service.deadline())
+        work = service.classify(question.parts, model=question.options.model, deadline=service.deadline(timeout_ms))
         outcome = await while_connected(request, work)
         request.state.stages |= outcome.stages
         return Classification.of(outcome, question.options)
@@ -78,16 +93,21 @@ async def classify(request: Request, service: ServiceDep, settings: SettingsDep,
     summary="Classify many examples; a bad one fails alone",
     responses=explained(*_BODY_ERRORS, InvalidParameter, TooManyItems, *_SERVICE_ERRORS),
     response_model_exclude_none=True,
-    openapi_extra={"requestBody": {"required": True, "content": {JSON: _json_body("BatchBody")}}},
+    openapi_extra={
+        "parameters": [_TIMEOUT_PARAMETER],
+        "requestBody": {"required": True, "content": {JSON: _json_body("BatchBody")}},
+    },
 )
 async def classify_batch(
     request: Request, service: ServiceDep, settings: SettingsDep, metrics: MetricsDep
 ) -> BatchAnswers:
     """For each item a classification or a problem, in the order of the items. The deadline is the whole request's."""
     with service.admit():
+        timeout_ms = _timeout_ms(request)
         question = await _timed(request, metrics, read_batch(request, service, settings))
         _check(question.options, service)
-        work = service.classify_all(question.unpack, model=question.options.model, deadline=service.deadline())
+        deadline = service.deadline(timeout_ms)
+        work = service.classify_all(question.unpack, model=question.options.model, deadline=deadline)
         outcomes = await while_connected(request, work)
         answers = [
             _batch_answer(index, id_, outcome, question.options, request)
@@ -97,6 +117,16 @@ async def classify_batch(
         if answer.problem:
             metrics.refusal(answer.problem.code)
     return BatchAnswers(items=answers)
+
+
+def _timeout_ms(request: Request) -> int | None:
+    """What the client allows for its answer, if it says so. Raises InvalidParameter."""
+    given = request.headers.get(TIMEOUT)
+    if given is None:
+        return None
+    if not _MILLISECONDS.fullmatch(given):
+        raise InvalidParameter(TIMEOUT, repr(given[:32]), "whole milliseconds, from 1 to 999999999")
+    return int(given)
 
 
 async def _timed(request: Request, metrics: Metrics, reading: Awaitable[Value]) -> Value:

@@ -59,6 +59,10 @@ class Input(Protocol):
         """The smallest valid preprocessed array, for tracing graphs and for warming up."""
         ...
 
+    def largest(self) -> Array:
+        """A preprocessed array of cost 1."""
+        ...
+
 
 MODALITIES: Final[Mapping[str, type[Input]]] = {"image": ImageInput, "text": TextInput}
 

@@ -3,12 +3,24 @@
 import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import pytest
 
 from app.batching import Batcher, BatchLimits, Computed, DeadlineExceeded, Overloaded, Stopped
 
 LIMITS = BatchLimits(items=4, cost=100.0, waiting=8)
+
+
+@dataclass(frozen=True)
+class Constant:
+    """A forecast: the same for every batch and every item. By default nothing takes any time."""
+
+    batch_s: float = 0.0
+    each_s: float = 0.0
+
+    def item_s(self, number: int) -> float:
+        return self.each_s
 
 
 class Doubler:
@@ -35,7 +47,11 @@ def doubler():
 @pytest.fixture
 def batching(doubler):
     worker = ThreadPoolExecutor(1)
-    yield lambda compute=doubler, limits=LIMITS: Batcher(compute, cost=float, limits=limits, worker=worker)
+
+    def make(compute=doubler, limits=LIMITS, forecast=Constant(), **options):
+        return Batcher(compute, cost=float, forecast=forecast, limits=limits, worker=worker, **options)
+
+    yield make
     doubler.may_go.set()
     worker.shutdown()
 
@@ -44,11 +60,11 @@ def later(seconds=5.0):
     return asyncio.get_running_loop().time() + seconds
 
 
-async def submit_all(batcher, numbers):
+async def submit_all(batcher, numbers, seconds=5.0):
     """Start a submission for each number, one after the other, so that the first occupies the worker."""
     tasks = []
     for number in numbers:
-        tasks.append(asyncio.create_task(batcher.submit(number, deadline=later())))
+        tasks.append(asyncio.create_task(batcher.submit(number, deadline=later(seconds))))
         await asyncio.sleep(0.01)
     return tasks
 
@@ -112,13 +128,54 @@ async def test_an_idle_worker_makes_room_for_a_burst(batching, doubler):
     assert isinstance(outcomes[3], Overloaded)
 
 
-async def test_the_time_to_come_back_is_what_is_ahead_times_the_time_per_item(batching, doubler):
-    async with batching() as batcher:
-        assert batcher.retry_after_s == 1
-        batcher._item_s = 2.5
+async def test_the_time_to_come_back_is_the_predicted_time_of_all_that_is_ahead(batching, doubler):
+    slow = Constant(batch_s=1.0, each_s=2.0)
+    async with batching(limits=BatchLimits(items=2, cost=100, waiting=3), forecast=slow) as batcher:
+        assert batcher.backlog_s == 0
         doubler.may_go.clear()
-        tasks = await submit_all(batcher, [1, 2, 3])
-        assert batcher.retry_after_s == 8
+        tasks = await submit_all(batcher, [1, 2, 3, 4], seconds=60)  # computed as 1 | 2, 3 | 4
+        assert batcher.backlog_s == pytest.approx(3 + 5 + 3, abs=0.2)
+        with pytest.raises(Overloaded, match="3 requests are waiting already") as refusal:
+            await batcher.submit(5, deadline=later(60))
+        assert refusal.value.retry_after_s == 11
+        doubler.may_go.set()
+        await asyncio.gather(*tasks)
+        assert batcher.backlog_s == 0
+
+
+async def test_what_cannot_make_its_deadline_is_refused_at_once(batching, doubler):
+    doubler.may_go.clear()
+    async with batching(forecast=Constant(each_s=1.0)) as batcher:
+        tasks = await submit_all(batcher, [1, 2])
+        with pytest.raises(Overloaded, match=r"about (29|30)\d\d ms; allowed: 2\d\d\d ms until .* deadline") as refusal:
+            await batcher.submit(3, deadline=later(2.5))
+        assert refusal.value.retry_after_s == 2
+        tasks.append(asyncio.create_task(batcher.submit(3, deadline=later(3.5))))
+        await asyncio.sleep(0.01)
+        doubler.may_go.set()
+        assert [(await task).result for task in tasks] == [2, 4, 6]
+
+
+async def test_with_nothing_ahead_an_item_is_tried_whatever_the_forecast_says(batching):
+    async with batching(forecast=Constant(each_s=1000.0)) as batcher:
+        assert (await batcher.submit(1, deadline=later())).result == 2
+
+
+async def test_work_for_others_on_the_same_worker_counts(batching):
+    async with batching(elsewhere=lambda: 7.0) as batcher:
+        with pytest.raises(Overloaded) as refusal:
+            await batcher.submit(1, deadline=later(5))
+        assert refusal.value.retry_after_s == 7
+        assert (await batcher.submit(1, deadline=later(8))).result == 2
+
+
+async def test_a_forecast_that_is_wrong_is_corrected_by_what_is_measured(batching, doubler):
+    async with batching(forecast=Constant(each_s=0.5)) as batcher:
+        for _ in range(60):  # each takes next to nothing
+            await batcher.submit(1, deadline=later())
+        doubler.may_go.clear()
+        tasks = await submit_all(batcher, [1, 2, 3, 4, 5])
+        assert 0 < batcher.backlog_s < 0.5  # instead of 2.5
         doubler.may_go.set()
         await asyncio.gather(*tasks)
 
@@ -196,6 +253,7 @@ async def test_closing_tells_everybody_who_still_waits(batching, doubler):
 async def test_every_batch_is_reported_by_its_size(doubler):
     sizes = []
     with ThreadPoolExecutor(1) as worker:
-        async with Batcher(doubler, cost=float, limits=LIMITS, worker=worker, on_batch=sizes.append) as batcher:
+        options = {"cost": float, "forecast": Constant(), "limits": LIMITS, "worker": worker}
+        async with Batcher(doubler, on_batch=sizes.append, **options) as batcher:
             await batcher.submit(1, deadline=later())
     assert sizes == [1]

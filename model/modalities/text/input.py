@@ -96,6 +96,10 @@ class TextInput:
         """Two unknown tokens: the shortest text whose graph is not special."""
         return np.full(2, self._unknown_id, dtype=np.int64)
 
+    def largest(self) -> TokenIds:
+        """As many unknown tokens as fit."""
+        return np.full(self.max_tokens, self._unknown_id, dtype=np.int64)
+
     def _as_characters(self, content: bytes | str) -> str:
         if isinstance(content, str):
             try:

@@ -150,6 +150,31 @@ async def test_an_answer_that_would_come_too_late_is_a_504(serving, runtime):
     assert (answer.status_code, answer.json()["code"]) == (504, "deadline_exceeded")
 
 
+async def test_a_client_may_allow_less_time_than_the_service(serving, runtime):
+    async with serving() as client:
+        runtime.may_go.clear()
+        for path, body in (("/v1/classify", text("red")), ("/v1/classify/batch", {"items": [text("red")]})):
+            answer = await client.post(path, json=body, headers={"X-Request-Timeout-Ms": "50"})
+            said = answer.json().get("items", [{"problem": answer.json()}])[0]["problem"]
+            assert said["code"] in {"deadline_exceeded", "overloaded"}  # the second may be foreseen
+        runtime.may_go.set()
+
+
+async def test_a_client_cannot_allow_more_time_than_the_service(serving, runtime):
+    async with serving(request_timeout_ms=50) as client:
+        runtime.may_go.clear()
+        answer = await client.post("/v1/classify", json=text("red"), headers={"X-Request-Timeout-Ms": "60000"})
+        runtime.may_go.set()
+    assert (answer.status_code, answer.json()["code"]) == (504, "deadline_exceeded")
+
+
+@pytest.mark.parametrize("given", ["0", "-5", "1.5", "soon", "", "1234567890", "٣٠"])
+async def test_a_timeout_that_is_no_number_of_milliseconds_is_refused(client, given):
+    answer = await client.post("/v1/classify", json=text("red"), headers={"X-Request-Timeout-Ms": given.encode()})
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_parameter")
+    assert answer.json()["input"] == "X-Request-Timeout-Ms"
+
+
 async def test_a_failing_model_is_a_500_that_tells_nothing_and_a_log_line_that_tells_all(client, logs):
     answer = await client.post("/v1/classify", json=text("red red red red red"))
     assert (answer.status_code, answer.json()["code"]) == (500, "internal_error")
