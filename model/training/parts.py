@@ -25,9 +25,9 @@ parts; texts alone 0.802 and 0.790)."""
 
 # Tuned, the token embeddings would change only for the words of the training part, and drift away from all others.
 EMBEDDINGS: Final = ("embed.",)
-# Of MiniLM only the two uppermost layers are tuned: what words mean it knows better than some thousand captions can say. Over frozen
-# features of pictures, half of a 4-fold cross-validation by group: both inputs 0.860 and texts alone 0.789 with all of it frozen,
-# 0.868 and 0.799 so; lower layers would cost time.
+# Of MiniLM only the two uppermost layers are tuned: what words mean it knows better than some thousand captions can say. Over
+# frozen features of pictures, half of a 4-fold cross-validation by group: both inputs 0.860 and texts alone 0.789 with all of it
+# frozen, 0.868 and 0.799 so; lower layers would cost time.
 MINILM: Final = ("embed.", "positions.", "norm.", "dropout.", *(f"layers.{number}." for number in range(4)))
 # The lower part, half of a step's time: edges and colours, which serve drawings as well as photographs.
 LOWER_BLOCKS: Final = ("stem.", *(f"blocks.{number}." for number in range(5)))
