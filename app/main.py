@@ -20,7 +20,7 @@ from app.routes import classify, health, metrics, models, page
 from app.service import Service, load_predictors
 from app.settings import Settings
 from app.telemetry import Metrics, Telemetry
-from model import BundleError, Predictor
+from model import BundleError, EmbeddingCache, Predictor
 
 log = structlog.get_logger(__name__)
 
@@ -31,11 +31,16 @@ def create_app(settings: Settings, predictors: Mapping[str, Predictor] | None = 
     """Wire the service. Without predictors, the bundles named in the settings are loaded at start-up."""
     measured = Metrics()
     service = Service(settings, measured)
-    measured.watch(inside=lambda: service.inside, waiting=lambda: service.waiting)
+    cache = EmbeddingCache(settings.embedding_cache_bytes) if settings.embedding_cache_bytes else None
+    measured.watch(
+        inside=lambda: service.inside,
+        waiting=lambda: service.waiting,
+        cache_bytes=lambda: cache.used_bytes if cache else 0,
+    )
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with service.running(lambda: load_predictors(settings) if predictors is None else predictors):
+        async with service.running(lambda: load_predictors(settings, cache) if predictors is None else predictors):
             for description in service.models:
                 measured.bundle(description)
                 log.info("model_ready", model=description.name, digest=description.digest)

@@ -19,7 +19,7 @@ from typing import Protocol, TypeAlias, TypeVar
 from app.batching import Batcher, BatchLimits, DeadlineExceeded, Overloaded
 from app.latency import LatencyModel
 from app.settings import BundleSource, Settings
-from model import Description, Prediction, Predictor, Sample, load_bundle
+from model import Description, EmbeddingCache, Prediction, Predictor, Sample, load_bundle
 
 Value = TypeVar("Value")
 
@@ -64,6 +64,9 @@ class Observer(Protocol):
     def batch(self, items: int) -> None:
         """One batch was computed."""
 
+    def cached(self, modality: str, *, hit: bool) -> None:
+        """An embedding was looked for among those that are kept."""
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
@@ -80,17 +83,19 @@ class _Served:
     batcher: Batcher[Sample, Prediction]
 
 
-def load_predictors(settings: Settings) -> dict[str, Predictor]:
+def load_predictors(settings: Settings, cache: EmbeddingCache | None) -> dict[str, Predictor]:
     """Load every bundle of the settings, in their order; takes seconds. Raises model.BundleError."""
-    return {source.name: _load(source, settings) for source in settings.bundles}
+    return {source.name: _load(source, settings, cache) for source in settings.bundles}
 
 
 def _forecast(predictor: Predictor) -> LatencyModel:
     return LatencyModel.measured(predictor.predict, predictor.probes())
 
 
-def _load(source: BundleSource, settings: Settings) -> Predictor:
-    return load_bundle(source.path, name=source.name, runtime=settings.runtime, threads=settings.inference_threads)
+def _load(source: BundleSource, settings: Settings, cache: EmbeddingCache | None) -> Predictor:
+    return load_bundle(
+        source.path, name=source.name, runtime=settings.runtime, threads=settings.inference_threads, cache=cache
+    )
 
 
 class Service:
@@ -237,6 +242,9 @@ class Service:
         except TimeoutError:
             raise DeadlineExceeded("decoding did not finish before the request's deadline") from None
         decode_s = time.perf_counter() - started
+        for hit, names in ((True, sample.embeddings), (False, sample.keys)):
+            for name in names:
+                self._observer.cached(name, hit=hit)
         computed = await served.batcher.submit(sample, deadline=deadline)
         stages = {"decode": decode_s, "queue": computed.queue_s, "predict": computed.compute_s}
         for name, seconds in stages.items():

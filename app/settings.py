@@ -120,6 +120,9 @@ class Settings(BaseSettings):
     max_batch_request_items: int = Field(64, ge=1, le=10_000)
     """Items that one request to /v1/classify/batch may carry."""
 
+    embedding_cache_bytes: int = Field(0, ge=0)
+    """Bytes of memory for embeddings of pictures and texts, reused when the same bytes come again; 0 keeps none."""
+
     request_timeout_ms: int = Field(10_000, ge=1, le=600_000)
     """Milliseconds from a request being read to its answer; later it is refused with 504."""
     body_timeout_ms: int = Field(30_000, ge=1, le=600_000)

@@ -70,6 +70,15 @@ class Metrics:
             ("reason",),
             registry=registry,
         )
+        self._cached = Counter(
+            "polymodal_embedding_cache_requests",
+            "Embeddings looked for among those that are kept; result is hit or miss.",
+            ("modality", "result"),
+            registry=registry,
+        )
+        self._cache_bytes = Gauge(
+            "polymodal_embedding_cache_bytes", "Memory of the embeddings that are kept.", registry=registry
+        )
         self._inside = Gauge("polymodal_requests_inside", "Requests admitted and not yet answered.", registry=registry)
         self._waiting = Gauge("polymodal_queue_length", "Examples whose turn has not come.", registry=registry)
         self._bundles = Info("polymodal_bundle", "The served models.", ("model",), registry=registry)
@@ -87,14 +96,19 @@ class Metrics:
         """One batch was computed."""
         self._batches.observe(items)
 
+    def cached(self, modality: str, *, hit: bool) -> None:
+        """An embedding was looked for among those that are kept."""
+        self._cached.labels(modality, "hit" if hit else "miss").inc()
+
     def refusal(self, reason: str) -> None:
         """One example got no answer."""
         self._refusals.labels(reason).inc()
 
-    def watch(self, *, inside: Callable[[], int], waiting: Callable[[], int]) -> None:
+    def watch(self, *, inside: Callable[[], int], waiting: Callable[[], int], cache_bytes: Callable[[], int]) -> None:
         """Read these whenever the metrics are scraped."""
         self._inside.set_function(inside)
         self._waiting.set_function(waiting)
+        self._cache_bytes.set_function(cache_bytes)
 
     def bundle(self, description: Description) -> None:
         """A model is served."""

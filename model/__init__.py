@@ -1,5 +1,6 @@
 """The door of the model package: all that serving may use. Torch-free."""
 
+from model.cache import EmbeddingCache
 from model.errors import (
     BundleError,
     InputError,
@@ -16,6 +17,7 @@ from model.types import Description, InputSpec, Prediction, Sample
 __all__ = [
     "BundleError",
     "Description",
+    "EmbeddingCache",
     "InputError",
     "InputSpec",
     "ModelError",

@@ -6,12 +6,14 @@ B examples, M modalities, D embedding width, K labels.
 import base64
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
 from model.bundle import Bundle, read_bundle
+from model.cache import EmbeddingCache, Key, digest_of
 from model.config import subset_key
 from model.errors import BundleError, InputError, NothingGiven, UnknownModality
 from model.modalities import prepare
@@ -30,8 +32,11 @@ class Predictor:
     `prepare` is pure and thread-safe; `predict` takes one call at a time.
     """
 
-    def __init__(self, bundle: Bundle, runtime: Runtime, name: str | None = None) -> None:
+    def __init__(
+        self, bundle: Bundle, runtime: Runtime, name: str | None = None, cache: EmbeddingCache | None = None
+    ) -> None:
         network = bundle.config.network
+        self._cache = cache
         self._bundle = bundle
         self._runtime = runtime
         self._inputs = bundle.inputs
@@ -55,15 +60,20 @@ class Predictor:
     def prepare(self, parts: Mapping[str, bytes | str]) -> Sample:
         """Decode and preprocess the parts of one example, by modality; a blank text counts as absent.
 
+        What is in the cache needs neither.
         Raises InputError naming the modality, what was found and what is allowed.
         """
         known = ", ".join(self._order)
         if unknown := sorted(set(parts) - set(self._order)):
             raise UnknownModality(unknown[0], "not an input of this model", known)
-        arrays = prepare(self._inputs, parts)
-        if not arrays:
+        keys = {} if self._cache is None else self._keys(parts)
+        kept = {name: found for name, key in keys.items() if (found := self._kept(key)) is not None}
+        arrays = prepare(self._inputs, {name: part for name, part in parts.items() if name not in kept})
+        if not arrays and not kept:
             raise NothingGiven("request", "neither of the inputs, or only blank ones", f"at least one of {known}")
-        return self._sample(arrays)
+        return replace(
+            self._sample(arrays), embeddings=kept, keys={name: key for name, key in keys.items() if name in arrays}
+        )
 
     def predict(self, samples: Sequence[Sample]) -> list[Prediction]:
         """Classify a batch; the result has the batch's order, and no row influences another."""
@@ -73,12 +83,17 @@ class Predictor:
         return self.fuse(embeddings, [sample.present for sample in samples])
 
     def encode(self, modality: str, samples: Sequence[Sample]) -> FloatArray:
-        """One modality's embeddings (B, D); rows without it are zero and cost nothing."""
+        """One modality's embeddings (B, D); rows without it are zero, and they cost nothing, nor do those that were kept."""
         rows = [row for row, sample in enumerate(samples) if modality in sample.arrays]
         embeddings = np.zeros((len(samples), self._width), dtype=np.float32)
         if rows:
             batch = self._inputs[modality].collate([samples[row].arrays[modality] for row in rows])
             embeddings[rows] = self._runtime.encode(modality, batch)
+        for row, sample in enumerate(samples):
+            if modality in sample.embeddings:
+                embeddings[row] = sample.embeddings[modality]
+            elif self._cache is not None and modality in sample.keys:
+                self._cache.put(sample.keys[modality], embeddings[row])
         return embeddings
 
     def fuse(self, embeddings: Mapping[str, FloatArray], used: Sequence[frozenset[str]]) -> list[Prediction]:
@@ -101,6 +116,12 @@ class Predictor:
     def probes(self) -> dict[str, Sample]:
         """For each modality the dearest example that has it alone, for measuring how long things take."""
         return {name: self._sample({name: each.largest()}) for name, each in self._inputs.items()}
+
+    def _keys(self, parts: Mapping[str, bytes | str]) -> dict[str, Key]:
+        return {name: (self.description.digest, name, digest_of(part)) for name, part in parts.items()}
+
+    def _kept(self, key: Key) -> FloatArray | None:
+        return None if self._cache is None else self._cache.get(key)
 
     def _sample(self, arrays: Mapping[str, Array]) -> Sample:
         return Sample(arrays, {name: self._inputs[name].cost(array) for name, array in arrays.items()})
@@ -131,15 +152,20 @@ def golden_parts(golden: Mapping[str, Any]) -> dict[str, bytes | str]:
 
 
 def load_bundle(
-    directory: Path, *, name: str | None = None, runtime: str = "auto", threads: int | None = None
+    directory: Path,
+    *,
+    name: str | None = None,
+    runtime: str = "auto",
+    threads: int | None = None,
+    cache: EmbeddingCache | None = None,
 ) -> Predictor:
     """Open a bundle and start its runtime; call `warm_up` before serving from it.
 
     `name` replaces the bundle's own; `threads` is how many one forward pass may use (default: the cores this process may
-    use). Raises BundleError when a file is missing, altered, or of an unknown version.
+    use); several bundles may share a `cache`. Raises BundleError when a file is missing, altered, or of an unknown version.
     """
     bundle = read_bundle(directory)
-    return Predictor(bundle, start_runtime(runtime, bundle, threads or _cores()), name)
+    return Predictor(bundle, start_runtime(runtime, bundle, threads or _cores()), name, cache)
 
 
 def _cores() -> int:

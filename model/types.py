@@ -4,7 +4,7 @@ B examples, K labels.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -19,11 +19,14 @@ class Sample:
     """One example, decoded and preprocessed, ready to be put into a batch with others.
 
     `arrays` holds the preprocessed array of each modality that is present (an absent one has no key). `costs` is the work of its
-    forward pass: for each of them 1 for the dearest input that the modality can have, and less for smaller ones.
+    forward pass: for each of them 1 for the dearest input that the modality can have, and less for smaller ones. Of a modality
+    that was computed before, `embeddings` holds the result (D,) instead; `keys` is under which that of an array may be kept.
     """
 
     arrays: Mapping[str, Array]
     costs: Mapping[str, float]
+    embeddings: Mapping[str, FloatArray] = field(default_factory=dict)
+    keys: Mapping[str, tuple[str, str, bytes]] = field(default_factory=dict)
 
     @property
     def cost(self) -> float:
@@ -33,7 +36,7 @@ class Sample:
     @property
     def present(self) -> frozenset[str]:
         """The modalities that were given, e.g. {"image", "text"}."""
-        return frozenset(self.arrays)
+        return frozenset(self.arrays) | frozenset(self.embeddings)
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ SOURCES = sorted(path.relative_to(PROJECT) for room in ("app", "model") for path
 DOOR = [
     "BundleError",
     "Description",
+    "EmbeddingCache",
     "InputError",
     "InputSpec",
     "ModelError",

@@ -2,6 +2,7 @@
 
 import base64
 import csv
+import re
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -54,8 +55,9 @@ def trained(ten_rows) -> Path:
 
 
 @asynccontextmanager
-async def serving(bundle: Path, runtime: str = "auto"):
+async def serving(bundle: Path, runtime: str = "auto", **options):
     settings = Settings(
+        **options,
         bundles=f"{bundle.name}={bundle}",
         runtime=runtime,
         inference_threads=1,
@@ -127,6 +129,21 @@ async def test_ten_rows_become_a_service(trained, ten_rows, picture):
     for found, given in ((both, parts), (text, {"text": "red"})):
         found_scores = {entry["label"]: entry["score"] for entry in found}
         assert found_scores == pytest.approx(expected(predictor, given), abs=1e-4)
+
+
+async def test_a_kept_picture_is_answered_as_if_it_were_new(tiny_bundle, picture):
+    predictor = load_bundle(tiny_bundle, threads=1)
+    async with serving(tiny_bundle, embedding_cache_bytes=2**20) as client:
+        for text in ("red", "a ripe fruit", "deep water"):
+            answer = await client.post("/v1/classify", files={"image": picture}, data={"text": text})
+            parts = {"image": picture, "text": text}
+            assert scores_in(answer) == pytest.approx(expected(predictor, parts), abs=1e-6)
+        measured = (await client.get("/metrics")).text
+    assert 'polymodal_embedding_cache_requests_total{modality="image",result="hit"} 2.0' in measured
+    assert 'polymodal_embedding_cache_requests_total{modality="image",result="miss"} 1.0' in measured
+    assert 'polymodal_embedding_cache_requests_total{modality="text",result="miss"} 3.0' in measured
+    (used,) = re.findall(r"^polymodal_embedding_cache_bytes (\S+)$", measured, re.MULTILINE)
+    assert 0 < float(used) <= 2**20
 
 
 async def test_what_was_learned_is_recognised_over_http(tiny_bundle):
