@@ -9,6 +9,7 @@ its result in FOLDER and is not repeated; the test part is never read.
 
 import argparse
 import json
+import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -151,12 +152,10 @@ def alone_run(data: Path, cache: Path, work: Path, kept: str, seed: int) -> Scor
     """What a network that never had the other modality says of the validation part."""
     manifest = read_manifest(data)
     rows = [replace(row, text=None) if kept == "image" else replace(row, image=None) for row in manifest.rows]
-    path = manifest.root / f"{kept}-alone.csv"  # beside the pictures
-    write_manifest(path, [row for row in rows if row.image or row.text])
-    try:
-        return preset_run(path, cache, work / kept, "pretrained", seed)
-    finally:
-        path.unlink()
+    # Beside the pictures, and under a name of its own: another run may be doing the same.
+    with tempfile.NamedTemporaryFile(dir=manifest.root, prefix=f"{kept}-alone-", suffix=".csv") as file:
+        write_manifest(Path(file.name), [row for row in rows if row.image or row.text])
+        return preset_run(Path(file.name), cache, work / kept, "pretrained", seed)
 
 
 def plan(data: Path, cache: Path, out: Path) -> Iterable[tuple[str, Callable[[int], Scores]]]:
