@@ -1,4 +1,4 @@
-"""The queue between requests and the one inference thread: batches, deadlines, admission by predicted time.
+"""The queue between requests and the inference threads: batches, deadlines, admission by predicted time.
 
 It knows items, costs and forecasts, no tensors and no HTTP. Its state belongs to the event loop; only `compute` runs elsewhere.
 """
@@ -7,7 +7,7 @@ import asyncio
 import math
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -87,11 +87,22 @@ class _Waiting(Generic[Item, Result]):
     since: float = field(default_factory=time.perf_counter)
 
 
-class Batcher(Generic[Item, Result]):
-    """Work-conserving batches: whenever the worker is free it takes what waits, up to the limits, without any fixed wait.
+@dataclass(eq=False, slots=True)
+class _Batch(Generic[Item, Result]):
+    entries: list[_Waiting[Item, Result]]
+    computing_since: float | None = None
+    """perf_counter, once a thread has begun."""
 
-    `worker` should run one call at a time. A batch that fails is computed again one item at a time, so that one
-    poisonous item fails alone. `elsewhere` says how many seconds of other work the worker has to do.
+    @property
+    def busy_s(self) -> float:
+        return 0.0 if self.computing_since is None else time.perf_counter() - self.computing_since
+
+
+class Batcher(Generic[Item, Result]):
+    """Work-conserving batches: a stream that is free takes its share of what waits, up to the limits, without any fixed wait.
+
+    `worker` should run as many calls at a time as there are streams. A batch that fails is computed again one item at a time,
+    so that one poisonous item fails alone. `elsewhere` says how many seconds of other work the worker has to do.
     """
 
     def __init__(
@@ -102,6 +113,7 @@ class Batcher(Generic[Item, Result]):
         forecast: Forecast[Item],
         limits: BatchLimits,
         worker: Executor,
+        streams: int = 1,
         elsewhere: Callable[[], float] = lambda: 0.0,
         on_batch: Callable[[int], None] = lambda size: None,
     ) -> None:
@@ -110,26 +122,28 @@ class Batcher(Generic[Item, Result]):
         self._forecast = forecast
         self._limits = limits
         self._worker = worker
+        self._streams = streams
         self._elsewhere = elsewhere
         self._on_batch = on_batch
         self._queue: deque[_Waiting[Item, Result]] = deque()
         self._arrival = asyncio.Event()
-        self._running: asyncio.Task[None] | None = None
-        self._batch: list[_Waiting[Item, Result]] = []  # what is being computed
-        self._computing_since: float | None = None  # perf_counter; written by the worker's thread
+        self._running: list[asyncio.Task[None]] = []
+        self._batches: list[_Batch[Item, Result]] = []  # what streams are at
+        self._computing: list[_Batch[Item, Result]] = []  # of these, what a thread is at; written by the threads
         self._drift = 1.0  # running mean of measured ÷ forecast seconds
 
     async def __aenter__(self) -> Self:
-        self._running = asyncio.create_task(self._run(), name="batcher")
+        self._running = [asyncio.create_task(self._run(), name=f"stream-{each}") for each in range(self._streams)]
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Stop taking batches; what still waits fails with Stopped. Call `drain` first to lose nothing."""
-        if self._running is not None:
-            self._running.cancel()
-            await asyncio.wait([self._running])
+        for task in self._running:
+            task.cancel()
+        if self._running:
+            await asyncio.wait(self._running)
         self._stop(self._queue)
 
     @property
@@ -139,15 +153,14 @@ class Batcher(Generic[Item, Result]):
 
     @property
     def busy_s(self) -> float:
-        """How long the worker has been computing its current batch; 0 when it rests."""
-        since = self._computing_since
-        return 0.0 if since is None else time.perf_counter() - since
+        """How long the oldest batch has been computed; 0 when the worker rests."""
+        return max((batch.busy_s for batch in tuple(self._computing)), default=0.0)
 
     @property
     def backlog_s(self) -> float:
         """Predicted seconds until the worker has computed all that was submitted here."""
-        running = max(0.0, self._predicted(self._batch) - self.busy_s)
-        return running + self._predicted(self._queue)
+        running = sum(max(0.0, self._predicted(batch.entries) - batch.busy_s) for batch in self._batches)
+        return (running + self._predicted(self._queue)) / self._streams
 
     def _predicted(self, entries: Sequence[_Waiting[Item, Result]] | deque[_Waiting[Item, Result]]) -> float:
         """As many batches as their number and cost make, each full but the last."""
@@ -172,7 +185,7 @@ class Batcher(Generic[Item, Result]):
 
         Cancelling the caller takes a waiting item out of the queue.
         """
-        about_to_leave = 0 if self._batch else self._limits.items  # an idle worker takes a batch in this very moment
+        about_to_leave = self._idle * self._limits.items  # an idle stream takes a batch in this very moment
         if len(self._queue) >= self._limits.waiting + about_to_leave:
             found = f"{len(self._queue)} requests are waiting already"
             raise Overloaded(found, str(self._limits.waiting), self.backlog_s)
@@ -196,23 +209,30 @@ class Batcher(Generic[Item, Result]):
     async def drain(self, timeout_s: float) -> bool:
         """Wait until nothing waits and nothing is computed; False when that took longer than `timeout_s`."""
         give_up = time.perf_counter() + timeout_s
-        while self._queue or self._batch:
+        while self._queue or self._batches:
             if time.perf_counter() >= give_up:
                 return False
             await asyncio.sleep(0.01)
         return True
 
+    @property
+    def _idle(self) -> int:
+        """Streams that compute nothing."""
+        return self._streams - len(self._batches)
+
     async def _run(self) -> None:
         while True:
-            await self._arrival.wait()
-            self._arrival.clear()
-            while batch := self._next_batch():
-                self._batch = batch
-                try:
-                    await self._answer(batch)
-                finally:
-                    self._stop(batch)  # matters only when this task was cancelled in the middle
-                    self._batch = []
+            if not (entries := self._next_batch()):
+                self._arrival.clear()
+                await self._arrival.wait()
+                continue
+            batch = _Batch(entries)
+            self._batches.append(batch)
+            try:
+                await self._answer(batch, entries)
+            finally:
+                self._stop(entries)  # matters only when this task was cancelled in the middle
+                self._batches.remove(batch)
 
     @staticmethod
     def _stop(entries: Iterable[_Waiting[Item, Result]]) -> None:
@@ -220,9 +240,11 @@ class Batcher(Generic[Item, Result]):
             _fail(entry, Stopped("the service stopped before this request was computed"))
 
     def _next_batch(self) -> list[_Waiting[Item, Result]]:
+        """What waits, up to the limits; other idle streams get as much."""
         batch: list[_Waiting[Item, Result]] = []
         cost = 0.0
-        while self._queue and len(batch) < self._limits.items:
+        most = min(self._limits.items, math.ceil(len(self._queue) / max(1, self._idle)))
+        while self._queue and len(batch) < most:
             if batch and cost + self._queue[0].cost > self._limits.cost:
                 break
             entry = self._queue.popleft()
@@ -231,27 +253,28 @@ class Batcher(Generic[Item, Result]):
                 cost += entry.cost
         return batch
 
-    async def _answer(self, batch: list[_Waiting[Item, Result]]) -> None:
+    async def _answer(self, batch: _Batch[Item, Result], entries: Sequence[_Waiting[Item, Result]]) -> None:
+        """Compute these entries of a batch together or, when that fails, each by itself."""
         try:
-            await self._compute_together(batch)
+            await self._compute_together(batch, entries)
         except Exception as error:
-            if len(batch) == 1:
-                _fail(batch[0], error)
+            if len(entries) == 1:
+                _fail(entries[0], error)
                 return
-            log.warning("batch_failed", items=len(batch), next="one at a time", exc_info=error)
-            for entry in batch:
+            log.warning("batch_failed", items=len(entries), next="one at a time", exc_info=error)
+            for entry in entries:
                 if _is_wanted(entry):
-                    await self._answer([entry])
+                    await self._answer(batch, [entry])
 
-    async def _compute_together(self, batch: list[_Waiting[Item, Result]]) -> None:
-        items = [entry.item for entry in batch]
+    async def _compute_together(self, batch: _Batch[Item, Result], entries: Sequence[_Waiting[Item, Result]]) -> None:
+        items = [entry.item for entry in entries]
         started = time.perf_counter()
-        results, compute_s = await self._on_worker(items)
+        results, compute_s = await asyncio.get_running_loop().run_in_executor(self._worker, self._timed, batch, items)
         if len(results) != len(items):
             raise RuntimeError(f"{len(items)} items were computed to {len(results)} results")
-        self._learn(batch, compute_s)
+        self._learn(entries, compute_s)
         self._on_batch(len(items))
-        for entry, result in zip(batch, results, strict=True):
+        for entry, result in zip(entries, results, strict=True):
             if not entry.answer.done():
                 entry.answer.set_result(Computed(result, started - entry.since, compute_s, len(items)))
 
@@ -261,16 +284,14 @@ class Batcher(Generic[Item, Result]):
             drift = min(max(measured_s / forecast_s, 1 / LARGEST_DRIFT), LARGEST_DRIFT)
             self._drift += DRIFT_WEIGHT * (drift - self._drift)
 
-    def _on_worker(self, items: Sequence[Item]) -> Awaitable[tuple[Sequence[Result], float]]:
-        return asyncio.get_running_loop().run_in_executor(self._worker, self._timed, items)
-
-    def _timed(self, items: Sequence[Item]) -> tuple[Sequence[Result], float]:
+    def _timed(self, batch: _Batch[Item, Result], items: Sequence[Item]) -> tuple[Sequence[Result], float]:
         """Runs on the worker: what `busy_s` measures is computing, not the wait for a worker that others share."""
-        self._computing_since = started = time.perf_counter()
+        batch.computing_since = started = time.perf_counter()
+        self._computing.append(batch)
         try:
             return self._compute(items), time.perf_counter() - started
         finally:
-            self._computing_since = None
+            self._computing.remove(batch)  # not before the thread is done, even when nobody waits for it any more
 
 
 def _is_wanted(entry: _Waiting[Item, Result]) -> bool:

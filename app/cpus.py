@@ -3,6 +3,7 @@
 import math
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 _CGROUPS = Path("/sys/fs/cgroup")
@@ -17,6 +18,23 @@ def available_cpus(cgroups: Path = _CGROUPS, membership: Path = _MEMBERSHIP) -> 
     cores = _affinity()
     quotas = [quota for group in _groups(cgroups, membership) if (quota := _quota(group)) is not None]
     return max(1, min([cores, *(math.ceil(quota) for quota in quotas)]))
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What runs at the same time; more threads than cores, as decoding, computing and answering take turns."""
+
+    streams: int
+    """Batches that are computed at once."""
+    threads: int
+    """Of each of them."""
+    decoders: int
+    """Pictures that are decoded at once."""
+
+
+def default_plan(cores: int) -> Plan:
+    """One thread for each stream: a batch on several threads waits for the slowest of them in every layer of its network."""
+    return Plan(streams=cores, threads=1, decoders=cores)
 
 
 def _affinity() -> int:

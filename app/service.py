@@ -3,10 +3,13 @@
 step      what                  runs on
 prepare   Predictor.prepare     the decode threads
 queue     Batcher               the event loop
-predict   Predictor.predict     the one inference thread, which all models share
+predict   Predictor.predict     the inference threads, which all models share
 """
 
 import asyncio
+import os
+import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +17,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
-from typing import Protocol, TypeAlias, TypeVar
+from typing import Final, Protocol, TypeAlias, TypeVar
 
 from app.batching import Batcher, BatchLimits, DeadlineExceeded, Overloaded
 from app.latency import LatencyModel
@@ -22,6 +25,9 @@ from app.settings import BundleSource, Settings
 from model import Description, EmbeddingCache, Prediction, Predictor, Sample, load_bundle
 
 Value = TypeVar("Value")
+
+NICENESS: Final = 7
+"""Of the inference threads, above that of the process: decoding and the event loop get about five times their share of a core."""
 
 Parts: TypeAlias = Mapping[str, bytes | str]
 """What a client gave, by modality: the bytes of an image, a text as `str` or UTF-8 bytes."""
@@ -52,7 +58,7 @@ class UnknownModel(Exception):
 
 
 class Stalled(Exception):
-    """The inference thread hangs."""
+    """An inference thread hangs."""
 
 
 class Observer(Protocol):
@@ -98,8 +104,17 @@ def _load(source: BundleSource, settings: Settings, cache: EmbeddingCache | None
     )
 
 
+def _yield_to_others() -> None:
+    """Let this thread compute when nobody else wants its core.
+
+    What was decoded then waits together and is computed together, and the event loop answers in time under any load.
+    """
+    if sys.platform == "linux":  # elsewhere the priority is the whole process'
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), os.getpriority(os.PRIO_PROCESS, 0) + NICENESS)
+
+
 class Service:
-    """Several models by name, one inference thread. Its state belongs to the event loop it was started on."""
+    """Several models by name, inference threads for all. Its state belongs to the event loop it was started on."""
 
     def __init__(self, settings: Settings, observer: Observer) -> None:
         self.state = State.STARTING
@@ -111,7 +126,9 @@ class Service:
         # Batches leave half of each queue to single requests, and never refuse their own items.
         self._batch_slots = asyncio.Semaphore(max(1, settings.queue_limit // 2))
         self._decoding = ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="decode")
-        self._inference = ThreadPoolExecutor(1, thread_name_prefix="inference")
+        self._inference = ThreadPoolExecutor(
+            settings.inference_streams, thread_name_prefix="inference", initializer=_yield_to_others
+        )
 
     @asynccontextmanager
     async def running(self, load: Callable[[], Mapping[str, Predictor]]) -> AsyncIterator[None]:
@@ -145,12 +162,13 @@ class Service:
             forecast=forecast,
             limits=limits,
             worker=self._inference,
+            streams=self._settings.inference_streams,
             elsewhere=lambda: self._backlog_s(but=predictor),
             on_batch=self._observer.batch,
         )
 
     def _backlog_s(self, but: Predictor | None = None) -> float:
-        """Predicted seconds of the inference thread's work, without that of one model."""
+        """Predicted seconds of the inference threads' work, without that of one model."""
         return sum(each.batcher.backlog_s for each in self._served.values() if each.predictor is not but)
 
     async def _on_inference(self, work: Callable[[], Value]) -> Value:
@@ -184,7 +202,7 @@ class Service:
 
     @property
     def busy_s(self) -> float:
-        """How long the inference thread has been at its current batch; 0 when it rests."""
+        """How long an inference thread has been at its current batch; 0 when all rest."""
         return max((served.batcher.busy_s for served in self._served.values()), default=0.0)
 
     def check_started(self) -> None:
@@ -199,7 +217,7 @@ class Service:
             raise NotReady(self.state, retry_after_s=max(1, self._settings.drain_timeout_s))
 
     def check_worker(self) -> None:
-        """Raise Stalled when the inference thread hangs."""
+        """Raise Stalled when an inference thread hangs."""
         if self.busy_s * 1000 > self._settings.stall_timeout_ms:
             raise Stalled(f"one batch takes longer than {self._settings.stall_timeout_ms} ms")
 

@@ -17,7 +17,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from app.cpus import available_cpus
+from app.cpus import Plan, available_cpus, default_plan
 
 PREFIX = "POLYMODAL_"
 KIB, MIB = 1024, 1024 * 1024
@@ -72,14 +72,9 @@ def _bundle_source(entry: str) -> BundleSource:
     return BundleSource(name, path)
 
 
-def decode_threads() -> int:
-    """That decode and preprocess: half of the available cores."""
-    return max(1, available_cpus() // 2)
-
-
-def inference_threads() -> int:
-    """Of one forward pass: the available cores less those that decode."""
-    return max(1, available_cpus() - decode_threads())
+def plan() -> Plan:
+    """What the cores that this process may use suit."""
+    return default_plan(available_cpus())
 
 
 Bundles = Annotated[tuple[BundleSource, ...], NoDecode, BeforeValidator(_bundle_sources)]
@@ -103,13 +98,15 @@ class Settings(BaseSettings):
 
     bundles: Bundles = Field(default_factory=lambda: (embedded_bundle(),), min_length=1)
     """Models to serve, as path or name=path separated by commas; the first is the default model."""
-    runtime: Literal["auto", "onnx", "torch"] = "auto"
-    """What executes the models: ONNX Runtime (CPU), PyTorch, or whichever the bundle and machine suit best."""
+    runtime: Literal["auto", "onnx-int8", "onnx", "torch"] = "auto"
+    """What executes the models: ONNX Runtime (CPU) in 8 bits or in float32, PyTorch, or auto: the quickest that suits a bundle."""
 
-    inference_threads: int = Field(default_factory=inference_threads, ge=1, le=1024)
-    """Threads of one forward pass; by default the available cores less the decoding threads."""
-    decode_threads: int = Field(default_factory=decode_threads, ge=1, le=1024)
-    """Threads that decode and preprocess; by default half of the available cores."""
+    inference_streams: int = Field(default_factory=lambda: plan().streams, ge=1, le=1024)
+    """Batches computed at the same time; by default as many as there are available cores."""
+    inference_threads: int = Field(default_factory=lambda: plan().threads, ge=1, le=1024)
+    """Threads of one batch; by default 1."""
+    decode_threads: int = Field(default_factory=lambda: plan().decoders, ge=1, le=1024)
+    """Threads that decode and preprocess; by default as many as there are available cores."""
 
     max_batch_items: int = Field(32, ge=1, le=4096)
     """Examples computed together at most."""

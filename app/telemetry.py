@@ -3,10 +3,11 @@
 The middleware is the outermost layer: whatever happens inside, the client gets an answer with an id, and the log a line.
 """
 
+import os
 import re
 import time
-import uuid
 from collections.abc import Callable
+from functools import cache
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
@@ -81,16 +82,20 @@ class Metrics:
         )
         self._inside = Gauge("polymodal_requests_inside", "Requests admitted and not yet answered.", registry=registry)
         self._waiting = Gauge("polymodal_queue_length", "Examples whose turn has not come.", registry=registry)
+        # Looked up for every request: a label's child is found by a dictionary rather than under a lock.
+        self._stage = cache(self._stages.labels)
+        self._duration = cache(self._durations.labels)
+        self._request = cache(self._requests.labels)
         self._bundles = Info("polymodal_bundle", "The served models.", ("model",), registry=registry)
 
     def request(self, method: str, route: str, status: int, code: str, seconds: float) -> None:
         """One request was answered."""
-        self._requests.labels(method, route, str(status), code).inc()
-        self._durations.labels(route).observe(seconds)
+        self._request(method, route, str(status), code).inc()
+        self._duration(route).observe(seconds)
 
     def stage(self, name: str, seconds: float) -> None:
         """One step of one classification."""
-        self._stages.labels(name).observe(seconds)
+        self._stage(name).observe(seconds)
 
     def batch(self, items: int) -> None:
         """One batch was computed."""
@@ -188,7 +193,7 @@ def _route(scope: Scope) -> str:
 def _request_id(headers: Headers) -> str:
     """The caller's own id when it is short and plain, so that logs on both sides can be joined; else a new one."""
     given = headers.get("x-request-id", "")
-    return given if _SANE_ID.fullmatch(given) else uuid.uuid4().hex
+    return given if _SANE_ID.fullmatch(given) else os.urandom(16).hex()
 
 
 def _server_timing(stages: dict[str, float]) -> str:

@@ -4,6 +4,7 @@ config.json          architecture, preprocessing, labels, task, calibration per 
 weights.safetensors  every weight once, in 8 or 16 bits where that is enough; both runtimes read them from here
 tokenizer.json       the text input's vocabulary (each input names its own files)
 onnx/*.onnx          one graph per encoder and one for fusion + head, without weights
+onnx/*.int8.onnx     encoders that compute in 8 bits; each has the weights that it doesn't share with weights.safetensors
 report.json          metrics, data digest, code version, seeds
 golden.json          a few inputs and what was said of them, replayed before serving
 README.md            the model card
@@ -63,14 +64,17 @@ class Bundle:
 
         They are not kept: a runtime makes its own copy, and these would stay in memory as long as the service runs.
         """
+        return widen(self.read_stored())
+
+    def read_stored(self) -> dict[str, Array]:
+        """What `narrow` made of the weights, as it lies in the file."""
         try:
-            stored = load_file(self.directory / WEIGHTS)
+            return load_file(self.directory / WEIGHTS)
         except SafetensorError as problem:
             raise BundleError(f"{self.directory}: {WEIGHTS} cannot be read: {problem}") from problem
-        return widen(stored)
 
     def graph(self, name: str) -> bytes | None:
-        """The ONNX graph of an encoder or of the "head"; None when the bundle was made without graphs."""
+        """The ONNX graph of an encoder or of the "head", or with ".int8" after it the one in 8 bits; None when there is none."""
         file = f"onnx/{name}.onnx"
         return (self.directory / file).read_bytes() if file in self.files else None
 
@@ -182,6 +186,12 @@ def narrow(weights: Mapping[str, Array]) -> dict[str, Array]:
 def widen(stored: Mapping[str, Array]) -> dict[str, Array]:
     """Stored weights as networks take them: float32."""
     return {name: _widen(name, stored) for name in stored if not name.endswith(SCALE)}
+
+
+def below(weights: Mapping[str, Array], modality: str) -> dict[str, Array]:
+    """The weights of one modality's encoder, by their names in it."""
+    prefix = f"encoders.{modality}."
+    return {name.removeprefix(prefix): array for name, array in weights.items() if name.startswith(prefix)}
 
 
 def _quantise(array: Array) -> tuple[Array, Array]:

@@ -4,9 +4,11 @@ B examples, M modalities, D embedding width, K labels.
 """
 
 import base64
+import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,7 +19,7 @@ from model.cache import EmbeddingCache, Key, digest_of
 from model.config import subset_key
 from model.errors import BundleError, InputError, NothingGiven, UnknownModality
 from model.modalities import prepare
-from model.runtimes import Runtime, start_runtime
+from model.runtimes import Runtime, start_runtime, suitable
 from model.tasks import TASKS
 from model.types import Array, Description, FloatArray, Prediction, Sample
 
@@ -25,17 +27,25 @@ from model.types import Array, Description, FloatArray, Prediction, Sample
 # 1e-5; decoders and resizing of different Pillow releases by a little more; a wrong weight, vocabulary or label order by far more.
 GOLDEN_TOLERANCE: Final = 0.02
 
+log = logging.getLogger(__name__)
+
 
 class Predictor:
     """A bundle with the runtime that executes it.
 
-    `prepare` is pure and thread-safe; `predict` takes one call at a time.
+    `prepare` is pure, and both it and `predict` are thread-safe.
     """
 
     def __init__(
-        self, bundle: Bundle, runtime: Runtime, name: str | None = None, cache: EmbeddingCache | None = None
+        self,
+        bundle: Bundle,
+        runtime: Runtime,
+        name: str | None = None,
+        cache: EmbeddingCache | None = None,
+        fallback: Callable[[], Runtime] | None = None,
     ) -> None:
         network = bundle.config.network
+        self._fallback = fallback
         self._cache = cache
         self._bundle = bundle
         self._runtime = runtime
@@ -118,7 +128,8 @@ class Predictor:
         return {name: self._sample({name: each.largest()}) for name, each in self._inputs.items()}
 
     def _keys(self, parts: Mapping[str, bytes | str]) -> dict[str, Key]:
-        return {name: (self.description.digest, name, digest_of(part)) for name, part in parts.items()}
+        maker = f"{self.description.digest} {self.description.runtime}"  # runtimes differ in the last digits
+        return {name: (maker, name, digest_of(part)) for name, part in parts.items()}
 
     def _kept(self, key: Key) -> FloatArray | None:
         return None if self._cache is None else self._cache.get(key)
@@ -127,14 +138,29 @@ class Predictor:
         return Sample(arrays, {name: self._inputs[name].cost(array) for name, array in arrays.items()})
 
     def warm_up(self) -> None:
-        """Run every graph once and replay the bundle's golden inputs. Raises BundleError when they disagree."""
+        """Run every graph once and replay the bundle's golden inputs.
+
+        Where the bundle suits another runtime too, that one takes over from one that disagrees: arithmetic in 8 bits overflows on
+        some processors. Raises BundleError when no runtime agrees.
+        """
+        try:
+            self._replay()
+        except BundleError as problem:
+            if self._fallback is None:
+                raise
+            self._runtime, self._fallback = self._fallback(), None
+            log.warning("runtime %s is not used: %s", self.description.runtime, problem)
+            self.description = replace(self.description, runtime=self._runtime.name)
+            self._replay()
+
+    def _replay(self) -> None:
         blanks = {name: each.blank() for name, each in self._inputs.items()}
         alone = [self._sample({name: array}) for name, array in blanks.items()]
         self.predict([*alone, self._sample(blanks)])
         for number, golden in enumerate(self._bundle.golden, start=1):
             try:
                 (prediction,) = self.predict([self.prepare(golden_parts(golden))])
-                gap = self.task.gap(prediction, golden)
+                gap = self.task.gap(prediction, golden.get(self._runtime.name, golden))
             except (InputError, AttributeError, LookupError, TypeError, ValueError) as problem:
                 found = f"golden input {number} cannot be replayed: {problem}"
                 raise BundleError(f"{self._bundle.directory}: {found}") from problem
@@ -164,8 +190,10 @@ def load_bundle(
     `name` replaces the bundle's own; `threads` is how many one forward pass may use (default: the cores this process may
     use); several bundles may share a `cache`. Raises BundleError when a file is missing, altered, or of an unknown version.
     """
-    bundle = read_bundle(directory)
-    return Predictor(bundle, start_runtime(runtime, bundle, threads or _cores()), name, cache)
+    bundle, threads = read_bundle(directory), threads or _cores()
+    first, *others = suitable(bundle) if runtime == "auto" else (runtime,)
+    fallback = partial(start_runtime, others[0], bundle, threads) if others else None
+    return Predictor(bundle, start_runtime(first, bundle, threads), name, cache, fallback)
 
 
 def _cores() -> int:

@@ -110,7 +110,7 @@ def assert_none(found):
 
 def test_the_door_is_pinned():
     assert sorted(model.__all__) == DOOR
-    assert sorted(model.training.__all__) == ["ManifestError", "PRESETS", "train"]
+    assert sorted(model.training.__all__) == ["ManifestError", "PRESETS", "export", "train"]
     assert sorted(model.evaluation.__all__) == EVALUATION
 
 
@@ -149,7 +149,16 @@ def test_the_model_has_never_heard_of_the_service():
     [
         pytest.param("fastapi", ["app"], id="fastapi"),
         pytest.param("starlette", ["app"], id="starlette"),
-        pytest.param("onnxruntime", ["model/runtimes/onnx_runtime.py"], id="onnxruntime"),
+        pytest.param(
+            "onnxruntime",
+            [
+                "model/runtimes/onnx_runtime.py",
+                "model/runtimes/onnx_int8_runtime.py",
+                "model/training/int8.py",
+                "model/training/quantise.py",
+            ],
+            id="onnxruntime",
+        ),
         pytest.param("onnx", ["model/training"], id="onnx"),
         pytest.param("accelerate", ["model/training"], id="accelerate"),
         pytest.param("pyarrow", ["model/manifest.py", "model/evaluation/scores.py"], id="pyarrow"),
@@ -275,7 +284,7 @@ from app.main import create_app
 from app.settings import Settings
 
 async def serve():
-    app = create_app(Settings(bundles="shapes=" + sys.argv[1], runtime="onnx", inference_threads=1, decode_threads=1))
+    app = create_app(Settings(bundles="shapes=" + sys.argv[1], runtime="onnx", inference_streams=1, decode_threads=1))
     transport = httpx.ASGITransport(app)
     async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, base_url="http://service") as client:
         answer = await client.post("/v1/classify", json={"text": "ripe fruit"}, timeout=60)

@@ -60,7 +60,7 @@ async def serving(bundle: Path, runtime: str = "auto", **options):
         **options,
         bundles=f"{bundle.name}={bundle}",
         runtime=runtime,
-        inference_threads=1,
+        inference_streams=1,
         decode_threads=1,
         request_timeout_ms=60_000,
     )

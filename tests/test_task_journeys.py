@@ -97,7 +97,7 @@ def sides(tmp_path_factory) -> Path:
 
 @asynccontextmanager
 async def serving(bundle: Path):
-    settings = Settings(bundles=f"shapes={bundle}", inference_threads=1, decode_threads=1, request_timeout_ms=60_000)
+    settings = Settings(bundles=f"shapes={bundle}", inference_streams=1, decode_threads=1, request_timeout_ms=60_000)
     app = create_app(settings)
     async with (
         app.router.lifespan_context(app),

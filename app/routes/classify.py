@@ -6,7 +6,8 @@ from collections.abc import Awaitable
 from typing import Any, TypeVar
 
 import structlog
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel
 
 from app.batching import DeadlineExceeded, Overloaded
 from app.body import (
@@ -23,7 +24,7 @@ from app.body import (
     read_batch,
     read_question,
 )
-from app.dependencies import MetricsDep, ServiceDep, SettingsDep, while_connected
+from app.dependencies import DirectRoute, metrics_of, service_of, settings_of, while_connected
 from app.errors import INTERNAL, explained, kind_of, problem_of
 from app.schemas import BatchAnswer, BatchAnswers, Classification, Options
 from app.service import NotReady, Outcome, Service, UnknownModel
@@ -33,7 +34,7 @@ from model import NothingGiven, TooLarge, Undecodable, UnknownModality, Unsuppor
 Value = TypeVar("Value")
 
 log = structlog.get_logger(__name__)
-router = APIRouter(prefix="/v1/classify", tags=["classify"])
+router = APIRouter(prefix="/v1/classify", tags=["classify"], route_class=DirectRoute)
 
 _BODY_ERRORS = (MalformedBody, UnknownField, RepeatedField, BodyTooSlow, TooManyBytes, UnsupportedMediaType)
 _INPUT_ERRORS = (UnsupportedFormat, NothingGiven, UnknownModality, Undecodable, TooLarge, InvalidParameter)
@@ -66,17 +67,18 @@ def _json_body(schema: str) -> dict[str, Any]:
     operation_id="classify",
     summary="Classify a picture with its text; either may be missing",
     responses=explained(*_BODY_ERRORS, *_INPUT_ERRORS, *_SERVICE_ERRORS),
-    response_model_exclude_none=True,
+    response_model=Classification,
     openapi_extra={
         "parameters": [_TIMEOUT_PARAMETER],
         "requestBody": {"required": True, "content": {MULTIPART: _FORM, JSON: _json_body("ClassifyBody")}},
     },
 )
-async def classify(request: Request, service: ServiceDep, settings: SettingsDep, metrics: MetricsDep) -> Classification:
+async def classify(request: Request) -> Response:
     """Scores per label, best first; of a regression a number with its interval.
 
     The answer says which inputs were used, and which version of which model.
     """
+    service, settings, metrics = service_of(request), settings_of(request), metrics_of(request)
     with service.admit():
         timeout_ms = _timeout_ms(request)
         question = await _timed(request, metrics, read_question(request, service, settings))
@@ -84,7 +86,7 @@ async def classify(request: Request, service: ServiceDep, settings: SettingsDep,
         work = service.classify(question.parts, model=question.options.model, deadline=service.deadline(timeout_ms))
         outcome = await while_connected(request, work)
         request.state.stages |= outcome.stages
-        return Classification.of(outcome, question.options)
+        return _answered(Classification.of(outcome, question.options))
 
 
 @router.post(
@@ -92,16 +94,15 @@ async def classify(request: Request, service: ServiceDep, settings: SettingsDep,
     operation_id="classifyBatch",
     summary="Classify many examples; a bad one fails alone",
     responses=explained(*_BODY_ERRORS, InvalidParameter, TooManyItems, *_SERVICE_ERRORS),
-    response_model_exclude_none=True,
+    response_model=BatchAnswers,
     openapi_extra={
         "parameters": [_TIMEOUT_PARAMETER],
         "requestBody": {"required": True, "content": {JSON: _json_body("BatchBody")}},
     },
 )
-async def classify_batch(
-    request: Request, service: ServiceDep, settings: SettingsDep, metrics: MetricsDep
-) -> BatchAnswers:
+async def classify_batch(request: Request) -> Response:
     """For each item a classification or a problem, in the order of the items. The deadline is the whole request's."""
+    service, settings, metrics = service_of(request), settings_of(request), metrics_of(request)
     with service.admit():
         timeout_ms = _timeout_ms(request)
         question = await _timed(request, metrics, read_batch(request, service, settings))
@@ -116,7 +117,11 @@ async def classify_batch(
     for answer in answers:
         if answer.problem:
             metrics.refusal(answer.problem.code)
-    return BatchAnswers(items=answers)
+    return _answered(BatchAnswers(items=answers))
+
+
+def _answered(answer: BaseModel) -> Response:
+    return Response(answer.model_dump_json(exclude_none=True), media_type=JSON)
 
 
 def _timeout_ms(request: Request) -> int | None:

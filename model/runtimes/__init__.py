@@ -6,7 +6,7 @@ B examples, M modalities, D embedding width, K labels.
 import importlib
 import importlib.util
 from collections.abc import Mapping
-from typing import ClassVar, Final, Protocol
+from typing import Final, Protocol
 
 from model.bundle import Bundle
 from model.errors import BundleError
@@ -14,9 +14,9 @@ from model.types import Array, FloatArray
 
 
 class Runtime(Protocol):
-    """Executes a bundle's network. One call at a time; rows don't influence each other."""
+    """Executes a bundle's network. Thread-safe; rows don't influence each other."""
 
-    name: ClassVar[str]
+    name: str
 
     def encode(self, modality: str, batch: Mapping[str, Array]) -> FloatArray:
         """One modality's collated batch of B to embeddings (B, D)."""
@@ -30,18 +30,28 @@ class Runtime(Protocol):
 # By module name, because importing an engine is what serving with another one must not do (torch takes seconds and
 # hundreds of megabytes). Each module offers `start(bundle, threads) -> Runtime`; the second name is what it imports.
 RUNTIMES: Final[Mapping[str, tuple[str, str]]] = {
+    "onnx-int8": ("model.runtimes.onnx_int8_runtime", "onnxruntime"),
     "onnx": ("model.runtimes.onnx_runtime", "onnxruntime"),
     "torch": ("model.runtimes.torch_runtime", "torch"),
 }
 
 
+def suitable(bundle: Bundle) -> tuple[str, ...]:
+    """The runtimes that "auto" means for a bundle, the best first; a later one serves when an earlier one disagrees with the
+    bundle's golden inputs."""
+    if bundle.graph("head") is None:
+        return ("torch",)
+    in_8_bits = any(bundle.graph(f"{name}.int8") is not None for name in bundle.config.network.order)
+    return ("onnx-int8", "onnx") if in_8_bits else ("onnx",)
+
+
 def start_runtime(name: str, bundle: Bundle, threads: int) -> Runtime:
-    """Start the named runtime; "auto" takes ONNX Runtime where the bundle has graphs, and torch otherwise.
+    """Start the named runtime; "auto" is the first of those that suit the bundle.
 
     `threads` is how many one forward pass may use. Raises BundleError when the runtime can't execute this bundle.
     """
     if name == "auto":
-        name = "onnx" if bundle.graph("head") is not None else "torch"
+        name = suitable(bundle)[0]
     if name not in RUNTIMES:
         raise BundleError(f"runtime {name!r} is not known; known are auto, {', '.join(RUNTIMES)}")
     module, engine = RUNTIMES[name]

@@ -2,15 +2,17 @@
 
 The graphs carry no weights: each names its own as the network does below its prefix, and gets them from
 weights.safetensors, so that a bundle holds every weight once.
+
+B examples, M modalities, D embedding width, K labels.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 import numpy as np
 import onnxruntime as ort
 
-from model.bundle import Bundle
+from model.bundle import Bundle, below
 from model.errors import BundleError
 from model.types import Array, FloatArray
 
@@ -23,9 +25,8 @@ ERRORS_ONLY: Final = 3  # ONNX Runtime's log level; its warnings are about its o
 class OnnxRuntime:
     """Executes one session per encoder and one for fusion and head."""
 
-    name: ClassVar[str] = "onnx"
-
-    def __init__(self, sessions: Mapping[str, ort.InferenceSession], order: Sequence[str]) -> None:
+    def __init__(self, sessions: Mapping[str, ort.InferenceSession], order: Sequence[str], name: str = "onnx") -> None:
+        self.name = name
         self._sessions = sessions
         self._order = tuple(order)
 
@@ -40,32 +41,42 @@ class OnnxRuntime:
 
 def start(bundle: Bundle, threads: int) -> OnnxRuntime:
     """Open a session for each graph. Raises BundleError when a graph is missing or its weights don't fit."""
-    order = bundle.config.network.order
-    weights = bundle.read_weights()
-    sessions = {name: _open(bundle, name, _below(weights, f"encoders.{name}."), threads) for name in order}
+    order, weights = bundle.config.network.order, bundle.read_weights()
+    sessions = {name: open_graph(bundle, name, below(weights, name), threads) for name in order}
+    return OnnxRuntime({**sessions, HEAD: open_head(bundle, weights, threads)}, order)
+
+
+def open_head(bundle: Bundle, weights: Mapping[str, Array], threads: int) -> ort.InferenceSession:
+    """The session of fusion and head, from all float32 weights."""
     rest = {name: array for name, array in weights.items() if not name.startswith("encoders.")}
-    return OnnxRuntime({**sessions, HEAD: _open(bundle, HEAD, rest, threads)}, order)
+    return open_graph(bundle, HEAD, rest, threads)
 
 
-def _below(weights: Mapping[str, Array], prefix: str) -> dict[str, Array]:
-    return {name.removeprefix(prefix): array for name, array in weights.items() if name.startswith(prefix)}
-
-
-def _open(bundle: Bundle, name: str, weights: Mapping[str, Array], threads: int) -> ort.InferenceSession:
+def open_graph(bundle: Bundle, name: str, weights: Mapping[str, Array], threads: int) -> ort.InferenceSession:
+    """The session of one of a bundle's graphs. Raises BundleError when it is missing or its weights don't fit."""
     graph = bundle.graph(name)
     if graph is None:
         raise BundleError(f"{bundle.directory}: onnx/{name}.onnx is missing; export the bundle or serve it with torch")
+    try:
+        return open_session(graph, weights, threads)
+    except Exception as problem:
+        raise BundleError(f"{bundle.directory}: onnx/{name}.onnx cannot be used: {problem}") from problem
+
+
+def open_session(graph: bytes, weights: Mapping[str, Array], threads: int) -> ort.InferenceSession:
+    """A session of a graph that gets those of the weights that it needs, by its own names for them."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = ERRORS_ONLY
     # ONNX Runtime refuses a weight that its graph lacks; those that serving doesn't need, the exporter has listed.
-    used = {key: ort.OrtValue.ortvalue_from_numpy(array) for key, array in weights.items() if not is_unused(graph, key)}
+    used = {
+        key: ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array))  # torch's may lie channels-last
+        for key, array in weights.items()
+        if not is_unused(graph, key)
+    }
     options.add_external_initializers(list(used), list(used.values()))
-    try:
-        return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-    except Exception as problem:
-        raise BundleError(f"{bundle.directory}: onnx/{name}.onnx cannot be used: {problem}") from problem
+    return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
 
 def is_unused(graph: bytes, name: str) -> bool:

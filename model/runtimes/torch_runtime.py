@@ -1,7 +1,6 @@
 """The reference runtime: the network itself in torch, on a CUDA device where there is one."""
 
 from collections.abc import Mapping
-from typing import ClassVar
 
 import numpy as np
 import torch
@@ -15,7 +14,7 @@ from model.types import Array, FloatArray
 class TorchRuntime:
     """Executes a network that has its weights already."""
 
-    name: ClassVar[str] = "torch"
+    name = "torch"
 
     def __init__(self, network: MultimodalClassifier, device: torch.device) -> None:
         self._network = network.to(device).eval()

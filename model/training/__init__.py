@@ -2,6 +2,7 @@
 
 from model.manifest import ManifestError
 from model.training.presets import PRESETS
+from model.training.repack import export
 from model.training.train import train
 
-__all__ = ["PRESETS", "ManifestError", "train"]
+__all__ = ["PRESETS", "ManifestError", "export", "train"]

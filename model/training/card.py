@@ -46,6 +46,8 @@ WORDS: Final[Mapping[str, Words]] = {
         "only how wrong it was on the validation part, not whether an item is unlike all of that.",
     ),
 }
+IN_8_BITS: Final = "## In 8 bits"
+LIMITS: Final = "## Limits"
 NOTICES: Final = {
     "CC-BY-4.0": "Pictures under CC-BY-4.0 in the training data are from Twemoji, © Twitter, Inc and other contributors.",
 }
@@ -67,10 +69,49 @@ def write_card(config: BundleConfig, report: Mapping[str, Any], origins: tuple[s
         *(_origins(origins)),
         "## How it was trained",
         _training(config, report),
-        "## Limits",
+        *(in_8_bits(report["int8"]) if "int8" in report else ()),
+        LIMITS,
         f"{words.limits} It has not been examined for bias between groups of people.",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def with_8_bits(card: str, report: Mapping[str, Any]) -> str:
+    """A card with a section that says what the report does of 8 bits."""
+    before, limits, after = without_8_bits(card).partition(LIMITS)
+    return "\n\n".join([before.rstrip(), *in_8_bits(report["int8"]), limits + after])
+
+
+def without_8_bits(card: str) -> str:
+    """A card without that section."""
+    before, limits, after = card.partition(LIMITS)
+    return f"{before.partition(IN_8_BITS)[0].rstrip()}\n\n{limits}{after}"
+
+
+def in_8_bits(told: Mapping[str, Any]) -> tuple[str, str]:
+    """What the quicker runtime costs, as a section."""
+    if set(told["encoders"].values()) == {"float32"}:
+        return (
+            IN_8_BITS,
+            "Nothing is computed in 8 bits, as whatever was tried lost more than the tolerance (`report.json`).",
+        )
+    encoders = ", ".join(f"{name}: {what}" for name, what in told["encoders"].items())
+    tolerances = ", ".join(f"{allowed} of {what}" for what, allowed in told["tolerance"].items())
+    lines = [
+        f"On a CPU, encoders are executed by graphs in 8 bits ({encoders}). They were kept because on the validation part no "
+        f"set of inputs lost more than {tolerances}; all other figures on this card are those of float32.",
+        "",
+        f"| part | given | {' | '.join(f'{what}, {kind}' for what in told['tolerance'] for kind in _KINDS)} |",
+        "|---|---" + "|---" * 2 * len(told["tolerance"]) + "|",
+    ]
+    for split, kinds in told["metrics"].items():
+        for key in kinds["int8"]:
+            figures = [f"{kinds[kind][key][what]:.3f}" for what in told["tolerance"] for kind in _KINDS]
+            lines.append(f"| {split} | {key.replace('+', ' + ')} | {' | '.join(figures)} |")
+    return IN_8_BITS, "\n".join(lines)
+
+
+_KINDS: Final = ("float32", "int8")
 
 
 def _metrics(title: str, subsets: Mapping[str, Any], figures: Mapping[str, Figure]) -> str:

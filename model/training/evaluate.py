@@ -34,7 +34,18 @@ class Answers:
 
 def ask(runtime: Runtime, examples: Examples, rows: Sequence[int], network: NetworkConfig) -> dict[str, Answers]:
     """Answers for every set of modalities; each row is encoded once."""
-    embeddings = {name: _encode(runtime, examples, rows, name, network.width) for name in network.order}
+    embeddings = {name: encode(runtime, examples, rows, name, network.width) for name in network.order}
+    return answer_all(runtime, embeddings, examples, rows, network)
+
+
+def answer_all(
+    runtime: Runtime,
+    embeddings: Mapping[str, FloatArray],
+    examples: Examples,
+    rows: Sequence[int],
+    network: NetworkConfig,
+) -> dict[str, Answers]:
+    """Answers for every set of modalities, from every modality's embeddings (N, D)."""
     present = examples.present(rows)
     return {
         key: _answer(runtime, embeddings, present, np.asarray(rows), key, network.order)
@@ -42,7 +53,8 @@ def ask(runtime: Runtime, examples: Examples, rows: Sequence[int], network: Netw
     }
 
 
-def _encode(runtime: Runtime, examples: Examples, rows: Sequence[int], name: str, width: int) -> FloatArray:
+def encode(runtime: Runtime, examples: Examples, rows: Sequence[int], name: str, width: int) -> FloatArray:
+    """One modality's embeddings (N, D); zeros for rows that lack it."""
     embeddings = np.zeros((len(rows), width), dtype=np.float32)
     here = [index for index, row in enumerate(rows) if examples.stores[name].has(row)]
     for start in range(0, len(here), BATCH):

@@ -5,6 +5,7 @@ import io
 import logging
 import warnings
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any, Final
 
 import onnx
@@ -36,10 +37,7 @@ def export_graphs(network: MultimodalClassifier, inputs: Mapping[str, Input], wi
     network = network.cpu().eval()
     graphs = {}
     for name, each in inputs.items():
-        blank = each.blank()
-        arrays = each.collate([blank, blank])
-        free = {key: {0: "batch", **_free_length(blank.shape, array.shape)} for key, array in arrays.items()}
-        batch = {key: torch.from_numpy(array) for key, array in arrays.items()}
+        batch, free = encoder_feed(each)
         graphs[name] = export_graph(network.encoders[name], batch, list(batch), free)
     embeddings = {name: torch.zeros(2, width) for name in inputs}
     present = torch.ones(2, len(inputs), dtype=torch.bool)
@@ -56,6 +54,23 @@ def _free_length(blank: Sequence[int], collated: Sequence[int]) -> dict[int, str
 
 def export_graph(module: nn.Module, feed: dict[str, Any], names: list[str], free: dict[str, Any]) -> bytes:
     """Trace `module(**feed)`, without its weights; `names` become the graph's inputs, and the axes named in `free` stay free."""
+    weights = {name for name, each in module.state_dict().items() if each.is_floating_point()}
+    # ONNX Runtime optimises when it loads; here every weight must keep its own name.
+    return without_weights(trace(module, feed, names, free, optimize=False), weights)
+
+
+def encoder_feed(each: Input) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """A batch of two blank inputs as an encoder takes it, and which of its axes stay free."""
+    blank = each.blank()
+    arrays = each.collate([blank, blank])
+    free = {key: {0: "batch", **_free_length(blank.shape, array.shape)} for key, array in arrays.items()}
+    return {key: torch.from_numpy(array) for key, array in arrays.items()}, free
+
+
+def trace(
+    module: nn.Module, feed: dict[str, Any], names: list[str], free: dict[str, Any], *, optimize: bool
+) -> onnx.ModelProto:
+    """The graph of `module(**feed)` with its weights."""
     # The exporter chats on standard output and warns of its own internals.
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
@@ -64,7 +79,7 @@ def export_graph(module: nn.Module, feed: dict[str, Any], names: list[str], free
             module,
             kwargs=feed,
             dynamo=True,
-            optimize=False,  # ONNX Runtime optimises when it loads; here every weight must keep its own name
+            optimize=optimize,
             opset_version=OPSET,
             input_names=names,
             output_names=["result"],
@@ -73,11 +88,10 @@ def export_graph(module: nn.Module, feed: dict[str, Any], names: list[str], free
         )
     if program is None:
         raise RuntimeError("torch.onnx.export returned no program")
-    weights = {name for name, each in module.state_dict().items() if each.is_floating_point()}
-    return _without_weights(program.model_proto, weights)
+    return program.model_proto
 
 
-def _without_weights(model: onnx.ModelProto, weights: set[str]) -> bytes:
+def without_weights(model: onnx.ModelProto, weights: AbstractSet[str]) -> bytes:
     """Leave every weight's name and shape, but not its numbers, and no trace of where the graph was made.
 
     Weights of the network that the graph doesn't need are listed in its metadata.
@@ -88,12 +102,23 @@ def _without_weights(model: onnx.ModelProto, weights: set[str]) -> bytes:
             tensor.ClearField("raw_data")
             tensor.data_location = onnx.TensorProto.EXTERNAL
             tensor.external_data.add(key="location", value=WEIGHTS)
+    forget_origin(model)
+    # As the mask token of a picture model that was trained to fill in what is masked.
+    return sealed(model, unused=weights - {tensor.name for tensor in graph.initializer})
+
+
+def sealed(model: onnx.ModelProto, unused: AbstractSet[str]) -> bytes:
+    """A graph as a file, with the names of those of the bundle's weights that it doesn't take from there."""
+    for name in sorted(unused):
+        model.metadata_props.add(key=f"{UNUSED}{name}")
+    return model.SerializeToString(deterministic=True)
+
+
+def forget_origin(model: onnx.ModelProto) -> None:
+    """Remove what tells where and from which code a graph was made."""
+    graph = model.graph
     for node in graph.node:
         node.ClearField("doc_string")
     for part in (model, graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
         part.ClearField("metadata_props")
     graph.ClearField("value_info")
-    # As the mask token of a picture model that was trained to fill in what is masked.
-    for name in sorted(weights - {tensor.name for tensor in graph.initializer}):
-        model.metadata_props.add(key=f"{UNUSED}{name}")
-    return model.SerializeToString(deterministic=True)

@@ -22,9 +22,10 @@ from model.errors import ModelError
 from model.evaluation import plots
 from model.fusion import FUSIONS
 from model.manifest import Manifest, Row, task_name
+from model.modalities import Input
 from model.network import MultimodalClassifier, build_network
-from model.predictor import Predictor, golden_parts
-from model.runtimes import start_runtime
+from model.predictor import Predictor, golden_parts, load_bundle
+from model.runtimes import start_runtime, suitable
 from model.runtimes.torch_runtime import TorchRuntime
 from model.targets import TARGETS, class_weights
 from model.tasks import TASKS
@@ -36,6 +37,7 @@ from model.training.evaluate import Answers
 from model.training.examples import Examples, input_fingerprint, prepare_examples
 from model.training.export import export_graphs
 from model.training.fit import Progress, Validate, choose_device, fit
+from model.training.int8 import quantise
 from model.training.presets import PRESETS, Recipe, TrainingConfig
 from model.training.progress import console, warn
 from model.training.splits import describe_split, write_split
@@ -61,6 +63,7 @@ def train(
     measure_test: bool = True,
     split_seed: int = 0,
     tensorboard: bool = False,
+    int8: bool = True,
     changes: Mapping[str, Any] | None = None,
 ) -> Predictor:
     """Train on the manifest at `source` and write the bundle `out`; what is in progress lies in `out` + ".run".
@@ -68,7 +71,8 @@ def train(
     `task` says what the label cells are. `changes` replaces hyper-parameters of the preset by name, "fusion", and by modality
     "encoders"; "freeze" names modalities whose trained encoder stays as it is, and "augment" those whose examples are changed by
     chance, or "none"; "class_weights" are words as `model.targets.class_weights` reads them. `split_seed` divides a manifest
-    without splits. Raises ModelError, and ManifestError with everything wrong with the data.
+    without splits. With `int8`, encoders are quantised too where that loses next to nothing. Raises ModelError, and ManifestError
+    with everything wrong with the data.
     """
     name = _model_name(name or out.name)
     check_replaceable(out)
@@ -108,7 +112,7 @@ def train(
         if curves:
             curves.close()
     console.print(f"best epoch {progress.best_epoch}: mean validation {TASKS[task].watched} {progress.best_score:.4f}")
-    return _finish(manifest, warnings, recipe, examples, network, progress, out, name, preset, measure_test)
+    return _finish(manifest, warnings, recipe, examples, network, progress, out, name, preset, measure_test, int8)
 
 
 def _model_name(name: str) -> str:
@@ -206,6 +210,7 @@ def _finish(
     name: str,
     preset: str,
     measure_test: bool,
+    int8: bool,
 ) -> Predictor:
     """Calibrate, measure and pack the best weights, as they will be stored."""
     stored = narrow({key: each.numpy() for key, each in progress.best_weights.items() if not key.endswith(COUNTER)})
@@ -233,22 +238,32 @@ def _finish(
         "metrics": {split: evaluate.report(each, config, examples) for split, each in answers.items()},
     }
     console.print("exporting …")
+    graphs = export_graphs(network, recipe.inputs, recipe.network.width)
+    golden = _golden(config, recipe, TorchRuntime(network, torch.device("cpu")), manifest.by_split("validation"))
+    if int8 and graphs:
+        splits = [split for split in answers if split != "validation"]
+        threads = torch.get_num_threads()
+        quantised = quantise(network, config, stored, graphs, examples, splits=splits, threads=threads)
+        golden = quantised.replayed(golden, _draft(config, recipe.inputs))
+        graphs |= quantised.graphs
+        report["int8"] = quantised.report
     write_bundle(
         out,
         config=config,
         inputs=recipe.inputs,
         weights=stored,
-        graphs=export_graphs(network, recipe.inputs, recipe.network.width),
+        graphs=graphs,
         report=report,
-        golden=_golden(config, recipe, TorchRuntime(network, torch.device("cpu")), manifest.by_split("validation")),
+        golden=golden,
         card=write_card(config, report, recipe.origins),
     )
     bundle = read_bundle(out)
-    served = start_runtime("auto", bundle, threads=torch.get_num_threads())
+    exact = suitable(bundle)[-1]  # what computes in float32, as the trained network does
+    served = start_runtime(exact, bundle, threads=torch.get_num_threads())
     _check_agreement(
         out, answers["validation"], evaluate.ask(served, examples, examples.split("validation"), recipe.network)
     )
-    predictor = Predictor(bundle, served)
+    predictor = load_bundle(out, threads=torch.get_num_threads())
     predictor.warm_up()
     _draw(_work_folder(out) / "plots", progress, answers["validation"], config, examples)
     return predictor
@@ -286,8 +301,7 @@ def _check_agreement(out: Path, trained: Mapping[str, Answers], served: Mapping[
 
 def _golden(config: BundleConfig, recipe: Recipe, runtime: TorchRuntime, rows: tuple[Row, ...]) -> list[dict[str, Any]]:
     """For each set of modalities some small rows, of different label cells, with what is said of them."""
-    draft = Bundle(Path(), config, digest="", inputs=recipe.inputs, report={}, golden=(), card="")
-    predictor = Predictor(draft, runtime)
+    predictor = Predictor(_draft(config, recipe.inputs), runtime)
     golden = []
     for key in subsets(config.network.order):
         chosen: dict[str, dict[str, str]] = {}
@@ -299,6 +313,11 @@ def _golden(config: BundleConfig, recipe: Recipe, runtime: TorchRuntime, rows: t
             (prediction,) = predictor.predict([predictor.prepare(golden_parts(entry))])
             golden.append({**entry, **TASKS[config.network.task].of(config).golden(prediction)})
     return golden
+
+
+def _draft(config: BundleConfig, inputs: Mapping[str, Input]) -> Bundle:
+    """A bundle that is not written yet, as far as a Predictor needs one."""
+    return Bundle(Path(), config, digest="", inputs=inputs, report={}, golden=(), card="")
 
 
 def _golden_candidate(row: Row, names: list[str]) -> dict[str, str] | None:

@@ -128,7 +128,7 @@ def make():
 
 @pytest.fixture
 def settings() -> Settings:
-    return Settings(inference_threads=1, decode_threads=2)
+    return Settings(inference_streams=1, decode_threads=2)
 
 
 @asynccontextmanager

@@ -203,6 +203,42 @@ async def test_a_deadline_also_ends_the_wait_for_a_computation_that_hangs(batchi
         assert batcher.busy_s == 0
 
 
+async def test_streams_compute_at_the_same_time_and_share_what_waits(doubler):
+    doubler.may_go.clear()
+    with ThreadPoolExecutor(2) as worker:
+        async with Batcher(
+            doubler, cost=float, forecast=Constant(), limits=LIMITS, worker=worker, streams=2
+        ) as batcher:
+            tasks = await submit_all(batcher, [1, 2])
+            assert batcher.waiting == 0  # each stream took one at once
+            assert batcher.busy_s > 0
+            doubler.may_go.set()
+            assert [(await task).result for task in tasks] == [2, 4]
+            doubler.batches.clear()
+            together = [asyncio.create_task(batcher.submit(number, deadline=later())) for number in range(3, 9)]
+            assert [(await task).result for task in together] == [6, 8, 10, 12, 14, 16]
+    assert sorted(doubler.batches) == [[3, 4, 5], [6, 7, 8]]
+
+
+async def test_two_streams_halve_the_predicted_wait(batching, doubler):
+    doubler.may_go.clear()
+    async with batching(forecast=Constant(0.0, 1.0), streams=2) as batcher:  # of which the worker has one thread only
+        tasks = await submit_all(batcher, [1, 2, 3, 4, 5])
+        assert batcher.backlog_s == pytest.approx(5 / 2, abs=0.2)
+        doubler.may_go.set()
+        await asyncio.gather(*tasks)
+
+
+async def test_a_thread_that_hangs_is_noticed_also_after_the_queue_was_closed(batching, doubler):
+    doubler.may_go.clear()
+    async with batching() as batcher:
+        (task,) = await submit_all(batcher, [1])
+    with pytest.raises(Stopped):
+        await task
+    assert batcher.busy_s > 0
+    doubler.may_go.set()
+
+
 async def test_a_cancelled_caller_leaves_the_queue(batching, doubler):
     doubler.may_go.clear()
     async with batching() as batcher:

@@ -11,13 +11,19 @@ from model import Predictor, load_bundle
 
 @pytest.fixture(scope="session")
 def predictors(tiny_bundle) -> dict[str, Predictor]:
-    """The tiny bundle in each runtime."""
+    """The tiny bundle in each runtime that computes in float32."""
     return {runtime: load_bundle(tiny_bundle, runtime=runtime, threads=1) for runtime in ("onnx", "torch")}
 
 
-@pytest.fixture(params=["onnx", "torch"])
-def predictor(request, predictors) -> Predictor:
-    return predictors[request.param]
+@pytest.fixture(scope="session")
+def int8_predictor(tiny_bundle) -> Predictor:
+    """The tiny bundle in 8 bits."""
+    return load_bundle(tiny_bundle, runtime="onnx-int8", threads=1)
+
+
+@pytest.fixture(params=["onnx-int8", "onnx", "torch"])
+def predictor(request, predictors, int8_predictor) -> Predictor:
+    return {**predictors, "onnx-int8": int8_predictor}[request.param]
 
 
 @pytest.fixture

@@ -16,7 +16,9 @@ FILES = (
     "config.json",
     "golden.json",
     "onnx/head.onnx",
+    "onnx/image.int8.onnx",
     "onnx/image.onnx",
+    "onnx/text.int8.onnx",
     "onnx/text.onnx",
     "report.json",
     "tokenizer.json",
@@ -82,7 +84,7 @@ def test_a_bundle_tells_what_it_is(tiny_bundle):
 
 def test_writing_what_was_read_gives_the_same_bundle(tiny_bundle, tmp_path):
     bundle = read_bundle(tiny_bundle)
-    graphs = {name: bundle.graph(name) for name in ("image", "text", "head")}
+    graphs = {name: bundle.graph(name) for name in ("image", "image.int8", "text", "text.int8", "head")}
     again = tmp_path / "again"
     write_bundle(
         again,
@@ -167,7 +169,7 @@ def test_a_forged_list_is_refused_before_anything_is_read(bundle_copy, line):
     (bundle_copy.parent / "secret").write_text("secret", encoding="utf-8")
     with (bundle_copy / "SHA256SUMS").open("a", encoding="utf-8") as file:
         file.write(line.format(digest="0" * 64) + "\n")
-    with pytest.raises(BundleError, match="line 10 of SHA256SUMS is not"):
+    with pytest.raises(BundleError, match="line 12 of SHA256SUMS is not"):
         load_bundle(bundle_copy)
 
 
@@ -308,7 +310,7 @@ def test_a_network_that_torch_cannot_build_is_refused(bundle_copy, seal, change,
 
 
 def test_an_unknown_runtime_is_refused(tiny_bundle):
-    with pytest.raises(BundleError, match="runtime 'abacus' is not known; known are auto, onnx, torch"):
+    with pytest.raises(BundleError, match="runtime 'abacus' is not known; known are auto, onnx-int8, onnx, torch"):
         load_bundle(tiny_bundle, runtime="abacus")
 
 

@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw
 
 from model import (
     BundleError,
+    EmbeddingCache,
     InputError,
     NothingGiven,
     Sample,
@@ -102,6 +103,13 @@ def test_runtimes_agree(predictors):
             for predictor in predictors.values()
         ]
         assert scores[0] == pytest.approx(scores[1], abs=1e-4)
+
+
+def test_8_bits_agree_with_float32(predictors, int8_predictor):
+    samples = [int8_predictor.prepare(parts) for parts in EXAMPLES]
+    exact, quick = (scores_of(each.predict(samples)) for each in (predictors["onnx"], int8_predictor))
+    assert quick == pytest.approx(exact, abs=0.05)
+    assert np.abs(quick - exact).max() > 0
 
 
 def test_runtimes_agree_about_every_number(predictors):
@@ -202,7 +210,7 @@ def test_a_model_describes_itself(predictor):
     description = predictor.description
     assert (description.name, description.task, description.labels) == ("shapes", "single-label", LABELS)
     assert [spec.name for spec in description.inputs] == ["image", "text"]
-    assert description.runtime in ("onnx", "torch")
+    assert description.runtime in ("onnx-int8", "onnx", "torch")
     assert description.card.startswith("# shapes")
     assert set(description.report) >= {"metrics", "data", "code", "training"}
 
@@ -213,23 +221,43 @@ def test_a_model_can_be_given_another_name(tiny_bundle):
 
 def test_a_runtime_keeps_weights_of_its_own(tiny_bundle, monkeypatch):
     """Those that were read are freed once it has started; a runtime that only pointed at them would read rubbish."""
-    read, handed = Bundle.read_weights, {}
+    read, handed = Bundle.read_stored, {}
 
     def read_and_watch(bundle):
         handed.update(read(bundle))
         return handed
 
-    monkeypatch.setattr(Bundle, "read_weights", read_and_watch)
-    for runtime in ("onnx", "torch"):
+    monkeypatch.setattr(Bundle, "read_stored", read_and_watch)
+    for runtime in ("onnx-int8", "onnx", "torch"):
         predictor = load_bundle(tiny_bundle, runtime=runtime, threads=1)
         samples = [predictor.prepare(parts) for parts in EXAMPLES]
         before = scores_of(predictor.predict(samples))
         for array in handed.values():
-            array.fill(np.nan)
+            array.fill(np.nan if array.dtype.kind == "f" else 0)
         assert (scores_of(predictor.predict(samples)) == before).all()
 
 
 # --- golden inputs ---
+
+
+def test_float32_takes_over_where_8_bits_say_something_else_than_recorded(bundle_copy, seal, caplog):
+    """As on a processor where sums of 8-bit products overflow."""
+
+    def wrong(golden):
+        return [{**each, "onnx-int8": {"scores": dict.fromkeys(LABELS, 0.5)}} for each in golden]
+
+    assert load_bundle(bundle_copy, threads=1).description.runtime == "onnx-int8"
+    change_golden(bundle_copy, wrong)
+    seal(bundle_copy)
+    predictor = load_bundle(bundle_copy, threads=1, cache=EmbeddingCache(1_000_000))
+    predictor.warm_up()
+    assert predictor.description.runtime == "onnx"
+    assert "runtime onnx-int8 is not used" in caplog.text
+    exact = load_bundle(bundle_copy, runtime="onnx", threads=1)
+    samples = [predictor.prepare(parts) for parts in EXAMPLES]
+    assert (scores_of(predictor.predict(samples)) == scores_of(exact.predict(samples))).all()
+    with pytest.raises(BundleError, match="golden input 1 scores"):
+        load_bundle(bundle_copy, runtime="onnx-int8", threads=1).warm_up()
 
 
 def change_golden(folder, change):

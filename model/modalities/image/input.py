@@ -100,7 +100,9 @@ class ImageInput:
             raise UnsupportedFormat(self.name, "text instead of the bytes of a picture", ACCEPTED)
         image = self._open(content)
         try:
-            image.draft("RGB", (2 * self.side, 2 * self.side))  # JPEG only: decodes at 1/2, 1/4 or 1/8
+            longer = max(image.size)
+            wanted = [max(1, 2 * self.side * side // longer) for side in image.size]
+            image.draft("RGB", (wanted[0], wanted[1]))  # JPEG only: decodes at 1/2, 1/4 or 1/8, not below this size
             image.load()
             return self._flatten(_upright(image))
         except MemoryError:
@@ -114,7 +116,8 @@ class ImageInput:
         left, top, right, bottom = box
         scale = self.side / max(right - left, bottom - top)
         size = (max(1, round((right - left) * scale)), max(1, round((bottom - top) * scale)))
-        fitted = Image.fromarray(decoded).resize(size, Image.Resampling.BICUBIC, box=box)
+        # What is to shrink more than fourfold is averaged to the nearest whole factor above twice the size first.
+        fitted = Image.fromarray(decoded).resize(size, Image.Resampling.BICUBIC, box=box, reducing_gap=2.0)
         square = Image.new("RGB", (self.side, self.side), background)
         square.paste(fitted, ((self.side - size[0]) // 2, (self.side - size[1]) // 2))
         return np.asarray(square)

@@ -1,0 +1,206 @@
+"""Encoders' graphs that compute in 8 bits, made in two ways.
+
+Matrices (transformers, perceptrons): every matrix that the bundle stores in 8 bits is multiplied as it is stored, and so takes no
+room of its own. What it is multiplied with is quantised row by row (one token, one example), to 127 over the row's largest
+magnitude: no row then depends on what else is in its batch, as it would with one scale for a whole tensor.
+
+Convolutions: static quantisation by ONNX Runtime's tools, per channel for weights (int8) and per tensor for what flows between
+the layers (uint8), whose ranges come from training pictures. Such a graph holds its own weights.
+"""
+
+import logging
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import onnx
+from onnx import NodeProto, helper, numpy_helper
+from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
+
+from model.bundle import SCALE
+from model.training.export import forget_origin, sealed, without_weights
+from model.types import Array
+
+SMALLEST: Final = 1e-9  # largest magnitude of a row of zeros, whose scale could not be divided by otherwise
+CONSTANTS: Final[Mapping[str, Array]] = {
+    "int8.one": np.asarray(1, np.float32),
+    "int8.most": np.asarray(127, np.float32),
+    "int8.smallest": np.asarray(SMALLEST, np.float32),
+    "int8.middle": np.asarray(128, np.uint8),
+    "int8.last": np.asarray([-1], np.int64),
+}
+
+
+def matrices_in_8_bits(graph: bytes, stored: Mapping[str, Array]) -> bytes | None:
+    """A graph without weights, changed to multiply int8 matrices as they are stored; None when there is none to multiply.
+
+    `stored` are the encoder's weights as the bundle stores them, by their names in the graph.
+    """
+    model = onnx.load_model_from_string(graph)
+    matrices = {name for name, array in stored.items() if array.dtype == np.int8}
+    turned = {
+        node.output[0]: node.input[0]
+        for node in model.graph.node
+        if node.op_type == "Transpose" and node.input[0] in matrices
+    }
+    nodes: list[NodeProto] = []
+    multiplied = 0
+    for node in model.graph.node:
+        factor = _factor(node, turned, matrices)
+        if factor is not None:
+            nodes += _product(node, factor)
+            multiplied += 1
+        elif node.op_type == "Gather" and node.input[0] in matrices and not _option(node, "axis"):
+            nodes += _rows(node)
+        else:
+            nodes.append(node)
+    if not multiplied:
+        return None
+    taken = {name for node in nodes for name in node.input}
+    nodes = [node for node in nodes if node.output[0] not in turned or node.output[0] in taken]
+    whole = [name for name in sorted(matrices) if any(_takes_whole(node, name) for node in nodes)]
+    for name in whole:  # used in another way too: there it is float32
+        for node in nodes:
+            if _takes_whole(node, name):
+                node.input[:] = [f"{name}.whole" if each == name else each for each in node.input]
+    restored = [
+        node
+        for name in whole
+        for node in (
+            helper.make_node("Cast", [name], [f"{name}.cast"], to=onnx.TensorProto.FLOAT),
+            helper.make_node("Mul", [f"{name}.cast", name + SCALE], [f"{name}.whole"]),
+        )
+    ]
+    del model.graph.node[:]
+    model.graph.node.extend([*restored, *nodes])
+    for tensor in model.graph.initializer:
+        if tensor.name in matrices:
+            tensor.data_type = onnx.TensorProto.INT8
+    present = {tensor.name for tensor in model.graph.initializer}
+    scales = {name + SCALE: stored[name + SCALE] for name in sorted(matrices & present)}
+    model.graph.initializer.extend(
+        numpy_helper.from_array(array, name) for name, array in {**scales, **CONSTANTS}.items()
+    )
+    return without_weights(model, stored.keys())
+
+
+def _factor(node: NodeProto, turned: Mapping[str, str], matrices: set[str]) -> str | None:
+    """The int8 matrix (out, in) that a node multiplies rows with, if it does that."""
+    if node.op_type == "MatMul":
+        return turned.get(node.input[1])
+    if node.op_type == "Gemm" and node.input[1] in matrices:
+        scaled = any(_option(node, name) not in (None, 1.0) for name in ("alpha", "beta"))
+        return node.input[1] if _option(node, "transB") and not _option(node, "transA") and not scaled else None
+    return None
+
+
+def _option(node: NodeProto, name: str) -> Any:  # noqa: ANN401 — whatever an attribute holds
+    return next((helper.get_attribute_value(each) for each in node.attribute if each.name == name), None)
+
+
+def _product(node: NodeProto, name: str) -> list[NodeProto]:
+    """Rows x (…, I) times a matrix (O, I) in 8 bits; instead of a MatMul or Gemm."""
+    rows, result = node.input[0], node.output[0]
+    bias = list(node.input[2:3])
+
+    def made(what: str) -> str:
+        return f"{result}.{what}"
+
+    return [
+        helper.make_node("Abs", [rows], [made("magnitudes")]),
+        helper.make_node("ReduceMax", [made("magnitudes"), "int8.last"], [made("largest")], keepdims=1),
+        helper.make_node("Max", [made("largest"), "int8.smallest"], [made("range")]),
+        helper.make_node("Div", ["int8.most", made("range")], [made("steps")]),
+        helper.make_node("Mul", [rows, made("steps")], [made("stretched")]),
+        helper.make_node("QuantizeLinear", [made("stretched"), "int8.one", "int8.middle"], [made("quantised")]),
+        helper.make_node("Transpose", [name], [made("matrix")], perm=[1, 0]),
+        helper.make_node("MatMulInteger", [made("quantised"), made("matrix"), "int8.middle"], [made("integers")]),
+        helper.make_node("Cast", [made("integers")], [made("sums")], to=onnx.TensorProto.FLOAT),
+        helper.make_node("Div", [made("range"), "int8.most"], [made("row_scale")]),
+        helper.make_node("Mul", [made("sums"), made("row_scale")], [made("scaled")]),
+        helper.make_node("Transpose", [name + SCALE], [made("column_scale")], perm=[1, 0]),
+        helper.make_node("Mul", [made("scaled"), made("column_scale")], [made("product") if bias else result]),
+        *([helper.make_node("Add", [made("product"), *bias], [result])] if bias else []),
+    ]
+
+
+def _rows(node: NodeProto) -> list[NodeProto]:
+    """Rows of an int8 matrix, such as word embeddings; instead of a Gather along the first axis."""
+    name, index = node.input
+    result = node.output[0]
+    return [
+        helper.make_node("Gather", [name, index], [f"{result}.integers"], axis=0),
+        helper.make_node("Cast", [f"{result}.integers"], [f"{result}.sums"], to=onnx.TensorProto.FLOAT),
+        helper.make_node("Gather", [name + SCALE, index], [f"{result}.scale"], axis=0),
+        helper.make_node("Mul", [f"{result}.sums", f"{result}.scale"], [result]),
+    ]
+
+
+def _takes_whole(node: NodeProto, name: str) -> bool:
+    """Whether a node takes a matrix itself, and is none of those that this module made."""
+    if name not in node.input:
+        return False
+    ours = node.op_type in ("Gather", "Transpose") and node.output[0].endswith((".integers", ".matrix"))
+    return not ours
+
+
+def convolutions(graph: bytes) -> int:
+    """How many a graph has."""
+    return sum(node.op_type == "Conv" for node in onnx.load_model_from_string(graph).graph.node)
+
+
+class _Batches(CalibrationDataReader):  # type: ignore[misc] # ONNX Runtime's tools are not typed
+    def __init__(self, batches: Sequence[Mapping[str, Array]]) -> None:
+        self._left: Iterator[Mapping[str, Array]] = iter(batches)
+
+    def get_next(self) -> Mapping[str, Array] | None:
+        return next(self._left, None)
+
+
+def convolutions_in_8_bits(
+    model: onnx.ModelProto, batches: Sequence[Mapping[str, Array]], *, in_float: int, unused: AbstractSet[str]
+) -> bytes:
+    """A graph with its weights and with batch normalisation folded, quantised but for its first `in_float` convolutions.
+
+    The first ones are the most sensitive: they see pixels with all their range, and everything after them adds to their errors.
+    `batches` tell the ranges; `unused` are the names of the bundle's weights for this encoder, none of which the graph takes.
+    """
+    first = [node.name for node in model.graph.node if node.op_type == "Conv"][:in_float]
+    with tempfile.TemporaryDirectory() as folder:
+        plain, quantised = Path(folder) / "plain.onnx", Path(folder) / "int8.onnx"
+        onnx.save_model(model, plain)
+        with _without_advice():
+            quantize_static(
+                plain,
+                quantised,
+                _Batches(batches),
+                quant_format=QuantFormat.QDQ,
+                per_channel=True,
+                activation_type=QuantType.QUInt8,
+                weight_type=QuantType.QInt8,
+                calibrate_method=CalibrationMethod.MinMax,
+                nodes_to_exclude=first,
+            )
+        made = onnx.load_model(quantised)
+    forget_origin(made)
+    return sealed(
+        made, unused
+    )  # weights that have kept their names are other ones, as batch normalisation is folded into them
+
+
+@contextmanager
+def _without_advice() -> Iterator[None]:
+    """ONNX Runtime's tools advise preparations that the exporter has made, as warnings of the root logger."""
+
+    def grave(record: logging.LogRecord) -> bool:
+        return record.levelno > logging.WARNING
+
+    logging.getLogger().addFilter(grave)
+    try:
+        yield
+    finally:
+        logging.getLogger().removeFilter(grave)
