@@ -17,10 +17,10 @@ export PYTHON
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # the words share one .venv
-.PHONY: help serve test check fix data train ablation image constraints setup clean
+.PHONY: help serve test check fix data train ablation bench bench-peers image constraints setup clean
 
 help: ## list these words
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r word does; do \
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r word does; do \
 		printf '  make %-12s %s\n' "$$word" "$$does"; done
 
 serve: .venv/serve.ok ## set up, then serve the embedded model on http://127.0.0.1:8000 until Ctrl-C
@@ -48,6 +48,12 @@ train: .venv/dev.ok ## train the embedded model on that data set (20 minutes on 
 
 ablation: .venv/dev.ok ## compare fusions and presets over three seeds (hours), and write the table of docs/training.md
 	$(BIN)/python scripts/ablation.py $(DATA) --table docs/training.md
+
+bench: .venv/dev.ok ## measure speed and memory against the machine's limit and installed peers (20 minutes; needs wrk)
+	$(BIN)/python -m benchmarks.run
+
+bench-peers: ## install the peers of the benchmark, each into an environment of its own (several GB)
+	PYTHON="$(PYTHON)" benchmarks/peers/setup.sh
 
 image: ## build the container image polymodal
 	$(DOCKER) build --tag polymodal:latest --tag polymodal:$(VERSION) \

@@ -5,7 +5,9 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Final
 
+MOST_WORKERS: Final = 4  # by default: each takes the memory of its models
 _CGROUPS = Path("/sys/fs/cgroup")
 _MEMBERSHIP = Path("/proc/self/cgroup")
 
@@ -24,6 +26,8 @@ def available_cpus(cgroups: Path = _CGROUPS, membership: Path = _MEMBERSHIP) -> 
 class Plan:
     """What runs at the same time; more threads than cores, as decoding, computing and answering take turns."""
 
+    workers: int
+    """Processes; the rest is for each of them."""
     streams: int
     """Batches that are computed at once."""
     threads: int
@@ -32,9 +36,14 @@ class Plan:
     """Pictures that are decoded at once."""
 
 
-def default_plan(cores: int) -> Plan:
-    """One thread for each stream: a batch on several threads waits for the slowest of them in every layer of its network."""
-    return Plan(streams=cores, threads=1, decoders=cores)
+def default_plan(cores: int, workers: int | None = None) -> Plan:
+    """As many streams as cores, spread over a few processes: each has an interpreter of its own, and a copy of the models.
+
+    One thread for each stream: a batch on several threads waits for the slowest of them in every layer of its network.
+    """
+    workers = workers or min(cores, MOST_WORKERS)
+    each = math.ceil(cores / workers)
+    return Plan(workers=workers, streams=each, threads=1, decoders=each)
 
 
 def _affinity() -> int:

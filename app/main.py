@@ -2,10 +2,11 @@
 
 import asyncio
 import os
+import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from importlib.metadata import PackageNotFoundError, version
 from types import FrameType
 
@@ -14,11 +15,12 @@ import uvicorn
 from fastapi import FastAPI
 from starlette.middleware import Middleware
 
-from app import errors, openapi
+from app import errors, openapi, workers
 from app.logs import configure_logging
 from app.routes import classify, health, metrics, models, page
 from app.service import Service, load_predictors
 from app.settings import Settings
+from app.siblings import Siblings
 from app.telemetry import Metrics, Telemetry
 from model import BundleError, EmbeddingCache, Predictor
 
@@ -27,7 +29,9 @@ log = structlog.get_logger(__name__)
 _DESCRIPTION = "Classifies an image with its text; either may be missing."
 
 
-def create_app(settings: Settings, predictors: Mapping[str, Predictor] | None = None) -> FastAPI:
+def create_app(
+    settings: Settings, predictors: Mapping[str, Predictor] | None = None, siblings: Siblings | None = None
+) -> FastAPI:
     """Wire the service. Without predictors, the bundles named in the settings are loaded at start-up."""
     measured = Metrics()
     service = Service(settings, measured)
@@ -44,7 +48,8 @@ def create_app(settings: Settings, predictors: Mapping[str, Predictor] | None = 
             for description in service.models:
                 measured.bundle(description)
                 log.info("model_ready", model=description.name, digest=description.digest)
-            yield
+            async with siblings.answering(measured.registry) if siblings else nullcontext():
+                yield
 
     app = FastAPI(
         title="Polymodal",
@@ -56,6 +61,7 @@ def create_app(settings: Settings, predictors: Mapping[str, Predictor] | None = 
         middleware=[Middleware(Telemetry, metrics=measured, answer=errors.answer)],
     )
     app.state.settings, app.state.service, app.state.metrics = settings, service, measured
+    app.state.siblings = siblings
     for resource in (classify, models, health, metrics, page):
         app.include_router(resource.router)
     app.router.routes.append(page.assets)
@@ -116,22 +122,67 @@ def server_for(app: FastAPI) -> uvicorn.Server:
 
 
 def serve(settings: Settings, predictors: Mapping[str, Predictor] | None = None) -> None:
-    """Run the service until SIGTERM or Ctrl-C. Exits with 1 and one line when a bundle must not be served."""
+    """Run the service until SIGTERM or Ctrl-C. Exits with 1 and one line when a bundle must not be served.
+
+    With predictors, which can't be given to other processes, it is always one worker.
+    """
     configure_logging(settings)
-    app = create_app(settings, predictors)
+    count = settings.workers if hasattr(os, "fork") and predictors is None else 1
+    if count == 1:
+        if _serve_here(create_app(settings, predictors)):
+            raise SystemExit(1)
+        return
+    family, refusal = os.getpid(), workers.Once()
+    try:
+        reserved = workers.reserve(settings.host, settings.port)
+    except OSError as problem:
+        raise SystemExit(f"polymodal: {settings.host}:{settings.port}: {problem.strerror}") from None
+    log.info("listening", host=settings.host, port=reserved.getsockname()[1], workers=count)
+
+    def work(life: workers.Life) -> int:
+        structlog.contextvars.bind_contextvars(worker=life.number)
+        app = create_app(settings, siblings=Siblings(family, life.number, count))
+        app.state.metrics.restarted(life.restarts)
+        return _serve_here(app, reserved, life.parent, refusal)
+
+    if code := workers.supervise(count, work):
+        raise SystemExit(code)
+
+
+def _serve_here(
+    app: FastAPI,
+    reserved: socket.socket | None = None,
+    parent: int | None = None,
+    once: workers.Once | None = None,
+) -> int:
+    """Run one worker in this process; its exit code.
+
+    One of several listens where `reserved` is, as long as its `parent` lives, and `once` keeps them from saying the same twice.
+    """
     server = server_for(app)
 
     async def run() -> None:
+        if parent is not None:
+            asyncio.get_running_loop().add_reader(parent, _stop_once, parent)
         async with app.router.lifespan_context(app):
-            await server.serve()
+            await server.serve(None if reserved is None else [workers.listen(reserved)])
 
     with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
         try:
             runner.run(run())
         except BundleError as refusal:
-            raise SystemExit(f"polymodal: {refusal}") from None
+            if once is None or once.first():
+                sys.stderr.write(f"polymodal: {refusal}\n")
+            return workers.UNUSABLE
     service: Service = app.state.service
     if service.busy_s:  # a clean exit would wait for the inference thread, which may hang for ever
         log.error("inference_abandoned", busy_s=round(service.busy_s, 1))
         sys.stdout.flush()
         os._exit(1)
+    return 0
+
+
+def _stop_once(parent: int) -> None:
+    """The parent is gone: drain and stop, as it would have said."""
+    asyncio.get_running_loop().remove_reader(parent)
+    os.kill(os.getpid(), signal.SIGTERM)

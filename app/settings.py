@@ -72,9 +72,9 @@ def _bundle_source(entry: str) -> BundleSource:
     return BundleSource(name, path)
 
 
-def plan() -> Plan:
-    """What the cores that this process may use suit."""
-    return default_plan(available_cpus())
+def planned(data: Mapping[str, Any]) -> Plan:
+    """What the cores that this process may use suit, after a choice of workers."""
+    return default_plan(available_cpus(), data.get("workers"))
 
 
 Bundles = Annotated[tuple[BundleSource, ...], NoDecode, BeforeValidator(_bundle_sources)]
@@ -101,12 +101,14 @@ class Settings(BaseSettings):
     runtime: Literal["auto", "onnx-int8", "onnx", "torch"] = "auto"
     """What executes the models: ONNX Runtime (CPU) in 8 bits or in float32, PyTorch, or auto: the quickest that suits a bundle."""
 
-    inference_streams: int = Field(default_factory=lambda: plan().streams, ge=1, le=1024)
-    """Batches computed at the same time; by default as many as there are available cores."""
-    inference_threads: int = Field(default_factory=lambda: plan().threads, ge=1, le=1024)
+    workers: int = Field(default_factory=lambda: default_plan(available_cpus()).workers, ge=1, le=64)
+    """Processes that serve the port, each with models, queue and limits of its own; by default one for each core, but at most 4."""
+    inference_streams: int = Field(default_factory=lambda data: planned(data).streams, ge=1, le=1024)
+    """Batches that a worker computes at the same time; by default the available cores, divided between the workers."""
+    inference_threads: int = Field(default_factory=lambda data: planned(data).threads, ge=1, le=1024)
     """Threads of one batch; by default 1."""
-    decode_threads: int = Field(default_factory=lambda: plan().decoders, ge=1, le=1024)
-    """Threads that decode and preprocess; by default as many as there are available cores."""
+    decode_threads: int = Field(default_factory=lambda data: planned(data).decoders, ge=1, le=1024)
+    """Threads of a worker that decode and preprocess; by default the available cores, divided between the workers."""
 
     max_batch_items: int = Field(32, ge=1, le=4096)
     """Examples computed together at most."""
@@ -183,7 +185,9 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
     try:
         settings = Settings(**source())
     except ValidationError as error:
-        problems += [_explained(problem, given) for problem in error.errors(include_url=False)]
+        found = error.errors(include_url=False)
+        # A default that is derived from a wrong value is not a problem of its own.
+        problems += [_explained(each, given) for each in found if each["type"] != "default_factory_not_called"]
     if problems:
         raise SettingsError(problems)
     return settings

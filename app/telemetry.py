@@ -86,6 +86,9 @@ class Metrics:
         self._stage = cache(self._stages.labels)
         self._duration = cache(self._durations.labels)
         self._request = cache(self._requests.labels)
+        self._restarts = Counter(
+            "polymodal_worker_restarts", "Workers that had died and were started again.", registry=registry
+        )
         self._bundles = Info("polymodal_bundle", "The served models.", ("model",), registry=registry)
 
     def request(self, method: str, route: str, status: int, code: str, seconds: float) -> None:
@@ -104,6 +107,10 @@ class Metrics:
     def cached(self, modality: str, *, hit: bool) -> None:
         """An embedding was looked for among those that are kept."""
         self._cached.labels(modality, "hit" if hit else "miss").inc()
+
+    def restarted(self, times: int) -> None:
+        """This worker has had so many earlier lives."""
+        self._restarts.inc(times)
 
     def refusal(self, reason: str) -> None:
         """One example got no answer."""

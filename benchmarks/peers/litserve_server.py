@@ -1,0 +1,35 @@
+"""LitServe: dynamic batches, as many workers as there are cores."""
+
+import os
+from typing import Any
+
+import litserve
+from fastapi import Request
+
+from benchmarks.peers.classifier import answers, load, prepare
+
+
+class Classifier(litserve.LitAPI):
+    """Decodes in the worker, as LitServe does; batches of what has come within the time-out."""
+
+    def setup(self, device: str) -> None:
+        """Once in each worker."""
+        self.predictor = load()
+
+    def decode_request(self, request: Request) -> Any:  # noqa: ANN401 — a sample
+        """A form's parts to a sample."""
+        return prepare(self.predictor, request["image"].file.read(), request["text"])
+
+    def predict(self, samples: Any) -> Any:  # noqa: ANN401 — a batch
+        """A batch at once."""
+        return answers(self.predictor, samples)
+
+    def encode_response(self, output: Any) -> Any:  # noqa: ANN401
+        """As it is."""
+        return output
+
+
+if __name__ == "__main__":
+    api = Classifier(max_batch_size=8, batch_timeout=0.005)
+    server = litserve.LitServer(api, accelerator="cpu", workers_per_device=int(os.environ["CORES"]), timeout=60)
+    server.run(host="127.0.0.1", port=int(os.environ["PORT"]), generate_client_file=False, log_level="error")

@@ -1,0 +1,188 @@
+"""The services that are compared: how each is started, and what it is sent."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import Final
+
+from benchmarks.bodies import BOUNDARY, Item
+from benchmarks.load import Target
+
+PROJECT: Final = Path(__file__).parents[1]
+VENVS: Final = PROJECT / "benchmarks" / ".venvs"
+FORM: Final = f"multipart/form-data; boundary={BOUNDARY}"
+HOST: Final = "127.0.0.1"
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """One way to serve the bundle."""
+
+    name: str
+    command: Sequence[str]
+    """With {port} and {cores} to fill in; the first word is a program of the server's own environment."""
+    path: str
+    venv: Path = PROJECT / ".venv"
+    environ: Mapping[str, str] = field(default_factory=dict)
+    packed: bool = False
+    """Bodies in msgpack instead of a form."""
+
+    def target(self, port: int, items: Sequence[Item]) -> Target:
+        """What it is sent at this port."""
+        if self.packed:
+            return Target(HOST, port, self.path, "application/msgpack", [_msgpack(each) for each in items])
+        return Target(HOST, port, self.path, FORM, [each.form for each in items])
+
+
+POLYMODAL: Final = Server("polymodal", ["polymodal", "serve"], "/v1/classify")
+
+
+def peers(runtime: str) -> list[Server]:
+    """Those whose environments are installed, serving with this runtime."""
+
+    def module(name: str, *arguments: str) -> list[str]:
+        return ["python", "-m", f"benchmarks.peers.{name}_server", *arguments]
+
+    uvicorn = ["uvicorn", "benchmarks.peers.fastapi_server:app", "--port", "{port}", "--workers", "{cores}"]
+    every = [
+        Server("fastapi", [*uvicorn, "--log-level", "warning"], "/predict"),
+        Server("litserve", module("litserve"), "/predict"),
+        Server("mosec", module("mosec", "--port", "{port}", "--timeout", "60000"), "/inference", packed=True),
+        Server(
+            "bentoml",
+            ["bentoml", "serve", "benchmarks.peers.bentoml_server:Classifier", "--port", "{port}", "--host", HOST],
+            "/predict",
+        ),
+    ]
+    return [
+        Server(each.name, each.command, each.path, VENVS / each.name, {"RUNTIME": runtime}, each.packed)
+        for each in every
+        if (VENVS / each.name / "ok").exists()
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A server that answers."""
+
+    pid: int
+    port: int
+    ready_s: float
+    """From its start to its first correct answer."""
+
+    def memory_mib(self) -> float:
+        """Proportional set size of the process and all its children."""
+        return sum(_pss_kib(pid) for pid in [self.pid, *_children(self.pid)]) / 1024
+
+
+@contextmanager
+def running(server: Server, items: Sequence[Item], bundle: Path, cores: int, **environ: str) -> Iterator[Running]:
+    """Start a server, wait until it answers a whole request, and stop it in the end. Raises RuntimeError."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        port = probe.getsockname()[1]
+    binary = str(server.venv / "bin" / server.command[0])
+    command = [binary, *(word.format(port=port, cores=cores) for word in server.command[1:])]
+    settings = {
+        **os.environ,
+        "PATH": f"{server.venv / 'bin'}:{os.environ['PATH']}",
+        "PYTHONPATH": str(PROJECT),
+        "PORT": str(port),
+        "CORES": str(cores),
+        "BUNDLE": str(bundle),
+        "OMP_NUM_THREADS": "1",
+        "POLYMODAL_PORT": str(port),
+        "POLYMODAL_BUNDLES": f"illustrations={bundle}",
+        "BENTOML_DO_NOT_TRACK": "True",
+        **server.environ,
+        **environ,
+    }
+    started = time.perf_counter()
+    with TemporaryFile() as output:
+        process = subprocess.Popen(
+            command, cwd=PROJECT, env=settings, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+        )
+        try:
+            try:
+                _await_answer(server.target(port, items[:1]), process, 120)
+            except RuntimeError as problem:
+                output.seek(0)
+                raise RuntimeError(
+                    f"{server.name}: {problem}\n{output.read().decode(errors='replace')[-3000:]}"
+                ) from None
+            yield Running(process.pid, port, time.perf_counter() - started)
+        finally:
+            _stop(process)
+
+
+def _await_answer(target: Target, process: "subprocess.Popen[bytes]", seconds: float) -> None:
+    until = time.perf_counter() + seconds
+    request = urllib.request.Request(
+        f"http://{target.host}:{target.port}{target.path}",
+        data=target.bodies[0],
+        headers={"Content-Type": target.content_type},
+        method="POST",
+    )
+    last = "no answer"
+    while time.perf_counter() < until:
+        if process.poll() is not None:
+            raise RuntimeError(f"ended with {process.returncode}")
+        try:
+            with urllib.request.urlopen(request, timeout=30) as answer:
+                answer.read()
+                return
+        except urllib.error.HTTPError as problem:
+            last = f"{problem.code}: {problem.read()[:300]!r}"
+            if problem.code < 500:
+                raise RuntimeError(last) from None
+        except OSError as problem:
+            last = str(problem)
+        time.sleep(0.02)
+    raise RuntimeError(f"no answer in {seconds} s; last: {last}")
+
+
+def _stop(process: "subprocess.Popen[bytes]") -> None:
+    """The whole session that the server leads: some leave children behind."""
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(20)
+    except subprocess.TimeoutExpired:
+        print(f"{process.args}: did not stop on SIGTERM", file=sys.stderr)
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+    process.wait()
+    time.sleep(0.5)
+
+
+def _children(pid: int) -> list[int]:
+    found: list[int] = []
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in map(int, task.read_text().split()):
+            found += [child, *_children(child)]
+    return found
+
+
+def _pss_kib(pid: int) -> int:
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+
+
+def _msgpack(item: Item) -> bytes:
+    """A map of two strings of bytes or text, as the msgpack specification writes it."""
+    text = item.text.encode()
+    return (
+        b"\x82\xa5image\xc6" + len(item.image).to_bytes(4) + item.image
+        + b"\xa4text\xd9" + len(text).to_bytes(1) + text
+    )  # fmt: skip
