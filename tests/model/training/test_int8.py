@@ -21,7 +21,7 @@ def told(tiny_bundle):
 
 def test_the_report_says_what_was_measured(told, tiny_bundle):
     assert told["encoders"] == {"image": "int8 convolutions", "text": "int8 matrices"}
-    assert told["tolerance"] == {"accuracy": 0.005, "calibration": 0.01, "negative log-likelihood": 0.01}
+    assert told["tolerance"] == {"accuracy": 0.005, "calibration": 0.01, "negative log-likelihood": 0.02}
     assert set(told["metrics"]) == {"validation", "test"}
     for kinds in told["metrics"].values():
         assert set(kinds["float32"]) == set(kinds["int8"]) == {"image+text", "image", "text"}
@@ -35,7 +35,7 @@ def test_what_passed_is_within_the_tolerance(told):
         found = kinds["int8"][key]
         assert found["accuracy"] >= exact["accuracy"] - 0.005
         assert found["calibration"] <= exact["calibration"] + 0.01
-        assert found["negative log-likelihood"] <= exact["negative log-likelihood"] + 0.01
+        assert found["negative log-likelihood"] <= exact["negative log-likelihood"] + 0.02
 
 
 def test_a_graph_in_8_bits_tells_nothing_of_where_it_was_made(tiny_bundle):
@@ -81,7 +81,7 @@ def test_the_next_candidate_is_tried_when_one_loses_too_much(tiny_bundle, manife
 def test_nothing_is_quantised_when_everything_loses_too_much(
     tiny_bundle, manifest_folder, tmp_path, worsened, monkeypatch
 ):
-    worsened({0, 1, 3})
+    worsened({0, 1, 3, 5})
     monkeypatch.setattr(int8, "matrices_in_8_bits", lambda *_: None)
     found = exported(tiny_bundle, manifest_folder, tmp_path / "out").description
     assert set(found.report["int8"]["encoders"].values()) == {"float32"}
