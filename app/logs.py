@@ -9,12 +9,18 @@ from structlog.typing import Processor
 from app.settings import Settings
 
 
-class _Writer(structlog.WriteLogger):
-    """Writes lines to standard output, and knows whose they are."""
+class _Writer:
+    """Writes lines to whatever standard output is at the moment, and knows whose they are."""
 
     def __init__(self, name: str | None = None) -> None:
-        super().__init__(sys.stdout)
         self.name = name
+
+    def msg(self, message: str) -> None:
+        """One line, in one call, so that threads don't mix theirs."""
+        sys.stdout.write(message + "\n")
+        sys.stdout.flush()
+
+    debug = info = warning = error = critical = exception = msg
 
 
 def configure_logging(settings: Settings) -> None:

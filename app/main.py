@@ -145,7 +145,9 @@ def serve(settings: Settings, predictors: Mapping[str, Predictor] | None = None)
         app.state.metrics.restarted(life.restarts)
         return _serve_here(app, reserved, life.parent, refusal)
 
-    if code := workers.supervise(count, work):
+    with reserved:
+        code = workers.supervise(count, work)
+    if code:
         raise SystemExit(code)
 
 

@@ -105,6 +105,8 @@ class _Supervisor:
         finally:
             for each, handler in before.items():
                 signal.signal(each, handler)
+            os.close(self._dies_with_us)
+            os.close(self._held_by_us)
 
     def _forward(self, number: int, _: FrameType | None) -> None:
         self._stopping = True

@@ -198,7 +198,7 @@ def test_serve_says_everything_that_is_wrong_with_the_settings():
 
 
 def test_serve_refuses_a_folder_that_is_no_bundle(tmp_path):
-    told = polymodal("serve", POLYMODAL_BUNDLES=f"mine={tmp_path}", POLYMODAL_PORT="0")
+    told = polymodal("serve", POLYMODAL_BUNDLES=f"mine={tmp_path}", POLYMODAL_PORT="0", POLYMODAL_WORKERS="1")
     assert told.exit_code == 1 or "SHA256SUMS is missing" in str(told.exit_code)
     assert "Traceback" not in told.output
 
