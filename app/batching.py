@@ -243,7 +243,7 @@ class Batcher(Generic[Item, Result]):
         """What waits, up to the limits; other idle streams get as much."""
         batch: list[_Waiting[Item, Result]] = []
         cost = 0.0
-        most = min(self._limits.items, math.ceil(len(self._queue) / max(1, self._idle)))
+        most = min(self._limits.items, math.ceil(len(self._queue) / self._idle))
         while self._queue and len(batch) < most:
             if batch and cost + self._queue[0].cost > self._limits.cost:
                 break

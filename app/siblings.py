@@ -54,7 +54,11 @@ class Siblings:
         async with asyncio.timeout(PATIENCE_S):
             calling = socket.socket(socket.AF_UNIX)
             calling.setblocking(False)
-            await asyncio.get_running_loop().sock_connect(calling, address)
+            try:
+                await asyncio.get_running_loop().sock_connect(calling, address)
+            except BaseException:  # refused, or the wait was ended
+                calling.close()
+                raise
             reader, writer = await asyncio.open_unix_connection(sock=calling)
             try:
                 return (await reader.read(-1)).decode()

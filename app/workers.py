@@ -19,9 +19,8 @@ import structlog
 UNUSABLE: Final = 78
 """Exit code of a worker that starting again would not help: its bundle must not be served (EX_CONFIG of sysexits.h)."""
 BACKLOG: Final = 2048
-RESTART_PAUSE_S: Final = (
-    1.0  # between two deaths of a worker and its next life, so that a worker that dies at once costs little
-)
+RESTART_PAUSE_S: Final = 1.0
+"""Between a worker's death and its next life, so that one that dies at once costs little."""
 
 log = structlog.get_logger(__name__)
 
@@ -113,9 +112,11 @@ class _Supervisor:
         _tell(self._alive, number)
 
     def _start(self, number: int) -> None:
-        # Signals wait until the worker is known, and in it until it has handlers of its own.
+        # Signals wait until the worker is known, so that each is told; and in it until it has handlers of its own.
         signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))
         try:
+            if self._stopping:
+                return
             pid = os.fork()
             if pid == 0:
                 self._live(number)
@@ -154,8 +155,7 @@ class _Supervisor:
             self._restarts[number] += 1
             log.error("worker_died", worker=number, exit_code=code, restarts=self._restarts[number])
             time.sleep(RESTART_PAUSE_S)
-            if not self._stopping:
-                self._start(number)
+            self._start(number)
         return 1 if worst == UNUSABLE else worst
 
 

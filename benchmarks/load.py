@@ -113,13 +113,18 @@ async def _open_loop(target: Target, per_s: float, seconds: float, seed: int) ->
     idle: list[_Connection] = []
     running: set[asyncio.Task[None]] = set()
 
+    async def connected() -> _Connection:
+        _, connection = await asyncio.get_running_loop().create_connection(_Connection, target.host, target.port)
+        return connection
+
     async def one(request: bytes, due: float) -> None:
         while idle and not idle[-1].usable:
             idle.pop()
-        if idle:
-            connection = idle.pop()
-        else:
-            _, connection = await asyncio.get_running_loop().create_connection(_Connection, target.host, target.port)
+        try:
+            connection = idle.pop() if idle else await connected()
+        except OSError:
+            record.add(0, time.perf_counter() - due)
+            return
         status = await connection.ask(request)
         record.add(status, time.perf_counter() - due)
         if status:

@@ -10,7 +10,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Final
@@ -65,7 +65,7 @@ def peers(runtime: str) -> list[Server]:
         ),
     ]
     return [
-        Server(each.name, each.command, each.path, VENVS / each.name, {"RUNTIME": runtime}, each.packed)
+        replace(each, venv=VENVS / each.name, environ={"RUNTIME": runtime})
         for each in every
         if (VENVS / each.name / "ok").exists()
     ]

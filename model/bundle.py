@@ -39,6 +39,8 @@ REQUIRED: Final = (CONFIG, WEIGHTS, REPORT, GOLDEN, CARD)
 
 LARGE: Final = 2**16
 """Elements from which on a matrix is stored in 8 bits: word embeddings and the layers of a transformer, most of a bundle."""
+INT8: Final = ".int8"
+"""After a modality's name: that of its graph in 8 bits."""
 SCALE: Final = ".scale"
 """After a weight's name: that of the scales of its rows."""
 
@@ -74,9 +76,12 @@ class Bundle:
             raise BundleError(f"{self.directory}: {WEIGHTS} cannot be read: {problem}") from problem
 
     def graph(self, name: str) -> bytes | None:
-        """The ONNX graph of an encoder or of the "head", or with ".int8" after it the one in 8 bits; None when there is none."""
-        file = f"onnx/{name}.onnx"
-        return (self.directory / file).read_bytes() if file in self.files else None
+        """The ONNX graph of an encoder or of the "head", or with INT8 after it the one in 8 bits; None when there is none."""
+        return (self.directory / _graph_file(name)).read_bytes() if self.has_graph(name) else None
+
+    def has_graph(self, name: str) -> bool:
+        """Whether `graph` has something to read."""
+        return _graph_file(name) in self.files
 
 
 def read_bundle(directory: Path) -> Bundle:
@@ -143,7 +148,7 @@ def write_bundle(
     save_file({name: np.asarray(array, order="C") for name, array in weights.items()}, fresh / WEIGHTS)
     (fresh / WEIGHTS).chmod(0o644)  # safetensors makes it the owner's alone; a container serves as somebody else
     for name, graph in graphs.items():
-        (fresh / "onnx" / f"{name}.onnx").write_bytes(graph)
+        (fresh / _graph_file(name)).write_bytes(graph)
     (fresh / REPORT).write_text(_as_json(report), encoding="utf-8")
     (fresh / GOLDEN).write_text(_as_json(golden), encoding="utf-8")
     (fresh / CARD).write_text(card, encoding="utf-8")
@@ -194,6 +199,11 @@ def below(weights: Mapping[str, Array], modality: str) -> dict[str, Array]:
     return {name.removeprefix(prefix): array for name, array in weights.items() if name.startswith(prefix)}
 
 
+def behind(weights: Mapping[str, Array]) -> dict[str, Array]:
+    """The weights of fusion and head, which follow the encoders."""
+    return {name: array for name, array in weights.items() if not name.startswith("encoders.")}
+
+
 def _quantise(array: Array) -> tuple[Array, Array]:
     """A matrix (R, C) as int8 with a scale for each row: (R, C) and (R, 1)."""
     scale = np.abs(array).max(axis=1, keepdims=True) / np.float32(127)
@@ -209,6 +219,10 @@ def _widen(name: str, stored: Mapping[str, Array]) -> Array:
             raise BundleError(f"{WEIGHTS}: {name} is stored in 8 bits, but {name + SCALE} is missing")
         return array * stored[name + SCALE]
     return array.astype(np.float32) if array.dtype == np.float16 else array
+
+
+def _graph_file(name: str) -> str:
+    return f"onnx/{name}.onnx"
 
 
 def _read_sums(directory: Path) -> dict[str, str]:

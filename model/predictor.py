@@ -153,13 +153,20 @@ class Predictor:
             self.description = replace(self.description, runtime=self._runtime.name)
             self._replay()
 
+    def ask_golden(self, golden: Mapping[str, Any]) -> Prediction:
+        """What is said of one entry of golden.json: its texts as they are, other modalities as base64."""
+        parts: Mapping[str, str] = golden["parts"]
+        decoded = {name: part if name == "text" else base64.b64decode(part) for name, part in parts.items()}
+        (prediction,) = self.predict([self.prepare(decoded)])
+        return prediction
+
     def _replay(self) -> None:
         blanks = {name: each.blank() for name, each in self._inputs.items()}
         alone = [self._sample({name: array}) for name, array in blanks.items()]
         self.predict([*alone, self._sample(blanks)])
         for number, golden in enumerate(self._bundle.golden, start=1):
             try:
-                (prediction,) = self.predict([self.prepare(golden_parts(golden))])
+                prediction = self.ask_golden(golden)
                 gap = self.task.gap(prediction, golden.get(self._runtime.name, golden))
             except (InputError, AttributeError, LookupError, TypeError, ValueError) as problem:
                 found = f"golden input {number} cannot be replayed: {problem}"
@@ -169,12 +176,6 @@ class Predictor:
                     f"{self._bundle.directory}: golden input {number} scores {gap:.3f} away from what the bundle recorded; "
                     f"allowed: {GOLDEN_TOLERANCE} (runtime {self.description.runtime})"
                 )
-
-
-def golden_parts(golden: Mapping[str, Any]) -> dict[str, bytes | str]:
-    """The parts of one entry of golden.json: texts as they are, other modalities as base64."""
-    parts: Mapping[str, str] = golden["parts"]
-    return {name: part if name == "text" else base64.b64decode(part) for name, part in parts.items()}
 
 
 def load_bundle(

@@ -33,12 +33,12 @@ def assert_explained(told):
 def test_help_names_the_commands():
     told = polymodal("--help")
     assert told.exit_code == 0
-    for command in ("serve", "train", "check", "evaluate", "predict", "score", "card", "data"):
+    for command in ("serve", "train", "check", "evaluate", "export", "predict", "score", "card", "data"):
         assert command in told.output
 
 
 COMMANDS = [
-    *((name,) for name in ("serve", "train", "check", "evaluate", "predict", "score", "card")),
+    *((name,) for name in ("serve", "train", "check", "evaluate", "export", "predict", "score", "card")),
     ("data", "illustrations"),
     ("data", "shapes"),
 ]

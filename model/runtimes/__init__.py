@@ -8,7 +8,7 @@ import importlib.util
 from collections.abc import Mapping
 from typing import Final, Protocol
 
-from model.bundle import Bundle
+from model.bundle import INT8, Bundle
 from model.errors import BundleError
 from model.types import Array, FloatArray
 
@@ -39,19 +39,17 @@ RUNTIMES: Final[Mapping[str, tuple[str, str]]] = {
 def suitable(bundle: Bundle) -> tuple[str, ...]:
     """The runtimes that "auto" means for a bundle, the best first; a later one serves when an earlier one disagrees with the
     bundle's golden inputs."""
-    if bundle.graph("head") is None:
+    if not bundle.has_graph("head"):
         return ("torch",)
-    in_8_bits = any(bundle.graph(f"{name}.int8") is not None for name in bundle.config.network.order)
+    in_8_bits = any(bundle.has_graph(name + INT8) for name in bundle.config.network.order)
     return ("onnx-int8", "onnx") if in_8_bits else ("onnx",)
 
 
 def start_runtime(name: str, bundle: Bundle, threads: int) -> Runtime:
-    """Start the named runtime; "auto" is the first of those that suit the bundle.
+    """Start the named runtime; `suitable` says what "auto" means.
 
     `threads` is how many one forward pass may use. Raises BundleError when the runtime can't execute this bundle.
     """
-    if name == "auto":
-        name = suitable(bundle)[0]
     if name not in RUNTIMES:
         raise BundleError(f"runtime {name!r} is not known; known are auto, {', '.join(RUNTIMES)}")
     module, engine = RUNTIMES[name]

@@ -10,27 +10,24 @@ from typing import Final
 import numpy as np
 import onnxruntime as ort
 
-from model.bundle import Bundle, below, widen
-from model.runtimes.onnx_runtime import HEAD, OnnxRuntime, open_graph, open_head
+from model.bundle import INT8, Bundle, behind, below, widen
+from model.runtimes.onnx_runtime import HEAD, OnnxRuntime, open_graph
 from model.types import Array
 
 NAME: Final = "onnx-int8"
-SUFFIX: Final = ".int8"
-"""After a modality's name: that of its graph in 8 bits."""
 
 
 def start(bundle: Bundle, threads: int) -> OnnxRuntime:
     """Open a session for each graph, in 8 bits where there is one. Raises BundleError as the runtime in float32 does."""
     order, stored = bundle.config.network.order, bundle.read_stored()
     sessions = {name: _open(bundle, name, below(stored, name), threads) for name in order}
-    head = {name: array for name, array in stored.items() if not name.startswith("encoders.")}
-    return OnnxRuntime({**sessions, HEAD: open_head(bundle, widen(head), threads)}, order, NAME)
+    return OnnxRuntime({**sessions, HEAD: open_graph(bundle, HEAD, widen(behind(stored)), threads)}, order, NAME)
 
 
 def _open(bundle: Bundle, modality: str, stored: Mapping[str, Array], threads: int) -> ort.InferenceSession:
-    if bundle.graph(modality + SUFFIX) is None:
-        return open_graph(bundle, modality, widen(stored), threads)
-    return open_graph(bundle, modality + SUFFIX, in_8_bits(stored), threads)
+    if bundle.has_graph(modality + INT8):
+        return open_graph(bundle, modality + INT8, in_8_bits(stored), threads)
+    return open_graph(bundle, modality, widen(stored), threads)
 
 
 def in_8_bits(stored: Mapping[str, Array]) -> dict[str, Array]:

@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 import onnxruntime as ort
 
-from model.bundle import Bundle, below
+from model.bundle import Bundle, behind, below
 from model.errors import BundleError
 from model.types import Array, FloatArray
 
@@ -43,13 +43,7 @@ def start(bundle: Bundle, threads: int) -> OnnxRuntime:
     """Open a session for each graph. Raises BundleError when a graph is missing or its weights don't fit."""
     order, weights = bundle.config.network.order, bundle.read_weights()
     sessions = {name: open_graph(bundle, name, below(weights, name), threads) for name in order}
-    return OnnxRuntime({**sessions, HEAD: open_head(bundle, weights, threads)}, order)
-
-
-def open_head(bundle: Bundle, weights: Mapping[str, Array], threads: int) -> ort.InferenceSession:
-    """The session of fusion and head, from all float32 weights."""
-    rest = {name: array for name, array in weights.items() if not name.startswith("encoders.")}
-    return open_graph(bundle, HEAD, rest, threads)
+    return OnnxRuntime({**sessions, HEAD: open_graph(bundle, HEAD, behind(weights), threads)}, order)
 
 
 def open_graph(bundle: Bundle, name: str, weights: Mapping[str, Array], threads: int) -> ort.InferenceSession:

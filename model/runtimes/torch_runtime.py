@@ -38,8 +38,13 @@ class TorchRuntime:
 
 
 def start(bundle: Bundle, threads: int) -> TorchRuntime:
-    """Build the bundle's network and load its weights. Raises BundleError when they don't fit."""
+    """Start the bundle's network on a CUDA device where there is one. Raises BundleError as `load_network` does."""
     torch.set_num_threads(threads)
+    return TorchRuntime(load_network(bundle), torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def load_network(bundle: Bundle) -> MultimodalClassifier:
+    """Build the bundle's network and load its weights. Raises BundleError when they don't fit."""
     try:
         network = build_network(bundle.config.network)
     except ModelError as problem:  # a library that it is built from is missing
@@ -56,7 +61,7 @@ def start(bundle: Bundle, threads: int) -> TorchRuntime:
         network.load_state_dict(weights)
     except RuntimeError as problem:
         raise BundleError(f"{bundle.directory}: the weights don't fit the architecture: {problem}") from problem
-    return TorchRuntime(network, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    return network
 
 
 def _array(tensor: torch.Tensor) -> FloatArray:

@@ -187,9 +187,8 @@ def convolutions_in_8_bits(
             )
         made = onnx.load_model(quantised)
     forget_origin(made)
-    return sealed(
-        made, unused
-    )  # weights that have kept their names are other ones, as batch normalisation is folded into them
+    # Weights that have kept their names are other ones, as batch normalisation is folded into them: none is the bundle's.
+    return sealed(made, unused)
 
 
 @contextmanager

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import torch
 
-from model.bundle import Bundle, check_replaceable, read_bundle, widen, write_bundle
-from model.errors import BundleError, ModelError
-from model.network import MultimodalClassifier, build_network
+from model.bundle import Bundle, check_replaceable, read_bundle, write_bundle
+from model.errors import ModelError
 from model.predictor import Predictor, load_bundle
 from model.runtimes.onnx_int8_runtime import NAME
+from model.runtimes.torch_runtime import load_network
 from model.training.card import with_8_bits, without_8_bits
 from model.training.checks import read_checked
 from model.training.examples import Examples, input_fingerprint, prepare_examples
@@ -34,7 +34,7 @@ def export(
     check_replaceable(out)
     bundle, threads = read_bundle(directory), torch.get_num_threads()
     config, stored = bundle.config, bundle.read_stored()
-    network = _network(bundle)
+    network = load_network(bundle)
     graphs = export_graphs(network, bundle.inputs, config.network.width)
     report = {key: told for key, told in bundle.report.items() if key != "int8"}
     golden = [{key: told for key, told in each.items() if key != NAME} for each in bundle.golden]
@@ -47,24 +47,19 @@ def export(
         graphs |= quantised.graphs
         report["int8"] = quantised.report
         card = with_8_bits(card, report)
-    inputs = bundle.inputs
     write_bundle(
-        out, config=config, inputs=inputs, weights=stored, graphs=graphs, report=report, golden=golden, card=card
+        out,
+        config=config,
+        inputs=bundle.inputs,
+        weights=stored,
+        graphs=graphs,
+        report=report,
+        golden=golden,
+        card=card,
     )
     predictor = load_bundle(out, threads=threads)
     predictor.warm_up()
     return predictor
-
-
-def _network(bundle: Bundle) -> MultimodalClassifier:
-    """The bundle's network with its weights."""
-    network = build_network(bundle.config.network)
-    weights = {name: torch.from_numpy(array) for name, array in widen(bundle.read_stored()).items()}
-    try:
-        network.load_state_dict(weights)
-    except RuntimeError as problem:
-        raise BundleError(f"{bundle.directory}: the weights don't fit the architecture: {problem}") from problem
-    return network
 
 
 def _examples(bundle: Bundle, source: Path, work: Path, split_seed: int, workers: int) -> Examples:

@@ -24,7 +24,7 @@ from model.fusion import FUSIONS
 from model.manifest import Manifest, Row, task_name
 from model.modalities import Input
 from model.network import MultimodalClassifier, build_network
-from model.predictor import Predictor, golden_parts, load_bundle
+from model.predictor import Predictor, load_bundle
 from model.runtimes import start_runtime, suitable
 from model.runtimes.torch_runtime import TorchRuntime
 from model.targets import TARGETS, class_weights
@@ -310,8 +310,7 @@ def _golden(config: BundleConfig, recipe: Recipe, runtime: TorchRuntime, rows: t
                 chosen[row.label] = parts
         for parts in list(chosen.values())[:GOLDEN_LABELS]:
             entry: dict[str, Any] = {"parts": parts}
-            (prediction,) = predictor.predict([predictor.prepare(golden_parts(entry))])
-            golden.append({**entry, **TASKS[config.network.task].of(config).golden(prediction)})
+            golden.append({**entry, **predictor.task.golden(predictor.ask_golden(entry))})
     return golden
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import io
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from pathlib import Path
@@ -193,3 +194,17 @@ def listening(settings, predictor):
             assert not thread.is_alive()
 
     return start
+
+
+@pytest.fixture(scope="session")
+def eventually():
+    """`eventually(condition, seconds=5.0)`: what the condition answers as soon as it is true."""
+
+    def wait(condition, seconds=5.0):
+        until = time.monotonic() + seconds
+        while not (value := condition()):
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        return value
+
+    return wait

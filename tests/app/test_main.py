@@ -79,15 +79,6 @@ def start():
             each.process.communicate()
 
 
-def eventually(condition, seconds=5.0):
-    """What the condition answers as soon as it is true."""
-    until = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < until
-        time.sleep(0.02)
-    return value
-
-
 def half_sent(port: int, body: bytes) -> socket.socket:
     """A connection over which a request came, but only half of its body."""
     connection = socket.create_connection(("127.0.0.1", port), timeout=10)
@@ -101,7 +92,7 @@ def inside(url: str) -> float:
     return float(line)
 
 
-def test_sigterm_finishes_what_was_accepted_refuses_what_is_new_and_exits_with_0(start):
+def test_sigterm_finishes_what_was_accepted_refuses_what_is_new_and_exits_with_0(start, eventually):
     service = start(drain_timeout_s=10)
     body = json.dumps({"text": "blue"}).encode()
     with half_sent(service.port, body) as connection:
@@ -206,7 +197,7 @@ def test_50_mb_declared_are_answered_before_they_come(listening):
         assert connection.recv(65536).startswith(b"HTTP/1.1 413 ")
 
 
-def test_a_client_that_hangs_up_leaves_the_queue(listening, runtime):
+def test_a_client_that_hangs_up_leaves_the_queue(listening, runtime, eventually):
     with listening() as service:
         inner = service.app.state.service
         runtime.may_go.clear()

@@ -6,7 +6,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import httpx
@@ -60,14 +59,6 @@ class Service:
         return self.process.returncode, said
 
 
-def eventually(condition, seconds=30.0):
-    until = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < until
-        time.sleep(0.05)
-    return value
-
-
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -75,9 +66,9 @@ def free_port() -> int:
 
 
 @pytest.fixture
-def two_workers(tiny_bundle):
+def two_workers(tiny_bundle, eventually):
     service = Service(tiny_bundle, 2, free_port())
-    eventually(service.ready)
+    eventually(service.ready, 30)
     yield service
     if service.process.poll() is None:
         service.process.kill()
@@ -91,8 +82,8 @@ def ask(service: Service, times: int) -> set[str]:
     return {httpx.post(f"{service.url}/v1/classify", json={"text": "red"}).text for _ in range(times)}
 
 
-def test_whoever_is_asked_tells_what_all_have_measured_and_sigterm_ends_all_with_0(two_workers):
-    eventually(lambda: len(two_workers.workers()) == 2)
+def test_whoever_is_asked_tells_what_all_have_measured_and_sigterm_ends_all_with_0(two_workers, eventually):
+    eventually(lambda: len(two_workers.workers()) == 2, 30)
     assert len(ask(two_workers, 12)) == 1  # the same answer from both
     answered = r'polymodal_requests_total\{code="ok",method="POST",route="/v1/classify",status="200"\}'
     assert [two_workers.measured(answered) for _ in range(6)] == [12.0] * 6
@@ -104,21 +95,21 @@ def test_whoever_is_asked_tells_what_all_have_measured_and_sigterm_ends_all_with
     assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
 
 
-def test_a_worker_that_dies_is_started_again_while_the_other_answers(two_workers):
-    (first, second) = eventually(lambda: two_workers.workers() if len(two_workers.workers()) == 2 else None)
+def test_a_worker_that_dies_is_started_again_while_the_other_answers(two_workers, eventually):
+    (first, second) = eventually(lambda: two_workers.workers() if len(two_workers.workers()) == 2 else None, 30)
     os.kill(first, signal.SIGKILL)
-    eventually(lambda: first not in two_workers.workers())
+    eventually(lambda: first not in two_workers.workers(), 30)
     assert ask(two_workers, 4)
-    eventually(lambda: len(two_workers.workers()) == 2)
+    eventually(lambda: len(two_workers.workers()) == 2, 30)
     assert second in two_workers.workers()
-    eventually(lambda: two_workers.measured("polymodal_worker_restarts_total") == 1)
+    eventually(lambda: two_workers.measured("polymodal_worker_restarts_total") == 1, 30)
     code, said = two_workers.stop()
     assert code == 0, said
     assert '"event": "worker_died"' in said
 
 
-def test_workers_end_when_their_parent_is_killed(two_workers):
-    workers = eventually(lambda: two_workers.workers() if len(two_workers.workers()) == 2 else None)
+def test_workers_end_when_their_parent_is_killed(two_workers, eventually):
+    workers = eventually(lambda: two_workers.workers() if len(two_workers.workers()) == 2 else None, 30)
     two_workers.process.kill()
     eventually(lambda: not any(Path(f"/proc/{pid}/stat").exists() for pid in workers), 20)
     two_workers.process.communicate()
