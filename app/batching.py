@@ -1,14 +1,13 @@
-"""The queue between requests and the inference threads: batches, deadlines, admission by predicted time.
+"""The queue between requests and the workers: batches, deadlines, admission by predicted time.
 
-It knows items, costs and forecasts, no tensors and no HTTP. Its state belongs to the event loop; only `compute` runs elsewhere.
+It knows items and forecasts, no tensors and no HTTP. Its state belongs to the event loop.
 """
 
 import asyncio
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Executor
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Final, Generic, Protocol, Self, TypeVar
@@ -18,7 +17,13 @@ import structlog
 Item = TypeVar("Item")
 Asked_contra = TypeVar("Asked_contra", contravariant=True)
 Result = TypeVar("Result")
+Worker = TypeVar("Worker")
 
+FIXED_SHARE: Final = 0.07
+"""A batch is large enough when what it costs beside its items is predicted to be so much of what they cost: more of them would make
+the first ones wait, save next to nothing, and no longer fit into a core's cache."""
+LEAST_FIXED_S: Final = 0.001
+"""What every batch costs at least, whatever was forecast: it is sent somewhere, and its answers come back."""
 DRIFT_WEIGHT: Final = 0.1  # of the newest batch in the running mean of measured ÷ forecast
 LARGEST_DRIFT: Final = 10.0  # and its inverse: what one odd measurement, such as a machine that slept, may do at most
 
@@ -42,13 +47,21 @@ class Stopped(Exception):
     """The queue was closed before the item's turn came."""
 
 
+class Interrupted(Exception):
+    """A worker was lost in the middle of a batch: nobody knows which of its items, if any, is to blame."""
+
+
+class Untouched(Exception):
+    """A worker was lost before it came to a batch: none of its items is to blame."""
+
+
 @dataclass(frozen=True, slots=True)
 class BatchLimits:
     """How much one batch may hold, and how much may wait for its turn."""
 
     items: int
-    cost: float
-    """In the unit of the items' own cost; one item may exceed it, alone."""
+    seconds: float
+    """Predicted, of one batch; an item that takes longer is computed alone."""
     waiting: int
 
 
@@ -76,74 +89,102 @@ class Computed(Generic[Result]):
     batch_size: int
 
 
+class Workers(Protocol[Worker]):
+    """Whoever computes: one batch at a time, and some take another one meanwhile, so as not to wait for it afterwards."""
+
+    @property
+    def alive(self) -> int:
+        """How many there are, at work or idle."""
+        ...
+
+    @property
+    def idle(self) -> int:
+        """How many have nothing to do."""
+        ...
+
+    async def take(self, ahead: Callable[[], bool]) -> Worker:
+        """An idle one, as soon as there is any; while `ahead` says so, also one that is at work and can take another batch."""
+        ...
+
+    def nudge(self) -> None:
+        """What `ahead` says may have changed."""
+        ...
+
+    def turn(self, worker: Worker) -> float:
+        """When this worker last finished a batch, on perf_counter; before that, it could not begin the next one."""
+        ...
+
+    def give_back(self, worker: Worker) -> None:
+        """It has finished a batch, or is lost."""
+        ...
+
+
 @dataclass(eq=False, slots=True)
 class _Waiting(Generic[Item, Result]):
     item: Item
-    cost: float
     forecast_s: float
     deadline: float
     """On the event loop's clock."""
     answer: asyncio.Future[Computed[Result]]
     since: float = field(default_factory=time.perf_counter)
+    alone: bool = False
+    """A batch with this item has failed: now it gets one of its own."""
+    losses: int = 0
+    """Workers that were lost while they had it alone."""
 
 
 @dataclass(eq=False, slots=True)
-class _Batch(Generic[Item, Result]):
+class _Batch(Generic[Item, Result, Worker]):
+    worker: Worker
     entries: list[_Waiting[Item, Result]]
-    computing_since: float | None = None
-    """perf_counter, once a thread has begun."""
-
-    @property
-    def busy_s(self) -> float:
-        return 0.0 if self.computing_since is None else time.perf_counter() - self.computing_since
+    since: float = field(default_factory=time.perf_counter)
+    """When it was given to the worker, which may have begun it later."""
 
 
-class Batcher(Generic[Item, Result]):
-    """Work-conserving batches: a stream that is free takes its share of what waits, up to the limits, without any fixed wait.
+class Batcher(Generic[Item, Result, Worker]):
+    """Work-conserving batches: a worker that is idle takes its share of what waits, up to the limits, without any fixed wait.
 
-    `worker` should run as many calls at a time as there are streams. A batch that fails is computed again one item at a time,
-    so that one poisonous item fails alone. `elsewhere` says how many seconds of other work the worker has to do.
+    While more waits than makes a large batch for every worker, a worker gets its next one before it has finished. `compute` has a
+    worker compute a batch. The items of a batch that fails are computed again, each by itself, so that one poisonous item fails
+    alone; when a worker is lost with a single item, another one tries it once more. `elsewhere` says how many seconds of other work
+    the workers have to do.
     """
 
     def __init__(
         self,
-        compute: Callable[[Sequence[Item]], Sequence[Result]],
+        compute: Callable[[Worker, Sequence[Item]], Awaitable[Sequence[Result]]],
         *,
-        cost: Callable[[Item], float],
         forecast: Forecast[Item],
         limits: BatchLimits,
-        worker: Executor,
-        streams: int = 1,
+        workers: Workers[Worker],
         elsewhere: Callable[[], float] = lambda: 0.0,
         on_batch: Callable[[int], None] = lambda size: None,
     ) -> None:
         self._compute = compute
-        self._cost = cost
         self._forecast = forecast
         self._limits = limits
-        self._worker = worker
-        self._streams = streams
+        self._workers = workers
         self._elsewhere = elsewhere
         self._on_batch = on_batch
         self._queue: deque[_Waiting[Item, Result]] = deque()
         self._arrival = asyncio.Event()
-        self._running: list[asyncio.Task[None]] = []
-        self._batches: list[_Batch[Item, Result]] = []  # what streams are at
-        self._computing: list[_Batch[Item, Result]] = []  # of these, what a thread is at; written by the threads
+        self._dispatching: asyncio.Task[None] | None = None
+        self._batches: dict[asyncio.Task[None], _Batch[Item, Result, Worker]] = {}
         self._drift = 1.0  # running mean of measured ÷ forecast seconds
 
     async def __aenter__(self) -> Self:
-        self._running = [asyncio.create_task(self._run(), name=f"stream-{each}") for each in range(self._streams)]
+        self._dispatching = asyncio.create_task(self._dispatch(), name="dispatch")
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stop taking batches; what still waits fails with Stopped. Call `drain` first to lose nothing."""
-        for task in self._running:
+        """Stop taking batches; what still waits or is computed fails with Stopped. Call `drain` first to lose nothing."""
+        running = [task for task in (self._dispatching, *self._batches) if task is not None]
+        for task in running:
             task.cancel()
-        if self._running:
-            await asyncio.wait(self._running)
+        if running:
+            await asyncio.wait(running)
         self._stop(self._queue)
 
     @property
@@ -152,22 +193,35 @@ class Batcher(Generic[Item, Result]):
         return len(self._queue)
 
     @property
-    def busy_s(self) -> float:
-        """How long the oldest batch has been computed; 0 when the worker rests."""
-        return max((batch.busy_s for batch in tuple(self._computing)), default=0.0)
+    def backlog_s(self) -> float:
+        """Predicted seconds until the workers have computed all that was submitted here."""
+        now, at_work, seconds = time.perf_counter(), set[int](), self._predicted(self._queue)
+        for batch in self._batches.values():  # the oldest first; a worker's other one has not begun
+            first = id(batch.worker) not in at_work
+            at_work.add(id(batch.worker))
+            spent_s = now - max(batch.since, self._workers.turn(batch.worker)) if first else 0.0
+            seconds += max(0.0, self._predicted(batch.entries) - spent_s)
+        return seconds / max(1, self._workers.alive)
 
     @property
-    def backlog_s(self) -> float:
-        """Predicted seconds until the worker has computed all that was submitted here."""
-        running = sum(max(0.0, self._predicted(batch.entries) - batch.busy_s) for batch in self._batches)
-        return (running + self._predicted(self._queue)) / self._streams
+    def _large_s(self) -> float:
+        """Predicted seconds of the items of a batch that need not be larger."""
+        return self._drift * max(self._forecast.batch_s, LEAST_FIXED_S) / FIXED_SHARE
 
     def _predicted(self, entries: Sequence[_Waiting[Item, Result]] | deque[_Waiting[Item, Result]]) -> float:
-        """As many batches as their number and cost make, each full but the last."""
+        """As many batches as their number and time make, each full but the last."""
         limits = self._limits
-        batches = max(len(entries) / limits.items, sum(entry.cost for entry in entries) / limits.cost)
-        computing_s = sum(entry.forecast_s for entry in entries)
-        return self._drift * (math.ceil(batches) * self._forecast.batch_s + computing_s)
+        computing_s = self._drift * sum(entry.forecast_s for entry in entries)
+        batches = min(len(entries), math.ceil(max(len(entries) / limits.items, computing_s / limits.seconds)))
+        return self._drift * batches * self._forecast.batch_s + computing_s
+
+    def _plenty(self) -> bool:
+        """Whether every worker will find a large batch when it has finished the present one, so that none goes short when one gets
+        its next one early."""
+        items, workers = len(self._queue), self._workers.alive
+        if items >= workers * self._limits.items:
+            return True
+        return self._drift * sum(entry.forecast_s for entry in self._queue) >= workers * self._large_s
 
     def check_time(self, deadline: float, *, own_s: float = 0.0) -> None:
         """Raise Overloaded when what is ahead, and `own_s` after it, would end after `deadline` (on the loop's clock).
@@ -180,28 +234,31 @@ class Batcher(Generic[Item, Result]):
             found = f"an answer would take about {1000 * (ahead_s + own_s):.0f} ms"
             raise Overloaded(found, f"{1000 * max(0.0, left_s):.0f} ms until this request's deadline", ahead_s)
 
+    def check_room(self) -> None:
+        """Raise Overloaded when as many wait as may."""
+        about_to_leave = self._workers.idle * self._limits.items  # an idle worker takes a batch in this very moment
+        if len(self._queue) >= self._limits.waiting + about_to_leave:
+            found = f"{len(self._queue)} requests are waiting already"
+            raise Overloaded(found, str(self._limits.waiting), self.backlog_s)
+
     async def submit(self, item: Item, *, deadline: float) -> Computed[Result]:
         """The item's result, unless there is no room, or `deadline` (on the loop's clock) will pass, or does pass, first.
 
         Cancelling the caller takes a waiting item out of the queue.
         """
-        about_to_leave = self._idle * self._limits.items  # an idle stream takes a batch in this very moment
-        if len(self._queue) >= self._limits.waiting + about_to_leave:
-            found = f"{len(self._queue)} requests are waiting already"
-            raise Overloaded(found, str(self._limits.waiting), self.backlog_s)
+        self.check_room()
         forecast_s = self._forecast.item_s(item)
         self.check_time(deadline, own_s=self._drift * forecast_s)
-        entry: _Waiting[Item, Result] = _Waiting(
-            item, self._cost(item), forecast_s, deadline, asyncio.get_running_loop().create_future()
-        )
+        loop = asyncio.get_running_loop()
+        entry: _Waiting[Item, Result] = _Waiting(item, forecast_s, deadline, loop.create_future())
         self._queue.append(entry)
         self._arrival.set()
+        self._workers.nudge()
+        late = loop.call_at(deadline, _fail, entry, DeadlineExceeded("no result before the request's deadline"))
         try:
-            async with asyncio.timeout_at(deadline):
-                return await entry.answer
-        except TimeoutError:
-            raise DeadlineExceeded("no result before the request's deadline") from None
+            return await entry.answer
         finally:
+            late.cancel()
             entry.answer.cancel()  # nothing happens when it is there
             if entry in self._queue:
                 self._queue.remove(entry)
@@ -215,83 +272,88 @@ class Batcher(Generic[Item, Result]):
             await asyncio.sleep(0.01)
         return True
 
-    @property
-    def _idle(self) -> int:
-        """Streams that compute nothing."""
-        return self._streams - len(self._batches)
-
-    async def _run(self) -> None:
+    async def _dispatch(self) -> None:
+        """Give every worker that becomes idle a batch, made as late as possible."""
         while True:
-            if not (entries := self._next_batch()):
+            if not self._queue:
                 self._arrival.clear()
                 await self._arrival.wait()
+            worker = await self._workers.take(self._plenty)
+            if not (entries := self._next_batch(max(1, self._workers.alive))):
+                self._workers.give_back(worker)
                 continue
-            batch = _Batch(entries)
-            self._batches.append(batch)
-            try:
-                await self._answer(batch, entries)
-            finally:
-                self._stop(entries)  # matters only when this task was cancelled in the middle
-                self._batches.remove(batch)
+            task = asyncio.create_task(self._answer(worker, entries))
+            self._batches[task] = _Batch(worker, entries)
+            task.add_done_callback(self._batches.pop)
 
     @staticmethod
     def _stop(entries: Iterable[_Waiting[Item, Result]]) -> None:
         for entry in entries:
             _fail(entry, Stopped("the service stopped before this request was computed"))
 
-    def _next_batch(self) -> list[_Waiting[Item, Result]]:
-        """What waits, up to the limits; other idle streams get as much."""
+    def _next_batch(self, idle: int) -> list[_Waiting[Item, Result]]:
+        """What waits, up to the limits; each of the `idle` workers gets as much."""
         batch: list[_Waiting[Item, Result]] = []
-        cost = 0.0
-        most = min(self._limits.items, math.ceil(len(self._queue) / self._idle))
+        seconds = 0.0
+        most = min(self._limits.items, math.ceil(len(self._queue) / idle))
         while self._queue and len(batch) < most:
-            if batch and cost + self._queue[0].cost > self._limits.cost:
+            entry = self._queue[0]
+            enough = seconds >= self._large_s
+            seconds += self._drift * entry.forecast_s
+            if batch and (enough or entry.alone or seconds > self._limits.seconds):
                 break
-            entry = self._queue.popleft()
+            self._queue.popleft()
             if _is_wanted(entry):
                 batch.append(entry)
-                cost += entry.cost
+                if entry.alone:
+                    break
         return batch
 
-    async def _answer(self, batch: _Batch[Item, Result], entries: Sequence[_Waiting[Item, Result]]) -> None:
-        """Compute these entries of a batch together or, when that fails, each by itself."""
+    async def _answer(self, worker: Worker, entries: Sequence[_Waiting[Item, Result]]) -> None:
         try:
-            await self._compute_together(batch, entries)
-        except Exception as error:
-            if len(entries) == 1:
-                _fail(entries[0], error)
-                return
-            log.warning("batch_failed", items=len(entries), next="one at a time", exc_info=error)
-            for entry in entries:
-                if _is_wanted(entry):
-                    await self._answer(batch, [entry])
+            try:
+                await self._compute_together(worker, entries)
+            finally:
+                self._workers.give_back(worker)
+        except asyncio.CancelledError:
+            self._stop(entries)
+            raise
+        except Exception as error:  # noqa: BLE001 — whatever it is, those who wait are told
+            self._again(entries, error)
 
-    async def _compute_together(self, batch: _Batch[Item, Result], entries: Sequence[_Waiting[Item, Result]]) -> None:
-        items = [entry.item for entry in entries]
-        started = time.perf_counter()
-        results, compute_s = await asyncio.get_running_loop().run_in_executor(self._worker, self._timed, batch, items)
-        if len(results) != len(items):
-            raise RuntimeError(f"{len(items)} items were computed to {len(results)} results")
+    def _again(self, entries: Sequence[_Waiting[Item, Result]], error: Exception) -> None:
+        """Put back what has failed together, and what was alone with a worker that was lost, once; first in the queue."""
+        lost, untouched = isinstance(error, Interrupted), isinstance(error, Untouched)
+        if not untouched:
+            log.warning("batch_failed", items=len(entries), lost_worker=lost, exc_info=None if lost else error)
+        for entry in reversed(entries):
+            was_alone = len(entries) == 1 and not untouched
+            entry.alone = entry.alone or not untouched
+            entry.losses += was_alone and lost
+            if was_alone and not (lost and entry.losses == 1):
+                _fail(entry, error)
+            elif _is_wanted(entry):
+                self._queue.appendleft(entry)
+                self._arrival.set()
+
+    async def _compute_together(self, worker: Worker, entries: Sequence[_Waiting[Item, Result]]) -> None:
+        given = time.perf_counter()
+        results = await self._compute(worker, [entry.item for entry in entries])
+        started = max(given, self._workers.turn(worker))
+        compute_s = time.perf_counter() - started
+        if len(results) != len(entries):
+            raise RuntimeError(f"{len(entries)} items were computed to {len(results)} results")
         self._learn(entries, compute_s)
-        self._on_batch(len(items))
+        self._on_batch(len(entries))
         for entry, result in zip(entries, results, strict=True):
             if not entry.answer.done():
-                entry.answer.set_result(Computed(result, started - entry.since, compute_s, len(items)))
+                entry.answer.set_result(Computed(result, started - entry.since, compute_s, len(entries)))
 
     def _learn(self, batch: Sequence[_Waiting[Item, Result]], measured_s: float) -> None:
         forecast_s = self._forecast.batch_s + sum(entry.forecast_s for entry in batch)
         if forecast_s > 0.0:
             drift = min(max(measured_s / forecast_s, 1 / LARGEST_DRIFT), LARGEST_DRIFT)
             self._drift += DRIFT_WEIGHT * (drift - self._drift)
-
-    def _timed(self, batch: _Batch[Item, Result], items: Sequence[Item]) -> tuple[Sequence[Result], float]:
-        """Runs on the worker: what `busy_s` measures is computing, not the wait for a worker that others share."""
-        batch.computing_since = started = time.perf_counter()
-        self._computing.append(batch)
-        try:
-            return self._compute(items), time.perf_counter() - started
-        finally:
-            self._computing.remove(batch)  # not before the thread is done, even when nobody waits for it any more
 
 
 def _is_wanted(entry: _Waiting[Item, Result]) -> bool:

@@ -19,8 +19,9 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from app.schemas import BatchBody, BatchItem, ClassifyBody, Example, Options
-from app.service import Parts, Service
+from app.service import Service
 from app.settings import Settings
+from model import Parts
 
 Schema = TypeVar("Schema", bound=BaseModel)
 

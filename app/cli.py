@@ -1,4 +1,4 @@
-"""The command line: `polymodal serve | train | check | evaluate | predict | score | card | data`.
+"""The command line: `polymodal serve | tune | train | check | evaluate | export | predict | score | card | data`.
 
 Thin; whatever is heavy is imported inside its command. Exit codes: 0 done; 1 refused or failed, with a message; 2 wrong
 usage; 3 done, but some rows are bad (`score --strict`); 130 ended by Ctrl-C.
@@ -20,6 +20,7 @@ from model import ModelError, Predictor, load_bundle
 
 Parameters = ParamSpec("Parameters")
 
+BundleArgument = Annotated[str, typer.Argument(help="Folder of a bundle, or illustrations: the embedded one.")]
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["fp32", "bf16", "fp16"]
 
@@ -37,6 +38,13 @@ app = typer.Typer(
 )
 data = typer.Typer(help="Make a data set.", no_args_is_help=True)
 app.add_typer(data, name="data")
+
+
+def bundle_folder(bundle: str) -> Path:
+    """A bundle's folder, or where there is none that of the embedded one of this name."""
+    path = Path(bundle).expanduser()
+    embedded = embedded_bundle(bundle).path
+    return embedded if not path.exists() and embedded.is_dir() else path
 
 
 def explained(command: Callable[Parameters, None]) -> Callable[Parameters, None]:
@@ -79,6 +87,37 @@ def serve() -> None:
             typer.echo(f"polymodal: {problem}", err=True)
         raise typer.Exit(1) from error
     run(settings)
+
+
+@app.command(
+    epilog="Example: polymodal tune bundles/things --out plan.json && POLYMODAL_PLAN=plan.json polymodal serve"
+)
+@explained
+def tune(
+    bundle: BundleArgument,
+    out: Annotated[Path, typer.Option(help="File to write the best plan to.", dir_okay=False)] = Path("plan.json"),
+    runtime: Annotated[str, typer.Option(help="auto, onnx-int8, onnx or torch, as it will be served.")] = "auto",
+    seconds: Annotated[float, typer.Option(min=0.1, help="To measure each plan for, twice.")] = 2.0,
+) -> None:
+    """Measure which numbers of workers, threads and examples of a batch suit a bundle on this machine, and write down the best.
+
+    The machine should have nothing else to do meanwhile. What is written is read by the setting POLYMODAL_PLAN.
+    """
+    from app import tune as tuning
+    from app.cpus import plans
+    from app.settings import BundleSource
+    from app.terminal import show_plan
+
+    folder = bundle_folder(bundle)
+    predictor = load_bundle(folder, runtime=runtime, threads=1)
+    predictor.warm_up()
+    source, asked = BundleSource(predictor.description.name, folder), tuning.examples(predictor)
+    found = tuning.measure(source, runtime, plans(CPUS), asked, seconds, show_plan)
+    chosen = tuning.best(found)
+    description = predictor.description
+    tuning.write_plan(out, chosen, found, bundle=description.digest, runtime=description.runtime)
+    typer.echo(f"{out}: ", nl=False, err=True)
+    show_plan(chosen)
 
 
 @app.command()
@@ -196,7 +235,6 @@ def check(
         raise typer.Exit(1)
 
 
-BundleArgument = Annotated[str, typer.Argument(help="Folder of a bundle, or illustrations: the embedded one.")]
 ManifestArgument = Annotated[Path, typer.Argument(help="Manifest (CSV, JSONL, Parquet) or a folder with one.")]
 Workers = Annotated[int, typer.Option(min=1, help="Threads that decode pictures.")]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on standard output instead of tables.")]
@@ -207,13 +245,6 @@ def open_bundle(bundle: str) -> Predictor:
     predictor = load_bundle(bundle_folder(bundle), threads=CPUS)
     predictor.warm_up()
     return predictor
-
-
-def bundle_folder(bundle: str) -> Path:
-    """A bundle's folder, or where there is none that of the embedded one of this name."""
-    path = Path(bundle).expanduser()
-    embedded = embedded_bundle(bundle).path
-    return embedded if not path.exists() and embedded.is_dir() else path
 
 
 @app.command(

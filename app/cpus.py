@@ -1,5 +1,6 @@
 """How many cores this process may really use: the one place that thread counts come from."""
 
+import json
 import math
 import os
 from collections.abc import Iterator
@@ -7,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-MOST_WORKERS: Final = 4  # by default: each takes the memory of its models
+MOST_WORKERS: Final = 8  # by default: each takes the memory of its models
+MOST_ITEMS: Final = 16  # of a batch, by default
+TRIED_ITEMS: Final = (1, 4, 8, 16)
 _CGROUPS = Path("/sys/fs/cgroup")
 _MEMBERSHIP = Path("/proc/self/cgroup")
 
@@ -24,26 +27,48 @@ def available_cpus(cgroups: Path = _CGROUPS, membership: Path = _MEMBERSHIP) -> 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What runs at the same time; more threads than cores, as decoding, computing and answering take turns."""
+    """What computes at the same time. The service itself is one process more, which gets a core whenever it wants one."""
 
     workers: int
-    """Processes; the rest is for each of them."""
-    streams: int
-    """Batches that are computed at once."""
+    """Processes, each with one batch at a time; 0 for a thread of the service itself."""
     threads: int
-    """Of each of them."""
-    decoders: int
-    """Pictures that are decoded at once."""
+    """Of each batch."""
+    batch_items: int = MOST_ITEMS
+    """Examples of a batch, at most."""
+    cores: int | None = None
+    """For which it was measured; None when it was not."""
 
 
 def default_plan(cores: int, workers: int | None = None) -> Plan:
-    """As many streams as cores, spread over a few processes: each has an interpreter of its own, and a copy of the models.
+    """A worker for each core, as far as memory allows: a batch on several threads waits for the slowest of them in every layer
+    of its network."""
+    workers = min(cores, MOST_WORKERS) if workers is None else workers
+    return Plan(workers, threads_for(cores, workers))
 
-    One thread for each stream: a batch on several threads waits for the slowest of them in every layer of its network.
-    """
-    workers = workers or min(cores, MOST_WORKERS)
-    each = math.ceil(cores / workers)
-    return Plan(workers=workers, streams=each, threads=1, decoders=each)
+
+def threads_for(cores: int, workers: int) -> int:
+    """As many for each batch as there are cores, divided between the workers."""
+    return max(1, cores // max(1, workers))
+
+
+def plans(cores: int) -> list[Plan]:
+    """Worth measuring: from one worker with all cores to one worker for each core, with several sizes of batches."""
+    workers = sorted({max(1, min(MOST_WORKERS, cores // share)) for share in (1, 2, 4)} | {1}, reverse=True)
+    return [Plan(each, threads_for(cores, each), items, cores) for each in workers for items in TRIED_ITEMS]
+
+
+def read_plan(path: Path) -> Plan:
+    """What `polymodal tune` wrote. Raises ValueError."""
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))["plan"]
+        plan = Plan(**{name: int(document[name]) for name in ("workers", "threads", "batch_items", "cores")})
+    except OSError as problem:
+        raise ValueError(f"{path} cannot be read: {problem.strerror}") from problem
+    except (LookupError, TypeError, ValueError) as problem:
+        raise ValueError(f"{path} is no plan; allowed: a file written by `polymodal tune`") from problem
+    if min(plan.threads, plan.batch_items) < 1 or plan.workers < 0:
+        raise ValueError(f"{path} plans {plan}; allowed: at least one of each")
+    return plan
 
 
 def _affinity() -> int:

@@ -15,10 +15,11 @@ Value = TypeVar("Value")
 
 
 class DirectRoute(APIRoute):
-    """A route whose endpoint takes the request itself and makes its own Response; FastAPI only describes it in OpenAPI.
+    """A route whose endpoint takes the request itself and makes its own Response.
 
-    What FastAPI does around an endpoint (dependencies, checking and serialising what comes back) costs as much as all that
-    the two busiest routes do beside their model's work.
+    What FastAPI and Starlette do around an endpoint (layers, routing, dependencies, checking and serialising what comes back) costs
+    as much as all that the two busiest routes do beside their model's work. Requests to them come here directly (app.main), and
+    FastAPI only describes them in OpenAPI, and answers other methods.
     """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:

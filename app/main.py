@@ -1,73 +1,115 @@
 """The application and the process: wires the parts together, starts nothing on import."""
 
 import asyncio
+import gc
 import os
-import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from types import FrameType
+from typing import Any
 
 import structlog
 import uvicorn
-from fastapi import FastAPI
-from starlette.middleware import Middleware
+from fastapi import FastAPI, Request
+from starlette.types import Receive, Scope, Send
 
-from app import errors, openapi, workers
+from app import errors, openapi
+from app.cpus import available_cpus
+from app.dependencies import DirectRoute
+from app.engine import Engine
 from app.logs import configure_logging
 from app.routes import classify, health, metrics, models, page
-from app.service import Service, load_predictors
+from app.service import Service
 from app.settings import Settings
-from app.siblings import Siblings
 from app.telemetry import Metrics, Telemetry
-from model import BundleError, EmbeddingCache, Predictor
+from app.workers import OneThread, Processes, Workforce
+from model import BundleError, Predictor
 
 log = structlog.get_logger(__name__)
 
 _DESCRIPTION = "Classifies an image with its text; either may be missing."
 
 
-def create_app(
-    settings: Settings, predictors: Mapping[str, Predictor] | None = None, siblings: Siblings | None = None
-) -> FastAPI:
-    """Wire the service. Without predictors, the bundles named in the settings are loaded at start-up."""
+def create_app(settings: Settings, predictors: Mapping[str, Predictor] | None = None) -> FastAPI:
+    """Wire the service. Without predictors, the bundles named in the settings are loaded at start-up.
+
+    With predictors, which can't be given to other processes, a thread of this one computes.
+    """
     measured = Metrics()
-    service = Service(settings, measured)
-    cache = EmbeddingCache(settings.embedding_cache_bytes) if settings.embedding_cache_bytes else None
+    service = Service(settings, measured, _workforce(settings, predictors, measured))
     measured.watch(
         inside=lambda: service.inside,
         waiting=lambda: service.waiting,
-        cache_bytes=lambda: cache.used_bytes if cache else 0,
+        workers=lambda: service.workers,
+        cache_bytes=lambda: service.cached_bytes,
     )
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with service.running(lambda: load_predictors(settings, cache) if predictors is None else predictors):
+        if settings.plan and settings.plan.cores != (cores := available_cpus()):
+            log.warning("plan_for_other_cores", measured=settings.plan.cores, available=cores, next="polymodal tune")
+        async with service.running():
             for description in service.models:
                 measured.bundle(description)
-                log.info("model_ready", model=description.name, digest=description.digest)
-            async with siblings.answering(measured.registry) if siblings else nullcontext():
-                yield
+                log.info("model_ready", model=description.name, digest=description.digest, workers=service.workers)
+            gc.freeze()  # what lives until the end need not be searched for garbage again and again
+            yield
 
-    app = FastAPI(
+    app = _Application(
         title="Polymodal",
         version=_version(),
         description=_DESCRIPTION,
         lifespan=lifespan,
         redoc_url=None,
         redirect_slashes=False,
-        middleware=[Middleware(Telemetry, metrics=measured, answer=errors.answer)],
+        telemetry=Telemetry(measured, errors.answer),
     )
     app.state.settings, app.state.service, app.state.metrics = settings, service, measured
-    app.state.siblings = siblings
     for resource in (classify, models, health, metrics, page):
         app.include_router(resource.router)
+    app.direct = {("POST", route.path): route for route in classify.router.routes if isinstance(route, DirectRoute)}
     app.router.routes.append(page.assets)
     errors.install(app)
     openapi.install(app)
     return app
+
+
+class _Application(FastAPI):
+    """FastAPI, but for the busiest routes, whose requests don't pass its layers; around both, what is known of every request."""
+
+    def __init__(self, telemetry: Telemetry, **options: Any) -> None:  # noqa: ANN401 — FastAPI's own
+        super().__init__(**options)
+        self._known = telemetry
+        self.direct: Mapping[tuple[str, str], DirectRoute] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await super().__call__(scope, receive, send)
+            return
+        route = self.direct.get((scope["method"], scope["path"]))
+        app = super().__call__ if route is None else partial(self._straight, route)
+        await self._known.around(app, scope, receive, send)
+
+    async def _straight(self, route: DirectRoute, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["app"], scope["route"] = self, route
+        request = Request(scope, receive)
+        try:
+            response = await route.endpoint(request)
+        except tuple(errors.KINDS) as error:
+            response = errors.answer(error, request)
+        await response(scope, receive, send)
+
+
+def _workforce(settings: Settings, predictors: Mapping[str, Predictor] | None, measured: Metrics) -> Workforce:
+    if predictors is not None:
+        return OneThread(lambda: Engine(predictors, keep_embeddings=settings.embedding_cache_bytes > 0))
+    if settings.workers == 0:
+        return OneThread(lambda: Engine.load(settings))
+    return Processes(settings, measured.restarted)
 
 
 def _version() -> str:
@@ -115,6 +157,7 @@ def server_for(app: FastAPI) -> uvicorn.Server:
         lifespan="off",  # entered by the caller, so that a refused bundle is an exception and not a logged traceback
         log_config=None,
         access_log=False,
+        proxy_headers=False,  # nobody asks where a request came from
         server_header=False,
         timeout_graceful_shutdown=1,  # for answers on their way; draining has waited for the rest
     )
@@ -122,69 +165,23 @@ def server_for(app: FastAPI) -> uvicorn.Server:
 
 
 def serve(settings: Settings, predictors: Mapping[str, Predictor] | None = None) -> None:
-    """Run the service until SIGTERM or Ctrl-C. Exits with 1 and one line when a bundle must not be served.
-
-    With predictors, which can't be given to other processes, it is always one worker.
-    """
+    """Run the service until SIGTERM or Ctrl-C. Exits with 1 and one line when a bundle must not be served."""
     configure_logging(settings)
-    count = settings.workers if hasattr(os, "fork") and predictors is None else 1
-    if count == 1:
-        if _serve_here(create_app(settings, predictors)):
-            raise SystemExit(1)
-        return
-    family, refusal = os.getpid(), workers.Once()
-    try:
-        reserved = workers.reserve(settings.host, settings.port)
-    except OSError as problem:
-        raise SystemExit(f"polymodal: {settings.host}:{settings.port}: {problem.strerror}") from None
-    log.info("listening", host=settings.host, port=reserved.getsockname()[1], workers=count)
-
-    def work(life: workers.Life) -> int:
-        structlog.contextvars.bind_contextvars(worker=life.number)
-        app = create_app(settings, siblings=Siblings(family, life.number, count))
-        app.state.metrics.restarted(life.restarts)
-        return _serve_here(app, reserved, life.parent, refusal)
-
-    with reserved:
-        code = workers.supervise(count, work)
-    if code:
-        raise SystemExit(code)
-
-
-def _serve_here(
-    app: FastAPI,
-    reserved: socket.socket | None = None,
-    parent: int | None = None,
-    once: workers.Once | None = None,
-) -> int:
-    """Run one worker in this process; its exit code.
-
-    One of several listens where `reserved` is, as long as its `parent` lives, and `once` keeps them from saying the same twice.
-    """
+    app = create_app(settings, predictors)
     server = server_for(app)
 
     async def run() -> None:
-        if parent is not None:
-            asyncio.get_running_loop().add_reader(parent, _stop_once, parent)
         async with app.router.lifespan_context(app):
-            await server.serve(None if reserved is None else [workers.listen(reserved)])
+            await server.serve()
 
     with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
         try:
             runner.run(run())
         except BundleError as refusal:
-            if once is None or once.first():
-                sys.stderr.write(f"polymodal: {refusal}\n")
-            return workers.UNUSABLE
+            sys.stderr.write(f"polymodal: {refusal}\n")
+            raise SystemExit(1) from None
     service: Service = app.state.service
     if service.busy_s:  # a clean exit would wait for the inference thread, which may hang for ever
         log.error("inference_abandoned", busy_s=round(service.busy_s, 1))
         sys.stdout.flush()
         os._exit(1)
-    return 0
-
-
-def _stop_once(parent: int) -> None:
-    """The parent is gone: drain and stop, as it would have said."""
-    asyncio.get_running_loop().remove_reader(parent)
-    os.kill(os.getpid(), signal.SIGTERM)

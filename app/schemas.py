@@ -152,12 +152,14 @@ class Classification(_Schema):
         prediction = outcome.prediction
         selected, interval = prediction.selected, prediction.interval
         ranked = sorted(prediction.scores.items(), key=lambda entry: entry[1], reverse=True)
-        return cls(
+        return cls.model_construct(  # checking what we say ourselves would take longer than saying it
             model=outcome.description.name,
             digest=outcome.description.digest,
             modalities=sorted(prediction.used),
             labels=[
-                LabelScore(label=label, score=score, selected=None if selected is None else label in selected)
+                LabelScore.model_construct(
+                    label=label, score=score, selected=None if selected is None else label in selected
+                )
                 for label, score in ranked[: options.top_k]
                 if options.threshold is None or score >= options.threshold
             ],

@@ -1,36 +1,34 @@
 """One classification from beginning to end without HTTP, so that another transport can stand beside routes/.
 
-step      what                  runs on
-prepare   Predictor.prepare     the decode threads
-queue     Batcher               the event loop
-predict   Predictor.predict     the inference threads, which all models share
+step      what                       runs on
+queue     Batcher                    the event loop
+prepare   Engine, of a whole batch   a worker
+predict   Engine                     the same worker
 """
 
 import asyncio
-import os
-import sys
-import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import partial
 from typing import Final, Protocol, TypeAlias, TypeVar
 
 from app.batching import Batcher, BatchLimits, DeadlineExceeded, Overloaded
+from app.cache import EmbeddingCache, Key, digest_of
+from app.engine import Answer, Item, Model
 from app.latency import LatencyModel
-from app.settings import BundleSource, Settings
-from model import Description, EmbeddingCache, Prediction, Predictor, Sample, load_bundle
+from app.settings import Settings
+from app.workers import Worker, Workforce
+from model import Description, InputError, Parts, Prediction, workload
 
 Value = TypeVar("Value")
 
-NICENESS: Final = 7
-"""Of the inference threads, above that of the process: decoding and the event loop get about five times their share of a core."""
-
-Parts: TypeAlias = Mapping[str, bytes | str]
-"""What a client gave, by modality: the bytes of an image, a text as `str` or UTF-8 bytes."""
+UNPACKING_THREADS: Final = 2
+"""For what would keep the event loop too long: JSON, base64, digests of large pictures."""
+QUICK_BYTES: Final = 2**18
+"""Of which a digest takes a fraction of a millisecond."""
 
 
 class State(StrEnum):
@@ -44,7 +42,7 @@ class State(StrEnum):
 class NotReady(Exception):
     """No request is accepted now; another instance, or this one in a while, will take it."""
 
-    def __init__(self, state: State, retry_after_s: int) -> None:
+    def __init__(self, state: str, retry_after_s: int) -> None:
         super().__init__(f"the service is {state}; allowed: requests while it is {State.READY}")
         self.retry_after_s = retry_after_s
 
@@ -58,7 +56,7 @@ class UnknownModel(Exception):
 
 
 class Stalled(Exception):
-    """An inference thread hangs."""
+    """The thread that computes hangs."""
 
 
 class Observer(Protocol):
@@ -84,104 +82,94 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
+class _Forecast:
+    """A model's latency, by items."""
+
+    latency: LatencyModel
+
+    @property
+    def batch_s(self) -> float:
+        return self.latency.batch_s
+
+    def item_s(self, item: Item) -> float:
+        return self.latency.item_s(item.units)
+
+
+_Queue: TypeAlias = Batcher[Item, Answer, Worker]
+
+
+@dataclass(frozen=True, slots=True)
 class _Served:
-    predictor: Predictor
-    batcher: Batcher[Sample, Prediction]
+    description: Description
+    batcher: _Queue
 
-
-def load_predictors(settings: Settings, cache: EmbeddingCache | None) -> dict[str, Predictor]:
-    """Load every bundle of the settings, in their order; takes seconds. Raises model.BundleError."""
-    return {source.name: _load(source, settings, cache) for source in settings.bundles}
-
-
-def _forecast(predictor: Predictor) -> LatencyModel:
-    return LatencyModel.measured(predictor.predict, predictor.probes())
-
-
-def _load(source: BundleSource, settings: Settings, cache: EmbeddingCache | None) -> Predictor:
-    return load_bundle(
-        source.path, name=source.name, runtime=settings.runtime, threads=settings.inference_threads, cache=cache
-    )
-
-
-def _yield_to_others() -> None:
-    """Let this thread compute when nobody else wants its core.
-
-    What was decoded then waits together and is computed together, and the event loop answers in time under any load.
-    """
-    if sys.platform == "linux":  # elsewhere the priority is the whole process'
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), os.getpriority(os.PRIO_PROCESS, 0) + NICENESS)
+    def key(self, modality: str, part: bytes | str) -> Key:
+        """Under which the embedding of a part is kept; runtimes differ in the last digits."""
+        return f"{self.description.digest} {self.description.runtime}", modality, digest_of(part)
 
 
 class Service:
-    """Several models by name, inference threads for all. Its state belongs to the event loop it was started on."""
+    """Several models by name, workers for all. Its state belongs to the event loop it was started on."""
 
-    def __init__(self, settings: Settings, observer: Observer) -> None:
+    def __init__(self, settings: Settings, observer: Observer, workforce: Workforce) -> None:
         self.state = State.STARTING
         self._settings = settings
         self._observer = observer
+        self._workforce = workforce
+        self._cache = EmbeddingCache(settings.embedding_cache_bytes) if settings.embedding_cache_bytes else None
         self._served: dict[str, _Served] = {}
         self._inside = 0  # requests between admission and answer
-        self._room = settings.queue_limit + settings.max_batch_items  # as many as may wait and be computed
+        self._room = settings.queue_limit + settings.max_batch_items * max(
+            1, settings.workers
+        )  # may wait and be computed
         # Batches leave half of each queue to single requests, and never refuse their own items.
         self._batch_slots = asyncio.Semaphore(max(1, settings.queue_limit // 2))
-        self._decoding = ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="decode")
-        self._inference = ThreadPoolExecutor(
-            settings.inference_streams, thread_name_prefix="inference", initializer=_yield_to_others
-        )
+        self._unpacking = ThreadPoolExecutor(UNPACKING_THREADS, thread_name_prefix="unpack")
 
     @asynccontextmanager
-    async def running(self, load: Callable[[], Mapping[str, Predictor]]) -> AsyncIterator[None]:
-        """Load the models and replay their golden inputs, then serve until the block ends.
+    async def running(self) -> AsyncIterator[None]:
+        """Start the workers, which replay the models' golden inputs, then serve until the block ends.
 
         Raises model.BundleError when a bundle must not be served.
         """
         try:
-            async with AsyncExitStack() as batchers:
-                for name, predictor in (await self._on_inference(load)).items():
-                    await self._on_inference(predictor.warm_up)
-                    forecast = await self._on_inference(partial(_forecast, predictor))
-                    batcher = self._batcher(predictor, forecast)
-                    self._served[name] = _Served(predictor, await batchers.enter_async_context(batcher))
+            async with self._workforce.working() as models, AsyncExitStack() as batchers:
+                for name, model in models.items():
+                    batcher = await batchers.enter_async_context(self._batcher(name, model))
+                    self._served[name] = _Served(model.description, batcher)
                 self.state = State.READY
                 yield
                 self.state = State.DRAINING
         finally:
-            self._decoding.shutdown(wait=False, cancel_futures=True)
-            self._inference.shutdown(wait=False, cancel_futures=True)
+            self._unpacking.shutdown(wait=False, cancel_futures=True)
 
-    def _batcher(self, predictor: Predictor, forecast: LatencyModel) -> Batcher[Sample, Prediction]:
+    def _batcher(self, name: str, model: Model) -> _Queue:
         limits = BatchLimits(
             items=self._settings.max_batch_items,
-            cost=self._settings.max_batch_cost,
+            seconds=self._settings.max_batch_ms / 1000,
             waiting=self._settings.queue_limit,
         )
         return Batcher(
-            predictor.predict,
-            cost=lambda sample: sample.cost,
-            forecast=forecast,
+            lambda worker, items: worker.compute(name, items),
+            forecast=_Forecast(model.latency),
             limits=limits,
-            worker=self._inference,
-            streams=self._settings.inference_streams,
-            elsewhere=lambda: self._backlog_s(but=predictor),
+            workers=self._workforce.pool,
+            elsewhere=lambda: self._backlog_s(but=name),
             on_batch=self._observer.batch,
         )
 
-    def _backlog_s(self, but: Predictor | None = None) -> float:
-        """Predicted seconds of the inference threads' work, without that of one model."""
-        return sum(each.batcher.backlog_s for each in self._served.values() if each.predictor is not but)
-
-    async def _on_inference(self, work: Callable[[], Value]) -> Value:
-        return await asyncio.get_running_loop().run_in_executor(self._inference, work)
+    def _backlog_s(self, but: str | None = None) -> float:
+        """Predicted seconds of the workers' work, without that of one model."""
+        return sum(each.batcher.backlog_s for name, each in self._served.items() if name != but)
 
     @property
     def models(self) -> list[Description]:
         """What is served; the first is the default model."""
-        return [served.predictor.description for served in self._served.values()]
+        return [served.description for served in self._served.values()]
 
     def describe(self, model: str | None = None) -> Description:
         """One model, the default one unless named. Raises UnknownModel, or NotReady before there is any."""
-        return self._find(model).predictor.description
+        return self._find(model).description
 
     def _find(self, model: str | None) -> _Served:
         self.check_started()
@@ -202,8 +190,18 @@ class Service:
 
     @property
     def busy_s(self) -> float:
-        """How long an inference thread has been at its current batch; 0 when all rest."""
-        return max((served.batcher.busy_s for served in self._served.values()), default=0.0)
+        """How long a worker has been at its present batch; 0 when all rest."""
+        return self._workforce.pool.busy_s
+
+    @property
+    def workers(self) -> int:
+        """How many workers are alive."""
+        return self._workforce.pool.alive
+
+    @property
+    def cached_bytes(self) -> int:
+        """Memory of the embeddings that are kept."""
+        return self._cache.used_bytes if self._cache else 0
 
     def check_started(self) -> None:
         """Raise NotReady while the models are loading."""
@@ -213,11 +211,13 @@ class Service:
     def check_ready(self) -> None:
         """Raise NotReady unless requests are accepted."""
         self.check_started()
+        if self.workers == 0:
+            raise NotReady("without a worker", retry_after_s=1)
         if self.state is State.DRAINING:  # its successor takes over
             raise NotReady(self.state, retry_after_s=max(1, self._settings.drain_timeout_s))
 
     def check_worker(self) -> None:
-        """Raise Stalled when an inference thread hangs."""
+        """Raise Stalled when a worker hangs that can't be replaced."""
         if self.busy_s * 1000 > self._settings.stall_timeout_ms:
             raise Stalled(f"one batch takes longer than {self._settings.stall_timeout_ms} ms")
 
@@ -246,28 +246,39 @@ class Service:
         return asyncio.get_running_loop().time() + min(allowed, timeout_ms or allowed) / 1000
 
     async def offload(self, work: Callable[[], Value]) -> Value:
-        """Run something slow on the decode threads."""
-        return await asyncio.get_running_loop().run_in_executor(self._decoding, work)
+        """Run something on a thread that would keep the event loop too long."""
+        return await asyncio.get_running_loop().run_in_executor(self._unpacking, work)
 
     async def classify(self, parts: Parts, *, model: str | None, deadline: float) -> Outcome:
         """One answer. Cancelling it takes the example out of the queue."""
         served = self._find(model)
         served.batcher.check_time(deadline)  # before anything is spent on it
-        started = time.perf_counter()
-        try:
-            async with asyncio.timeout_at(deadline):
-                sample = await self.offload(lambda: served.predictor.prepare(parts))
-        except TimeoutError:
-            raise DeadlineExceeded("decoding did not finish before the request's deadline") from None
-        decode_s = time.perf_counter() - started
-        for hit, names in ((True, sample.embeddings), (False, sample.keys)):
-            for name in names:
-                self._observer.cached(name, hit=hit)
-        computed = await served.batcher.submit(sample, deadline=deadline)
-        stages = {"decode": decode_s, "queue": computed.queue_s, "predict": computed.compute_s}
+        item, keys = await self._item(served, parts)
+        computed = await served.batcher.submit(item, deadline=deadline)
+        answer = computed.result
+        for name, embedding in answer.embeddings.items():
+            if self._cache and name in keys:
+                self._cache.put(keys[name], embedding)
+        if isinstance(answer.outcome, InputError):
+            raise answer.outcome
+        stages = {"decode": answer.decode_s, "queue": computed.queue_s, "predict": answer.predict_s}
         for name, seconds in stages.items():
             self._observer.stage(name, seconds)
-        return Outcome(computed.result, served.predictor.description, stages)
+        return Outcome(answer.outcome, served.description, stages)
+
+    async def _item(self, served: _Served, parts: Parts) -> tuple[Item, Mapping[str, Key]]:
+        """What a worker must do for these parts, and under which keys its embeddings are kept."""
+        if self._cache is None:
+            return Item(parts, units=workload(parts)), {}
+        if sum(map(len, parts.values())) > QUICK_BYTES:
+            keys = await self.offload(lambda: {name: served.key(name, part) for name, part in parts.items()})
+        else:
+            keys = {name: served.key(name, part) for name, part in parts.items()}
+        kept = {name: found for name, key in keys.items() if (found := self._cache.get(key)) is not None}
+        for name in parts:
+            self._observer.cached(name, hit=name in kept)
+        missing = {name: part for name, part in parts.items() if name not in kept}
+        return Item(missing, kept, workload(missing)), keys
 
     async def classify_all(
         self, items: Sequence[Callable[[], Parts]], *, model: str | None, deadline: float

@@ -17,7 +17,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from app.cpus import Plan, available_cpus, default_plan
+from app.cpus import Plan, available_cpus, default_plan, read_plan
 
 PREFIX = "POLYMODAL_"
 KIB, MIB = 1024, 1024 * 1024
@@ -72,11 +72,20 @@ def _bundle_source(entry: str) -> BundleSource:
     return BundleSource(name, path)
 
 
+def _plan(value: object) -> object:
+    return read_plan(Path(value).expanduser()) if isinstance(value, str) else value
+
+
 def planned(data: Mapping[str, Any]) -> Plan:
-    """What the cores that this process may use suit, after a choice of workers."""
-    return default_plan(available_cpus(), data.get("workers"))
+    """What was measured, if anything was; else what suits the cores that this process may use, after a choice of workers."""
+    measured: Plan | None = data.get("plan")
+    workers: int | None = data.get("workers")
+    if measured and workers in (None, measured.workers):
+        return measured
+    return default_plan(available_cpus(), workers)
 
 
+TunedPlan = Annotated[Plan | None, NoDecode, BeforeValidator(_plan)]
 Bundles = Annotated[tuple[BundleSource, ...], NoDecode, BeforeValidator(_bundle_sources)]
 
 
@@ -101,19 +110,17 @@ class Settings(BaseSettings):
     runtime: Literal["auto", "onnx-int8", "onnx", "torch"] = "auto"
     """What executes the models: ONNX Runtime (CPU) in 8 bits or in float32, PyTorch, or auto: the quickest that suits a bundle."""
 
-    workers: int = Field(default_factory=lambda: default_plan(available_cpus()).workers, ge=1, le=64)
-    """Processes that serve the port, each with models, queue and limits of its own; by default one for each core, but at most 4."""
-    inference_streams: int = Field(default_factory=lambda data: planned(data).streams, ge=1, le=1024)
-    """Batches that a worker computes at the same time; by default the available cores, divided between the workers."""
+    plan: TunedPlan = None
+    """File written by `polymodal tune`: workers, threads and batches that were measured here; each can still be set by itself."""
+    workers: int = Field(default_factory=lambda data: planned(data).workers, ge=0, le=256)
+    """Processes that compute, each with its own models; by default one for each core, at most 8. 0: a thread of the service."""
     inference_threads: int = Field(default_factory=lambda data: planned(data).threads, ge=1, le=1024)
-    """Threads of one batch; by default 1."""
-    decode_threads: int = Field(default_factory=lambda data: planned(data).decoders, ge=1, le=1024)
-    """Threads of a worker that decode and preprocess; by default the available cores, divided between the workers."""
+    """Threads of one batch; by default the available cores, divided between the workers."""
 
-    max_batch_items: int = Field(32, ge=1, le=4096)
+    max_batch_items: int = Field(default_factory=lambda data: planned(data).batch_items, ge=1, le=4096)
     """Examples computed together at most."""
-    max_batch_cost: float = Field(16.0, gt=0, allow_inf_nan=False)
-    """Work computed together at most; the dearest picture and the longest text that the model takes cost 1 each."""
+    max_batch_ms: float = Field(250.0, gt=0, le=600_000, allow_inf_nan=False)
+    """Milliseconds that a batch may be predicted to take; an example that takes longer is computed alone."""
     queue_limit: int = Field(64, ge=1, le=100_000)
     """Examples that may wait for each model; one more is refused at once rather than served late."""
     max_batch_request_items: int = Field(64, ge=1, le=10_000)
@@ -127,7 +134,7 @@ class Settings(BaseSettings):
     body_timeout_ms: int = Field(30_000, ge=1, le=600_000)
     """Milliseconds that a client may take to send a request's body."""
     stall_timeout_ms: int = Field(60_000, ge=100, le=3_600_000)
-    """Milliseconds of one batch after which the inference worker counts as hung, and /livez says so."""
+    """Milliseconds of one batch after which its worker is killed and started again; a thread can't be, and /livez says so."""
     drain_timeout_s: int = Field(20, ge=0, le=3600)
     """Seconds that accepted requests get to finish after SIGTERM."""
 

@@ -1,6 +1,6 @@
 """What is known about a request from outside: its id, one structured log line, metrics.
 
-The middleware is the outermost layer: whatever happens inside, the client gets an answer with an id, and the log a line.
+It is the outermost layer: whatever happens inside, the client gets an answer with an id, and the log a line.
 """
 
 import os
@@ -82,6 +82,7 @@ class Metrics:
         )
         self._inside = Gauge("polymodal_requests_inside", "Requests admitted and not yet answered.", registry=registry)
         self._waiting = Gauge("polymodal_queue_length", "Examples whose turn has not come.", registry=registry)
+        self._workers = Gauge("polymodal_workers", "Workers that are alive.", registry=registry)
         # Looked up for every request: a label's child is found by a dictionary rather than under a lock.
         self._stage = cache(self._stages.labels)
         self._duration = cache(self._durations.labels)
@@ -108,18 +109,26 @@ class Metrics:
         """An embedding was looked for among those that are kept."""
         self._cached.labels(modality, "hit" if hit else "miss").inc()
 
-    def restarted(self, times: int) -> None:
-        """This worker has had so many earlier lives."""
-        self._restarts.inc(times)
+    def restarted(self) -> None:
+        """A worker that had died is started again."""
+        self._restarts.inc()
 
     def refusal(self, reason: str) -> None:
         """One example got no answer."""
         self._refusals.labels(reason).inc()
 
-    def watch(self, *, inside: Callable[[], int], waiting: Callable[[], int], cache_bytes: Callable[[], int]) -> None:
+    def watch(
+        self,
+        *,
+        inside: Callable[[], int],
+        waiting: Callable[[], int],
+        workers: Callable[[], int],
+        cache_bytes: Callable[[], int],
+    ) -> None:
         """Read these whenever the metrics are scraped."""
         self._inside.set_function(inside)
         self._waiting.set_function(waiting)
+        self._workers.set_function(workers)
         self._cache_bytes.set_function(cache_bytes)
 
     def bundle(self, description: Description) -> None:
@@ -128,18 +137,14 @@ class Metrics:
 
 
 class Telemetry:
-    """ASGI middleware around everything: request id, Server-Timing, log line, metrics, and a 500 for what nobody caught."""
+    """Around every HTTP request: request id, Server-Timing, log line, metrics, and a 500 for what nobody caught."""
 
-    def __init__(self, app: ASGIApp, *, metrics: Metrics, answer: Callable[[BaseException, Request], Response]) -> None:
-        self._app = app
+    def __init__(self, metrics: Metrics, answer: Callable[[BaseException, Request], Response]) -> None:
         self._metrics = metrics
         self._answer = answer
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
+    async def around(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+        """Have an application serve one request."""
         state = scope.setdefault("state", {})
         request_id = state["request_id"] = _request_id(Headers(scope=scope))
         started = time.perf_counter()
@@ -158,7 +163,7 @@ class Telemetry:
 
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             try:
-                await self._app(scope, receive, send_with_headers)
+                await app(scope, receive, send_with_headers)
             except (ClientGone, ClientDisconnect):
                 pass
             except Exception as error:

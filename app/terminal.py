@@ -12,12 +12,22 @@ from rich.table import Table
 from rich.text import Text
 
 from app.schemas import Classification
+from app.tune import Measured
 from model.evaluation import Evaluation, Grid, label_grid, summary_grid
 
 LISTED: Final = 20  # bad rows that are shown; the rest is counted
 WIDE: Final = 160  # columns of a table that goes to a file or to another program
 
 Item = TypeVar("Item")
+
+
+def show_plan(measured: Measured) -> None:
+    """One line on standard output."""
+    plan = measured.plan
+    Console().print(
+        f"workers {plan.workers}, threads {plan.threads}, batches of up to {plan.batch_items}: {measured.items_per_s:.0f} items/s",
+        highlight=False,
+    )
 
 
 def watched(items: Iterator[Item], total: int, done: int = 0) -> Iterator[Item]:

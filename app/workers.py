@@ -1,167 +1,391 @@
-"""Several processes behind one port: each is a whole service of its own, and this one starts them, and starts them again.
+"""Who computes batches: processes with their models, started again when they die; or a thread of the serving process.
 
-Python computes with one thread at a time, whatever the cores; processes don't share that. The kernel hands each
-connection to one of them. The parent loads no model and answers nothing.
+A process costs the memory of its models, and gives a core without Python's lock in between, and a service that outlives whatever
+kills a decoder or a runtime.
 """
 
-import os
-import signal
+import asyncio
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from types import FrameType
-from typing import Any, Final, NoReturn
+from asyncio.subprocess import Process
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 import structlog
 
-UNUSABLE: Final = 78
-"""Exit code of a worker that starting again would not help: its bundle must not be served (EX_CONFIG of sysexits.h)."""
-BACKLOG: Final = 2048
-RESTART_PAUSE_S: Final = 1.0
-"""Between a worker's death and its next life, so that one that dies at once costs little."""
+from app import wire
+from app.batching import Interrupted, Untouched
+from app.engine import Answer, Engine, Item, Model
+from app.settings import Settings
+from model import BundleError
+
+FIRST_PAUSE_S: Final = 0.1
+"""Before a worker that died is started again; doubled each time it dies soon after its start."""
+LONGEST_PAUSE_S: Final = 10.0
+STEADY_S: Final = 30.0
+"""A worker that lived so long died of something else than its start."""
+PATIENCE_S: Final = 1.0
+"""For a worker to end by itself when the service stops."""
+
+BUFFER_BYTES: Final = 2**20
+_ISOLATED: Final = ("-P",)  # a folder named app where the service was started is not ours
 
 log = structlog.get_logger(__name__)
 
 
-def reserve(host: str, port: int) -> socket.socket:
-    """A socket that holds the address for all workers; port 0 takes a free one. Raises OSError."""
-    ((family, kind, protocol, _, address), *_) = socket.getaddrinfo(
-        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )
-    with socket.socket(family, kind, protocol) as alone:  # refused where anybody listens, as sharing would not be
-        alone.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        alone.bind(address)
-        address = alone.getsockname()
-    return _bound(socket.socket(family, kind, protocol), address)
+class BatchFailed(Exception):
+    """A worker could not compute a batch; it lives on, and has logged why."""
 
 
-def listen(reserved: socket.socket) -> socket.socket:
-    """A worker's own socket at that address; the kernel spreads connections evenly over all of them.
+class Worker(Protocol):
+    """Computes one batch at a time."""
 
-    From one that all of them share, whoever wakes first would take every connection that waits.
-    """
-    listening = _bound(socket.socket(reserved.family, reserved.type, reserved.proto), reserved.getsockname())
-    listening.listen(BACKLOG)
-    return listening
+    depth: int
+    """Batches that it may be given; all but one wait for their turn with it."""
+
+    @property
+    def alive(self) -> bool:
+        """Whether it can compute another one."""
+        ...
+
+    @property
+    def busy_s(self) -> float:
+        """Seconds of its present batch; 0 when it rests."""
+        ...
+
+    async def compute(self, model: str, items: Sequence[Item]) -> list[Answer]:
+        """Raise app.batching.Interrupted when the worker is lost in the middle, Untouched when that is before its turn."""
+        ...
 
 
-def _bound(unbound: socket.socket, address: Any) -> socket.socket:  # noqa: ANN401 — as many kinds as families
-    unbound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    unbound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    unbound.bind(address)
-    return unbound
+SomeWorker = TypeVar("SomeWorker", bound=Worker)
 
 
-class Once:
-    """Tells the first of several processes that asks from the others; make it before they are forked."""
+class Pool(Generic[SomeWorker]):
+    """Workers, and how many batches each of them has. For one event loop."""
 
     def __init__(self) -> None:
-        self._token, put = os.pipe()
-        os.write(put, b"1")
-        os.close(put)
+        self._batches: dict[SomeWorker, int] = {}  # who finished something last stands last
+        self._turns: dict[SomeWorker, float] = {}
+        self._changed = asyncio.Event()
 
-    def first(self) -> bool:
-        """Whether nobody has asked before."""
-        return os.read(self._token, 1) == b"1"
+    def add(self, worker: SomeWorker) -> None:
+        """A new one, which is idle."""
+        self._batches[worker], self._turns[worker] = 0, time.perf_counter()
+        self.nudge()
+
+    def remove(self, worker: SomeWorker) -> None:
+        """It is lost."""
+        self._batches.pop(worker, None)
+        self._turns.pop(worker, None)
+
+    @property
+    def alive(self) -> int:
+        """How many there are, at work or idle."""
+        return sum(each.alive for each in self._batches)
+
+    @property
+    def idle(self) -> int:
+        """How many have nothing to do."""
+        return sum(each.alive and not batches for each, batches in self._batches.items())
+
+    @property
+    def busy_s(self) -> float:
+        """How long the longest present batch has been computed; 0 when all rest."""
+        return max((each.busy_s for each in self._batches), default=0.0)
+
+    async def take(self, ahead: Callable[[], bool] = lambda: False) -> SomeWorker:
+        """Who has been idle longest, as soon as anybody is; while `ahead` says so, also who can take another batch."""
+        while (worker := self._free(0) or (self._free(1) if ahead() else None)) is None:
+            self._changed.clear()
+            await self._changed.wait()
+        self._batches[worker] += 1
+        return worker
+
+    def _free(self, batches: int) -> SomeWorker | None:
+        found = (each for each, has in self._batches.items() if each.alive and has == batches < each.depth)
+        return next(found, None)
+
+    def nudge(self) -> None:
+        """What `take` waits for may be there."""
+        self._changed.set()
+
+    def turn(self, worker: SomeWorker) -> float:
+        """When this worker last finished a batch, or began to live, on perf_counter; 0 when it is lost."""
+        return self._turns.get(worker, 0.0)
+
+    def give_back(self, worker: SomeWorker) -> None:
+        """It has finished a batch, or is lost."""
+        if (batches := self._batches.pop(worker, None)) is not None:
+            self._batches[worker], self._turns[worker] = batches - 1, time.perf_counter()
+            self.nudge()
 
 
-@dataclass(frozen=True, slots=True)
-class Life:
-    """What a worker is told when it begins."""
+class Workforce(Protocol):
+    """Starts and ends the workers of a service."""
 
-    number: int
-    restarts: int
-    """Earlier lives of this worker."""
-    parent: int
-    """A descriptor that can be read when the parent is gone: nobody would stop the worker any more."""
+    @property
+    def pool(self) -> Pool[Any]:
+        """All workers."""
+        ...
 
-
-def supervise(count: int, work: Callable[[Life], int]) -> int:
-    """Keep `count` workers alive until a signal ends them all; the exit code.
-
-    A worker runs `work` and exits with what that returns. SIGTERM and SIGINT go on to all of them; 0 when every worker then ended
-    with 0. Must be called before any thread is started, as workers are forked.
-    """
-    return _Supervisor(count, work).run()
+    def working(self) -> AbstractAsyncContextManager[Mapping[str, Model]]:
+        """Have workers until the block ends; the models that they compute, by name. Raises model.BundleError."""
+        ...
 
 
-class _Supervisor:
-    def __init__(self, count: int, work: Callable[[Life], int]) -> None:
-        self._work = work
-        self._dies_with_us, self._held_by_us = os.pipe()
-        self._restarts = dict.fromkeys(range(count), 0)
-        self._alive: dict[int, int] = {}  # worker's number by process id
-        self._stopping = False
+# --- In the serving process ---
 
-    def run(self) -> int:
-        before = {each: signal.signal(each, self._forward) for each in (signal.SIGTERM, signal.SIGINT)}
+
+class ThreadWorker:
+    """A thread; nothing protects the service from what it computes."""
+
+    depth = 1
+
+    def __init__(self) -> None:
+        self.engine: Engine | None = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="inference")
+        self._since: float | None = None
+
+    @property
+    def alive(self) -> bool:
+        """Always: a thread can't be lost alone."""
+        return True
+
+    @property
+    def busy_s(self) -> float:
+        """Seconds of its present batch; 0 when it rests."""
+        since = self._since
+        return 0.0 if since is None else time.perf_counter() - since
+
+    async def do(self, work: Callable[[], Any]) -> Any:  # noqa: ANN401
+        """Anything, on its thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+    async def compute(self, model: str, items: Sequence[Item]) -> list[Answer]:
+        """One batch."""
+        answers: list[Answer] = await self.do(lambda: self._compute(model, items))
+        return answers
+
+    def _compute(self, model: str, items: Sequence[Item]) -> list[Answer]:
+        self._since = time.perf_counter()
         try:
-            for number in self._restarts:
-                self._start(number)
-            return self._watch()
+            if self.engine is None:
+                raise RuntimeError("no models are loaded yet")
+            return self.engine.compute(model, items)
         finally:
-            for each, handler in before.items():
-                signal.signal(each, handler)
-            os.close(self._dies_with_us)
-            os.close(self._held_by_us)
+            self._since = None  # not before the thread is done, even when nobody waits for it any more
 
-    def _forward(self, number: int, _: FrameType | None) -> None:
-        self._stopping = True
-        _tell(self._alive, number)
+    def end(self) -> None:
+        """Take nothing more."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
 
-    def _start(self, number: int) -> None:
-        # Signals wait until the worker is known, so that each is told; and in it until it has handlers of its own.
-        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))
+
+class OneThread:
+    """A single worker inside the serving process."""
+
+    def __init__(self, load: Callable[[], Engine]) -> None:
+        self.pool: Pool[ThreadWorker] = Pool()
+        self._load = load
+
+    @asynccontextmanager
+    async def working(self) -> AsyncIterator[Mapping[str, Model]]:
+        """Load the models on the thread; keep it until the block ends."""
+        worker = ThreadWorker()
         try:
-            if self._stopping:
-                return
-            pid = os.fork()
-            if pid == 0:
-                self._live(number)
-            self._alive[pid] = number
+            engine: Engine = await worker.do(self._load)
+            models = await worker.do(engine.warm_up)
+            worker.engine = engine
+            self.pool.add(worker)
+            yield models
         finally:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGINT))
+            worker.end()
 
-    def _live(self, number: int) -> NoReturn:
-        code = 1
+
+# --- In processes of their own ---
+
+
+class ProcessWorker:
+    """One life of a worker process, seen from the service. It reads its next batch while it computes."""
+
+    depth = 2
+
+    def __init__(self, process: Process, channel: socket.socket, stall_timeout_s: float) -> None:
+        self.process = process
+        self.alive = True
+        self.began = time.perf_counter()
+        self._channel = channel
+        self._stall_timeout_s = stall_timeout_s
+        self._reader: asyncio.StreamReader | None = None
+        self._writer: asyncio.StreamWriter | None = None
+        self._since: float | None = None
+        self._turn = asyncio.Lock()  # those who wait get it in their order, which is that of the answers
+
+    @property
+    def busy_s(self) -> float:
+        """Seconds of its present batch; 0 when it rests."""
+        return 0.0 if self._since is None else time.perf_counter() - self._since
+
+    async def begin(self, settings: Settings, number: int) -> Mapping[str, Model]:
+        """Wait until its models are loaded. Raises BundleError, or Interrupted when it died first."""
+        self._reader, self._writer = await asyncio.open_unix_connection(sock=self._channel, limit=BUFFER_BYTES)
+        self._say(wire.orders(settings, number))
+        answer = wire.read_begun(await self._hear())
+        if isinstance(answer, wire.Refused):
+            raise BundleError(answer.reason)
+        return answer
+
+    async def compute(self, model: str, items: Sequence[Item]) -> list[Answer]:
+        """One batch. A worker that takes too long is killed, as nothing else would end its hanging."""
+        self._say(wire.batch(model, items))
         try:
-            os.setpgid(0, 0)  # a terminal's Ctrl-C comes through the parent alone, once
-            os.close(self._held_by_us)
-            for each in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(each, signal.SIG_DFL)
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGINT))
-            code = self._work(Life(number, self._restarts[number], self._dies_with_us))
-        except BaseException:
-            log.exception("worker_failed", worker=number)
+            async with self._turn:
+                reply = await self._reply(len(items))
+        except asyncio.CancelledError:
+            self.alive = False  # what it answers to this one would be taken for the answer to the next
+            raise
+        try:
+            answer = wire.read_answered(reply)
+        except (ValueError, LookupError) as problem:
+            self.kill()
+            raise Interrupted(f"a worker answers nonsense: {problem}") from None
+        if isinstance(answer, wire.Failed):
+            raise BatchFailed(answer.reason)
+        return answer
+
+    async def _reply(self, items: int) -> bytes:
+        """When it is this batch's turn."""
+        if not self.alive:
+            raise Untouched("a worker was lost with another batch")
+        self._since = time.perf_counter()
+        try:
+            async with asyncio.timeout(self._stall_timeout_s):
+                return await self._hear()
+        except TimeoutError:
+            log.warning("worker_hangs", pid=self.process.pid, busy_s=round(self.busy_s, 1), items=items)
+            self.kill()
+            raise Interrupted("the worker hung") from None
         finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(code)  # nothing of the parent's is undone here
+            self._since = None
 
-    def _watch(self) -> int:
-        worst = 0
-        while self._alive:
-            pid, status = os.waitpid(-1, 0)
-            number, code = self._alive.pop(pid, None), os.waitstatus_to_exitcode(status)
-            if number is None:
-                continue  # a child of somebody else's
-            if self._stopping or code == UNUSABLE:
-                worst = worst or abs(code)
-                if not self._stopping:
-                    self._forward(signal.SIGTERM, None)
-                continue
-            self._restarts[number] += 1
-            log.error("worker_died", worker=number, exit_code=code, restarts=self._restarts[number])
-            time.sleep(RESTART_PAUSE_S)
-            self._start(number)
-        return 1 if worst == UNUSABLE else worst
+    def _say(self, message: bytes) -> None:
+        """Without waiting until it is read: no worker is told more than `depth` batches."""
+        if self._writer is None:
+            raise RuntimeError("a worker that was never begun was asked")
+        self._writer.write(message)
 
-
-def _tell(pids: Iterable[int], number: int) -> None:
-    for pid in list(pids):
+    async def _hear(self) -> bytes:
+        if self._reader is None:
+            raise RuntimeError("a worker that was never begun was asked")
         try:
-            os.kill(pid, number)
-        except ProcessLookupError:
-            continue  # it has just ended
+            length = wire.length(await self._reader.readexactly(wire.LENGTH.size))
+            return await self._reader.readexactly(length)
+        except (OSError, EOFError, ValueError):
+            self.kill()
+            raise Interrupted("a worker died") from None
+
+    def kill(self) -> None:
+        """It is of no use any more."""
+        self.alive = False
+        with suppress(ProcessLookupError):
+            self.process.kill()
+
+    def close(self) -> None:
+        """Nothing more is said to it."""
+        self.alive = False
+        (self._writer or self._channel).close()
+
+    async def end(self) -> None:
+        """Let it end by itself, as an idle one does at once; kill it when it doesn't."""
+        self.close()
+        try:
+            await asyncio.wait_for(self.process.wait(), PATIENCE_S)
+        except TimeoutError:
+            self.kill()
+            await self.process.wait()
+
+
+class Processes:
+    """As many worker processes as the settings say, each started again when it dies."""
+
+    def __init__(self, settings: Settings, on_restart: Callable[[], None] = lambda: None) -> None:
+        self.pool: Pool[ProcessWorker] = Pool()
+        self._settings = settings
+        self._on_restart = on_restart
+        self._living: dict[int, ProcessWorker] = {}
+        self._models: Mapping[str, Model] = {}
+
+    @asynccontextmanager
+    async def working(self) -> AsyncIterator[Mapping[str, Model]]:
+        """Start all of them at once, and wait for all; keep them alive until the block ends."""
+        keeping: list[asyncio.Task[None]] = []
+        try:
+            starting = [asyncio.create_task(self._start(number)) for number in range(self._settings.workers)]
+            try:
+                begun = await asyncio.gather(*starting)
+            except Interrupted as problem:
+                raise BundleError(f"{problem} while it loaded the models") from None
+            finally:
+                await _ended(starting)
+            self._models = begun[0]
+            for number, worker in self._living.items():
+                self.pool.add(worker)
+                keeping.append(asyncio.create_task(self._keep(number, worker)))
+            yield self._models
+        finally:
+            await _ended(keeping)
+            await asyncio.gather(*(worker.end() for worker in self._living.values()))
+
+    async def _start(self, number: int) -> Mapping[str, Model]:
+        """Its models, when a worker is ready. Raises BundleError or Interrupted."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, *_ISOLATED, "-m", "app.worker", str(theirs.fileno()),
+                stdin=asyncio.subprocess.DEVNULL, pass_fds=(theirs.fileno(),), start_new_session=True,
+            )  # fmt: skip
+        worker = self._living[number] = ProcessWorker(process, ours, self._settings.stall_timeout_ms / 1000)
+        return await worker.begin(self._settings, number)
+
+    async def _keep(self, number: int, worker: ProcessWorker) -> None:
+        """Start a worker again whenever it has died."""
+        pause_s = FIRST_PAUSE_S
+        while True:
+            code = await worker.process.wait()
+            worker.close()
+            self.pool.remove(worker)
+            log.error("worker_died", worker=number, exit_code=code)
+            if time.perf_counter() - worker.began > STEADY_S:
+                pause_s = FIRST_PAUSE_S
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+            self._on_restart()
+            if await self._started_again(number):
+                self.pool.add(self._living[number])
+            worker = self._living[number]
+
+    async def _started_again(self, number: int) -> bool:
+        try:
+            models = await self._start(number)
+        except (BundleError, Interrupted, OSError) as problem:
+            reason = str(problem)
+        else:
+            if _versions(models) == _versions(self._models):
+                return True
+            reason = "a bundle is not the one that the service started with"
+        log.error("worker_not_started", worker=number, problem=reason)
+        self._living[number].kill()
+        return False
+
+
+async def _ended(tasks: Sequence[asyncio.Task[Any]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _versions(models: Mapping[str, Model]) -> list[str]:
+    return [each.description.digest for each in models.values()]

@@ -7,7 +7,8 @@ import random
 import subprocess
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
@@ -17,6 +18,7 @@ import uvloop
 
 SCRIPT: Final = Path(__file__).with_name("wrk.lua")
 CONNECTIONS: Final = 512  # at most, of the open loop; a service that needs more is far behind
+PATIENCE_S: Final = 30.0  # for the last answers
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,107 +55,129 @@ def closed_loop(target: Target, connections: int, seconds: float, *, new_texts: 
     return result
 
 
-@dataclass
-class _Record:
-    latencies: dict[int, list[float]] = field(default_factory=dict)
-    """Seconds from when a request was due to its answer, by status; 0: the connection broke."""
-
-    def add(self, status: int, seconds: float) -> None:
-        self.latencies.setdefault(status, []).append(seconds)
-
-
 class _Connection(asyncio.Protocol):
-    """One request at a time over one connection."""
+    """One request at a time over one connection; callbacks alone, as the client shares its cores with the service."""
 
-    def __init__(self) -> None:
+    def __init__(self, client: "_Client") -> None:
+        self._client = client
         self._transport: asyncio.Transport | None = None
         self._received = bytearray()
-        self._answer: asyncio.Future[int] | None = None
+        self._due: float | None = None
 
     def connection_made(self, transport: Any) -> None:  # noqa: ANN401 — asyncio's own signature is wider
         self._transport = transport
 
+    def send(self, request: bytes, due: float) -> None:
+        """Ask; the client is told what becomes of it."""
+        if self._transport is None:
+            self._client.answered(0, due)
+            return
+        self._due = due
+        self._transport.write(request)
+
     def data_received(self, data: bytes) -> None:
         self._received += data
-        head, separator, body = self._received.partition(b"\r\n\r\n")
-        if not separator or self._answer is None:
+        end = self._received.find(b"\r\n\r\n")
+        if end < 0 or self._due is None:
             return
-        length = next(int(line[15:]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:"))
-        if len(body) >= length:
+        at = self._received.lower().index(b"content-length:", 0, end) + 15
+        length = int(self._received[at : self._received.index(b"\r", at)])
+        if len(self._received) >= end + 4 + length:
+            status, due = int(self._received[9:12]), self._due
             self._received.clear()
-            self._answer.set_result(int(head[9:12]))
+            self._due = None
+            self._client.answered(status, due)
+            self._client.idle.append(self)
 
     def connection_lost(self, error: Exception | None) -> None:
         self._transport = None
-        if self._answer is not None and not self._answer.done():
-            self._answer.set_result(0)
+        if self._due is not None:
+            self._client.answered(0, self._due)
 
     @property
     def usable(self) -> bool:
         return self._transport is not None and not self._transport.is_closing()
 
-    async def ask(self, request: bytes) -> int:
-        """The status of the answer; 0 when there was none."""
-        if self._transport is None:
-            return 0
-        self._answer = asyncio.get_running_loop().create_future()
-        self._transport.write(request)
-        return await self._answer
+
+class _Client:
+    """All connections of an open loop, and what was answered."""
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        self.idle: list[_Connection] = []
+        self.waiting = 0
+        self.latencies: dict[int, list[float]] = {}
+        """Seconds from when a request was due to its answer, by status; 0: the connection broke."""
+        self._connecting: set[asyncio.Task[None]] = set()
+        self._rest: asyncio.Future[None] | None = None
+
+    def ask(self, request: bytes, due: float) -> None:
+        """Over an idle connection, or over a new one."""
+        self.waiting += 1
+        while self.idle:
+            if (connection := self.idle.pop()).usable:
+                connection.send(request, due)
+                return
+        task = asyncio.create_task(self._ask_anew(request, due))
+        self._connecting.add(task)
+        task.add_done_callback(self._connecting.discard)
+
+    async def _ask_anew(self, request: bytes, due: float) -> None:
+        loop, target = asyncio.get_running_loop(), self._target
+        try:
+            _, connection = await loop.create_connection(lambda: _Connection(self), target.host, target.port)
+        except OSError:
+            self.answered(0, due)
+        else:
+            connection.send(request, due)
+
+    async def all_answered(self) -> None:
+        """Nothing is sent any more: wait for what was."""
+        self._rest = asyncio.get_running_loop().create_future()
+        if self.waiting:
+            await self._rest
+
+    def answered(self, status: int, due: float) -> None:
+        """What became of a request."""
+        self.waiting -= 1
+        if not self.waiting and self._rest is not None and not self._rest.done():
+            self._rest.set_result(None)
+        self.latencies.setdefault(status, []).append(time.perf_counter() - due)
 
 
-def open_loop(target: Target, per_s: float, seconds: float, seed: int = 0) -> dict[str, Any]:
-    """Requests are due at random moments (Poisson), whatever becomes of earlier ones; latencies in ms from when they were due."""
-    return uvloop.run(_open_loop(target, per_s, seconds, seed))
+def open_loop(target: Target, per_s: float, seconds: float, *, regular: bool = False, seed: int = 0) -> dict[str, Any]:
+    """Requests are due at random moments (Poisson) or regular ones, whatever becomes of earlier ones; latencies in ms from then."""
+    return uvloop.run(_open_loop(target, per_s, seconds, regular, seed))
 
 
-async def _open_loop(target: Target, per_s: float, seconds: float, seed: int) -> dict[str, Any]:
+async def _open_loop(target: Target, per_s: float, seconds: float, regular: bool, seed: int) -> dict[str, Any]:
     head = f"POST {target.path} HTTP/1.1\r\nHost: {target.host}\r\nContent-Type: {target.content_type}\r\n"
     requests = [f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body for body in target.bodies]
-    chance, record = random.Random(seed), _Record()
-    idle: list[_Connection] = []
-    running: set[asyncio.Task[None]] = set()
-
-    async def connected() -> _Connection:
-        _, connection = await asyncio.get_running_loop().create_connection(_Connection, target.host, target.port)
-        return connection
-
-    async def one(request: bytes, due: float) -> None:
-        while idle and not idle[-1].usable:
-            idle.pop()
-        try:
-            connection = idle.pop() if idle else await connected()
-        except OSError:
-            record.add(0, time.perf_counter() - due)
-            return
-        status = await connection.ask(request)
-        record.add(status, time.perf_counter() - due)
-        if status:
-            idle.append(connection)
-
+    chance, client = random.Random(seed), _Client(target)
     due = started = time.perf_counter()
-    sent = late = 0
-    while (due := due + chance.expovariate(per_s)) < started + seconds:
+    sent = left_out = 0
+    while (due := due + (1 / per_s if regular else chance.expovariate(per_s))) < started + seconds:
         if (wait := due - time.perf_counter()) > 0:
             await asyncio.sleep(wait)
-        if len(running) >= CONNECTIONS:
-            late += 1
-            record.add(0, 0.0)
+        if client.waiting >= CONNECTIONS:
+            left_out += 1
             continue
-        task = asyncio.create_task(one(requests[sent % len(requests)], due))
-        running.add(task)
-        task.add_done_callback(running.discard)
+        client.ask(requests[sent % len(requests)], due)
         sent += 1
-    if running:
-        await asyncio.wait(running, timeout=30)
-    counts = {str(status): len(each) for status, each in sorted(record.latencies.items())}
+    with suppress(TimeoutError):
+        await asyncio.wait_for(client.all_answered(), PATIENCE_S)
+    latencies = client.latencies
+    if client.waiting:
+        latencies[0] = latencies.get(0, []) + [PATIENCE_S] * client.waiting
+    counts = {str(status): len(each) for status, each in sorted(latencies.items())}
     return {
         "offered_per_s": per_s,
         "sent": sent,
-        "not_sent": late,
+        "not_sent": left_out,
         "answers": counts,
         "goodput_per_s": counts.get("200", 0) / seconds,
-        "ok_ms": _percentiles(record.latencies.get(200, [])),
-        "refused_ms": _percentiles(record.latencies.get(429, []) + record.latencies.get(503, [])),
+        "ok_ms": _percentiles(latencies.get(200, [])),
+        "refused_ms": _percentiles(latencies.get(429, []) + latencies.get(503, [])),
     }
 
 

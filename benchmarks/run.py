@@ -47,7 +47,7 @@ def measured_open(asked: Sequence[Item], cores: int, seconds: float) -> dict[str
         target = POLYMODAL.target(service.port, asked)
         closed_loop(target, 8, WARM_UP_S)
         capacity = closed_loop(target, 32, seconds)["per_s"]
-        loads = {str(load): open_loop(target, load * capacity, seconds) for load in LOADS}
+        loads = {str(load): open_loop(target, load * capacity, seconds, regular=True) for load in LOADS}
         return {"capacity_per_s": capacity, "loads": loads}
 
 

@@ -63,6 +63,7 @@ def peers(runtime: str) -> list[Server]:
             ["bentoml", "serve", "benchmarks.peers.bentoml_server:Classifier", "--port", "{port}", "--host", HOST],
             "/predict",
         ),
+        Server("ray", module("ray"), "/"),
     ]
     return [
         replace(each, venv=VENVS / each.name, environ={"RUNTIME": runtime})

@@ -1,6 +1,5 @@
 """The door of the model package: all that serving may use. Torch-free."""
 
-from model.cache import EmbeddingCache
 from model.errors import (
     BundleError,
     InputError,
@@ -11,23 +10,26 @@ from model.errors import (
     UnknownModality,
     UnsupportedFormat,
 )
+from model.modalities import workload
 from model.predictor import Predictor, load_bundle
-from model.types import Description, InputSpec, Prediction, Sample
+from model.types import Description, InputSpec, Parts, Prediction, Probe, Sample
 
 __all__ = [
     "BundleError",
     "Description",
-    "EmbeddingCache",
     "InputError",
     "InputSpec",
     "ModelError",
     "NothingGiven",
+    "Parts",
     "Prediction",
     "Predictor",
+    "Probe",
     "Sample",
     "TooLarge",
     "Undecodable",
     "UnknownModality",
     "UnsupportedFormat",
     "load_bundle",
+    "workload",
 ]

@@ -15,13 +15,12 @@ from typing import Any, Final
 import numpy as np
 
 from model.bundle import Bundle, read_bundle
-from model.cache import EmbeddingCache, Key, digest_of
 from model.config import subset_key
 from model.errors import BundleError, InputError, NothingGiven, UnknownModality
 from model.modalities import prepare
 from model.runtimes import Runtime, start_runtime, suitable
 from model.tasks import TASKS
-from model.types import Array, Description, FloatArray, Prediction, Sample
+from model.types import Array, Description, FloatArray, Parts, Prediction, Probe, Sample
 
 # How far a replayed golden score, or a number in standard deviations, may be from the recorded one. Runtimes differ by about
 # 1e-5; decoders and resizing of different Pillow releases by a little more; a wrong weight, vocabulary or label order by far more.
@@ -41,12 +40,10 @@ class Predictor:
         bundle: Bundle,
         runtime: Runtime,
         name: str | None = None,
-        cache: EmbeddingCache | None = None,
         fallback: Callable[[], Runtime] | None = None,
     ) -> None:
         network = bundle.config.network
         self._fallback = fallback
-        self._cache = cache
         self._bundle = bundle
         self._runtime = runtime
         self._inputs = bundle.inputs
@@ -67,30 +64,30 @@ class Predictor:
             thresholds=bundle.config.thresholds,
         )
 
-    def prepare(self, parts: Mapping[str, bytes | str]) -> Sample:
+    def prepare(self, parts: Parts, embeddings: Mapping[str, bytes] | None = None) -> Sample:
         """Decode and preprocess the parts of one example, by modality; a blank text counts as absent.
 
-        What is in the cache needs neither.
+        Of modalities that were embedded before, `embeddings` holds the result instead, float32 (D,) as bytes.
         Raises InputError naming the modality, what was found and what is allowed.
         """
         known = ", ".join(self._order)
+        kept = {name: np.frombuffer(each, dtype=np.float32) for name, each in (embeddings or {}).items()}
         if unknown := sorted(set(parts) - set(self._order)):
             raise UnknownModality(unknown[0], "not an input of this model", known)
-        keys = {} if self._cache is None else self._keys(parts)
-        kept = {name: found for name, key in keys.items() if (found := self._kept(key)) is not None}
-        arrays = prepare(self._inputs, {name: part for name, part in parts.items() if name not in kept})
+        arrays = prepare(self._inputs, parts)
         if not arrays and not kept:
             raise NothingGiven("request", "neither of the inputs, or only blank ones", f"at least one of {known}")
-        return replace(
-            self._sample(arrays), embeddings=kept, keys={name: key for name, key in keys.items() if name in arrays}
-        )
+        return Sample(arrays, kept)
 
     def predict(self, samples: Sequence[Sample]) -> list[Prediction]:
         """Classify a batch; the result has the batch's order, and no row influences another."""
         if not samples:
             return []
-        embeddings = {name: self.encode(name, samples) for name in self._order}
-        return self.fuse(embeddings, [sample.present for sample in samples])
+        return self.fuse(self.embed(samples), [sample.present for sample in samples])
+
+    def embed(self, samples: Sequence[Sample]) -> dict[str, FloatArray]:
+        """The embeddings (B, D) of every modality."""
+        return {name: self.encode(name, samples) for name in self._order}
 
     def encode(self, modality: str, samples: Sequence[Sample]) -> FloatArray:
         """One modality's embeddings (B, D); rows without it are zero, and they cost nothing, nor do those that were kept."""
@@ -102,8 +99,6 @@ class Predictor:
         for row, sample in enumerate(samples):
             if modality in sample.embeddings:
                 embeddings[row] = sample.embeddings[modality]
-            elif self._cache is not None and modality in sample.keys:
-                self._cache.put(sample.keys[modality], embeddings[row])
         return embeddings
 
     def fuse(self, embeddings: Mapping[str, FloatArray], used: Sequence[frozenset[str]]) -> list[Prediction]:
@@ -123,19 +118,9 @@ class Predictor:
         present = np.asarray([[name in modalities for name in self._order] for modalities in used], dtype=np.bool_)
         return self._runtime.fuse(embeddings, present)
 
-    def probes(self) -> dict[str, Sample]:
-        """For each modality the dearest example that has it alone, for measuring how long things take."""
-        return {name: self._sample({name: each.largest()}) for name, each in self._inputs.items()}
-
-    def _keys(self, parts: Mapping[str, bytes | str]) -> dict[str, Key]:
-        maker = f"{self.description.digest} {self.description.runtime}"  # runtimes differ in the last digits
-        return {name: (maker, name, digest_of(part)) for name, part in parts.items()}
-
-    def _kept(self, key: Key) -> FloatArray | None:
-        return None if self._cache is None else self._cache.get(key)
-
-    def _sample(self, arrays: Mapping[str, Array]) -> Sample:
-        return Sample(arrays, {name: self._inputs[name].cost(array) for name, array in arrays.items()})
+    def probes(self) -> dict[str, Probe]:
+        """What shows how long each modality takes."""
+        return {name: each.probe() for name, each in self._inputs.items()}
 
     def warm_up(self) -> None:
         """Run every graph once and replay the bundle's golden inputs.
@@ -162,8 +147,8 @@ class Predictor:
 
     def _replay(self) -> None:
         blanks = {name: each.blank() for name, each in self._inputs.items()}
-        alone = [self._sample({name: array}) for name, array in blanks.items()]
-        self.predict([*alone, self._sample(blanks)])
+        alone = [Sample({name: array}) for name, array in blanks.items()]
+        self.predict([*alone, Sample(blanks)])
         for number, golden in enumerate(self._bundle.golden, start=1):
             try:
                 prediction = self.ask_golden(golden)
@@ -184,17 +169,16 @@ def load_bundle(
     name: str | None = None,
     runtime: str = "auto",
     threads: int | None = None,
-    cache: EmbeddingCache | None = None,
 ) -> Predictor:
     """Open a bundle and start its runtime; call `warm_up` before serving from it.
 
     `name` replaces the bundle's own; `threads` is how many one forward pass may use (default: the cores this process may
-    use); several bundles may share a `cache`. Raises BundleError when a file is missing, altered, or of an unknown version.
+    use). Raises BundleError when a file is missing, altered, or of an unknown version.
     """
     bundle, threads = read_bundle(directory), threads or _cores()
     first, *others = suitable(bundle) if runtime == "auto" else (runtime,)
     fallback = partial(start_runtime, others[0], bundle, threads) if others else None
-    return Predictor(bundle, start_runtime(first, bundle, threads), name, cache, fallback)
+    return Predictor(bundle, start_runtime(first, bundle, threads), name, fallback)
 
 
 def _cores() -> int:

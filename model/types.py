@@ -12,31 +12,35 @@ import numpy.typing as npt
 
 Array: TypeAlias = npt.NDArray[Any]
 FloatArray: TypeAlias = npt.NDArray[np.float32]
+Parts: TypeAlias = Mapping[str, bytes | str]
+"""One example as it came, by modality: the bytes of an image, a text as `str` or UTF-8 bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
     """One example, decoded and preprocessed, ready to be put into a batch with others.
 
-    `arrays` holds the preprocessed array of each modality that is present (an absent one has no key). `costs` is the work of its
-    forward pass: for each of them 1 for the dearest input that the modality can have, and less for smaller ones. Of a modality
-    that was computed before, `embeddings` holds the result (D,) instead; `keys` is under which that of an array may be kept.
+    `arrays` holds the preprocessed array of each modality that is present (an absent one has no key). Of a modality that was
+    embedded before, `embeddings` holds the result (D,) instead.
     """
 
     arrays: Mapping[str, Array]
-    costs: Mapping[str, float]
     embeddings: Mapping[str, FloatArray] = field(default_factory=dict)
-    keys: Mapping[str, tuple[str, str, bytes]] = field(default_factory=dict)
-
-    @property
-    def cost(self) -> float:
-        """The work of all its modalities."""
-        return sum(self.costs.values())
 
     @property
     def present(self) -> frozenset[str]:
         """The modalities that were given, e.g. {"image", "text"}."""
         return frozenset(self.arrays) | frozenset(self.embeddings)
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """Two examples of one modality, for measuring how long it takes to decode and to embed it."""
+
+    small: bytes | str
+    large: bytes | str
+    most: float
+    """Of the modality's workload, as much as is ever embedded or decoded; the rest is cut off or refused."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """A data set that is drawn in a moment and the bundle trained on it: the whole path, small and real, on one core."""
 
 import csv
+import shutil
 import sys
 from pathlib import Path
 
@@ -77,3 +78,9 @@ def tiny_bundle(manifest_folder, tmp_path_factory) -> Path:
     changes = {"epochs": 6, "batch_size": 8, "seed": 0}
     train(manifest_folder, out, preset="cnn-rnn", device="cpu", workers=1, cache=out.parent, changes=changes)
     return out
+
+
+@pytest.fixture
+def bundle_copy(tiny_bundle, tmp_path) -> Path:
+    """A bundle that may be changed."""
+    return Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))

@@ -104,7 +104,7 @@ def test_predict_says_what_the_service_says(tiny_bundle, manifest_folder, given)
     assert told.exit_code == 0, told.output
 
     async def asked():
-        service = create_app(Settings(bundles=f"shapes={tiny_bundle}", inference_streams=1, decode_threads=1))
+        service = create_app(Settings(bundles=f"shapes={tiny_bundle}", workers=0, inference_threads=1))
         transport = httpx.ASGITransport(service)
         async with (
             service.router.lifespan_context(service),

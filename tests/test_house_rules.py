@@ -21,19 +21,21 @@ SOURCES = sorted(path.relative_to(PROJECT) for room in ("app", "model") for path
 DOOR = [
     "BundleError",
     "Description",
-    "EmbeddingCache",
     "InputError",
     "InputSpec",
     "ModelError",
     "NothingGiven",
+    "Parts",
     "Prediction",
     "Predictor",
+    "Probe",
     "Sample",
     "TooLarge",
     "Undecodable",
     "UnknownModality",
     "UnsupportedFormat",
     "load_bundle",
+    "workload",
 ]
 EVALUATION = [
     "Evaluation",
@@ -284,7 +286,7 @@ from app.main import create_app
 from app.settings import Settings
 
 async def serve():
-    app = create_app(Settings(bundles="shapes=" + sys.argv[1], runtime="onnx", inference_streams=1, decode_threads=1))
+    app = create_app(Settings(bundles="shapes=" + sys.argv[1], runtime="onnx", workers=0))
     transport = httpx.ASGITransport(app)
     async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, base_url="http://service") as client:
         answer = await client.post("/v1/classify", json={"text": "ripe fruit"}, timeout=60)
@@ -298,6 +300,11 @@ def test_serving_with_onnx_runtime_never_loads_torch(tiny_bundle):
     loaded = run(SERVE, str(tiny_bundle))
     assert "onnxruntime" in loaded
     assert not {"torch", "model.training", "model.network", "onnx"} & set(loaded)
+
+
+def test_a_worker_knows_nothing_of_http_and_the_service_nothing_of_runtimes():
+    assert not {"fastapi", "starlette", "uvicorn", "torch"} & set(run("import app.worker"))
+    assert not {"torch", "onnxruntime"} & set(run("import app.main"))
 
 
 EVALUATE = """

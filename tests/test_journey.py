@@ -57,11 +57,10 @@ def trained(ten_rows) -> Path:
 @asynccontextmanager
 async def serving(bundle: Path, runtime: str = "auto", **options):
     settings = Settings(
-        **options,
+        **{"workers": 0, **options},
         bundles=f"{bundle.name}={bundle}",
         runtime=runtime,
-        inference_streams=1,
-        decode_threads=1,
+        inference_threads=1,
         request_timeout_ms=60_000,
     )
     app = create_app(settings)

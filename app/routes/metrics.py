@@ -1,10 +1,9 @@
 """GET /metrics, for Prometheus."""
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from app.dependencies import MetricsDep
-from app.siblings import Siblings, merged
 
 router = APIRouter(tags=["metrics"])
 
@@ -16,10 +15,6 @@ router = APIRouter(tags=["metrics"])
     response_class=Response,
     responses={200: {"description": "The measurements", "content": {"text/plain": {"schema": {"type": "string"}}}}},
 )
-async def metrics(request: Request, metrics: MetricsDep) -> Response:
-    """Requests, durations, stages, the queue, batches, refusals and the served bundles, of all worker processes."""
-    content = generate_latest(metrics.registry)
-    siblings: Siblings | None = request.app.state.siblings
-    if siblings is not None:
-        content = merged([content.decode(), *await siblings.gathered()])
-    return Response(content, media_type=CONTENT_TYPE_LATEST)
+async def metrics(metrics: MetricsDep) -> Response:
+    """Requests, durations, stages, the queue, batches, refusals, workers and the served bundles."""
+    return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)

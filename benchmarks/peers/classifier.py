@@ -1,14 +1,22 @@
-"""What every peer serves: the same bundle, prepared by the same code, in the runtime that the environment names.
+"""What every peer serves: the same bundle, in the runtime that the environment names.
 
-RUNTIME is torch (eager, as the peers' own documentation shows) or onnx-int8 (what Polymodal itself uses); BUNDLE is the folder.
+RUNTIME is torch (eager, with the picture opened, converted and resized by Pillow, as the peers' own documentation shows) or
+onnx-int8 (Polymodal's own decoding, graphs and sessions); BUNDLE is the folder.
 """
 
+import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+
+import numpy as np
+from PIL import Image
 
 from model import Predictor, Sample, load_bundle
+
+SIDE: Final = 160
+"""Of the square that the embedded bundle's image encoder takes, in pixels."""
 
 
 def load() -> Predictor:
@@ -20,7 +28,11 @@ def load() -> Predictor:
 
 def prepare(predictor: Predictor, image: bytes, text: str | bytes) -> Sample:
     """Decoded and preprocessed."""
-    return predictor.prepare({"image": image, "text": text})
+    if os.environ["RUNTIME"] != "torch":
+        return predictor.prepare({"image": image, "text": text})
+    words = predictor.prepare({"text": text})
+    picture = Image.open(io.BytesIO(image)).convert("RGB").resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+    return Sample({"image": np.asarray(picture), **words.arrays})
 
 
 def answers(predictor: Predictor, samples: Sequence[Sample]) -> list[dict[str, Any]]:

@@ -1,12 +1,12 @@
 #!/bin/sh
 # An environment for each peer: this package's model/ with torch and ONNX Runtime, and the peer in the version of its file.
 #
-#   benchmarks/peers/setup.sh [NAME …]     all, or some of: fastapi litserve bentoml mosec
+#   benchmarks/peers/setup.sh [NAME …]     all, or some of: fastapi litserve bentoml mosec ray
 set -eu
 cd "$(dirname "$0")/../.."
 
 python=${PYTHON:-python3}
-[ $# -gt 0 ] || set -- fastapi litserve bentoml mosec
+[ $# -gt 0 ] || set -- fastapi litserve bentoml mosec ray
 
 for name; do
     venv=benchmarks/.venvs/$name

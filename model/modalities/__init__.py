@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Final, Protocol, Self
 
 from model.modalities.image.input import ImageInput
 from model.modalities.text.input import TextInput
-from model.types import Array, InputSpec
+from model.types import Array, InputSpec, Parts, Probe
 
 
 class Input(Protocol):
@@ -51,23 +51,29 @@ class Input(Protocol):
         """Put B preprocessed arrays into one batch: the encoder's inputs by name, each with B rows."""
         ...
 
-    def cost(self, array: Array) -> float:
-        """Work of encoding this array, relative to the dearest one of its modality (0 to 1)."""
+    @staticmethod
+    def workload(content: bytes | str) -> float:
+        """About how much there is to decode and to embed, guessed without doing either: more than 0 where there is anything."""
+        ...
+
+    def probe(self) -> Probe:
+        """What shows how long both take."""
         ...
 
     def blank(self) -> Array:
         """The smallest valid preprocessed array, for tracing graphs and for warming up."""
         ...
 
-    def largest(self) -> Array:
-        """A preprocessed array of cost 1."""
-        ...
-
 
 MODALITIES: Final[Mapping[str, type[Input]]] = {"image": ImageInput, "text": TextInput}
 
 
-def prepare(inputs: Mapping[str, Input], parts: Mapping[str, bytes | str]) -> dict[str, Array]:
+def workload(parts: Parts) -> dict[str, float]:
+    """By modality, about how much there is to decode and to embed: a picture's pixels, a text's tokens. Takes microseconds."""
+    return {name: MODALITIES[name].workload(part) for name, part in parts.items() if name in MODALITIES}
+
+
+def prepare(inputs: Mapping[str, Input], parts: Parts) -> dict[str, Array]:
     """Decode and preprocess the parts of one example, by modality, in the order of `inputs`; blank parts are left out.
 
     Serving and training both come through here, so that a network meets what it was trained on. Raises InputError.

@@ -1,8 +1,9 @@
 """Encoders' graphs that compute in 8 bits, made in two ways.
 
 Matrices (transformers, perceptrons): every matrix that the bundle stores in 8 bits is multiplied as it is stored, and so takes no
-room of its own. What it is multiplied with is quantised row by row (one token, one example), to 127 over the row's largest
-magnitude: no row then depends on what else is in its batch, as it would with one scale for a whole tensor.
+room of its own. What it is multiplied with is quantised row by row (one token, one example), to 63 over the row's largest
+magnitude: no row then depends on what else is in its batch, as it would with one scale for a whole tensor. Two products of at
+most 127 · 127 never leave 16 bits together, in which some processors add them, so that none needs a slower way.
 
 Convolutions: static quantisation by ONNX Runtime's tools, per channel for weights (int8) and per tensor for what flows between
 the layers (uint8), whose ranges come from training pictures. Such a graph holds its own weights.
@@ -22,15 +23,17 @@ from onnx import NodeProto, helper, numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 
 from model.bundle import SCALE
+from model.runtimes.onnx_runtime import NO_OVERFLOW
 from model.training.export import forget_origin, sealed, without_weights
 from model.types import Array
 
+STEPS: Final = 63  # on each side of zero, of what is multiplied with a matrix
 SMALLEST: Final = 1e-9  # largest magnitude of a row of zeros, whose scale could not be divided by otherwise
 CONSTANTS: Final[Mapping[str, Array]] = {
     "int8.one": np.asarray(1, np.float32),
-    "int8.most": np.asarray(127, np.float32),
+    "int8.most": np.asarray(STEPS, np.float32),
     "int8.smallest": np.asarray(SMALLEST, np.float32),
-    "int8.middle": np.asarray(128, np.uint8),
+    "int8.middle": np.asarray(STEPS + 1, np.uint8),
     "int8.last": np.asarray([-1], np.int64),
 }
 
@@ -85,7 +88,7 @@ def matrices_in_8_bits(graph: bytes, stored: Mapping[str, Array]) -> bytes | Non
     model.graph.initializer.extend(
         numpy_helper.from_array(array, name) for name, array in {**scales, **CONSTANTS}.items()
     )
-    return without_weights(model, stored.keys())
+    return without_weights(model, stored.keys(), NO_OVERFLOW)
 
 
 def _factor(node: NodeProto, turned: Mapping[str, str], matrices: set[str]) -> str | None:

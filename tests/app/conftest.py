@@ -129,7 +129,7 @@ def make():
 
 @pytest.fixture
 def settings() -> Settings:
-    return Settings(inference_streams=1, decode_threads=2)
+    return Settings(workers=0)
 
 
 @asynccontextmanager

@@ -5,19 +5,25 @@ import asyncio
 import pytest
 
 from app.batching import Overloaded
+from app.engine import Engine
 from app.service import NotReady, Service, State, UnknownModel
 from app.telemetry import Metrics
+from app.workers import OneThread
 from model import BundleError, NothingGiven
 
 
-@pytest.fixture
-def service(settings):
-    return Service(settings, Metrics())
+def made(settings, predictor):
+    return Service(settings, Metrics(), OneThread(lambda: Engine({"toy": predictor})))
 
 
 @pytest.fixture
-async def running(service, predictor):
-    async with service.running(lambda: {"toy": predictor}):
+def service(settings, predictor):
+    return made(settings, predictor)
+
+
+@pytest.fixture
+async def running(service):
+    async with service.running():
         yield service
 
 
@@ -38,10 +44,10 @@ async def test_an_unknown_model_names_the_known_ones(running):
         running.describe("nope")
 
 
-async def test_a_service_starts_drains_and_admits_only_in_between(service, predictor):
+async def test_a_service_starts_drains_and_admits_only_in_between(service):
     with pytest.raises(NotReady, match="the service is starting"), service.admit():
         pass
-    async with service.running(lambda: {"toy": predictor}):
+    async with service.running():
         with service.admit():
             assert service.inside == 1
         assert await service.drain(1)
@@ -66,8 +72,8 @@ async def test_draining_has_a_bound(running):
 
 
 async def test_no_more_is_inside_than_may_wait_and_be_computed(settings, predictor):
-    service = Service(settings.model_copy(update={"queue_limit": 1, "max_batch_items": 1}), Metrics())
-    async with service.running(lambda: {"toy": predictor}):
+    service = made(settings.model_copy(update={"queue_limit": 1, "max_batch_items": 1}), predictor)
+    async with service.running():
         full = pytest.raises(Overloaded, match="2 requests are waiting already; allowed: 2")
         with service.admit(), service.admit(), full, service.admit():
             pass
@@ -90,13 +96,16 @@ async def test_cancelling_a_classification_takes_it_out_of_the_queue(running, ru
 
 
 @pytest.mark.parametrize("step", ["load", "warm_up"])
-async def test_a_refused_bundle_never_becomes_ready(service, predictor, monkeypatch, step):
+async def test_a_refused_bundle_never_becomes_ready(settings, predictor, monkeypatch, step):
     def refuse():
         raise BundleError("weights.safetensors was altered")
 
+    service = made(settings, predictor)
     if step == "warm_up":
         monkeypatch.setattr(predictor, "warm_up", refuse)
+    else:
+        service = Service(settings, Metrics(), OneThread(refuse))
     with pytest.raises(BundleError, match="altered"):
-        async with service.running(refuse if step == "load" else lambda: {"toy": predictor}):
+        async with service.running():
             pytest.fail("must not start")
     assert service.state is State.STARTING

@@ -61,7 +61,7 @@ def test_a_named_bundle_is_found_where_it_was_said_to_be(bundles):
         pytest.param("port", "99999", "POLYMODAL_PORT=99999: Input should be less than or equal to 65535", id="bound"),
         pytest.param("port", "http", "POLYMODAL_PORT=http: Input should be a valid integer", id="type"),
         pytest.param("runtime", "tpu", "'auto', 'onnx-int8', 'onnx' or 'torch'", id="choice"),
-        pytest.param("max_batch_cost", "nan", "POLYMODAL_MAX_BATCH_COST=nan", id="not-a-number"),
+        pytest.param("max_batch_ms", "nan", "POLYMODAL_MAX_BATCH_MS=nan", id="not-a-number"),
         pytest.param(
             "bundles", "nowhere", "nowhere is not a folder; allowed: a folder written by", id="no-such-bundle"
         ),

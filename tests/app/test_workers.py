@@ -1,35 +1,39 @@
-"""Several processes behind one port look like one service, and one that dies is replaced."""
+"""Worker processes: they compute, they die, they hang, and no client notices more than a wait."""
 
+import asyncio
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
 import pytest
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
-from prometheus_client.parser import text_string_to_metric_families
 
+from app.batching import Interrupted
 from app.cpus import Plan, default_plan
-from app.siblings import merged
-from app.workers import reserve
+from app.engine import Item
+from app.settings import BundleSource, Settings
+from app.workers import Pool, Processes
+from model import BundleError, load_bundle
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = (
     "import os; from app.main import serve; from app.settings import load_settings; serve(load_settings(os.environ))"
 )
 
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+
 
 class Service:
-    """The whole service on a bundle, in as many workers as it is told."""
+    """The whole service on a bundle, with as many workers as it is told."""
 
-    def __init__(self, bundle: Path, workers: int, port: int) -> None:
-        settings = {"BUNDLES": f"shapes={bundle}", "WORKERS": workers, "PORT": port, "DRAIN_TIMEOUT_S": 10}
-        variables = {f"POLYMODAL_{name}": str(value) for name, value in settings.items()}
-        self.url = f"http://127.0.0.1:{port}"
+    def __init__(self, bundle: Path, **settings: object) -> None:
+        settings = {"bundles": f"shapes={bundle}", "workers": 2, "port": 0, "drain_timeout_s": 10, **settings}
+        variables = {f"POLYMODAL_{name.upper()}": str(value) for name, value in settings.items()}
         self.process = subprocess.Popen(
             [sys.executable, "-c", SCRIPT],
             env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"} | variables,
@@ -37,157 +41,227 @@ class Service:
             stderr=subprocess.STDOUT,
             text=True,
         )
+        self.said = ""
+        self._listening = threading.Thread(target=self._listen)  # a pipe that nobody reads would fill up
+        self._listening.start()
+
+    def _listen(self) -> None:
+        for line in self.process.stdout:
+            self.said += line
+
+    def begin(self, eventually) -> None:
+        listening = re.compile(r"running on (http://127.0.0.1:\d+)")
+        self.url = eventually(lambda: self.process.poll() is None and listening.search(self.said), 30)[1]
 
     def workers(self) -> list[int]:
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
         return [int(pid) for pid in children.split()]
 
-    def ready(self) -> bool:
-        """Every worker listens: the kernel spreads connections over all of them."""
-        try:
-            return all(httpx.get(f"{self.url}/readyz").status_code == 200 for _ in range(8))
-        except httpx.TransportError:
-            return False
+    def ask(self, text: str = "red") -> httpx.Response:
+        return httpx.post(f"{self.url}/v1/classify", json={"text": text}, timeout=30)
 
     def measured(self, name: str) -> float:
         return float(re.search(rf"^{name} (\S+)$", httpx.get(f"{self.url}/metrics").text, re.MULTILINE)[1])
 
-    def stop(self) -> tuple[int, str]:
-        """The exit code, and all that it said."""
+    def stop(self) -> int:
         self.process.send_signal(signal.SIGTERM)
-        said, _ = self.process.communicate(timeout=30)
-        return self.process.returncode, said
+        return self.ended()
 
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    def ended(self) -> int:
+        code = self.process.wait(timeout=30)
+        self._listening.join()
+        self.process.stdout.close()
+        return code
 
 
 @pytest.fixture
-def two_workers(tiny_bundle, eventually):
-    service = Service(tiny_bundle, 2, free_port())
-    eventually(service.ready, 30)
-    yield service
-    if service.process.poll() is None:
-        service.process.kill()
-        service.process.communicate()
+def start(tiny_bundle, eventually):
+    started: list[Service] = []
+
+    def start(**settings) -> Service:
+        started.append(Service(tiny_bundle, **settings))
+        started[-1].begin(eventually)
+        return started[-1]
+
+    yield start
+    for each in started:
+        each.process.kill()
+        each.ended()
 
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def is_gone(pid: int) -> bool:
+    return not Path(f"/proc/{pid}").exists()
 
 
-def ask(service: Service, times: int) -> set[str]:
-    return {httpx.post(f"{service.url}/v1/classify", json={"text": "red"}).text for _ in range(times)}
-
-
-def test_whoever_is_asked_tells_what_all_have_measured_and_sigterm_ends_all_with_0(two_workers, eventually):
-    eventually(lambda: len(two_workers.workers()) == 2, 30)
-    assert len(ask(two_workers, 12)) == 1  # the same answer from both
+def test_several_workers_are_one_service_and_sigterm_ends_all_with_0(start, tiny_bundle):
+    service = start()
+    workers = service.workers()
+    assert len(workers) == 2
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(service.ask, ["red"] * 24))
+    predictor = load_bundle(tiny_bundle, threads=1)
+    (expected,) = predictor.predict([predictor.prepare({"text": "red"})])
+    for answer in answers:
+        found = {entry["label"]: entry["score"] for entry in answer.json()["labels"]}
+        assert found == pytest.approx(dict(expected.scores), abs=1e-6)
     answered = r'polymodal_requests_total\{code="ok",method="POST",route="/v1/classify",status="200"\}'
-    assert [two_workers.measured(answered) for _ in range(6)] == [12.0] * 6
-    assert two_workers.measured("polymodal_worker_restarts_total") == 0
-    workers = two_workers.workers()
-    code, said = two_workers.stop()
-    assert code == 0, said
-    assert said.count('"event": "draining"') == 2
-    assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
+    assert service.measured(answered) == 24
+    assert (service.measured("polymodal_workers"), service.measured("polymodal_worker_restarts_total")) == (2, 0)
+    assert service.stop() == 0, service.said
+    assert all(map(is_gone, workers))
 
 
-def test_a_worker_that_dies_is_started_again_while_the_other_answers(two_workers, eventually):
-    (first, second) = eventually(lambda: two_workers.workers() if len(two_workers.workers()) == 2 else None, 30)
-    os.kill(first, signal.SIGKILL)
-    eventually(lambda: first not in two_workers.workers(), 30)
-    assert ask(two_workers, 4)
-    eventually(lambda: len(two_workers.workers()) == 2, 30)
-    assert second in two_workers.workers()
-    eventually(lambda: two_workers.measured("polymodal_worker_restarts_total") == 1, 30)
-    code, said = two_workers.stop()
-    assert code == 0, said
-    assert '"event": "worker_died"' in said
+def test_when_workers_are_killed_all_that_was_accepted_is_answered_and_they_come_back(start, eventually):
+    service = start(queue_limit=200)
+    first, second = service.workers()
+    with ThreadPoolExecutor(16) as pool:
+        asked = [pool.submit(service.ask, "a ripe fruit") for _ in range(200)]
+        os.kill(first, signal.SIGKILL)
+        os.kill(second, signal.SIGKILL)
+        statuses = {each.result().status_code for each in asked}
+    assert statuses <= {200, 503}  # 503: asked while there was no worker; what was accepted is answered
+    eventually(lambda: service.measured("polymodal_workers") == 2, 30)
+    assert service.measured("polymodal_worker_restarts_total") == 2
+    assert service.ask().status_code == 200
+    assert service.stop() == 0, service.said
+    assert service.said.count('"event": "worker_died"') == 2
 
 
-def test_workers_end_when_their_parent_is_killed(two_workers, eventually):
-    workers = eventually(lambda: two_workers.workers() if len(two_workers.workers()) == 2 else None, 30)
-    two_workers.process.kill()
-    eventually(lambda: not any(Path(f"/proc/{pid}/stat").exists() for pid in workers), 20)
-    two_workers.process.communicate()
+def test_while_one_worker_is_left_nothing_is_refused(start):
+    service = start(queue_limit=200)
+    with ThreadPoolExecutor(16) as pool:
+        asked = [pool.submit(service.ask) for _ in range(100)]
+        os.kill(service.workers()[0], signal.SIGKILL)
+        assert {each.result().status_code for each in asked} == {200}
+
+
+def test_a_worker_that_hangs_is_replaced_and_its_batch_computed_by_another(start, eventually):
+    service = start(stall_timeout_ms=500)
+    os.kill(service.workers()[0], signal.SIGSTOP)
+    assert {service.ask().status_code for _ in range(3)} == {200}  # each worker's turn comes
+    assert httpx.get(f"{service.url}/livez").status_code == 200
+    eventually(lambda: service.measured("polymodal_worker_restarts_total") >= 1, 10)
+
+
+def test_without_a_worker_the_service_is_not_ready_and_says_so(start, eventually):
+    service = start(workers=1)
+    os.kill(service.workers()[0], signal.SIGKILL)
+    not_ready = eventually(lambda: (probe := httpx.get(f"{service.url}/readyz")).status_code == 503 and probe, 2)
+    assert "without a worker" in not_ready.json()["detail"]
+    assert "Retry-After" in not_ready.headers
+    eventually(lambda: httpx.get(f"{service.url}/readyz").status_code == 200, 30)
+
+
+def test_workers_end_when_the_service_is_killed_even_in_the_middle_of_something(start, eventually):
+    service = start()
+    workers = service.workers()
+    os.kill(workers[0], signal.SIGSTOP)  # it can't see that its socket was closed
+    service.process.kill()
+    eventually(lambda: all(map(is_gone, workers)), 20)
+
+
+def test_a_terminals_ctrl_c_drains_and_leaves_no_worker_behind(start):
+    service = start()
+    workers = service.workers()
+    service.process.send_signal(signal.SIGINT)
+    assert service.ended() == 0, service.said
+    assert all(map(is_gone, workers))
+    assert "Traceback" not in service.said
 
 
 def test_a_bundle_that_must_not_be_served_is_refused_once(tmp_path):
-    service = Service(tmp_path, 2, free_port())
-    said, _ = service.process.communicate(timeout=60)
-    assert service.process.returncode == 1
-    assert said.count(f"polymodal: {tmp_path}") == 1
-    assert "worker_died" not in said
+    service = Service(tmp_path)
+    assert service.ended() == 1
+    assert service.said.count(f"polymodal: {tmp_path}") == 1
+    assert "Traceback" not in service.said
 
 
-def test_a_port_where_somebody_listens_is_not_shared(two_workers, tiny_bundle):
-    port = int(two_workers.url.rsplit(":", 1)[1])
-    second = Service(tiny_bundle, 2, port)
-    said, _ = second.process.communicate(timeout=60)
-    assert second.process.returncode == 1
-    assert f"polymodal: 127.0.0.1:{port}: Address already in use" in said
+# --- one workforce, without a service around ---
 
 
-def test_a_free_port_is_taken_where_none_is_named():
-    with reserve("127.0.0.1", 0) as reserved:
-        assert reserved.getsockname()[1] > 0
+def settings_for(bundle: Path, **changed) -> Settings:
+    return Settings(bundles=(BundleSource("shapes", bundle),), workers=1, inference_threads=1, **changed)
+
+
+async def test_a_worker_that_is_lost_interrupts_its_batch(tiny_bundle):
+    workforce = Processes(settings_for(tiny_bundle))
+    async with workforce.working() as models:
+        assert models["shapes"].description.labels
+        worker = await workforce.pool.take()
+        worker.process.kill()
+        with pytest.raises(Interrupted):
+            await worker.compute("shapes", [Item({"text": "red"})])
+        workforce.pool.give_back(worker)
+        assert workforce.pool.idle == 0
+        (answer,) = await (await workforce.pool.take()).compute("shapes", [Item({"text": "red"})])
+        assert answer.outcome.scores
+
+
+async def test_a_bundle_that_was_exchanged_is_not_mixed_in(bundle_copy, logs, eventually):
+    workforce = Processes(settings_for(bundle_copy))
+    async with workforce.working():
+        (bundle_copy / "weights.safetensors").unlink()
+        worker = await workforce.pool.take()
+        worker.kill()
+        events = lambda: {each["event"] for each in logs}  # noqa: E731
+        await asyncio.to_thread(eventually, lambda: "worker_not_started" in events(), 20)
+        assert workforce.pool.alive == 0
+
+
+async def test_a_workforce_that_cannot_start_leaves_nothing_behind(tmp_path):
+    workforce = Processes(settings_for(tmp_path))
+    with pytest.raises(BundleError, match=str(tmp_path)):
+        async with workforce.working():
+            pytest.fail("must not start")
+    assert workforce.pool.alive == 0
+
+
+class Hand:
+    alive, busy_s, depth = True, 0.0, 2
+
+
+async def test_who_waits_for_a_worker_gets_the_next_one_that_is_given_back():
+    pool: Pool[Hand] = Pool()
+    pool.add(hand := Hand())
+    assert await pool.take() is hand
+    waiting = asyncio.create_task(pool.take())
+    await asyncio.sleep(0)
+    assert (pool.alive, pool.idle, waiting.done()) == (1, 0, False)
+    pool.give_back(hand)
+    assert await waiting is hand
+
+
+async def test_a_worker_takes_another_batch_only_ahead_and_no_third():
+    pool: Pool[Hand] = Pool()
+    pool.add(hand := Hand())
+    assert await pool.take() is hand
+    waiting = asyncio.create_task(pool.take(lambda: plenty))
+    plenty = False
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    plenty = True
+    pool.nudge()
+    assert await waiting is hand
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(pool.take(lambda: True), 0.02)
+
+
+async def test_who_is_lost_is_not_given_back():
+    pool: Pool[Hand] = Pool()
+    pool.add(hand := Hand())
+    pool.remove(hand)
+    assert (pool.alive, pool.idle) == (0, 0)
 
 
 @pytest.mark.parametrize(
     ("cores", "workers", "plan"),
     [
-        pytest.param(1, None, Plan(1, 1, 1, 1), id="one-core"),
-        pytest.param(2, None, Plan(2, 1, 1, 1), id="two-cores"),
-        pytest.param(16, None, Plan(4, 4, 1, 4), id="many-cores"),
-        pytest.param(6, None, Plan(4, 2, 1, 2), id="not-divisible"),
-        pytest.param(4, 1, Plan(1, 4, 1, 4), id="one-worker"),
+        pytest.param(1, None, Plan(1, 1), id="one-core"),
+        pytest.param(2, None, Plan(2, 1), id="two-cores"),
+        pytest.param(16, None, Plan(8, 2), id="many-cores"),
+        pytest.param(4, 1, Plan(1, 4), id="one-worker"),
+        pytest.param(4, 0, Plan(0, 4), id="in-a-thread"),
     ],
 )
-def test_every_core_has_a_stream(cores, workers, plan):
+def test_every_core_has_a_thread(cores, workers, plan):
     assert default_plan(cores, workers) == plan
-
-
-# --- merging ---
-
-
-def exposed(requests, seconds, inside):
-    registry = CollectorRegistry()
-    counter = Counter("requests", "Requests.", ("route",), registry=registry)
-    for route, count in requests.items():
-        counter.labels(route).inc(count)
-    histogram = Histogram("seconds", "Durations.", buckets=(1, 10), registry=registry)
-    for each in seconds:
-        histogram.observe(each)
-    Gauge("inside", "Inside.", registry=registry).set(inside)
-    Info("bundle", "What is served.", registry=registry).info({"digest": "abc"})
-    return generate_latest(registry).decode()
-
-
-def samples(text):
-    return {
-        (each.name, *each.labels.values()): each.value
-        for family in text_string_to_metric_families(text)
-        for each in family.samples
-        if not each.name.endswith("_created")
-    }
-
-
-def test_measurements_of_workers_are_added_up():
-    together = merged([exposed({"/a": 1, "/b": 2}, [0.5, 5], 3), exposed({"/a": 10}, [50], 4)]).decode()
-    found = samples(together)
-    assert found["requests_total", "/a"] == 11
-    assert found["requests_total", "/b"] == 2
-    assert found["seconds_count",] == 3
-    assert found["seconds_sum",] == 55.5
-    assert [found["seconds_bucket", edge] for edge in ("1.0", "10.0", "+Inf")] == [1, 2, 3]
-    assert found["inside",] == 7
-    assert found["bundle_info", "abc"] == 1
-
-
-def test_one_worker_alone_is_not_changed():
-    text = exposed({"/a": 1}, [0.5], 0)
-    assert samples(merged([text]).decode()) == samples(text)
-    assert "# TYPE requests_total counter" in merged([text]).decode()

@@ -1,7 +1,6 @@
 """The tiny bundle in the hands of whoever wants to break it."""
 
 import hashlib
-import shutil
 from pathlib import Path
 
 import pytest
@@ -24,12 +23,6 @@ def int8_predictor(tiny_bundle) -> Predictor:
 @pytest.fixture(params=["onnx-int8", "onnx", "torch"])
 def predictor(request, predictors, int8_predictor) -> Predictor:
     return {**predictors, "onnx-int8": int8_predictor}[request.param]
-
-
-@pytest.fixture
-def bundle_copy(tiny_bundle, tmp_path) -> Path:
-    """A bundle that may be changed."""
-    return Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
 
 
 def _seal(folder: Path) -> None:

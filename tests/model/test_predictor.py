@@ -10,7 +10,6 @@ from PIL import Image, ImageDraw
 
 from model import (
     BundleError,
-    EmbeddingCache,
     InputError,
     NothingGiven,
     Sample,
@@ -178,14 +177,6 @@ def test_what_cannot_be_prepared_is_explained(predictor, parts, error, message):
     assert message in str(caught.value)
 
 
-def test_the_cost_of_an_example_grows_with_what_it_holds(predictor):
-    both, text, image = (predictor.prepare(parts).cost for parts in EXAMPLES[:3])
-    assert image == 1.0
-    assert 0 < text < 1
-    assert both > image
-    assert predictor.prepare(EXAMPLES[3]).cost == 2.0  # a text as long as the encoder reads
-
-
 def test_many_threads_may_prepare_at_once(predictors):
     predictor = predictors["onnx"]
     work = EXAMPLES * 10
@@ -194,7 +185,6 @@ def test_many_threads_may_prepare_at_once(predictors):
     expected = [predictor.prepare(parts) for parts in EXAMPLES] * 10
     for sample, other in zip(found, expected, strict=True):
         assert sample.present == other.present
-        assert sample.cost == other.cost
         assert all((sample.arrays[name] == other.arrays[name]).all() for name in sample.present)
 
 
@@ -249,7 +239,7 @@ def test_float32_takes_over_where_8_bits_say_something_else_than_recorded(bundle
     assert load_bundle(bundle_copy, threads=1).description.runtime == "onnx-int8"
     change_golden(bundle_copy, wrong)
     seal(bundle_copy)
-    predictor = load_bundle(bundle_copy, threads=1, cache=EmbeddingCache(1_000_000))
+    predictor = load_bundle(bundle_copy, threads=1)
     predictor.warm_up()
     assert predictor.description.runtime == "onnx"
     assert "runtime onnx-int8 is not used" in caplog.text

@@ -6,6 +6,7 @@ built with D and the vocabulary's size, and takes `ids` int64 (B, L) and `mask` 
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from types import MappingProxyType
 from typing import Any, Final
@@ -68,14 +69,22 @@ class RecurrentEncoder(nn.Module):
         steps = torch.arange(ids.shape[1], device=ids.device)[None, :]
         mirrored = (mask.sum(dim=1, keepdim=True) - 1 - steps).clamp(min=0)  # (B, L)
         reverse = mirrored[..., None].expand_as(embedded)
-        ahead, _ = self.forwards(embedded)  # (B, L, H)
-        behind, _ = self.backwards(embedded.gather(1, reverse))
+        with _whole_precision(embedded.device):
+            ahead, _ = self.forwards(embedded)  # (B, L, H)
+            behind, _ = self.backwards(embedded.gather(1, reverse))
         states = torch.cat([ahead, behind], dim=2)  # (B, L, 2 H)
         present = mask[..., None]
         mean = _masked_mean(states, mask)
         # Outputs of both cells lie in −1 … 1, so −1 can't win against a real token.
         highest = states.masked_fill(~present, -1.0).amax(dim=1)
         return self.project(torch.cat([mean, highest], dim=1))
+
+
+def _whole_precision(device: torch.device) -> AbstractContextManager[object]:
+    """No half precision for recurrent cells on a CPU: those without AVX-512 have none, and torch raises instead of converting."""
+    if device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+        return torch.autocast("cpu", enabled=False)
+    return nullcontext()
 
 
 class TransformerEncoder(nn.Module):

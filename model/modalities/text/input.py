@@ -13,9 +13,10 @@ import numpy.typing as npt
 from tokenizers import Tokenizer
 
 from model.errors import TooLarge, Undecodable
-from model.types import Array, InputSpec
+from model.types import Array, InputSpec, Probe
 
 TOKENIZER_FILE: Final = "tokenizer.json"
+BYTES_PER_TOKEN: Final = 4  # about; what is not English has more tokens
 TokenIds = npt.NDArray[np.int64]
 
 
@@ -88,17 +89,18 @@ class TextInput:
         ids[mask] = np.concatenate(arrays)
         return {"ids": ids, "mask": mask}
 
-    def cost(self, array: Array) -> float:
-        """In proportion to the tokens."""
-        return len(array) / self.max_tokens
+    @staticmethod
+    def workload(content: bytes | str) -> float:
+        """Tokens, guessed from the length."""
+        return len(content) / BYTES_PER_TOKEN
+
+    def probe(self) -> Probe:
+        """A word, and as many as fit."""
+        return Probe("word", "word " * self.max_tokens, most=float(self.max_tokens))
 
     def blank(self) -> TokenIds:
         """Two unknown tokens: the shortest text whose graph is not special."""
         return np.full(2, self._unknown_id, dtype=np.int64)
-
-    def largest(self) -> TokenIds:
-        """As many unknown tokens as fit."""
-        return np.full(self.max_tokens, self._unknown_id, dtype=np.int64)
 
     def _as_characters(self, content: bytes | str) -> str:
         if isinstance(content, str):

@@ -378,7 +378,14 @@ def test_pictures_are_stacked():
     batch = INPUT.collate([INPUT.blank(), INPUT.preprocess(np.asarray(drawing()))])
     assert batch["pixels"].shape == (2, SIDE, SIDE, 3)
     assert batch["pixels"].dtype == np.uint8
-    assert INPUT.cost(INPUT.blank()) == 1.0
+
+
+def test_probes_are_pictures_of_different_sizes():
+    probe = INPUT.probe()
+    for content, size in ((probe.small, (64, 48)), (probe.large, (640, 480))):
+        assert Image.open(io.BytesIO(content)).size == size
+        assert INPUT.workload(content) == size[0] * size[1]
+        assert INPUT.preprocess(INPUT.decode(content)).shape == (SIDE, SIDE, 3)
 
 
 # --- whatever comes ---

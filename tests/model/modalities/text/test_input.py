@@ -93,10 +93,15 @@ def test_what_is_accepted_is_said():
     assert spec.limits == {"max_characters": 1000, "max_tokens": 6}
 
 
-def test_the_cost_grows_with_the_tokens():
-    assert INPUT.cost(INPUT.preprocess("sea")) == pytest.approx(1 / 6)
-    assert INPUT.cost(INPUT.preprocess("sea " * 50)) == 1.0
-    assert INPUT.cost(INPUT.blank()) <= 1.0
+def test_the_workload_grows_with_the_text():
+    assert 0 < INPUT.workload("sea") < INPUT.workload(b"deep blue sea")
+
+
+def test_the_large_probe_has_as_many_tokens_as_fit():
+    probe = INPUT.probe()
+    assert len(INPUT.preprocess(INPUT.decode(probe.large))) == INPUT.max_tokens == probe.most
+    assert len(INPUT.preprocess(INPUT.decode(probe.small))) < INPUT.max_tokens
+    assert INPUT.workload(probe.large) >= probe.most
 
 
 def test_what_is_saved_loads_as_the_same_input(tmp_path):

@@ -1,0 +1,71 @@
+"""A picture's size from its first bytes is what Pillow says after opening it, and rubbish has none."""
+
+import io
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from model.modalities.image.header import size_of
+from model.modalities.image.input import ImageInput
+
+
+def encoded(size, file_format, mode="RGB", **options):
+    content = io.BytesIO()
+    Image.new(mode, size, 1).save(content, file_format, **options)
+    return content.getvalue()
+
+
+KINDS = [
+    pytest.param("JPEG", {}, id="jpeg"),
+    pytest.param("JPEG", {"progressive": True}, id="progressive-jpeg"),
+    pytest.param(
+        "JPEG",
+        {"exif": b"Exif\x00\x00" + b"\xff" * 60_000, "comment": b"\xff\xc0 not a frame"},
+        id="jpeg-with-metadata",
+    ),
+    pytest.param("PNG", {}, id="png"),
+    pytest.param("GIF", {"mode": "P"}, id="gif"),
+    pytest.param("BMP", {}, id="bmp"),
+    pytest.param("WEBP", {}, id="webp-lossy"),
+    pytest.param("WEBP", {"lossless": True}, id="webp-lossless"),
+    pytest.param("WEBP", {"exif": b"Exif\x00\x00"}, id="webp-extended"),
+]
+
+
+@pytest.mark.parametrize(("file_format", "options"), KINDS)
+@pytest.mark.parametrize("size", [(1, 1), (3, 700), (1234, 17)])
+def test_the_size_is_read_from_the_header(file_format, options, size):
+    assert size_of(encoded(size, file_format, **options)) == size
+
+
+def test_a_bmp_from_the_top_is_as_high():
+    content = bytearray(encoded((4, 5), "BMP"))
+    content[22:26] = (-5).to_bytes(4, "little", signed=True)
+    assert size_of(bytes(content)) == (4, 5)
+
+
+def test_fill_bytes_before_a_marker_are_skipped():
+    content = encoded((9, 8), "JPEG")
+    assert size_of(content[:2] + b"\xff\xff" + content[2:]) == (9, 8)
+
+
+BEGINNINGS = [encoded((5, 5), name)[:length] for name in ("JPEG", "PNG", "WEBP", "BMP") for length in (4, 12, 24)]
+
+
+@given(st.sampled_from([b"", *BEGINNINGS]), st.binary(max_size=200))
+@settings(max_examples=300, deadline=None)
+def test_whatever_comes_has_a_size_or_none(beginning, rest):
+    size = size_of(beginning + rest)
+    assert size is None or min(size) > 0
+    assert ImageInput.workload(beginning + rest) >= 0
+
+
+def test_a_jpeg_of_nothing_but_segments_ends():
+    assert size_of(b"\xff\xd8" + b"\xff\xe1\x00\x02" * 100_000) is None
+
+
+def test_what_states_no_size_counts_by_its_bytes():
+    assert ImageInput.workload(b"no picture") == 10
+    assert ImageInput.workload(encoded((20, 10), "PNG")) == 200
