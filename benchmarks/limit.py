@@ -11,6 +11,8 @@ from benchmarks.bodies import items
 from model import load_bundle
 
 BATCH: Final = 8
+START_S: Final = 60.0
+"""That a process may take to load the models."""
 
 
 def throughput(bundle: Path, cores: int, seconds: float) -> float:
@@ -20,7 +22,7 @@ def throughput(bundle: Path, cores: int, seconds: float) -> float:
     workers = [context.Process(target=_work, args=(bundle, seconds, found, ready)) for _ in range(cores)]
     for worker in workers:
         worker.start()
-    total = sum(found.get() for _ in workers)
+    total = sum(found.get(timeout=seconds + START_S) for _ in workers)
     for worker in workers:
         worker.join()
     return float(total)

@@ -5,14 +5,18 @@ python -m benchmarks.report [runs/bench/results.json]
 
 import json
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from statistics import median
 from typing import Any, Final
 
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
 from benchmarks.servers import PROJECT
 
 PAGE: Final = PROJECT / "docs" / "benchmarks.md"
+PLOT: Final = PROJECT / "docs" / "benchmarks.svg"
 BEGIN, END = "<!-- results: made by make bench -->", "<!-- end of results -->"
 
 
@@ -23,6 +27,7 @@ def tables(results: Mapping[str, Any]) -> str:
         parts += ["### Summary", _summary(results), "### Throughput and latency", _closed(results["rounds"])]
     if "open" in results:
         parts += ["### Latency and goodput against load", _open(results["open"])]
+        parts.append("![Goodput and latency against load](benchmarks.svg)")
     return "\n\n".join(parts)
 
 
@@ -44,17 +49,18 @@ def _summary(results: Mapping[str, Any]) -> str:
             best = min(of_peers, key=lambda name: of_peers[name])
             rows.append((f"throughput ÷ best of {words[runtime]}", f"{of_peers[best]:.2f} ({best})", goal))
     if "open" in results:
-        loads = results["open"]["loads"]
-        p99 = loads["0.8"]["ok_ms"]["p99"]
-        rows.append(("p99 latency at 80 % load ÷ service time of one item", f"{p99 / results['service_ms']:.1f}", "3"))
-        goodput = loads["3.0"]["goodput_per_s"] / results["open"]["capacity_per_s"]
+        rounds = results["open"]
+        for arrivals in ("random", "regular"):
+            slow = median(each[arrivals]["0.8"]["ok_ms"]["p99"] / each["service_ms"] for each in rounds)
+            what = f"p99 latency at 80 % load ÷ service time of one item, requests at {arrivals} moments"
+            rows.append((what, f"{slow:.1f}", "3"))
+        goodput = median(each["random"]["3.0"]["goodput_per_s"] / each["capacity_per_s"] for each in rounds)
         rows.append(("goodput at 300 % load ÷ at capacity", f"{goodput:.2f}", "0.98"))
-        refused = loads["3.0"]["refused_ms"].get("p99")
-        rows.append(("time to refuse at 300 % load, p99", "–" if refused is None else f"{refused:.0f} ms", "10 ms"))
+        refused = median(each["random"]["3.0"]["refused_ms"]["p99"] for each in rounds)
+        rows.append(("time to refuse at 300 % load, p99", f"{refused:.0f} ms", "10 ms"))
     if "cache" in results:
-        rows.append(
-            ("known pictures with new texts: throughput ÷ without the cache", f"{results['cache']['ratio']:.2f}", "5")
-        )
+        ratio = median(each["ratio"] for each in results["cache"])
+        rows.append(("known pictures with new texts: throughput ÷ without the cache", f"{ratio:.2f}", "5"))
     if "memory" in results:
         memory = results["memory"]
         rows.append(("process start to first answer", f"{memory['ready_s']:.1f} s", "1.5 s"))
@@ -81,27 +87,73 @@ def _servers(rounds: list[Mapping[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _open(told: Mapping[str, Any]) -> str:
+def _open(rounds: list[Mapping[str, Any]]) -> str:
     rows = []
-    for load, each in told["loads"].items():
-        ok, refused = each["ok_ms"], each["refused_ms"]
-        rows.append(
-            (
-                f"{100 * float(load):.0f} % ({each['offered_per_s']:.0f}/s)",
-                f"{each['goodput_per_s']:.0f}",
-                " / ".join(f"{ok[key]:.0f}" for key in ("p50", "p95", "p99")) if ok else "–",
-                " / ".join(f"{refused[key]:.0f}" for key in ("p50", "p95", "p99")) if refused else "–",
-                ", ".join(f"{count:,} × {status}" for status, count in each["answers"].items()),
+    for arrivals in ("random", "regular"):
+        for load in rounds[0][arrivals]:
+            told = [each[arrivals][load] for each in rounds]
+            answered = sum(each["answers"].get("200", 0) for each in told)
+            refused = sum(sum(each["answers"].get(status, 0) for status in ("429", "503")) for each in told)
+            sent = sum(each["sent"] + each["not_sent"] for each in told)
+            rows.append(
+                (
+                    f"{100 * float(load):.0f} % ({median(each['offered_per_s'] for each in told):.0f}/s)",
+                    arrivals,
+                    f"{median(each['goodput_per_s'] for each in told):.0f}",
+                    _percentiles([each["ok_ms"] for each in told]),
+                    _percentiles([each["refused_ms"] for each in told]),
+                    f"{answered:,} / {refused:,} / {sent - answered - refused:,}",
+                )
             )
-        )
     head = (
         "load",
+        "moments",
         "answers/s",
         "answered: p50 / p95 / p99 ms",
         "refused: p50 / p95 / p99 ms",
-        "by status (0: no connection)",
+        "answered / refused / lost, over all rounds",
     )
-    return f"Capacity {told['capacity_per_s']:.0f}/s.\n\n" + _table(head, rows)
+    capacity = median(each["capacity_per_s"] for each in rounds)
+    service = median(each["service_ms"] for each in rounds)
+    return f"Capacity {capacity:.0f}/s; one item takes {service:.1f} ms by itself on one core.\n\n" + _table(head, rows)
+
+
+def _percentiles(told: list[Mapping[str, float]]) -> str:
+    known = [each for each in told if each]
+    return " / ".join(f"{median(each[key] for each in known):.0f}" for key in ("p50", "p95", "p99")) if known else "–"
+
+
+def plot(rounds: list[Mapping[str, Any]], path: Path) -> None:
+    """Goodput and latency against load, requests at random moments."""
+    loads = list(rounds[0]["random"])
+    shares = [100 * float(load) for load in loads]
+
+    def medians(pick: Callable[[Mapping[str, Any]], float]) -> list[float]:
+        return [
+            median(pick({**each["random"][load], "capacity": each["capacity_per_s"]}) for each in rounds)
+            for load in loads
+        ]
+
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    goodput, latency = figure.subplots(1, 2)
+    goodput.plot(
+        shares, [min(share, 100.0) for share in shares], color="0.75", linestyle="--", label="what could be answered"
+    )
+    goodput.plot(
+        shares,
+        medians(lambda told: 100 * told["goodput_per_s"] / told["capacity"]),
+        marker="o",
+        label="answered in time",
+    )
+    goodput.set(xlabel="load, % of capacity", ylabel="goodput, % of capacity", ylim=(0, None))
+    for key in ("p50", "p95", "p99"):
+        latency.plot(shares, medians(lambda told, key=key: told["ok_ms"][key]), marker="o", label=key)
+    latency.set(xlabel="load, % of capacity", ylabel="latency of answers, ms", yscale="log")
+    for axes in (goodput, latency):
+        axes.grid(alpha=0.3)
+        axes.legend()
+    with rc_context({"svg.hashsalt": "polymodal", "svg.fonttype": "none"}):
+        figure.savefig(path, metadata={"Date": None})
 
 
 def _spread(values: Iterable[float]) -> tuple[str, str]:
@@ -120,7 +172,10 @@ def main() -> None:
     source = Path(sys.argv[1]) if len(sys.argv) > 1 else PROJECT / "runs" / "bench" / "results.json"
     before, rest = PAGE.read_text(encoding="utf-8").split(BEGIN)
     after = rest.split(END)[1]
-    text = tables(json.loads(source.read_bytes()))
+    results = json.loads(source.read_bytes())
+    text = tables(results)
+    if "open" in results:
+        plot(results["open"], PLOT)
     PAGE.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}", encoding="utf-8")
 
 

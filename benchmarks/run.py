@@ -25,7 +25,10 @@ from benchmarks.servers import POLYMODAL, PROJECT, Server, peers, running
 
 BUNDLE = PROJECT / "model" / "bundles" / "illustrations"
 CONNECTIONS = (1, 8, 32)
-LOADS = (0.5, 0.8, 1.2, 3.0)
+LOADS = (0.25, 0.5, 0.8, 1.0, 1.2, 2.0, 3.0)
+"""Shares of the capacity at which requests arrive at random moments."""
+REGULAR_LOADS = (0.5, 0.8, 1.2, 3.0)
+"""And at regular ones."""
 WARM_UP_S = 2
 SOAKED = 10_000
 
@@ -43,12 +46,17 @@ def measured_closed(
 
 def measured_open(asked: Sequence[Item], cores: int, seconds: float) -> dict[str, Any]:
     """Polymodal at shares of what it does at 32 connections."""
+    service_ms = 1000 * service_time(BUNDLE)
     with running(POLYMODAL, asked, BUNDLE, cores) as service:
         target = POLYMODAL.target(service.port, asked)
         closed_loop(target, 8, WARM_UP_S)
         capacity = closed_loop(target, 32, seconds)["per_s"]
-        loads = {str(load): open_loop(target, load * capacity, seconds, regular=True) for load in LOADS}
-        return {"capacity_per_s": capacity, "loads": loads}
+        return {
+            "service_ms": service_ms,
+            "capacity_per_s": capacity,
+            "random": {str(load): open_loop(target, load * capacity, seconds) for load in LOADS},
+            "regular": {str(load): open_loop(target, load * capacity, seconds, regular=True) for load in REGULAR_LOADS},
+        }
 
 
 def measured_cache(asked: Sequence[Item], cores: int, seconds: float) -> dict[str, float]:
@@ -152,10 +160,9 @@ def main() -> None:
             keep("rounds", rounds)
         keep("summary", summary(results))
     if "open" in parts:
-        keep("service_ms", 1000 * service_time(BUNDLE))
-        keep("open", measured_open(asked, cores, chosen.seconds))
+        keep("open", [measured_open(asked, cores, chosen.seconds) for _ in range(chosen.repeats)])
     if "cache" in parts:
-        keep("cache", measured_cache(asked, cores, chosen.seconds))
+        keep("cache", [measured_cache(asked, cores, chosen.seconds) for _ in range(chosen.repeats)])
     if "memory" in parts:
         keep("memory", measured_memory(asked, cores))
 

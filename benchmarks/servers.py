@@ -144,7 +144,7 @@ def _await_answer(target: Target, process: "subprocess.Popen[bytes]", seconds: f
                 return
         except urllib.error.HTTPError as problem:
             last = f"{problem.code}: {problem.read()[:300]!r}"
-            if problem.code < 500:
+            if problem.code < 500 and problem.code != 404:  # some listen before they know their routes
                 raise RuntimeError(last) from None
         except OSError as problem:
             last = str(problem)

@@ -64,6 +64,7 @@ def open_session(graph: bytes, weights: Mapping[str, Array], threads: int) -> or
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
+    options.enable_cpu_mem_arena = False  # it keeps what the largest batch ever took, and makes nothing quicker here
     options.log_severity_level = ERRORS_ONLY
     if not _has_key(graph, NO_OVERFLOW):
         # Where a processor has no instruction that adds four products to 32 bits (VNNI), ONNX Runtime otherwise adds pairs to 16,
