@@ -19,7 +19,7 @@ Asked_contra = TypeVar("Asked_contra", contravariant=True)
 Result = TypeVar("Result")
 Worker = TypeVar("Worker")
 
-FIXED_SHARE: Final = 0.07
+FIXED_SHARE: Final = 0.04
 """A batch is large enough when what it costs beside its items is predicted to be so much of what they cost: more of them would make
 the first ones wait, save next to nothing, and no longer fit into a core's cache."""
 LEAST_FIXED_S: Final = 0.001

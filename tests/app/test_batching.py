@@ -143,7 +143,7 @@ async def test_a_batch_keeps_its_limits(batching, bench, limits, batches):
 
 async def test_a_batch_grows_until_what_it_costs_beside_its_items_hardly_matters(batching, bench):
     bench.hold()
-    async with batching(forecast=Constant(batch_s=0.139, each_s=1.0)) as batcher:  # 7 % of two items
+    async with batching(forecast=Constant(batch_s=0.079, each_s=1.0)) as batcher:  # 4 % of two items
         tasks = await submit_all(batcher, [1, 2, 3, 4, 5, 6], seconds=100)
         bench.go()
         await asyncio.gather(*tasks)

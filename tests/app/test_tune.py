@@ -8,7 +8,8 @@ from typer.testing import CliRunner
 from app import tune
 from app.cli import app
 from app.cpus import Plan, available_cpus, plans
-from app.settings import BundleSource, SettingsError, load_settings
+from app.main import create_app
+from app.settings import BundleSource, Settings, SettingsError, load_settings
 from app.tune import Measured, best
 from model import load_bundle
 
@@ -82,3 +83,10 @@ def test_a_file_that_is_no_plan_is_refused_before_the_start(plan, changed):
 def test_a_plan_that_is_missing_is_named(tmp_path):
     with pytest.raises(SettingsError, match=r"absent\.json cannot be read: No such file"):
         load_settings({"POLYMODAL_PLAN": str(tmp_path / "absent.json")})
+
+
+async def test_a_plan_for_another_number_of_cores_is_warned_of(tiny_bundle, logs):
+    predictor = load_bundle(tiny_bundle, threads=1)
+    service = create_app(Settings(plan=Plan(1, 1, 4, cores=4096)), {"shapes": predictor})
+    async with service.router.lifespan_context(service):
+        assert [each["measured"] for each in logs if each["event"] == "plan_for_other_cores"] == [4096]

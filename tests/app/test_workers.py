@@ -13,12 +13,12 @@ from pathlib import Path
 import httpx
 import pytest
 
-from app.batching import Interrupted
+from app.batching import Interrupted, Untouched
 from app.cpus import Plan, default_plan
 from app.engine import Item
 from app.settings import BundleSource, Settings
 from app.workers import Pool, Processes
-from model import BundleError, load_bundle
+from model import BundleError, UnsupportedFormat, load_bundle
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = (
@@ -195,6 +195,35 @@ async def test_a_worker_that_is_lost_interrupts_its_batch(tiny_bundle):
         assert workforce.pool.idle == 0
         (answer,) = await (await workforce.pool.take()).compute("shapes", [Item({"text": "red"})])
         assert answer.outcome.scores
+
+
+async def test_a_batch_whose_turn_had_not_come_when_its_worker_was_lost_is_told_so(tiny_bundle):
+    workforce = Processes(settings_for(tiny_bundle))
+    async with workforce.working():
+        worker = await workforce.pool.take()
+        os.kill(worker.process.pid, signal.SIGSTOP)
+        batches = [asyncio.create_task(worker.compute("shapes", [Item({"text": "red"})])) for _ in range(2)]
+        await asyncio.sleep(0.05)
+        worker.process.kill()
+        assert [type(each) for each in await asyncio.gather(*batches, return_exceptions=True)] == [
+            Interrupted,
+            Untouched,
+        ]
+
+
+async def test_batches_given_ahead_are_answered_in_their_order(tiny_bundle):
+    workforce = Processes(settings_for(tiny_bundle))
+    async with workforce.working():
+        worker = await workforce.pool.take()
+        texts = ["red", "blue, deep water", "a ripe fruit"]
+        large = b"x" * 2**20  # more than a socket holds; refused, but read
+        items = [[Item({"text": text}), Item({"image": large})] for text in texts]
+        answers = await asyncio.gather(*(worker.compute("shapes", each) for each in items))
+    predictor = load_bundle(tiny_bundle, threads=1)
+    for (answer, refused), text in zip(answers, texts, strict=True):
+        (expected,) = predictor.predict([predictor.prepare({"text": text})])
+        assert answer.outcome.scores == pytest.approx(dict(expected.scores), abs=1e-6)
+        assert isinstance(refused.outcome, UnsupportedFormat)
 
 
 async def test_a_bundle_that_was_exchanged_is_not_mixed_in(bundle_copy, logs, eventually):

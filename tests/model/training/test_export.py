@@ -97,3 +97,32 @@ def test_a_weight_that_serving_does_not_use_is_not_asked_for(exported, name):
     torch.testing.assert_close(
         exported(module, {"values": values}, ["values"], {})({"values": values}), module(values).detach()
     )
+
+
+def test_what_follows_from_constants_alone_is_computed_at_export(tiny_bundle):
+    image = onnx.load_model_from_string((tiny_bundle / "onnx/image.onnx").read_bytes()).graph
+    kinds = {node.op_type for node in image.node}
+    assert "Conv" in kinds
+    assert not kinds & {"CastLike", "Expand", "Shape"}  # with them, ONNX Runtime fuses no convolution
+
+
+class Blurred(torch.nn.Module):
+    """Two convolutions, of which one has a bias."""
+
+    def __init__(self):
+        super().__init__()
+        self.plain = torch.nn.Conv2d(3, 4, 3, bias=False)
+        self.biased = torch.nn.Conv2d(4, 2, 1)
+
+    def forward(self, pixels):
+        """Pixels (B, 3, S, S) to (B, 2, S, S)."""
+        return self.biased(torch.relu6(self.plain(pixels)))
+
+
+def test_a_convolution_keeps_its_bias_and_gets_none_of_zeros():
+    network = Blurred().eval()
+    torch.nn.init.zeros_(network.biased.bias)  # a weight all the same
+    graph = export_graph(network, {"pixels": torch.rand(2, 3, 8, 8)}, ["pixels"], {"pixels": {0: "batch"}})
+    plain, biased = (node for node in onnx.load_model_from_string(graph).graph.node if node.op_type == "Conv")
+    assert list(plain.input)[1:] == ["plain.weight"]
+    assert list(biased.input)[1:] == ["biased.weight", "biased.bias"]

@@ -135,6 +135,29 @@ def test_convolutions_in_8_bits_say_nearly_the_same(pixels, in_float):
     assert np.abs(found - exact).mean() < 0.1 * exact.std()
 
 
+def slower_way(session):
+    """Whether it is allowed to go the slower way where sums of two products would overflow."""
+    return session.get_session_options().get_session_config_entry("session.x64quantprecision") == "1"
+
+
+def test_convolutions_are_exact_where_sums_of_two_products_would_overflow(pixels):
+    _, batches, model = pixels
+    graph = convolutions_in_8_bits(model, batches, in_float=0, unused=set())
+    assert slower_way(open_session(graph, {}, threads=1))
+
+
+def test_products_of_matrices_never_overflow_16_bits_and_need_no_slower_way(words):
+    _, stored, graph = words
+    made = matrices_in_8_bits(graph, stored)
+    session = open_session(made, in_8_bits(stored), threads=1)
+    with pytest.raises(RuntimeError, match="does not have configuration"):
+        slower_way(session)
+    constants = {each.name: onnx.numpy_helper.to_array(each) for each in onnx.load_model_from_string(made).graph.initializer
+                 if each.name in ("int8.most", "int8.middle")}  # fmt: skip
+    largest = int(constants["int8.most"] + constants["int8.middle"])
+    assert 2 * largest * 127 < 2**15
+
+
 def test_the_first_convolutions_stay_float(pixels):
     _, batches, model = pixels
     graphs = [convolutions_in_8_bits(model, batches, in_float=count, unused=set()) for count in (0, 1)]
