@@ -49,7 +49,7 @@ train: .venv/dev.ok ## train the embedded model on that data set (20 minutes on 
 ablation: .venv/dev.ok ## compare fusions and presets over three seeds (hours), and write the table of docs/training.md
 	$(BIN)/python scripts/ablation.py $(DATA) --table docs/training.md
 
-bench: .venv/dev.ok ## measure speed and memory against the machine's limit and installed peers (20 minutes; needs wrk)
+bench: .venv/dev.ok ## measure speed and memory against the machine's limit and installed peers (half an hour; needs wrk)
 	$(BIN)/python -m benchmarks.run
 
 bench-peers: ## install the peers of the benchmark, each into an environment of its own (several GB)

@@ -3,11 +3,14 @@
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Final, Self
 
 from app.latency import LatencyModel
 from app.settings import Settings
 from model import Description, InputError, Parts, Prediction, Predictor, Sample, load_bundle
+
+WARM_ITEMS: Final = 16
+"""Of the largest batch that is computed at start-up: more would take seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +47,12 @@ class Model:
 class Engine:
     """Computes batches of the served models."""
 
-    def __init__(self, predictors: Mapping[str, Predictor], *, keep_embeddings: bool = False) -> None:
+    def __init__(
+        self, predictors: Mapping[str, Predictor], *, keep_embeddings: bool = False, largest_batch: int = 1
+    ) -> None:
         self._predictors = predictors
         self._keep = keep_embeddings
+        self._largest = min(largest_batch, WARM_ITEMS)
 
     @classmethod
     def load(cls, settings: Settings) -> Self:
@@ -57,13 +63,19 @@ class Engine:
             )
             for source in settings.bundles
         }
-        return cls(predictors, keep_embeddings=settings.embedding_cache_bytes > 0)
+        return cls(
+            predictors,
+            keep_embeddings=settings.embedding_cache_bytes > 0,
+            largest_batch=settings.max_batch_items,
+        )
 
     def warm_up(self) -> dict[str, Model]:
         """Replay the golden inputs of all models, and measure how long things take. Raises model.BundleError."""
         models = {}
         for name, predictor in self._predictors.items():
             predictor.warm_up()
+            whole = Item({modality: probe.large for modality, probe in predictor.probes().items()})
+            self.compute(name, [whole] * self._largest)  # takes the memory now that it would take at some time later
             models[name] = Model(predictor.description, self._latency(name))
         return models
 

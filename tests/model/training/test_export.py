@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from torch.nn import functional
 
 from model.bundle import read_bundle
 from model.runtimes.onnx_runtime import is_unused
@@ -116,7 +117,7 @@ class Blurred(torch.nn.Module):
 
     def forward(self, pixels):
         """Pixels (B, 3, S, S) to (B, 2, S, S)."""
-        return self.biased(torch.relu6(self.plain(pixels)))
+        return self.biased(functional.relu6(self.plain(pixels)))
 
 
 def test_a_convolution_keeps_its_bias_and_gets_none_of_zeros():
