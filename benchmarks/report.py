@@ -149,6 +149,9 @@ def plot(rounds: list[Mapping[str, Any]], path: Path) -> None:
     for key in ("p50", "p95", "p99"):
         latency.plot(shares, medians(lambda told, key=key: told["ok_ms"][key]), marker="o", label=key)
     latency.set(xlabel="load, % of capacity", ylabel="latency of answers, ms", yscale="log")
+    latency.set_yticks((20, 50, 100, 200, 500, 1000))
+    latency.yaxis.set_major_formatter("{x:.0f}")
+    latency.minorticks_off()
     for axes in (goodput, latency):
         axes.grid(alpha=0.3)
         axes.legend()

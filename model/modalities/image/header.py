@@ -8,7 +8,9 @@ from typing import Final, TypeAlias
 
 Size: TypeAlias = tuple[int, int]
 
-MOST_SEGMENTS: Final = 256  # of a JPEG before its frame header; metadata of a camera takes a handful
+# Segments of a JPEG before its frame header, and bytes that fill the gaps between them: metadata of a camera takes a handful, and
+# whoever sends nothing else must not keep the event loop busy.
+MOST_STEPS: Final = 256
 # Start of frame: all C0 … CF but the tables C4 and CC and the reserved C8 (ITU T.81, table B.1).
 FRAMES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
@@ -22,9 +24,10 @@ def size_of(content: bytes) -> Size | None:
 
 def _jpeg(content: bytes) -> Size | None:
     position = 2
-    for _ in range(MOST_SEGMENTS):
-        while content[position : position + 2] == b"\xff\xff":  # any marker may be preceded by fill bytes
+    for _ in range(MOST_STEPS):
+        if content[position : position + 2] == b"\xff\xff":  # any marker may be preceded by fill bytes
             position += 1
+            continue
         head = content[position : position + 9]
         if len(head) < 9 or head[0] != 0xFF:
             return None

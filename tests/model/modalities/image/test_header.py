@@ -66,6 +66,11 @@ def test_a_jpeg_of_nothing_but_segments_ends():
     assert size_of(b"\xff\xd8" + b"\xff\xe1\x00\x02" * 100_000) is None
 
 
+def test_a_jpeg_of_nothing_but_fill_bytes_is_not_searched_to_its_end():
+    content = encoded((9, 8), "JPEG")
+    assert size_of(content[:2] + b"\xff" * 300 + content[2:]) is None
+
+
 def test_what_states_no_size_counts_by_its_bytes():
     assert ImageInput.workload(b"no picture") == 10
     assert ImageInput.workload(encoded((20, 10), "PNG")) == 200
