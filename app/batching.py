@@ -211,7 +211,7 @@ class Batcher(Generic[Item, Result, Worker]):
     def _predicted(self, entries: Sequence[_Waiting[Item, Result]] | deque[_Waiting[Item, Result]]) -> float:
         """As many batches as their number and time make, each full but the last."""
         limits = self._limits
-        computing_s = self._drift * sum(entry.forecast_s for entry in entries)
+        computing_s = self._items_s(entries)
         batches = min(len(entries), math.ceil(max(len(entries) / limits.items, computing_s / limits.seconds)))
         return self._drift * batches * self._forecast.batch_s + computing_s
 
@@ -221,7 +221,11 @@ class Batcher(Generic[Item, Result, Worker]):
         items, workers = len(self._queue), self._workers.alive
         if items >= workers * self._limits.items:
             return True
-        return self._drift * sum(entry.forecast_s for entry in self._queue) >= workers * self._large_s
+        return self._items_s(self._queue) >= workers * self._large_s
+
+    def _items_s(self, entries: Iterable[_Waiting[Item, Result]]) -> float:
+        """Predicted seconds of items alone, without what their batches cost beside them."""
+        return self._drift * sum(entry.forecast_s for entry in entries)
 
     def check_time(self, deadline: float, *, own_s: float = 0.0) -> None:
         """Raise Overloaded when what is ahead, and `own_s` after it, would end after `deadline` (on the loop's clock).
