@@ -94,6 +94,9 @@ class _Forecast:
     def item_s(self, item: Item) -> float:
         return self.latency.item_s(item.units)
 
+    def seconds(self, items: Sequence[Item]) -> float:
+        return self.batch_s + sum(map(self.item_s, items))
+
 
 _Queue: TypeAlias = Batcher[Item, Answer, Worker]
 
@@ -149,9 +152,10 @@ class Service:
             seconds=self._settings.max_batch_ms / 1000,
             waiting=self._settings.queue_limit,
         )
+        forecast = _Forecast(model.latency)
         return Batcher(
-            lambda worker, items: worker.compute(name, items),
-            forecast=_Forecast(model.latency),
+            lambda worker, items: worker.compute(name, items, forecast.seconds(items)),
+            forecast=forecast,
             limits=limits,
             workers=self._workforce.pool,
             elsewhere=lambda: self._backlog_s(but=name),
@@ -212,7 +216,7 @@ class Service:
         """Raise NotReady unless requests are accepted."""
         self.check_started()
         if self.workers == 0:
-            raise NotReady("without a worker", retry_after_s=1)
+            raise NotReady("without a worker that answers", retry_after_s=1)
         if self.state is State.DRAINING:  # its successor takes over
             raise NotReady(self.state, retry_after_s=max(1, self._settings.drain_timeout_s))
 

@@ -133,7 +133,7 @@ class Settings(BaseSettings):
     """Milliseconds from a request being read to its answer; later it is refused with 504."""
     body_timeout_ms: int = Field(30_000, ge=1, le=600_000)
     """Milliseconds that a client may take to send a request's body."""
-    stall_timeout_ms: int = Field(60_000, ge=100, le=3_600_000)
+    stall_timeout_ms: int = Field(10_000, ge=100, le=3_600_000)
     """Milliseconds of one batch after which its worker is killed and started again; a thread can't be, and /livez says so."""
     drain_timeout_s: int = Field(20, ge=0, le=3600)
     """Seconds that accepted requests get to finish after SIGTERM."""

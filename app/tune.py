@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -65,12 +66,12 @@ async def _measure(settings: Settings, model: str, batch_items: int, asked: Sequ
     async def keep_busy(worker: ProcessWorker, until: float) -> int:
         done = 0
         while time.perf_counter() < until:
-            done += len(await worker.compute(model, batch))
+            done += len(await worker.compute(model, batch, math.inf))
         return done
 
     async with workforce.working():
         workers = [await workforce.pool.take() for _ in range(settings.workers)]
-        await asyncio.gather(*(worker.compute(model, batch) for worker in workers))
+        await asyncio.gather(*(worker.compute(model, batch, math.inf) for worker in workers))
         started = time.perf_counter()
         # Two batches for each, as the service does when much waits.
         done = await asyncio.gather(

@@ -19,6 +19,8 @@ LENGTH: Final = struct.Struct(">Q")
 """Before every message: how many bytes follow."""
 LONGEST: Final = 2**30
 """No message has more bytes."""
+SIGN_OF_LIFE: Final = b""
+"""A message without anything: from the service it asks for one, from a worker it is one."""
 _REFUSALS: Final[Mapping[str, type[InputError]]] = {
     each.__name__: each
     for each in (InputError, NothingGiven, TooLarge, Undecodable, UnknownModality, UnsupportedFormat)
@@ -78,6 +80,11 @@ def framed(document: bytes, blobs: Sequence[bytes] = ()) -> bytes:
     pieces = (document, *blobs)
     head = struct.pack(f">I{len(pieces)}Q", len(pieces), *map(len, pieces))
     return b"".join((LENGTH.pack(len(head) + sum(map(len, pieces))), head, *pieces))
+
+
+def framed_sign_of_life() -> bytes:
+    """SIGN_OF_LIFE with its length before it."""
+    return LENGTH.pack(len(SIGN_OF_LIFE))
 
 
 def length(head: bytes) -> int:

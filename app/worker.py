@@ -9,6 +9,8 @@ import signal
 import socket
 import sys
 import threading
+from collections.abc import Callable
+from pathlib import Path
 from queue import SimpleQueue
 from typing import BinaryIO, Final
 
@@ -21,6 +23,8 @@ from model import BundleError
 
 NICENESS: Final = 7
 """Of a worker above that of the service: what comes in is read, queued or refused in time under any load."""
+OOM_SCORE: Final = "500"
+"""Of 1,000: when memory runs out, Linux ends the process that weighs most, and a worker can be started again."""
 _PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
 
 log = structlog.get_logger(__name__)
@@ -42,18 +46,31 @@ def serve(channel: socket.socket) -> None:
             return
         channel.sendall(wire.begun(models))
         messages: SimpleQueue[bytes | None] = SimpleQueue()
+        speaking = threading.Lock()
+
+        def say(message: bytes) -> None:
+            with speaking:
+                channel.sendall(message)
+
         # The next batch is read while this one is computed: it may be larger than what the socket holds.
-        threading.Thread(target=_read, args=(stream, messages), name="reading", daemon=True).start()
+        threading.Thread(target=_read, args=(stream, messages, say), name="reading", daemon=True).start()
         while (message := messages.get()) is not None:
-            channel.sendall(_reply(engine, message))
+            say(_reply(engine, message))
 
 
-def _read(stream: BinaryIO, messages: "SimpleQueue[bytes | None]") -> None:
-    """At most as many as the service sends before it has an answer; None at the end."""
+def _read(stream: BinaryIO, messages: "SimpleQueue[bytes | None]", say: Callable[[bytes], None]) -> None:
+    """At most as many batches as the service sends before it has an answer; None at the end. Gives signs of life meanwhile."""
     message: bytes | None = b""
     while message is not None:
         message = _next(stream)
-        messages.put(message)
+        if message != wire.SIGN_OF_LIFE:
+            messages.put(message)
+            continue
+        try:
+            say(wire.framed_sign_of_life())
+        except OSError:
+            message = None  # the service is gone
+            messages.put(message)
 
 
 def _reply(engine: Engine, message: bytes) -> bytes:
@@ -80,9 +97,18 @@ def _leave_with_parent() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
+def _be_the_first_to_go() -> None:
+    if sys.platform == "linux":
+        try:
+            Path("/proc/self/oom_score_adj").write_text(OOM_SCORE, encoding="ascii")
+        except OSError as problem:  # a sandbox without it
+            log.debug("oom_score_stays", problem=str(problem))
+
+
 def main() -> None:
     """Serve at the descriptor that the command line names."""
     _leave_with_parent()
+    _be_the_first_to_go()
     os.nice(NICENESS)
     for each in (signal.SIGTERM, signal.SIGINT):  # the service drains, and closes the socket when it is done
         signal.signal(each, signal.SIG_IGN)

@@ -9,9 +9,11 @@ import socket
 import sys
 import time
 from asyncio.subprocess import Process
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from dataclasses import dataclass, field
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 import structlog
@@ -29,6 +31,16 @@ STEADY_S: Final = 30.0
 """A worker that lived so long died of something else than its start."""
 PATIENCE_S: Final = 1.0
 """For a worker to end by itself when the service stops."""
+
+TICK_S: Final = 0.4
+"""Between two looks at a worker process: each asks for a sign of life, which also a computing one gives at once."""
+SILENT_TICKS: Final = 4
+"""Without that sign, after which a worker doesn't count. Ticks, not seconds: after a pause of the whole machine, one has passed."""
+FROZEN_TICKS: Final = 12
+"""Without that sign, after which a worker is killed: a stopped process would keep what it was given."""
+OVERDUE_FACTOR: Final = 8.0
+"""A worker doesn't count while its batch takes so many times as long as predicted, and at least OVERDUE_S."""
+OVERDUE_S: Final = 1.0
 
 BUFFER_BYTES: Final = 2**20
 _ISOLATED: Final = ("-P",)  # a folder named app where the service was started is not ours
@@ -48,7 +60,7 @@ class Worker(Protocol):
 
     @property
     def alive(self) -> bool:
-        """Whether it can compute another one."""
+        """Whether it can be expected to compute another one."""
         ...
 
     @property
@@ -56,8 +68,11 @@ class Worker(Protocol):
         """Seconds of its present batch; 0 when it rests."""
         ...
 
-    async def compute(self, model: str, items: Sequence[Item]) -> list[Answer]:
-        """Raise app.batching.Interrupted when the worker is lost in the middle, Untouched when that is before its turn."""
+    async def compute(self, model: str, items: Sequence[Item], expected_s: float) -> list[Answer]:
+        """Raise app.batching.Interrupted when the worker is lost in the middle, Untouched when that is before its turn.
+
+        `expected_s` is what this batch is predicted to take; while it takes far longer, the worker isn't alive.
+        """
         ...
 
 
@@ -137,6 +152,22 @@ class Workforce(Protocol):
         ...
 
 
+@dataclass(slots=True)
+class _Turn:
+    """A batch while it is computed."""
+
+    expected_s: float
+    since: float = field(default_factory=time.perf_counter)
+
+    @property
+    def lasts_s(self) -> float:
+        return time.perf_counter() - self.since
+
+    @property
+    def overdue(self) -> bool:
+        return self.lasts_s > max(OVERDUE_S, OVERDUE_FACTOR * self.expected_s)
+
+
 # --- In the serving process ---
 
 
@@ -148,36 +179,35 @@ class ThreadWorker:
     def __init__(self) -> None:
         self.engine: Engine | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="inference")
-        self._since: float | None = None
+        self._turn: _Turn | None = None
 
     @property
     def alive(self) -> bool:
-        """Always: a thread can't be lost alone."""
-        return True
+        """Not while a batch takes far longer than predicted; a thread can't be lost alone."""
+        return self._turn is None or not self._turn.overdue
 
     @property
     def busy_s(self) -> float:
         """Seconds of its present batch; 0 when it rests."""
-        since = self._since
-        return 0.0 if since is None else time.perf_counter() - since
+        return 0.0 if (turn := self._turn) is None else turn.lasts_s
 
     async def do(self, work: Callable[[], Any]) -> Any:  # noqa: ANN401
         """Anything, on its thread."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
-    async def compute(self, model: str, items: Sequence[Item]) -> list[Answer]:
+    async def compute(self, model: str, items: Sequence[Item], expected_s: float) -> list[Answer]:
         """One batch."""
-        answers: list[Answer] = await self.do(lambda: self._compute(model, items))
+        answers: list[Answer] = await self.do(lambda: self._compute(model, items, expected_s))
         return answers
 
-    def _compute(self, model: str, items: Sequence[Item]) -> list[Answer]:
-        self._since = time.perf_counter()
+    def _compute(self, model: str, items: Sequence[Item], expected_s: float) -> list[Answer]:
+        self._turn = _Turn(expected_s)
         try:
             if self.engine is None:
                 raise RuntimeError("no models are loaded yet")
             return self.engine.compute(model, items)
         finally:
-            self._since = None  # not before the thread is done, even when nobody waits for it any more
+            self._turn = None  # not before the thread is done, even when nobody waits for it any more
 
     def end(self) -> None:
         """Take nothing more."""
@@ -208,71 +238,121 @@ class OneThread:
 # --- In processes of their own ---
 
 
+@dataclass(slots=True)
+class _Asked:
+    """A batch that a worker process was given."""
+
+    expected_s: float
+    reply: asyncio.Future[bytes]
+
+
 class ProcessWorker:
     """One life of a worker process, seen from the service. It reads its next batch while it computes."""
 
     depth = 2
 
-    def __init__(self, process: Process, channel: socket.socket, stall_timeout_s: float) -> None:
+    def __init__(
+        self, process: Process, channel: socket.socket, stall_timeout_s: float, on_sign: Callable[[], None]
+    ) -> None:
         self.process = process
-        self.alive = True
         self.began = time.perf_counter()
         self._channel = channel
         self._stall_timeout_s = stall_timeout_s
+        self._on_sign = on_sign
         self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
-        self._since: float | None = None
-        self._turn = asyncio.Lock()  # those who wait get it in their order, which is that of the answers
+        self._tasks: list[asyncio.Task[None]] = []
+        self._asked: deque[_Asked] = deque()  # answered in this order; the first one is computed
+        self._turn: _Turn | None = None
+        self._silent_ticks = 0
+        self._lost = False
+
+    @property
+    def alive(self) -> bool:
+        """Whether it gives signs of life and its batch doesn't take far longer than predicted; both may pass."""
+        return not (self._lost or self._silent_ticks >= SILENT_TICKS or (self._turn and self._turn.overdue))
 
     @property
     def busy_s(self) -> float:
         """Seconds of its present batch; 0 when it rests."""
-        return 0.0 if self._since is None else time.perf_counter() - self._since
+        return 0.0 if self._turn is None else self._turn.lasts_s
 
     async def begin(self, settings: Settings, number: int) -> Mapping[str, Model]:
         """Wait until its models are loaded. Raises BundleError, or Interrupted when it died first."""
         self._reader, self._writer = await asyncio.open_unix_connection(sock=self._channel, limit=BUFFER_BYTES)
         self._say(wire.orders(settings, number))
-        answer = wire.read_begun(await self._hear())
+        try:
+            answer = wire.read_begun(await self._hear())
+        except (OSError, EOFError, ValueError):
+            self.lose("a worker died")
+            raise Interrupted("a worker died") from None
         if isinstance(answer, wire.Refused):
             raise BundleError(answer.reason)
+        self._tasks = [asyncio.create_task(self._listen()), asyncio.create_task(self._watch())]
         return answer
 
-    async def compute(self, model: str, items: Sequence[Item]) -> list[Answer]:
+    async def compute(self, model: str, items: Sequence[Item], expected_s: float) -> list[Answer]:
         """One batch. A worker that takes too long is killed, as nothing else would end its hanging."""
+        if self._lost:
+            raise Untouched("a worker was lost with another batch")
+        asked = _Asked(expected_s, asyncio.get_running_loop().create_future())
+        self._asked.append(asked)
+        if self._turn is None:
+            self._turn = _Turn(expected_s)
         self._say(wire.batch(model, items))
-        try:
-            async with self._turn:
-                reply = await self._reply(len(items))
-        except asyncio.CancelledError:
-            self.alive = False  # what it answers to this one would be taken for the answer to the next
-            raise
+        reply = await asked.reply
         try:
             answer = wire.read_answered(reply)
         except (ValueError, LookupError) as problem:
-            self.kill()
+            self.lose("a worker answers nonsense")
             raise Interrupted(f"a worker answers nonsense: {problem}") from None
         if isinstance(answer, wire.Failed):
             raise BatchFailed(answer.reason)
         return answer
 
-    async def _reply(self, items: int) -> bytes:
-        """When it is this batch's turn."""
-        if not self.alive:
-            raise Untouched("a worker was lost with another batch")
-        self._since = time.perf_counter()
-        try:
-            async with asyncio.timeout(self._stall_timeout_s):
-                return await self._hear()
-        except TimeoutError:
-            log.warning("worker_hangs", pid=self.process.pid, busy_s=round(self.busy_s, 1), items=items)
-            self.kill()
-            raise Interrupted("the worker hung") from None
-        finally:
-            self._since = None
+    async def _listen(self) -> None:
+        """Take what it says until it is lost."""
+        while not self._lost:
+            try:
+                message = await self._hear()
+            except (OSError, EOFError, ValueError):
+                self.lose("a worker died")
+                return
+            self._sign()
+            if message != wire.SIGN_OF_LIFE:
+                self._answered(message)
+
+    def _answered(self, reply: bytes) -> None:
+        if not self._asked:
+            self.lose("a worker answers what it wasn't asked")
+            return
+        asked = self._asked.popleft()
+        self._turn = _Turn(self._asked[0].expected_s) if self._asked else None
+        if not asked.reply.done():  # nobody waits any more
+            asked.reply.set_result(reply)
+
+    def _sign(self) -> None:
+        was_silent, self._silent_ticks = self._silent_ticks >= SILENT_TICKS, 0
+        if was_silent:
+            log.info("worker_answers_again", pid=self.process.pid)
+            self._on_sign()
+
+    async def _watch(self) -> None:
+        """Look for signs of life, and kill what hangs."""
+        frozen_ticks = min(FROZEN_TICKS, max(1, round(self._stall_timeout_s / TICK_S)))
+        while not self._lost:
+            if self._silent_ticks == 0:  # what it hasn't read need not be said again
+                self._say(wire.framed_sign_of_life())
+            self._silent_ticks += 1
+            await asyncio.sleep(TICK_S)
+            if self._silent_ticks == SILENT_TICKS:
+                log.warning("worker_silent", pid=self.process.pid)
+            if self._silent_ticks > frozen_ticks or self.busy_s > self._stall_timeout_s:
+                log.warning("worker_hangs", pid=self.process.pid, busy_s=round(self.busy_s, 1))
+                self.lose("the worker hung")
 
     def _say(self, message: bytes) -> None:
-        """Without waiting until it is read: no worker is told more than `depth` batches."""
+        """Without waiting until it is read: no worker is told more than `depth` batches and a question for a sign of life."""
         if self._writer is None:
             raise RuntimeError("a worker that was never begun was asked")
         self._writer.write(message)
@@ -280,22 +360,25 @@ class ProcessWorker:
     async def _hear(self) -> bytes:
         if self._reader is None:
             raise RuntimeError("a worker that was never begun was asked")
-        try:
-            length = wire.length(await self._reader.readexactly(wire.LENGTH.size))
-            return await self._reader.readexactly(length)
-        except (OSError, EOFError, ValueError):
-            self.kill()
-            raise Interrupted("a worker died") from None
+        length = wire.length(await self._reader.readexactly(wire.LENGTH.size))
+        return await self._reader.readexactly(length)
 
-    def kill(self) -> None:
-        """It is of no use any more."""
-        self.alive = False
+    def lose(self, reason: str) -> None:
+        """It is of no use any more: kill it, and tell those who wait for it."""
+        self._lost, self._turn = True, None
         with suppress(ProcessLookupError):
             self.process.kill()
+        error: Exception = Interrupted(reason)
+        while self._asked:
+            if not (reply := self._asked.popleft().reply).done():
+                reply.set_exception(error)
+            error = Untouched("a worker was lost with another batch")
 
     def close(self) -> None:
         """Nothing more is said to it."""
-        self.alive = False
+        self._lost = True
+        for task in self._tasks:
+            task.cancel()
         (self._writer or self._channel).close()
 
     async def end(self) -> None:
@@ -304,7 +387,7 @@ class ProcessWorker:
         try:
             await asyncio.wait_for(self.process.wait(), PATIENCE_S)
         except TimeoutError:
-            self.kill()
+            self.lose("the service stops")
             await self.process.wait()
 
 
@@ -347,7 +430,8 @@ class Processes:
                 sys.executable, *_ISOLATED, "-m", "app.worker", str(theirs.fileno()),
                 stdin=asyncio.subprocess.DEVNULL, pass_fds=(theirs.fileno(),), start_new_session=True,
             )  # fmt: skip
-        worker = self._living[number] = ProcessWorker(process, ours, self._settings.stall_timeout_ms / 1000)
+        stall_timeout_s = self._settings.stall_timeout_ms / 1000
+        worker = self._living[number] = ProcessWorker(process, ours, stall_timeout_s, self.pool.nudge)
         return await worker.begin(self._settings, number)
 
     async def _keep(self, number: int, worker: ProcessWorker) -> None:
@@ -355,6 +439,7 @@ class Processes:
         pause_s = FIRST_PAUSE_S
         while True:
             code = await worker.process.wait()
+            worker.lose("a worker died")
             worker.close()
             self.pool.remove(worker)
             log.error("worker_died", worker=number, exit_code=code)
@@ -377,7 +462,7 @@ class Processes:
                 return True
             reason = "a bundle is not the one that the service started with"
         log.error("worker_not_started", worker=number, problem=reason)
-        self._living[number].kill()
+        self._living[number].lose(reason)
         return False
 
 

@@ -143,6 +143,27 @@ def test_a_worker_that_hangs_is_replaced_and_its_batch_computed_by_another(start
     eventually(lambda: service.measured("polymodal_worker_restarts_total") >= 1, 10)
 
 
+def test_an_idle_worker_that_is_stopped_does_not_count_until_it_goes_on(start, eventually):
+    service = start(workers=1)
+    (worker,) = service.workers()
+    os.kill(worker, signal.SIGSTOP)
+    not_ready = eventually(lambda: (probe := httpx.get(f"{service.url}/readyz")).status_code == 503 and probe)
+    assert "without a worker that answers" in not_ready.json()["detail"]
+    assert httpx.get(f"{service.url}/livez").status_code == 200
+    os.kill(worker, signal.SIGCONT)
+    eventually(lambda: httpx.get(f"{service.url}/readyz").status_code == 200)
+    assert service.workers() == [worker]
+    assert service.ask().status_code == 200
+
+
+def test_a_worker_that_stays_stopped_is_replaced_long_before_its_requests_time_out(start, eventually):
+    service = start(workers=1)
+    (worker,) = service.workers()
+    os.kill(worker, signal.SIGSTOP)
+    assert service.ask().status_code == 200
+    assert is_gone(worker)
+
+
 def test_without_a_worker_the_service_is_not_ready_and_says_so(start, eventually):
     service = start(workers=1)
     os.kill(service.workers()[0], signal.SIGKILL)
@@ -190,10 +211,10 @@ async def test_a_worker_that_is_lost_interrupts_its_batch(tiny_bundle):
         worker = await workforce.pool.take()
         worker.process.kill()
         with pytest.raises(Interrupted):
-            await worker.compute("shapes", [Item({"text": "red"})])
+            await worker.compute("shapes", [Item({"text": "red"})], 0.1)
         workforce.pool.give_back(worker)
         assert workforce.pool.idle == 0
-        (answer,) = await (await workforce.pool.take()).compute("shapes", [Item({"text": "red"})])
+        (answer,) = await (await workforce.pool.take()).compute("shapes", [Item({"text": "red"})], 0.1)
         assert answer.outcome.scores
 
 
@@ -202,7 +223,7 @@ async def test_a_batch_whose_turn_had_not_come_when_its_worker_was_lost_is_told_
     async with workforce.working():
         worker = await workforce.pool.take()
         os.kill(worker.process.pid, signal.SIGSTOP)
-        batches = [asyncio.create_task(worker.compute("shapes", [Item({"text": "red"})])) for _ in range(2)]
+        batches = [asyncio.create_task(worker.compute("shapes", [Item({"text": "red"})], 0.1)) for _ in range(2)]
         await asyncio.sleep(0.05)
         worker.process.kill()
         assert [type(each) for each in await asyncio.gather(*batches, return_exceptions=True)] == [
@@ -218,7 +239,7 @@ async def test_batches_given_ahead_are_answered_in_their_order(tiny_bundle):
         texts = ["red", "blue, deep water", "a ripe fruit"]
         large = b"x" * 2**20  # more than a socket holds; refused, but read
         items = [[Item({"text": text}), Item({"image": large})] for text in texts]
-        answers = await asyncio.gather(*(worker.compute("shapes", each) for each in items))
+        answers = await asyncio.gather(*(worker.compute("shapes", each, 0.1) for each in items))
     predictor = load_bundle(tiny_bundle, threads=1)
     for (answer, refused), text in zip(answers, texts, strict=True):
         (expected,) = predictor.predict([predictor.prepare({"text": text})])
@@ -231,7 +252,7 @@ async def test_a_bundle_that_was_exchanged_is_not_mixed_in(bundle_copy, logs, ev
     async with workforce.working():
         (bundle_copy / "weights.safetensors").unlink()
         worker = await workforce.pool.take()
-        worker.kill()
+        worker.lose("for this test")
         events = lambda: {each["event"] for each in logs}  # noqa: E731
         await asyncio.to_thread(eventually, lambda: "worker_not_started" in events(), 20)
         assert workforce.pool.alive == 0

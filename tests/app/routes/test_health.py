@@ -48,6 +48,26 @@ async def test_a_hung_inference_worker_fails_livez_and_readyz(serving, runtime):
         runtime.may_go.set()
 
 
+async def test_while_a_batch_takes_far_longer_than_predicted_the_service_lives_but_is_not_ready(serving, runtime):
+    async with serving() as client:
+
+        async def ready():
+            return (await client.get("/readyz")).status_code
+
+        runtime.may_go.clear()
+        hanging = asyncio.create_task(client.post("/v1/classify", json={"text": "red"}))
+        async with asyncio.timeout(10):
+            while await ready() == 200:
+                await asyncio.sleep(0.05)
+        assert await statuses(client) == {"/livez": 200, "/startupz": 200, "/readyz": 503, "/healthz": 503}
+        assert "without a worker that answers" in (await client.get("/readyz")).json()["detail"]
+        refused = await client.post("/v1/classify", json={"text": "red"})
+        assert (refused.status_code, refused.json()["code"]) == (503, "not_ready")
+        runtime.may_go.set()
+        assert (await hanging).status_code == 200
+        assert await ready() == 200
+
+
 @pytest.mark.parametrize("probe", PROBES)
 async def test_probes_do_not_fill_the_log(client, logs, probe):
     await client.get(probe)
