@@ -4,6 +4,7 @@ An exception that is not in the table is a 500 with a fixed sentence: what it sa
 to the log and never to the client.
 """
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -26,6 +27,7 @@ from app.body import (
     UnknownField,
     UnsupportedMediaType,
 )
+from app.connections import HeadTooLarge, HeadTooSlow, NotHttp, TooFarAhead, TooManyConnections
 from app.schemas import Problem
 from app.service import NotReady, Stalled, UnknownModel
 from model import InputError, NothingGiven, TooLarge, Undecodable, UnknownModality, UnsupportedFormat
@@ -52,12 +54,15 @@ class MethodNotAllowed(RequestError):
 
 
 KINDS: dict[type[Exception], Kind] = {
+    NotHttp: Kind(400, "malformed_request", "This is no HTTP request"),
+    TooFarAhead: Kind(400, "too_far_ahead", "Too many requests ahead of their answers"),
     MalformedBody: Kind(400, "malformed_body", "The body cannot be read"),
     UnknownField: Kind(400, "unknown_field", "A field that this route does not know"),
     RepeatedField: Kind(400, "repeated_field", "A field was given twice"),
     RouteNotFound: Kind(404, "not_found", "No such route"),
     UnknownModel: Kind(404, "unknown_model", "No model of that name"),
     MethodNotAllowed: Kind(405, "method_not_allowed", "The route does not take this method"),
+    HeadTooSlow: Kind(408, "head_too_slow", "The request's head did not arrive in time"),
     BodyTooSlow: Kind(408, "body_too_slow", "The body did not arrive in time"),
     TooManyBytes: Kind(413, "too_many_bytes", "More bytes than are accepted"),
     UnsupportedMediaType: Kind(415, "unsupported_media_type", "A media type that this route does not read"),
@@ -70,6 +75,8 @@ KINDS: dict[type[Exception], Kind] = {
     InvalidParameter: Kind(422, "invalid_parameter", "A field has an impossible value"),
     InputError: Kind(422, "invalid_input", "The input cannot be used"),
     Overloaded: Kind(429, "overloaded", "Too many requests are waiting"),
+    HeadTooLarge: Kind(431, "head_too_large", "A request line and header fields with more bytes than are accepted"),
+    TooManyConnections: Kind(503, "too_many_connections", "No connection is free"),
     NotReady: Kind(503, "not_ready", "The service is not accepting requests"),
     Stopped: Kind(503, "stopped", "The service stopped before the answer was there"),
     Stalled: Kind(503, "stalled", "The inference worker hangs"),
@@ -122,6 +129,22 @@ def answer(error: BaseException, request: Request, headers: Mapping[str, str] | 
         headers={**waits, **(headers or {})},
         media_type=MEDIA_TYPE,
     )
+
+
+def bare_answer(error: Exception) -> tuple[str, bytes]:
+    """The code of an exception, and the response to it as bytes, for what never became a request; the connection ends with it."""
+    problem = problem_of(error, os.urandom(16).hex())
+    body = problem.model_dump_json(exclude_none=True).encode()
+    fields = {
+        "Content-Type": MEDIA_TYPE,
+        "Content-Length": len(body),
+        "Connection": "close",
+        "X-Request-Id": problem.instance,
+        "X-Content-Type-Options": "nosniff",
+        **({"Retry-After": 1} if problem.status == HTTPStatus.SERVICE_UNAVAILABLE else {}),
+    }
+    head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+    return problem.code, f"HTTP/1.1 {problem.status} {HTTPStatus(problem.status).phrase}\r\n{head}\r\n".encode() + body
 
 
 def install(app: FastAPI) -> None:

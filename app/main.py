@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from types import FrameType
-from typing import Any
+from typing import Any, cast
 
 import structlog
 import uvicorn
@@ -18,6 +18,7 @@ from fastapi import FastAPI, Request
 from starlette.types import Receive, Scope, Send
 
 from app import errors, openapi
+from app.connections import ConnectionLimits, Connections, affordable
 from app.cpus import available_cpus
 from app.dependencies import DirectRoute
 from app.engine import Engine
@@ -119,40 +120,62 @@ def _version() -> str:
         return "0+unknown"
 
 
-class _Server(uvicorn.Server):
+class Server(uvicorn.Server):
     """uvicorn, with a different end: it drains before it closes its sockets, and leaves with 0 after a signal."""
 
-    def __init__(self, config: uvicorn.Config, service: Service, drain_timeout_s: int) -> None:
+    def __init__(
+        self, config: uvicorn.Config, service: Service, connections: Connections, drain_timeout_s: int
+    ) -> None:
         super().__init__(config)
         self._service = service
+        self._connections = connections
         self._drain_timeout_s = drain_timeout_s
+        self.abandoned = 0
+        """Requests that were accepted and given up."""
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Stop, without remembering the signal: uvicorn would raise it again at the end, and the process die of it."""
-        super().handle_exit(sig, frame)
-        self._captured_signals.clear()
+        """Stop; at once when it is said again. uvicorn would raise the signal again at the end, and the process die of it."""
+        self.force_exit = self.should_exit
+        self.should_exit = True
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, and keep an eye on connections."""
+        await super().startup(sockets)
+        self._watching = asyncio.create_task(self._connections.watch())
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Drain first. Meanwhile connections are still taken, and told 503 rather than refused."""
         log.info("draining", inside=self._service.inside, timeout_s=self._drain_timeout_s)
         draining = asyncio.create_task(self._service.drain(self._drain_timeout_s))
-        while not draining.done() and not self.force_exit:  # a second Ctrl-C
+        while not draining.done() and not self.force_exit:
             await asyncio.wait((draining,), timeout=0.1)
         draining.cancel()
-        if self._service.inside:
-            log.error("drain_ended_early", abandoned=self._service.inside)
+        self.abandoned = self._service.inside
+        if self.abandoned:
+            log.error("drain_ended_early", abandoned=self.abandoned)
         await super().shutdown(sockets)
+        self._watching.cancel()
 
 
-def server_for(app: FastAPI) -> uvicorn.Server:
+def server_for(app: FastAPI) -> Server:
     """The server of an application; enter the application's lifespan around `server.serve()`."""
     settings: Settings = app.state.settings
+    measured: Metrics = app.state.metrics
+    limits = ConnectionLimits(
+        connections=affordable(settings.max_connections),
+        head_bytes=settings.max_head_bytes,
+        head_s=settings.head_timeout_ms / 1000,
+        answer_s=settings.body_timeout_ms / 1000,
+    )
+    connections = Connections(limits, errors.bare_answer, measured.closed)
+    measured.watch_connections(lambda: connections.open)
     config = uvicorn.Config(
         app,
         host=settings.host,
         port=settings.port,
         loop="uvloop",
-        http="httptools",
+        http=cast(type[asyncio.Protocol], connections.protocol),
+        timeout_keep_alive=settings.keep_alive_s,
         ws="none",
         lifespan="off",  # entered by the caller, so that a refused bundle is an exception and not a logged traceback
         log_config=None,
@@ -161,7 +184,7 @@ def server_for(app: FastAPI) -> uvicorn.Server:
         server_header=False,
         timeout_graceful_shutdown=1,  # for answers on their way; draining has waited for the rest
     )
-    return _Server(config, app.state.service, settings.drain_timeout_s)
+    return Server(config, app.state.service, connections, settings.drain_timeout_s)
 
 
 def serve(settings: Settings, predictors: Mapping[str, Predictor] | None = None) -> None:
@@ -185,3 +208,5 @@ def serve(settings: Settings, predictors: Mapping[str, Predictor] | None = None)
         log.error("inference_abandoned", busy_s=round(service.busy_s, 1))
         sys.stdout.flush()
         os._exit(1)
+    if server.abandoned:
+        raise SystemExit(1)

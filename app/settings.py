@@ -132,7 +132,7 @@ class Settings(BaseSettings):
     request_timeout_ms: int = Field(10_000, ge=1, le=600_000)
     """Milliseconds from a request being read to its answer; later it is refused with 504."""
     body_timeout_ms: int = Field(30_000, ge=1, le=600_000)
-    """Milliseconds that a client may take to send a request's body."""
+    """Milliseconds that a client may take to send a request's body, and again to take its answer."""
     stall_timeout_ms: int = Field(10_000, ge=100, le=3_600_000)
     """Milliseconds of one batch after which its worker is killed and started again; a thread can't be, and /livez says so."""
     drain_timeout_s: int = Field(20, ge=0, le=3600)
@@ -144,6 +144,15 @@ class Settings(BaseSettings):
     """Bytes of one text in UTF-8, not more than max_body_bytes."""
     max_body_bytes: PositiveInt = 20 * MIB
     """Bytes of a whole request body; an image in JSON grows by a third through base64."""
+
+    max_connections: int = Field(1000, ge=1, le=1_000_000)
+    """Connections at one time; for one more, that which has been without a request for longest is closed."""
+    max_head_bytes: int = Field(32 * KIB, ge=1024, le=MIB)
+    """Bytes of a request's first line and header fields."""
+    head_timeout_ms: int = Field(10_000, ge=100, le=600_000)
+    """Milliseconds that a client may take to send them."""
+    keep_alive_s: int = Field(5, ge=1, le=3600)
+    """Seconds that a connection stays open after an answer; make it longer than that of a proxy in front."""
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """The least severe log lines to write; probes and scrapes are logged at debug."""

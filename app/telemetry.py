@@ -90,6 +90,13 @@ class Metrics:
         self._restarts = Counter(
             "polymodal_worker_restarts", "Workers that had died and were started again.", registry=registry
         )
+        self._connections = Gauge("polymodal_connections", "Connections that are open.", registry=registry)
+        self._closed = Counter(
+            "polymodal_connections_closed",
+            "Connections that were closed by a limit, by reason.",
+            ("reason",),
+            registry=registry,
+        )
         self._bundles = Info("polymodal_bundle", "The served models.", ("model",), registry=registry)
 
     def request(self, method: str, route: str, status: int, code: str, seconds: float) -> None:
@@ -112,6 +119,14 @@ class Metrics:
     def restarted(self) -> None:
         """A worker that had died is started again."""
         self._restarts.inc()
+
+    def closed(self, reason: str) -> None:
+        """A connection was closed by a limit."""
+        self._closed.labels(reason).inc()
+
+    def watch_connections(self, count: Callable[[], int]) -> None:
+        """Read it whenever the metrics are scraped."""
+        self._connections.set_function(count)
 
     def refusal(self, reason: str) -> None:
         """One example got no answer."""

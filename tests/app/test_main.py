@@ -110,6 +110,23 @@ def test_sigterm_finishes_what_was_accepted_refuses_what_is_new_and_exits_with_0
     assert service.wait() == 0
 
 
+def test_a_second_sigterm_stops_at_once_and_tells_that_something_was_given_up(start, eventually):
+    service = start(drain_timeout_s=60)
+    with half_sent(service.port, json.dumps({"text": "blue"}).encode()):
+        eventually(lambda: inside(service.url) == 1)
+        service.process.send_signal(signal.SIGTERM)
+        eventually(lambda: httpx.get(f"{service.url}/readyz").status_code == 503)
+        assert service.stop() == 1
+    assert any("drain_ended_early" in line for line in service.lines)
+
+
+def test_what_does_not_end_in_time_is_given_up_with_exit_code_1(start, eventually):
+    service = start(drain_timeout_s=0)
+    with half_sent(service.port, json.dumps({"text": "blue"}).encode()):
+        eventually(lambda: inside(service.url) == 1)
+        assert service.stop() == 1
+
+
 def test_an_idle_service_stops_at_once(start):
     service = start()
     began = time.monotonic()

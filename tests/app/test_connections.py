@@ -1,0 +1,256 @@
+"""Slow and rude clients, over real sockets: each is told why or cut off, and nobody else notices."""
+
+import asyncio
+import json
+import resource
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+
+import httpx
+import pytest
+import uvicorn
+from uvicorn.server import ServerState
+
+from app import errors
+from app.connections import MOST_AHEAD, ConnectionLimits, Connections
+
+GET = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+@contextmanager
+def connected(service) -> Iterator[socket.socket]:
+    with socket.create_connection(("127.0.0.1", service.port), timeout=10) as connection:
+        yield connection
+
+
+def all_of(connection: socket.socket) -> bytes:
+    """What comes until the other side closes."""
+    received = b""
+    try:
+        while piece := connection.recv(65536):
+            received += piece
+    except ConnectionResetError:  # closed with something unread
+        pass
+    return received
+
+
+def problem_in(received: bytes) -> tuple[int, str]:
+    head, _, body = received.partition(b"\r\n\r\n")
+    assert b"application/problem+json" in head
+    assert b"Connection: close" in head
+    found = json.loads(body)
+    assert set(found) == {"type", "title", "status", "detail", "instance", "code"}
+    return int(head.split()[1]), found["code"]
+
+
+def closed_for(service, reason: str) -> bool:
+    return f'polymodal_connections_closed_total{{reason="{reason}"}}' in httpx.get(f"{service.url}/metrics").text
+
+
+def drip(connection: socket.socket, pieces: Iterator[bytes]) -> None:
+    """Send piece by piece until the other side has had enough."""
+    connection.settimeout(0.05)
+    for piece in pieces:
+        try:
+            connection.sendall(piece)
+            if connection.recv(1, socket.MSG_PEEK) is not None:
+                break
+        except TimeoutError:
+            continue
+        except (BrokenPipeError, ConnectionResetError):
+            break
+    connection.settimeout(10)
+
+
+def test_who_connects_and_says_nothing_is_closed(listening):
+    with listening(head_timeout_ms=200) as service, connected(service) as connection:
+        assert all_of(connection) == b""
+        assert closed_for(service, "no_request")
+
+
+def test_who_sends_nothing_but_line_ends_is_closed_too(listening):
+    with listening(head_timeout_ms=200) as service, connected(service) as connection:
+        drip(connection, iter([b"\r\n"] * 200))
+        assert all_of(connection) == b""
+
+
+def test_who_never_ends_a_head_is_told_so(listening):
+    with listening(head_timeout_ms=300) as service, connected(service) as connection:
+        connection.sendall(GET[:-2])
+        drip(connection, (b"x-%d: y\r\n" % number for number in range(200)))
+        assert problem_in(all_of(connection)) == (408, "head_too_slow")
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        pytest.param(GET[:-2] + b"x: " + b"y" * 40_000 + b"\r\n\r\n", id="a-long-field"),
+        pytest.param(GET[:-2] + b"".join(b"x%d: y\r\n" % number for number in range(6000)) + b"\r\n", id="many-fields"),
+        pytest.param(b"GET /" + b"a" * 40_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", id="a-long-address"),
+        pytest.param(GET[:-2] + b"x: " + b"y" * 400_000, id="a-field-that-does-not-end"),
+    ],
+)
+def test_a_head_has_a_limit(listening, head):
+    with listening() as service, connected(service) as connection:
+        connection.sendall(head)
+        assert problem_in(all_of(connection)) == (431, "head_too_large")
+
+
+def test_a_head_that_goes_on_and_on_has_the_same_limit(listening):
+    with listening(max_head_bytes=1024) as service, connected(service) as connection:
+        connection.sendall(GET[:-2])
+        drip(connection, (b"x-%d: %s\r\n" % (number, b"y" * 100) for number in range(200)))
+        assert problem_in(all_of(connection)) == (431, "head_too_large")
+
+
+def test_a_long_body_is_no_long_head_even_when_another_request_follows_at_once(listening):
+    body = b'{"text": "blue"}' + b" " * 200_000
+    head = b"POST /v1/classify HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+    with listening(max_head_bytes=1024) as service, connected(service) as connection:
+        connection.sendall(head % len(body) + body + GET[:10])
+        connection.sendall(GET[10:-2] + b"Connection: close\r\n\r\n")
+        assert all_of(connection).count(b"HTTP/1.1 200 OK") == 2
+
+
+@pytest.mark.parametrize(
+    "bytes_",
+    [
+        pytest.param(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", id="tls"),
+        pytest.param(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", id="http2"),
+        pytest.param(b"what?\r\n\r\n", id="words"),
+        pytest.param(b"GET /\xff HTTP/1.1\r\nHost: x\r\n\r\n", id="bytes-in-an-address"),
+        pytest.param(GET[:-2] + b"a b: c\r\n\r\n", id="a-space-in-a-name"),
+        pytest.param(
+            b"POST /v1/classify HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            id="two-lengths",
+        ),
+        pytest.param(
+            b"POST /v1/classify HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabcd",
+            id="one-length-twice",
+        ),
+        pytest.param(b"POST /livez HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", id="no-chunk"),
+    ],
+)
+def test_what_is_no_http_is_told_so(listening, bytes_):
+    with listening() as service, connected(service) as connection:
+        connection.sendall(bytes_)
+        assert b'"code":"malformed_request"' in all_of(connection)
+        assert httpx.get(f"{service.url}/readyz").status_code == 200
+
+
+def test_requests_ahead_of_their_answers_are_answered_in_their_order(listening):
+    paths = [f"/nowhere/{number}" for number in range(MOST_AHEAD)]
+    with listening() as service, connected(service) as connection:
+        connection.sendall(b"".join(b"GET %s HTTP/1.1\r\nHost: x\r\n\r\n" % path.encode() for path in paths))
+        connection.sendall(GET[:-2] + b"Connection: close\r\n\r\n")
+        received = all_of(connection).decode()
+    places = [received.index(f'"found":"{path}"') for path in paths]
+    assert places == sorted(places)
+    assert "200 OK" in received
+
+
+def test_too_many_requests_ahead_are_refused(listening):
+    with listening() as service, connected(service) as connection:
+        connection.sendall(GET * 5000)
+        assert b'"code":"too_far_ahead"' in all_of(connection)
+        assert httpx.get(f"{service.url}/readyz").status_code == 200
+
+
+def test_when_all_connections_are_taken_the_one_that_has_waited_longest_makes_room(listening):
+    with listening(max_connections=3) as service, ExitStack() as stack:
+        first, *others = [stack.enter_context(connected(service)) for _ in range(4)]
+        assert first.recv(1) == b""
+        for connection in others:
+            connection.sendall(GET)
+            assert connection.recv(65536).startswith(b"HTTP/1.1 200 OK")
+
+
+def test_when_every_connection_has_a_request_one_more_is_refused(listening, runtime, eventually):
+    body = b'{"text": "blue"}'
+    head = b"POST /v1/classify HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+    with listening(max_connections=2) as service, connected(service) as first, connected(service) as second:
+        runtime.may_go.clear()
+        for connection in (first, second):
+            connection.sendall(head % len(body) + body)
+        eventually(lambda: service.app.state.service.inside == 2)
+        with connected(service) as third:
+            received = all_of(third)
+        assert problem_in(received) == (503, "too_many_connections")
+        assert b"Retry-After: 1" in received
+        runtime.may_go.set()
+        for connection in (first, second):
+            assert connection.recv(65536).startswith(b"HTTP/1.1 200 OK")
+
+
+def test_a_thousand_idle_connections_harm_nobody(listening):
+    with listening(max_connections=100) as service:
+        idle = [socket.create_connection(("127.0.0.1", service.port), timeout=10) for _ in range(300)]
+        try:
+            answer = httpx.post(f"{service.url}/v1/classify", json={"text": "red"})
+            assert answer.json()["labels"][0]["label"] == "red"
+            assert 'polymodal_connections_closed_total{reason="evicted"}' in httpx.get(f"{service.url}/metrics").text
+        finally:
+            for connection in idle:
+                connection.close()
+
+
+def test_a_body_that_goes_on_after_its_answer_is_cut_off(listening):
+    head = b"POST /nowhere HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with listening() as service, connected(service) as connection:
+        connection.sendall(head)
+        received = b""
+        while not received.endswith(b"}"):
+            received += connection.recv(65536)
+        assert received.startswith(b"HTTP/1.1 404")
+        drip(connection, (b"400\r\n" + b"x" * 1024 + b"\r\n" for _ in range(400)))
+        assert all_of(connection) == b""
+        assert closed_for(service, "body_after_answer")
+
+
+def test_a_connection_serves_on_after_a_refusal_whose_body_was_whole(listening):
+    with listening() as service, connected(service) as connection:
+        connection.sendall(b"POST /nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc" + GET)
+        received = b""
+        while b"200 OK" not in received:
+            received += connection.recv(65536)
+        assert received.startswith(b"HTTP/1.1 404")
+
+
+async def test_who_does_not_take_an_answer_is_cut_off():
+    async def vast(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for _ in range(200):
+            await send({"type": "http.response.body", "body": b"x" * 65536, "more_body": True})
+
+    reasons = []
+    limits = ConnectionLimits(connections=10, head_bytes=1024, head_s=10, answer_s=0.1)
+    connections = Connections(limits, errors.bare_answer, reasons.append)
+    config = uvicorn.Config(vast, log_config=None, ws="none", http="httptools")
+    state = ServerState()
+    protocol = partial(connections.protocol, config=config, server_state=state, app_state={})
+    ours, theirs = socket.socketpair()
+    watching = asyncio.create_task(connections.watch())
+    with ours:
+        await asyncio.get_running_loop().connect_accepted_socket(protocol, theirs)
+        ours.sendall(GET)
+        async with asyncio.timeout(10):
+            while connections.open:  # noqa: ASYNC110 — nobody tells when a connection is gone
+                await asyncio.sleep(0.02)
+    watching.cancel()
+    await asyncio.gather(*state.tasks, return_exceptions=True)
+    assert reasons == ["answer_not_taken"]
+
+
+def test_a_low_limit_of_open_files_lowers_the_number_of_connections():
+    script = (
+        "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (64, 300));"
+        "from app.connections import affordable; print(affordable(1000), affordable(10))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "44 10"
+    assert "fewer_connections" in done.stdout
+    assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] >= 300  # ours is as it was
