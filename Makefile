@@ -17,7 +17,7 @@ export PYTHON
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # the words share one .venv
-.PHONY: help serve test check fix data train ablation bench bench-peers image constraints setup clean
+.PHONY: help serve test check fix data train ablation bench bench-peers image sbom audit constraints setup clean
 
 help: ## list these words
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r word does; do \
@@ -60,6 +60,12 @@ image: ## build the container image polymodal
 		--build-arg VERSION=$(VERSION) \
 		--build-arg REVISION="$$(git rev-parse HEAD)" \
 		--build-arg CREATED="$$(date -u +%Y-%m-%dT%H:%M:%SZ)" .
+
+sbom: ## write dist/polymodal.cdx.json: every package that serving installs, as CycloneDX
+	@PYTHON="$(PYTHON)" scripts/supply.sh sbom
+
+audit: ## look the exact versions of constraints.txt up in the advisories of the Python Package Index
+	@PYTHON="$(PYTHON)" scripts/supply.sh audit
 
 constraints: ## write constraints.txt anew; WITH='torch==2.13.0 …' narrows the choice
 	$(PYTHON) scripts/constraints.py $(WITH)
