@@ -27,6 +27,11 @@ ENV PATH=/opt/polymodal/bin:$PATH \
 # run time it could not keep; it also shows, while building, that everything is there.
 RUN python -c "import app.main, model.runtimes.onnx_runtime"
 ENV PYTHONDONTWRITEBYTECODE=1
+# Nothing that serving doesn't need: no shell and its tools, no package manager, no file that runs with another's rights. The list of
+# Debian's packages stays, for those who scan images. Nothing below this line can use a shell.
+RUN /usr/local/bin/python -m pip --disable-pip-version-check uninstall --yes --quiet --root-user-action=ignore pip \
+    && rm -rf /usr/local/lib/python3.11/ensurepip /usr/local/lib/python3.11/idlelib /usr/lib/apt /var/lib/apt /var/cache/* \
+    && rm -rf /usr/bin /usr/sbin
 # By number, so that an orchestrator can see that it is not root.
 USER 10001:10001
 EXPOSE 8000
