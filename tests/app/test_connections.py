@@ -198,6 +198,17 @@ def test_a_thousand_idle_connections_harm_nobody(listening):
                 connection.close()
 
 
+def test_who_hangs_up_in_the_middle_of_a_body_leaves_nothing_behind(listening, eventually):
+    head = b"POST /v1/classify HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n"
+    with listening() as service:
+        with connected(service) as connection:
+            connection.sendall(head + b'{"text": ')
+            eventually(lambda: service.app.state.service.inside == 1)
+        eventually(lambda: service.app.state.service.inside == 0)
+        gone = 'polymodal_requests_total{code="client_gone",method="POST",route="/v1/classify",status="499"} 1.0'
+        assert gone in httpx.get(f"{service.url}/metrics").text
+
+
 def test_a_body_that_goes_on_after_its_answer_is_cut_off(listening):
     head = b"POST /nowhere HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
     with listening() as service, connected(service) as connection:
