@@ -5,7 +5,7 @@ import gc
 import os
 import socket
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -15,16 +15,25 @@ from typing import Any
 import structlog
 import uvicorn
 from fastapi import FastAPI, Request
-from starlette.types import Receive, Scope, Send
+from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import Match
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app import errors, openapi
+from app.access import Forbidden, Unauthorized
+from app.addresses import is_loopback
+from app.counters import LocalCounters, RedisCounters
 from app.cpus import available_cpus
 from app.dependencies import DirectRoute
+from app.doors import SecondDoor
 from app.engine import Engine
+from app.guard import Guard, Limits
+from app.keys import KeysFile
 from app.logs import configure_logging
-from app.routes import classify, health, metrics, models, page
+from app.rate_limits import RateLimited
+from app.routes import classify, docs, health, metrics, models, page
 from app.service import Service
-from app.settings import Settings
+from app.settings import MEMORY, Settings
 from app.telemetry import Metrics, Telemetry
 from app.workers import OneThread, Processes, Workforce
 from model import BundleError, Predictor
@@ -48,8 +57,13 @@ def create_app(settings: Settings, predictors: Mapping[str, Predictor] | None = 
         cache_bytes=lambda: service.cached_bytes,
     )
 
+    keys = KeysFile(settings.api_keys_file, measured.keys_stale) if settings.api_keys_file else None
+    limits = _limits(settings, measured)
+    cross_origin = _cross_origin(settings)
+
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        _warn_of_open_doors(settings, keys)
         if settings.plan and settings.plan.cores != (cores := available_cpus()):
             log.warning("plan_for_other_cores", measured=settings.plan.cores, available=cores, next="polymodal tune")
         async with service.running():
@@ -58,41 +72,99 @@ def create_app(settings: Settings, predictors: Mapping[str, Predictor] | None = 
                 log.info("model_ready", model=description.name, digest=description.digest, workers=service.workers)
             gc.freeze()  # what lives until the end need not be searched for garbage again and again
             yield
+        if limits and isinstance(limits.counters, RedisCounters):
+            await limits.counters.aclose()
 
+    guarded = {"guard": Guard(keys, limits, settings.trusted_proxies)} if keys or limits else {}
+    app = _application(settings, service, measured, lifespan=lifespan, cross_origin=cross_origin, **guarded)
+    for resource in (classify, models, health):
+        app.include_router(resource.router)
+    page.install(app, links=_links(settings))
+    app.direct = {("POST", route.path): route for route in classify.router.routes if isinstance(route, DirectRoute)}
+    openapi.install(app, settings)
+    if settings.admin_port is None:
+        inner = app
+    else:
+        unguarded = keys is None or is_loopback(settings.admin_host)
+        inner = app.state.admin = _application(
+            settings, service, measured, **({} if unguarded else {"guard": Guard(keys, None, ())})
+        )
+        inner.include_router(health.router)
+    inner.include_router(metrics.router)
+    if settings.docs:
+        docs.install(inner, app.openapi)
+    return app
+
+
+def _application(settings: Settings, service: Service, measured: Metrics, **options: Any) -> "_Application":  # noqa: ANN401
     app = _Application(
         title="Polymodal",
         version=_version(),
         description=_DESCRIPTION,
-        lifespan=lifespan,
+        docs_url=None,
         redoc_url=None,
+        openapi_url=None,
         redirect_slashes=False,
-        telemetry=Telemetry(measured, errors.answer),
+        measured=measured,
+        **options,
     )
-    app.state.settings, app.state.service, app.state.metrics = settings, service, measured
-    for resource in (classify, models, health, metrics, page):
-        app.include_router(resource.router)
-    app.direct = {("POST", route.path): route for route in classify.router.routes if isinstance(route, DirectRoute)}
-    app.router.routes.append(page.assets)
+    app.state.settings, app.state.service, app.state.metrics, app.state.admin = settings, service, measured, None
     errors.install(app)
-    openapi.install(app)
     return app
 
 
 class _Application(FastAPI):
-    """FastAPI, but for the busiest routes, whose requests don't pass its layers; around both, what is known of every request."""
+    """FastAPI, but for the busiest routes, whose requests don't pass its layers; around both, what is known of every request.
 
-    def __init__(self, telemetry: Telemetry, **options: Any) -> None:  # noqa: ANN401 — FastAPI's own
+    Between the two, where the settings ask for them: other origins' pages let in, keys, and rate limits.
+    """
+
+    def __init__(
+        self,
+        measured: Metrics,
+        guard: Guard | None = None,
+        cross_origin: Callable[[ASGIApp], ASGIApp] | None = None,
+        **options: Any,  # noqa: ANN401 — FastAPI's own
+    ) -> None:
         super().__init__(**options)
-        self._known = telemetry
         self.direct: Mapping[tuple[str, str], DirectRoute] = {}
+        self._inner: ASGIApp = partial(self._guarded, guard) if guard else self._dispatch
+        answer: Callable[[BaseException, Request], ASGIApp] = errors.answer
+        if cross_origin:
+            self._inner = cross_origin(self._inner)
+            answer = lambda error, request: cross_origin(errors.answer(error, request))  # noqa: E731
+        self._known = Telemetry(measured, answer)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await super().__call__(scope, receive, send)
             return
+        await self._known.around(self._inner, scope, receive, send)
+
+    async def _guarded(self, guard: Guard, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await guard.admit(scope)
+        except (Unauthorized, Forbidden, RateLimited) as refusal:
+            self._name_route(scope)
+            await errors.answer(refusal, Request(scope))(scope, receive, send)
+        else:
+            await self._dispatch(scope, receive, send)
+
+    def _name_route(self, scope: Scope) -> None:
+        """For log and metrics, of what is refused before it is routed."""
+        for route in self.router.routes:
+            matched, found = route.matches(scope)
+            if matched is not Match.NONE:
+                scope.update(found)
+                scope["route"] = route
+                return
+
+    async def _dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:
         route = self.direct.get((scope["method"], scope["path"]))
-        app = super().__call__ if route is None else partial(self._straight, route)
-        await self._known.around(app, scope, receive, send)
+        if route is None:
+            await super().__call__(scope, receive, send)
+        else:
+            await self._straight(route, scope, receive, send)
 
     async def _straight(self, route: DirectRoute, scope: Scope, receive: Receive, send: Send) -> None:
         scope["app"], scope["route"] = self, route
@@ -112,6 +184,46 @@ def _workforce(settings: Settings, predictors: Mapping[str, Predictor] | None, m
     return Processes(settings, measured.restarted)
 
 
+def _limits(settings: Settings, measured: Metrics) -> Limits | None:
+    if settings.rate_limit_per_address is None and settings.rate_limit_per_key is None:
+        return None
+    uri = settings.rate_limit_storage
+    counters = LocalCounters() if uri == MEMORY else RedisCounters(uri, measured.rate_limit_storage_failed)
+    return Limits(settings.rate_limit_per_address, settings.rate_limit_per_key, counters)
+
+
+def _cross_origin(settings: Settings) -> Callable[[ASGIApp], ASGIApp] | None:
+    if not settings.cors_origins:
+        return None
+    return partial(
+        CORSMiddleware,
+        allow_origins=settings.cors_origins,
+        allow_methods=("GET", "POST"),
+        allow_headers=("Authorization", "X-API-Key", "Content-Type", "X-Request-Id", classify.TIMEOUT),
+        expose_headers=("X-Request-Id", "Server-Timing", "Retry-After", "RateLimit", "RateLimit-Policy"),
+    )
+
+
+def _links(settings: Settings) -> list[str]:
+    """What the page can link to, as the first port answers it."""
+    here = settings.admin_port is None
+    return ["v1/models", *(["metrics"] if here else []), *(["docs", "openapi.json"] if here and settings.docs else [])]
+
+
+def _warn_of_open_doors(settings: Settings, keys: KeysFile | None) -> None:
+    if keys is None:
+        ports = {"host": settings.host} | (
+            {"admin_host": settings.admin_host} if settings.admin_port is not None else {}
+        )
+        for name, host in ports.items():
+            if not is_loopback(host):
+                log.warning(
+                    "open_to_everyone", **{name: host}, next="set POLYMODAL_API_KEYS_FILE, or let a proxy ask for keys"
+                )
+    elif not keys:
+        log.warning("no_api_keys", path=str(settings.api_keys_file), next="polymodal keys add")
+
+
 def _version() -> str:
     try:
         return version("polymodal")
@@ -122,8 +234,11 @@ def _version() -> str:
 class _Server(uvicorn.Server):
     """uvicorn, with a different end: it drains before it closes its sockets, and leaves with 0 after a signal."""
 
-    def __init__(self, config: uvicorn.Config, service: Service, drain_timeout_s: int) -> None:
+    def __init__(
+        self, config: uvicorn.Config, service: Service, drain_timeout_s: int, second: SecondDoor | None = None
+    ) -> None:
         super().__init__(config)
+        self._second = second
         self._service = service
         self._drain_timeout_s = drain_timeout_s
 
@@ -131,6 +246,12 @@ class _Server(uvicorn.Server):
         """Stop, without remembering the signal: uvicorn would raise it again at the end, and the process die of it."""
         super().handle_exit(sig, frame)
         self._captured_signals.clear()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Open the port, or both: one server, so that signals and draining are the same for both."""
+        if self._second:
+            sockets = self._second.bind(self.config)
+        await super().startup(sockets)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Drain first. Meanwhile connections are still taken, and told 503 rather than refused."""
@@ -147,8 +268,11 @@ class _Server(uvicorn.Server):
 def server_for(app: FastAPI) -> uvicorn.Server:
     """The server of an application; enter the application's lifespan around `server.serve()`."""
     settings: Settings = app.state.settings
+    second = None
+    if app.state.admin and settings.admin_port is not None:
+        second = SecondDoor(app, app.state.admin, settings.admin_host, settings.admin_port)
     config = uvicorn.Config(
-        app,
+        second or app,
         host=settings.host,
         port=settings.port,
         loop="uvloop",
@@ -157,11 +281,11 @@ def server_for(app: FastAPI) -> uvicorn.Server:
         lifespan="off",  # entered by the caller, so that a refused bundle is an exception and not a logged traceback
         log_config=None,
         access_log=False,
-        proxy_headers=False,  # nobody asks where a request came from
+        proxy_headers=False,  # app.addresses believes them, of proxies that the settings name
         server_header=False,
         timeout_graceful_shutdown=1,  # for answers on their way; draining has waited for the rest
     )
-    return _Server(config, app.state.service, settings.drain_timeout_s)
+    return _Server(config, app.state.service, settings.drain_timeout_s, second)
 
 
 def serve(settings: Settings, predictors: Mapping[str, Predictor] | None = None) -> None:
