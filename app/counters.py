@@ -19,6 +19,7 @@ MAX_COUNTERS = 65_536
 """Clients that are remembered in this process; beyond, whoever was not seen for longest is forgotten."""
 _REDIS_TIMEOUT_S = 0.25
 _RETRY_S = 1.0
+_MAX_CONNECTIONS = 32
 
 Answer = TypeVar("Answer")
 Counts = tuple[int, float, int, float]
@@ -83,16 +84,23 @@ class RedisCounters:
 
     def __init__(self, uri: str, failed: Callable[[], None]) -> None:
         """`failed` is told each time that Redis was asked in vain."""
-        from limits.aio.storage import RedisStorage
-        from limits.errors import StorageError
+        from limits.aio.storage import RedisStorage  # noqa: PLC0415 — an extra
+        from limits.errors import StorageError  # noqa: PLC0415
+        from redis.asyncio import BlockingConnectionPool  # noqa: PLC0415
 
+        self._pool = BlockingConnectionPool.from_url(
+            uri,
+            max_connections=_MAX_CONNECTIONS,
+            timeout=_REDIS_TIMEOUT_S,
+            socket_timeout=_REDIS_TIMEOUT_S,
+            socket_connect_timeout=_REDIS_TIMEOUT_S,
+        )
         self._redis = RedisStorage(
             uri,
             implementation="redispy",
             wrap_exceptions=True,
             key_prefix="polymodal",
-            socket_timeout=_REDIS_TIMEOUT_S,
-            socket_connect_timeout=_REDIS_TIMEOUT_S,
+            connection_pool=self._pool,  # type: ignore[arg-type]
         )
         self._failures = (StorageError, OSError, TimeoutError)
         self._failed = failed
@@ -110,7 +118,7 @@ class RedisCounters:
 
     async def aclose(self) -> None:
         """Give the connections back."""
-        await self._redis.bridge.storage.aclose()
+        await self._pool.aclose()
 
     async def _ask(self, question: Callable[[Counters], Awaitable[Answer]]) -> Answer:
         now = time.monotonic()

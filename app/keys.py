@@ -58,9 +58,9 @@ class Key(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
-    name: str = Field(pattern=r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
     """Stands in the log beside each request that was made with the key."""
-    sha256: str = Field(pattern=r"\A[0-9a-f]{64}\Z")
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     """SHA-256 of the key's characters, in hexadecimal."""
     scopes: frozenset[Scope] = Field(min_length=1)
     """What the key opens."""

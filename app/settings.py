@@ -214,7 +214,7 @@ class Settings(BaseSettings):
     admin_host: str = Field("127.0.0.1", min_length=1)
     """Address of the second port; on a loopback address it asks for no keys."""
     admin_port: int | None = Field(None, ge=0, le=65535)
-    """A second port for /metrics, /docs and /openapi.json, which the first one then lacks; probes are on both. 0 takes a free one."""
+    """A second port, with /metrics, /docs and /openapi.json, which the first then lacks, and the probes; 0 takes a free one."""
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """The least severe log lines to write; probes and scrapes are logged at debug."""
