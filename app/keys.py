@@ -8,13 +8,14 @@ import hashlib
 import hmac
 import json
 import os
+import re
 import secrets
 import stat
 import time
 import tomllib
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -34,6 +35,12 @@ _SECRET_BYTES = 32
 _REREAD_S = 1.0
 _OWNER_ONLY = 0o600
 _MAX_PROBLEMS = 5
+_ALLOWED: dict[int | str, str] = {
+    "name": "up to 64 letters, digits, '.', '_' and '-'",
+    "sha256": "64 hexadecimal digits in lower case",
+    "expires": "a day such as 2027-01-31, a time such as 2027-01-31T12:00:00Z, or nothing",
+}
+_DAYS = re.compile(r"([1-9][0-9]{0,4})d")
 
 
 class KeysError(Exception):
@@ -45,6 +52,8 @@ def _moment(value: object) -> object:
     if isinstance(value, str):
         with suppress(ValueError):
             value = datetime.fromisoformat(value)
+    if isinstance(value, date) and not isinstance(value, datetime):  # TOML knows days
+        value = datetime.combine(value, datetime.min.time())
     if isinstance(value, datetime) and value.tzinfo is None:
         return value.replace(tzinfo=UTC)
     return value
@@ -91,6 +100,22 @@ def digest(key: str) -> str:
     return hashlib.sha256(key.encode()).hexdigest()
 
 
+def make_record(name: str, sha256: str, scopes: Iterable[str], expires: str | None) -> Key:
+    """The record of a new key. `expires`: days from now (90d), or a day or time. Raises KeysError."""
+    now = datetime.now(UTC).replace(microsecond=0)
+    until: object = expires
+    if expires and (days := _DAYS.fullmatch(expires)):
+        until = now + timedelta(days=int(days[1]))
+    record = {"name": name, "sha256": sha256, "scopes": list(scopes), "created": now, "expires": until}
+    try:
+        key = Key.model_validate(record)
+    except ValidationError as error:
+        raise KeysError("; ".join(_explained(each["loc"], each["msg"]) for each in error.errors())) from None
+    if key.expired(now):
+        raise KeysError(f"expires: {expires} is over; allowed: a time to come, or days from now such as 90d")
+    return key
+
+
 def parse_keys(content: bytes, *, toml: bool) -> tuple[Key, ...]:
     """The records in a file's bytes. Raises KeysError, whose message never repeats a value: it might be a key."""
     try:
@@ -115,7 +140,8 @@ def _explained(place: tuple[int | str, ...], message: str) -> str:
     """Positions and the names of fields; any other name is the file's own word, and might be a key."""
     known = {"keys", *Key.model_fields}
     where = ".".join(str(step) if isinstance(step, int) or step in known else "(unknown field)" for step in place)
-    return f"{where or 'the file'}: {message}"
+    allowed = f"; allowed: {_ALLOWED[place[-1]]}" if place and place[-1] in _ALLOWED else ""
+    return f"{where or 'the file'}: {message[:1].lower()}{message[1:]}{allowed}"
 
 
 def _repeated(values: Iterable[str]) -> str | None:
