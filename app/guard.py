@@ -1,23 +1,19 @@
 """What a request must pass before anything of it is read: its address's limit, its key, its key's limit."""
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
+import structlog
 from starlette.types import Scope
 
 from app.access import authenticate, authorize, is_open
-from app.addresses import Network, client_address, group_of
-from app.counters import Counters
+from app.addresses import Network, client_address, group_of, is_loopback
+from app.counters import Counters, LocalCounters, RedisCounters
 from app.keys import KeysFile
 from app.rate_limits import Allowance, Rate
+from app.settings import MEMORY, Settings
 
-
-class HasFields(Protocol):
-    """What adds header fields to the answer; found in the request's state as `allowance`."""
-
-    def fields(self) -> Mapping[bytes, bytes]:
-        """Names in lower case, and values."""
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +23,11 @@ class Limits:
     per_address: Rate | None
     per_key: Rate | None
     counters: Counters
+
+    async def aclose(self) -> None:
+        """Give connections back."""
+        if isinstance(self.counters, RedisCounters):
+            await self.counters.aclose()
 
 
 class Guard:
@@ -48,18 +49,54 @@ class Guard:
         state = scope["state"]
         limits = self._limits
         allowance = None
-        if limits:
+        if limits is not None:
             allowance = state["allowance"] = Allowance(limits.counters)
             if limits.per_address:
                 await allowance.join("address", limits.per_address, self._client(scope))
-        if self._keys:
+        if self._keys is not None:
             key = authenticate(self._keys, scope["headers"])
             state["key"] = key.name
             authorize(key, path)
-            if limits and limits.per_key and allowance:
+            if allowance is not None and limits is not None and limits.per_key:
                 await allowance.join("key", limits.per_key, key.name)
 
     def _client(self, scope: Scope) -> str:
         peer = scope["client"][0] if scope["client"] else None
         forwarded = [value for name, value in scope["headers"] if name == b"x-forwarded-for"] if self._trusted else []
         return group_of(client_address(peer, forwarded, self._trusted))
+
+
+def keys_for(settings: Settings, stale: Callable[[bool], None]) -> KeysFile | None:
+    """The keys that the settings name. Raises KeysError."""
+    return KeysFile(settings.api_keys_file, stale) if settings.api_keys_file else None
+
+
+def limits_for(settings: Settings, storage_failed: Callable[[], None]) -> Limits | None:
+    """The limits that the settings name."""
+    if settings.rate_limit_per_address is None and settings.rate_limit_per_key is None:
+        return None
+    uri = settings.rate_limit_storage
+    counters = LocalCounters() if uri == MEMORY else RedisCounters(uri, storage_failed)
+    return Limits(settings.rate_limit_per_address, settings.rate_limit_per_key, counters)
+
+
+def guard_for(settings: Settings, keys: KeysFile | None, limits: Limits | None) -> Guard | None:
+    """The guard of the first port."""
+    return None if keys is None and limits is None else Guard(keys, limits, settings.trusted_proxies)
+
+
+def admin_guard_for(settings: Settings, keys: KeysFile | None) -> Guard | None:
+    """The guard of the second port: keys, unless only this machine can reach it."""
+    return None if keys is None or is_loopback(settings.admin_host) else Guard(keys, None, ())
+
+
+def warn_of_open_doors(settings: Settings, keys: KeysFile | None) -> None:
+    """Say at the start what anybody, or nobody, can use."""
+    if keys is None:
+        hosts = {"host": settings.host} | ({} if settings.admin_port is None else {"admin_host": settings.admin_host})
+        for name, host in hosts.items():
+            if not is_loopback(host):
+                advice = "set POLYMODAL_API_KEYS_FILE, or let a proxy in front ask for keys"
+                log.warning("open_to_everyone", **{name: host}, next=advice)
+    elif keys.count == 0:
+        log.warning("no_api_keys", path=str(settings.api_keys_file), next="polymodal keys add")

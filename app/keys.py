@@ -220,7 +220,9 @@ class KeysFile:
         self._look_again = monotonic() + _REREAD_S
         self._check_mode()
 
-    def __len__(self) -> int:
+    @property
+    def count(self) -> int:
+        """Records of the file, expired ones included. Not its length: a file without keys must not pass for no file."""
         return len(self._keys)
 
     def find(self, key: str) -> Key | None:

@@ -14,26 +14,23 @@ from typing import Any
 
 import structlog
 import uvicorn
-from fastapi import FastAPI, Request
-from starlette.middleware.cors import CORSMiddleware
-from starlette.routing import Match
+from fastapi import APIRouter, FastAPI, Request
+from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app import errors, openapi
 from app.access import Forbidden, Unauthorized
-from app.addresses import is_loopback
-from app.counters import LocalCounters, RedisCounters
 from app.cpus import available_cpus
+from app.cross_origin import cross_origin_for
 from app.dependencies import DirectRoute
 from app.doors import SecondDoor
 from app.engine import Engine
-from app.guard import Guard, Limits
-from app.keys import KeysFile
+from app.guard import Guard, admin_guard_for, guard_for, keys_for, limits_for, warn_of_open_doors
 from app.logs import configure_logging
 from app.rate_limits import RateLimited
 from app.routes import classify, docs, health, metrics, models, page
 from app.service import Service
-from app.settings import MEMORY, Settings
+from app.settings import Settings
 from app.telemetry import Metrics, Telemetry
 from app.workers import OneThread, Processes, Workforce
 from model import BundleError, Predictor
@@ -56,14 +53,12 @@ def create_app(settings: Settings, predictors: Mapping[str, Predictor] | None = 
         workers=lambda: service.workers,
         cache_bytes=lambda: service.cached_bytes,
     )
-
-    keys = KeysFile(settings.api_keys_file, measured.keys_stale) if settings.api_keys_file else None
-    limits = _limits(settings, measured)
-    cross_origin = _cross_origin(settings)
+    keys = keys_for(settings, measured.keys_stale)
+    limits = limits_for(settings, measured.rate_limit_storage_failed)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        _warn_of_open_doors(settings, keys)
+        warn_of_open_doors(settings, keys)
         if settings.plan and settings.plan.cores != (cores := available_cpus()):
             log.warning("plan_for_other_cores", measured=settings.plan.cores, available=cores, next="polymodal tune")
         async with service.running():
@@ -72,31 +67,33 @@ def create_app(settings: Settings, predictors: Mapping[str, Predictor] | None = 
                 log.info("model_ready", model=description.name, digest=description.digest, workers=service.workers)
             gc.freeze()  # what lives until the end need not be searched for garbage again and again
             yield
-        if limits and isinstance(limits.counters, RedisCounters):
-            await limits.counters.aclose()
+        if limits is not None:
+            await limits.aclose()
 
-    guarded = {"guard": Guard(keys, limits, settings.trusted_proxies)} if keys or limits else {}
-    app = _application(settings, service, measured, lifespan=lifespan, cross_origin=cross_origin, **guarded)
+    app = _application(settings, service, measured, guard_for(settings, keys, limits), lifespan=lifespan)
     for resource in (classify, models, health):
-        app.include_router(resource.router)
+        app.offer(resource.router)
     page.install(app, links=_links(settings))
     app.direct = {("POST", route.path): route for route in classify.router.routes if isinstance(route, DirectRoute)}
     openapi.install(app, settings)
     if settings.admin_port is None:
         inner = app
     else:
-        unguarded = keys is None or is_loopback(settings.admin_host)
-        inner = app.state.admin = _application(
-            settings, service, measured, **({} if unguarded else {"guard": Guard(keys, None, ())})
-        )
-        inner.include_router(health.router)
-    inner.include_router(metrics.router)
+        inner = app.state.admin = _application(settings, service, measured, admin_guard_for(settings, keys))
+        inner.offer(health.router)
+    inner.offer(metrics.router)
     if settings.docs:
         docs.install(inner, app.openapi)
     return app
 
 
-def _application(settings: Settings, service: Service, measured: Metrics, **options: Any) -> "_Application":  # noqa: ANN401
+def _application(
+    settings: Settings,
+    service: Service,
+    measured: Metrics,
+    guard: Guard | None,
+    **options: Any,  # noqa: ANN401
+) -> "_Application":
     app = _Application(
         title="Polymodal",
         version=_version(),
@@ -106,6 +103,8 @@ def _application(settings: Settings, service: Service, measured: Metrics, **opti
         openapi_url=None,
         redirect_slashes=False,
         measured=measured,
+        guard=guard,
+        cross_origin=cross_origin_for(settings),
         **options,
     )
     app.state.settings, app.state.service, app.state.metrics, app.state.admin = settings, service, measured, None
@@ -122,12 +121,13 @@ class _Application(FastAPI):
     def __init__(
         self,
         measured: Metrics,
-        guard: Guard | None = None,
-        cross_origin: Callable[[ASGIApp], ASGIApp] | None = None,
+        guard: Guard | None,
+        cross_origin: Callable[[ASGIApp], ASGIApp] | None,
         **options: Any,  # noqa: ANN401 — FastAPI's own
     ) -> None:
         super().__init__(**options)
         self.direct: Mapping[tuple[str, str], DirectRoute] = {}
+        self._offered: list[BaseRoute] = []
         self._inner: ASGIApp = partial(self._guarded, guard) if guard else self._dispatch
         answer: Callable[[BaseException, Request], ASGIApp] = errors.answer
         if cross_origin:
@@ -150,12 +150,14 @@ class _Application(FastAPI):
         else:
             await self._dispatch(scope, receive, send)
 
+    def offer(self, router: APIRouter) -> None:
+        """Include a router, and know its routes' names for what is refused before it is routed."""
+        self.include_router(router)
+        self._offered += router.routes
+
     def _name_route(self, scope: Scope) -> None:
-        """For log and metrics, of what is refused before it is routed."""
-        for route in self.router.routes:
-            matched, found = route.matches(scope)
-            if matched is not Match.NONE:
-                scope.update(found)
+        for route in self._offered:
+            if route.matches(scope)[0] is not Match.NONE:
                 scope["route"] = route
                 return
 
@@ -184,44 +186,10 @@ def _workforce(settings: Settings, predictors: Mapping[str, Predictor] | None, m
     return Processes(settings, measured.restarted)
 
 
-def _limits(settings: Settings, measured: Metrics) -> Limits | None:
-    if settings.rate_limit_per_address is None and settings.rate_limit_per_key is None:
-        return None
-    uri = settings.rate_limit_storage
-    counters = LocalCounters() if uri == MEMORY else RedisCounters(uri, measured.rate_limit_storage_failed)
-    return Limits(settings.rate_limit_per_address, settings.rate_limit_per_key, counters)
-
-
-def _cross_origin(settings: Settings) -> Callable[[ASGIApp], ASGIApp] | None:
-    if not settings.cors_origins:
-        return None
-    return partial(
-        CORSMiddleware,
-        allow_origins=settings.cors_origins,
-        allow_methods=("GET", "POST"),
-        allow_headers=("Authorization", "X-API-Key", "Content-Type", "X-Request-Id", classify.TIMEOUT),
-        expose_headers=("X-Request-Id", "Server-Timing", "Retry-After", "RateLimit", "RateLimit-Policy"),
-    )
-
-
 def _links(settings: Settings) -> list[str]:
     """What the page can link to, as the first port answers it."""
     here = settings.admin_port is None
     return ["v1/models", *(["metrics"] if here else []), *(["docs", "openapi.json"] if here and settings.docs else [])]
-
-
-def _warn_of_open_doors(settings: Settings, keys: KeysFile | None) -> None:
-    if keys is None:
-        ports = {"host": settings.host} | (
-            {"admin_host": settings.admin_host} if settings.admin_port is not None else {}
-        )
-        for name, host in ports.items():
-            if not is_loopback(host):
-                log.warning(
-                    "open_to_everyone", **{name: host}, next="set POLYMODAL_API_KEYS_FILE, or let a proxy ask for keys"
-                )
-    elif not keys:
-        log.warning("no_api_keys", path=str(settings.api_keys_file), next="polymodal keys add")
 
 
 def _version() -> str:

@@ -82,8 +82,16 @@ def test_an_ipv4_address_counts_alone_and_no_address_has_a_name():
 
 @pytest.mark.parametrize(
     ("host", "loopback"),
-    [("127.0.0.1", True), ("127.8.8.8", True), ("::1", True), ("localhost", True), ("0.0.0.0", False), ("::", False)]
-    + [("192.0.2.1", False), ("service.example", False)],
+    [
+        ("127.0.0.1", True),
+        ("127.8.8.8", True),
+        ("::1", True),
+        ("localhost", True),
+        ("0.0.0.0", False),  # noqa: S104
+        ("::", False),
+        ("192.0.2.1", False),
+        ("service.example", False),
+    ],
 )
 def test_loopback_is_told_from_the_rest(host, loopback):
     assert is_loopback(host) is loopback
