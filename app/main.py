@@ -218,7 +218,7 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Open the port, or both: one server, so that signals and draining are the same for both."""
         if self._second:
-            sockets = self._second.bind(self.config)
+            sockets = self._second.listen(self.config)
         await super().startup(sockets)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:

@@ -15,6 +15,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from app.keys import digest
+
 ROOT = Path(__file__).parents[2]
 TOY_SERVICE = """
 import importlib.util, os, sys, time
@@ -50,6 +52,7 @@ class Process:
             self.lines.append(line)
             if found := re.search(r"running on (http://127.0.0.1:(\d+))", line):
                 self.url, self.port = found[1], int(found[2])
+                self.second_url = json.loads(line).get("second_port")
                 return
         self.wait()
         raise AssertionError("".join(self.lines))
@@ -108,6 +111,76 @@ def test_sigterm_finishes_what_was_accepted_refuses_what_is_new_and_exits_with_0
     assert answer.startswith(b"HTTP/1.1 200 OK")
     assert b'"label":"blue"' in answer
     assert service.wait() == 0
+
+
+def test_a_second_port_has_what_is_not_for_everyone_and_the_first_one_lacks_it(start):
+    service = start(admin_port=0)
+    first, second = service.url, service.second_url
+    statuses = {
+        path: (httpx.get(first + path).status_code, httpx.get(second + path).status_code)
+        for path in ("/livez", "/readyz", "/metrics", "/docs", "/openapi.json", "/", "/v1/models")
+    }
+    both, only_first, only_second = (200, 200), (200, 404), (404, 200)
+    assert statuses == {
+        **dict.fromkeys(("/livez", "/readyz"), both),
+        **dict.fromkeys(("/", "/v1/models"), only_first),
+        **dict.fromkeys(("/metrics", "/docs", "/openapi.json"), only_second),
+    }
+    assert "/v1/classify" in httpx.get(f"{second}/openapi.json").json()["paths"]
+    assert service.stop() == 0
+
+
+def test_both_ports_drain_after_one_signal(start, eventually):
+    service = start(admin_port=0, drain_timeout_s=10)
+    second = service.second_url
+    body = json.dumps({"text": "blue"}).encode()
+    with half_sent(service.port, body) as connection:
+        eventually(lambda: inside(second) == 1)
+        service.process.send_signal(signal.SIGTERM)
+        eventually(lambda: httpx.get(f"{second}/readyz").status_code == 503)
+        assert httpx.get(f"{second}/livez").status_code == 200
+        connection.sendall(body[len(body) // 2 :])
+        answer = b"".join(iter(lambda: connection.recv(65536), b""))
+    assert answer.startswith(b"HTTP/1.1 200 OK")
+    assert service.wait() == 0
+
+
+def test_a_second_port_in_use_ends_the_process_with_a_line_that_says_so(start):
+    service = start()
+    with pytest.raises(AssertionError, match="Address already in use"):
+        start(admin_port=service.port)
+
+
+def keys_file(folder: Path, *keys: str) -> Path:
+    records = [
+        {"name": f"key-{number}", "sha256": digest(key), "scopes": ["classify", "metrics"], "created": "2026-01-01"}
+        for number, key in enumerate(keys)
+    ]
+    new = folder / "new.json"
+    new.write_text(json.dumps({"keys": records}))
+    return new.rename(folder / "keys.json")
+
+
+def status(url: str, key: str) -> int:
+    headers = {"Authorization": f"Bearer {key}"}
+    return httpx.post(f"{url}/v1/classify", json={"text": "red"}, headers=headers).status_code
+
+
+def test_keys_are_exchanged_while_the_service_runs(start, eventually, tmp_path):
+    service = start(api_keys_file=keys_file(tmp_path, "first"))
+    assert (status(service.url, "first"), status(service.url, "second")) == (200, 401)
+    keys_file(tmp_path, "second")
+    eventually(lambda: status(service.url, "second") == 200)
+    assert status(service.url, "first") == 401
+    (tmp_path / "keys.json").write_text("{")
+    eventually(lambda: "polymodal_api_keys_stale 1.0" in scrape(service.url, "second"))
+    assert status(service.url, "second") == 200
+    service.stop()
+    assert any("api_keys_file_refused" in line for line in service.lines)
+
+
+def scrape(url: str, key: str) -> str:
+    return httpx.get(f"{url}/metrics", headers={"X-API-Key": key}).text
 
 
 def test_an_idle_service_stops_at_once(start):
