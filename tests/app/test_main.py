@@ -183,6 +183,78 @@ def scrape(url: str, key: str) -> str:
     return httpx.get(f"{url}/metrics", headers={"X-API-Key": key}).text
 
 
+SECRET = "distinctive-7f3a"
+KEY = f"pm_{SECRET}"
+BOUNDARY = {"Content-Type": "multipart/form-data; boundary=frontier"}
+JSON = {"Content-Type": "application/json"}
+
+
+def form(name: str, filename: str, content: bytes) -> bytes:
+    disposition = f'Content-Disposition: form-data; name="{name}"; filename="{filename}"'
+    return b"--frontier\r\n" + disposition.encode() + b"\r\n\r\n" + content + b"\r\n--frontier--\r\n"
+
+
+def secretive(url: str, solid) -> list[httpx.Response]:
+    """Answers to good and to failing requests which carry the secret wherever one can be carried."""
+    image, known = solid("red"), {"Authorization": f"Bearer {KEY}"}
+    carried = {
+        **known,
+        "Cookie": SECRET,
+        "User-Agent": SECRET,
+        "Referer": SECRET,
+        "X-Forwarded-For": SECRET,
+        "Origin": SECRET,
+    }
+    bodies = [
+        (JSON, json.dumps({"text": SECRET}).encode()),
+        (JSON, json.dumps({"text": f"red red red red red {SECRET}"}).encode()),  # the model fails
+        (JSON, json.dumps({"text": SECRET, "image": SECRET}).encode()),
+        (JSON, json.dumps({"text": {SECRET: SECRET}}).encode()),
+        (JSON, b'{"text": "' + SECRET.encode()),
+        (JSON, b"\xff" + SECRET.encode()),
+        (BOUNDARY, form("image", SECRET, image)),
+        (BOUNDARY, form("image", f"{SECRET}.png", SECRET.encode())),
+        (BOUNDARY, form("image", f"{SECRET}.png", image[:60])),
+        (BOUNDARY, form("text", SECRET, SECRET.encode())),
+        (BOUNDARY, form("text", SECRET, b"\xff" + SECRET.encode())),
+        (BOUNDARY, form("image", SECRET, image)[:-20]),
+        ({"Content-Type": "text/plain"}, SECRET.encode()),
+        ({}, SECRET.encode()),
+    ]
+    items = [{"text": SECRET}, {"text": f"red red red red red {SECRET}"}, {"image": SECRET}]
+    refused = [
+        {},
+        {"Authorization": KEY},
+        {"Authorization": f"Bearer x{KEY}"},
+        {"X-API-Key": f"{KEY} x"},
+    ]
+    refused.append({**known, "X-API-Key": f"x{KEY}"})
+    return [
+        *(httpx.post(f"{url}/v1/classify", headers={**carried, **kind}, content=body) for kind, body in bodies),
+        httpx.post(f"{url}/v1/classify/batch", headers=carried, json={"items": items}),
+        *(httpx.post(f"{url}/v1/classify", headers=headers, json={"text": SECRET}) for headers in refused),
+        httpx.get(f"{url}/v1/models", headers=carried),
+        httpx.get(f"{url}/metrics", headers=carried),
+        httpx.get(f"{url}/v1/classify", headers=carried, params={"key": KEY}),
+        httpx.get(f"{url}/livez", headers={**carried, "X-Request-Id": f"{SECRET} with spaces"}),
+    ]
+
+
+def test_no_secret_and_nothing_that_a_client_sent_reaches_the_log_or_another_answer(start, tmp_path, solid):
+    service = start(api_keys_file=keys_file(tmp_path, KEY), log_level="debug", cors_origins="https://app.example")
+    answers = secretive(service.url, solid)
+    service.stop()
+    statuses = {answer.status_code for answer in answers}
+    assert {200, 400, 401, 403, 405, 415, 422, 500} <= statuses
+    for answer in answers:
+        assert SECRET not in answer.text + str(answer.headers), (answer.request, answer.text)
+        assert not any(inner in answer.text for inner in ("Traceback", ".py", str(ROOT), "passwd"))
+    log = "\n".join(service.lines)
+    assert "request_failed" in log
+    assert SECRET not in log
+    assert digest(KEY) not in log
+
+
 def test_an_idle_service_stops_at_once(start):
     service = start()
     began = time.monotonic()
