@@ -17,7 +17,7 @@ log = structlog.get_logger(__name__)
 
 MAX_COUNTERS = 65_536
 """Clients that are remembered in this process; beyond, whoever was not seen for longest is forgotten."""
-_REDIS_TIMEOUT_S = 0.25
+_REDIS_TIMEOUT_S = 0.5
 _RETRY_S = 1.0
 _MAX_CONNECTIONS = 32
 
@@ -124,19 +124,20 @@ class RedisCounters:
         now = time.monotonic()
         if now < self._ask_again:
             return await question(self._local)
-        if self._broken:
+        trying_again = self._broken
+        if trying_again:
             self._ask_again = now + _RETRY_S  # one request tries; the others need not wait for the outcome
         try:
             async with asyncio.timeout(_REDIS_TIMEOUT_S):
                 answer = await question(self._redis)
         except self._failures as failure:
-            self._ask_again = now + _RETRY_S
+            self._ask_again = time.monotonic() + _RETRY_S
             self._failed()
             if not self._broken:  # the message might have the address in it, and that a password
                 log.error("rate_limits_without_redis", problem=type(failure).__name__)  # noqa: TRY400
             self._broken = True
             return await question(self._local)
-        if self._broken:
+        if trying_again:  # an answer to an earlier question proves nothing
             log.info("rate_limits_in_redis_again")
             self._broken = False
             self._ask_again = 0.0
