@@ -126,8 +126,8 @@ def _rate_limit_storage(value: object) -> object:
         return value
     if not value.startswith(_REDIS):
         raise ValueError(f"an unknown storage; allowed: {MEMORY}, redis://host:port/number or rediss://…")
-    if find_spec("redis") is None:
-        raise ValueError("the package redis is not installed; pip install 'polymodal[redis]' brings it")
+    if missing := [package for package in ("limits", "redis") if find_spec(package) is None]:
+        raise ValueError(f"the package {missing[0]} is not installed; pip install 'polymodal[redis]' brings it")
     return value
 
 

@@ -7,8 +7,10 @@ import httpx
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
 from app.access import OPEN, Unauthorized, is_open, presented_key, scope_of
+from app.cli import app as commands
 from app.keys import digest
 from app.rate_limits import Rate
 
@@ -211,6 +213,16 @@ async def test_a_port_that_others_reach_without_keys_is_warned_of(serving, logs,
     assert all(each["log_level"] == "warning" for each in entries)
 
 
+def test_a_service_that_must_have_keys_does_not_start_without_them():
+    asked = {"POLYMODAL_HOST": "192.0.2.1", "POLYMODAL_REQUIRE_API_KEYS": "true"}
+    ended = CliRunner().invoke(commands, ["serve"], env=asked)
+    assert ended.exit_code == 1
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith(
+        "polymodal: POLYMODAL_REQUIRE_API_KEYS=true, but POLYMODAL_API_KEYS_FILE is not set; allowed:"
+    )
+
+
 async def test_with_keys_nothing_is_warned_of(guarded, logs):
     async with guarded(host="192.0.2.1"):
         pass
@@ -271,3 +283,13 @@ REFUSALS = ("none", "several that differ", "one that is malformed")
 def test_a_key_is_found_as_it_was_sent(key, scheme):
     assert presented_key([(b"authorization", f"{scheme} {key}".encode())]) == key
     assert presented_key([(b"x-api-key", key.encode())]) == key
+
+
+async def test_the_page_has_a_hidden_field_for_the_key_which_only_the_tab_keeps(guarded):
+    async with guarded() as client:
+        page, script = (await client.get("/")).text, (await client.get("/web/page.js")).text
+    assert '<form id="access" hidden>' in page
+    assert '<input id="key" type="password" autocomplete="off"' in page
+    assert "sessionStorage" in script
+    assert "localStorage" not in script
+    assert "document.cookie" not in script
