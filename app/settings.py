@@ -27,7 +27,7 @@ PREFIX = "POLYMODAL_"
 KIB, MIB = 1024, 1024 * 1024
 
 MEMORY = "memory://"
-_REDIS = ("redis://", "rediss://")
+_REDIS = re.compile(r"rediss?://([^\s@/?#]*@)?([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?(/[0-9]{1,4})?")
 _ORIGIN = re.compile(r"https?://[^\s/?#,@]+")
 _URL_SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -124,8 +124,10 @@ def _origins(value: object) -> object:
 def _rate_limit_storage(value: object) -> object:
     if value == MEMORY or not isinstance(value, str):
         return value
-    if not value.startswith(_REDIS):
-        raise ValueError(f"an unknown storage; allowed: {MEMORY}, redis://host:port/number or rediss://…")
+    if not _REDIS.fullmatch(value):
+        raise ValueError(
+            f"an unknown storage; allowed: {MEMORY}, redis://user:password@host:port/number, or rediss for TLS"
+        )
     if missing := [package for package in ("limits", "redis") if find_spec(package) is None]:
         raise ValueError(f"the package {missing[0]} is not installed; pip install 'polymodal[redis]' brings it")
     return value

@@ -183,6 +183,17 @@ def scrape(url: str, key: str) -> str:
     return httpx.get(f"{url}/metrics", headers={"X-API-Key": key}).text
 
 
+def test_a_large_body_without_a_key_is_refused_before_it_is_read_and_the_connection_goes_on(listening, tmp_path):
+    with listening(api_keys_file=keys_file(tmp_path, "first")) as service:
+        head = "POST /v1/classify HTTP/1.1\r\nHost: x\r\nContent-Length: 15000000\r\n\r\n"
+        with socket.create_connection(("127.0.0.1", service.port), timeout=5) as connection:
+            connection.sendall(head.encode())
+            assert connection.recv(65536).startswith(b"HTTP/1.1 401 ")
+        with httpx.Client(base_url=service.url, timeout=30) as client:
+            assert client.post("/v1/classify", content=b"x" * 15_000_000).status_code == 401
+            assert client.post("/v1/classify", json={"text": "red"}, headers={"X-API-Key": "first"}).status_code == 200
+
+
 SECRET = "distinctive-7f3a"
 KEY = f"pm_{SECRET}"
 BOUNDARY = {"Content-Type": "multipart/form-data; boundary=frontier"}

@@ -74,7 +74,10 @@ def test_a_named_bundle_is_found_where_it_was_said_to_be(bundles):
         ),
         pytest.param("rate_limit_per_address", "60", "60: not a rate; allowed: for example 600/minute", id="no-rate"),
         pytest.param("rate_limit_per_key", "60/minute", "without POLYMODAL_API_KEYS_FILE", id="key-limit-without-keys"),
-        pytest.param("rate_limit_storage", "mysql://x", "allowed: memory://, redis://host:port/number", id="storage"),
+        pytest.param(
+            "rate_limit_storage", "mysql://x", "an unknown storage; allowed: memory://, redis://", id="storage"
+        ),
+        pytest.param("rate_limit_storage", "redis://a:port", "an unknown storage", id="storage-with-a-strange-port"),
         pytest.param("trusted_proxies", "10.0.0.1/8", "'10.0.0.1/8'; allowed: addresses, and networks", id="network"),
         pytest.param("cors_origins", "app.example", "'app.example'; allowed: https://host", id="origin"),
         pytest.param("cors_origins", "https://a.example/x", "allowed: https://host", id="origin-with-a-path"),
@@ -96,6 +99,15 @@ def test_the_password_of_a_redis_is_not_repeated():
     assert found.startswith("POLYMODAL_RATE_LIMIT_STORAGE=…: an unknown storage")
     settings = Settings(rate_limit_storage="redis://:secret-password@redis.example")
     assert "secret-password" not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    "uri",
+    ["redis://redis", "redis://:p%40ss@redis.example:6379/2", "rediss://user:word@[2001:db8::1]:6380/0", "memory://"],
+)
+def test_a_storage_is_an_address_of_redis_or_memory(uri):
+    pytest.importorskip("redis")
+    assert load_settings({"POLYMODAL_RATE_LIMIT_STORAGE": uri}).rate_limit_storage == uri
 
 
 def test_a_file_of_keys_that_is_wrong_refuses_the_start_with_one_line_that_says_what(tmp_path):
