@@ -61,7 +61,8 @@ class Guard:
                 await allowance.join("key", limits.per_key, key.name)
 
     def _client(self, scope: Scope) -> str:
-        peer = scope["client"][0] if scope["client"] else None
+        client = scope.get("client")
+        peer = client[0] if client else None
         forwarded = [value for name, value in scope["headers"] if name == b"x-forwarded-for"] if self._trusted else []
         return group_of(client_address(peer, forwarded, self._trusted))
 

@@ -53,22 +53,22 @@ class Allowance:
     async def join(self, policy: str, rate: Rate, client: str) -> None:
         """Count this request under one more limit. Raises RateLimited."""
         self._limits[policy] = rate, client
-        await self._take(policy, 1)
+        await self._take(policy, 1, 1)
 
     async def take(self, units: int) -> None:
         """Count so many more under all limits that were joined. Raises RateLimited."""
         if units:
             for policy in self._limits:
-                await self._take(policy, units)
+                await self._take(policy, units, 1 + units)
 
-    async def _take(self, policy: str, units: int) -> None:
+    async def _take(self, policy: str, units: int, when_asked_again: int) -> None:
         rate, client = self._limits[policy]
         counter = f"{policy}/{client}/{rate.units}/{rate.seconds}"
         fits = await self._counters.acquire_sliding_window_entry(counter, rate.units, rate.seconds, units)
         counts = await self._counters.get_sliding_window(counter, rate.seconds)
         self._left[policy] = left(counts, rate), wait_s(counts, rate, rate.units)
         if not fits:
-            raise RateLimited(policy, rate, max(1, wait_s(counts, rate, units)))
+            raise RateLimited(policy, rate, max(1, wait_s(counts, rate, when_asked_again)))
 
     def fields(self) -> Mapping[bytes, bytes]:
         """The header fields RateLimit-Policy and RateLimit of draft-ietf-httpapi-ratelimit-headers-11."""

@@ -183,14 +183,14 @@ async def test_a_limit_for_each_key_counts_keys_and_not_addresses(guarded, keys_
     records = json.loads(keys_file.read_text())["keys"]
     records.append(record("pm_another", "another", "classify"))
     keys_file.write_text(json.dumps({"keys": records}))
-    async with guarded(rate_limit_per_key=Rate(1, 3600)) as client:
+    async with guarded(rate_limit_per_key=Rate(1, 86_400)) as client:
         answers = [await ask(client, bearer(key)) for key in (KEY, KEY, "pm_another")]
     assert [answer.status_code for answer in answers] == [200, 429, 200]
-    assert answers[0].headers["RateLimit-Policy"] == '"key";q=1;w=3600'
+    assert answers[0].headers["RateLimit-Policy"] == '"key";q=1;w=86400'
 
 
 async def test_guesses_count_for_their_address(guarded):
-    async with guarded(rate_limit_per_address=Rate(2, 3600)) as client:
+    async with guarded(rate_limit_per_address=Rate(2, 86_400)) as client:
         answers = [await ask(client, bearer(f"pm_{number}")) for number in range(3)]
         late = await ask(client, bearer(KEY))
     assert [answer.status_code for answer in [*answers, late]] == [401, 401, 429, 429]

@@ -94,7 +94,7 @@ async def test_another_site_may_not(serving):
 
 async def test_a_preflight_needs_no_key_and_a_refusal_can_be_read(serving, tmp_path):
     (tmp_path / "keys.json").write_text('{"keys": []}')
-    limits = {"rate_limit_per_address": Rate(1, 3600), "api_keys_file": tmp_path / "keys.json"}
+    limits = {"rate_limit_per_address": Rate(1, 86_400), "api_keys_file": tmp_path / "keys.json"}
     async with serving(cors_origins=(ORIGIN,), **limits) as client:
         asked = [await preflight(client) for _ in range(3)]
         refused = [await client.post("/v1/classify", headers={"Origin": ORIGIN}) for _ in range(2)]

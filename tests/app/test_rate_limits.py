@@ -187,13 +187,29 @@ async def test_a_refusal_says_when_to_come_back():
     assert 60 <= refused.value.retry_after_s <= 121
 
 
+async def test_a_batch_that_comes_back_when_told_is_served_whole():
+    clock, rate = Clock(60.0 * 1000), Rate(5, 60)
+    counters = LocalCounters(clock)
+
+    async def ask(items: int) -> None:
+        allowance = Allowance(counters)
+        await allowance.join("key", rate, "shop")
+        await allowance.take(items - 1)
+
+    await ask(2)
+    with pytest.raises(RateLimited) as refused:
+        await ask(4)
+    clock.now += refused.value.retry_after_s
+    await ask(4)
+
+
 # --- over HTTP ---
 
 
 @pytest.fixture
 def limited(serving):
-    """A service that lets one address ask three times an hour."""
-    return lambda **changed: serving(**{"rate_limit_per_address": Rate(3, 3600), **changed})
+    """A service that lets one address ask three times a day."""
+    return lambda **changed: serving(**{"rate_limit_per_address": Rate(3, 86_400), **changed})
 
 
 async def ask(client, **headers):
@@ -205,10 +221,10 @@ async def test_over_the_limit_a_client_gets_429_with_a_time_and_what_holds(limit
         answers = [await ask(client) for _ in range(4)]
     assert [answer.status_code for answer in answers] == [200, 200, 200, 429]
     assert [answer.headers["RateLimit"].split(";")[1] for answer in answers] == ["r=2", "r=1", "r=0", "r=0"]
-    assert {answer.headers["RateLimit-Policy"] for answer in answers} == {'"address";q=3;w=3600'}
+    assert {answer.headers["RateLimit-Policy"] for answer in answers} == {'"address";q=3;w=86400'}
     refused = answers[-1]
     assert refused.json()["code"] == "rate_limited"
-    assert 1 <= int(refused.headers["Retry-After"]) <= 7200
+    assert 1 <= int(refused.headers["Retry-After"]) <= 172_800
     assert f"again in {int(refused.headers['Retry-After']):,} s" in refused.json()["detail"]
 
 
@@ -226,14 +242,14 @@ async def test_a_refusal_reaches_log_and_metrics_under_its_route(limited, logs):
 
 @pytest.mark.parametrize("path", ["/livez", "/readyz", "/startupz", "/healthz", "/", "/web/page.js"])
 async def test_probes_and_the_page_are_never_limited(limited, path):
-    async with limited(rate_limit_per_address=Rate(1, 3600)) as client:
+    async with limited(rate_limit_per_address=Rate(1, 86_400)) as client:
         answers = [await client.get(path) for _ in range(3)]
     assert [answer.status_code for answer in answers] == [200] * 3
     assert "RateLimit" not in answers[0].headers
 
 
 async def test_each_item_of_a_batch_counts(limited):
-    async with limited(rate_limit_per_address=Rate(5, 3600)) as client:
+    async with limited(rate_limit_per_address=Rate(5, 86_400)) as client:
         two = {"items": [{"text": "red"}] * 2}
         answers = [await client.post("/v1/classify/batch", json=two) for _ in range(3)]
     assert [answer.status_code for answer in answers] == [200, 200, 429]
@@ -260,7 +276,7 @@ async def clients(settings, predictor, **changed):
 
 
 async def test_addresses_count_apart_and_a_64_together(settings, predictor):
-    async with clients(settings, predictor, rate_limit_per_address=Rate(1, 3600)) as client:
+    async with clients(settings, predictor, rate_limit_per_address=Rate(1, 86_400)) as client:
         statuses = [
             (await ask(client(address))).status_code
             for address in ("192.0.2.1", "192.0.2.1", "192.0.2.2", "2001:db8::1", "2001:db8::ffff", "2001:db8:0:1::1")
@@ -269,7 +285,7 @@ async def test_addresses_count_apart_and_a_64_together(settings, predictor):
 
 
 async def test_what_a_client_forwards_counts_only_behind_a_trusted_proxy(settings, predictor):
-    limit = {"rate_limit_per_address": Rate(1, 3600)}
+    limit = {"rate_limit_per_address": Rate(1, 86_400)}
     forwarded = [{"X-Forwarded-For": address} for address in ("198.51.100.1", "198.51.100.2", "198.51.100.2")]
     async with clients(settings, predictor, **limit) as client:
         untrusted = [(await ask(client("10.0.0.1"), **each)).status_code for each in forwarded]

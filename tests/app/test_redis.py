@@ -42,7 +42,7 @@ async def ask(client):
 
 
 async def test_two_services_share_one_limit(serving, redis):
-    limits = {"rate_limit_per_address": Rate(3, 3600), "rate_limit_storage": redis.uri}
+    limits = {"rate_limit_per_address": Rate(3, 86_400), "rate_limit_storage": redis.uri}
     async with serving(**limits) as one, serving(**limits) as other:
         assert [await ask(client) for client in (one, other, one, other, one)] == [200, 200, 200, 429, 429]
 
@@ -64,7 +64,7 @@ async def test_who_waits_as_long_as_told_is_served(redis):
 
 
 async def test_a_redis_that_hangs_and_comes_back_is_left_and_used_again(serving, redis, logs):
-    limits = {"rate_limit_per_address": Rate(2, 3600), "rate_limit_storage": redis.uri}
+    limits = {"rate_limit_per_address": Rate(2, 86_400), "rate_limit_storage": redis.uri}
     async with serving(**limits) as one, serving(**limits) as other:
         assert [await ask(one), await ask(other), await ask(one)] == [200, 200, 429]
         redis.send_signal(signal.SIGSTOP)
