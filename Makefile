@@ -17,7 +17,7 @@ export PYTHON
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # the words share one .venv
-.PHONY: help serve test check fix data train ablation bench bench-peers image sbom audit constraints setup clean
+.PHONY: help serve test test-redis check fix data train ablation bench bench-peers image sbom audit constraints setup clean
 
 help: ## list these words
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r word does; do \
@@ -28,6 +28,9 @@ serve: .venv/serve.ok ## set up, then serve the embedded model on http://127.0.0
 
 test: .venv/dev.ok ## set up, then run all tests
 	$(BIN)/python -m pytest
+
+test-redis: .venv/dev.ok ## run the tests of rate limits in Redis (needs redis-server)
+	REDIS_TESTS=1 $(BIN)/python -m pytest tests/app/test_redis.py
 
 check: .venv/dev.ok ## format, lint and types, as CI wants them
 	$(BIN)/ruff format --check

@@ -1,4 +1,4 @@
-"""The command line: `polymodal serve | tune | train | check | evaluate | export | predict | score | card | data`.
+"""The command line: `polymodal serve | keys | tune | train | check | evaluate | export | predict | score | card | data`.
 
 Thin; whatever is heavy is imported inside its command. Exit codes: 0 done; 1 refused or failed, with a message; 2 wrong
 usage; 3 done, but some rows are bad (`score --strict`); 130 ended by Ctrl-C.
@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, ParamSpec
 import typer
 
 from app.cpus import available_cpus
+from app.keys import KeysError, digest, make_record, new_key, read_keys, write_keys
 from app.settings import embedded_bundle
 from model import ModelError, Predictor, load_bundle
 
@@ -38,6 +39,8 @@ app = typer.Typer(
 )
 data = typer.Typer(help="Make a data set.", no_args_is_help=True)
 app.add_typer(data, name="data")
+keys = typer.Typer(help="Make, list and take back API keys.", no_args_is_help=True)
+app.add_typer(keys, name="keys")
 
 
 def bundle_folder(bundle: str) -> Path:
@@ -54,7 +57,7 @@ def explained(command: Callable[Parameters, None]) -> Callable[Parameters, None]
     def run(*args: Parameters.args, **kwargs: Parameters.kwargs) -> None:
         try:
             command(*args, **kwargs)
-        except ModelError as problem:
+        except (ModelError, KeysError) as problem:
             typer.echo(f"polymodal: {problem}", err=True)
             raise typer.Exit(1) from problem
         except ModuleNotFoundError as missing:  # an installation that can only serve
@@ -419,6 +422,53 @@ def illustrations(
     from model.training.sources.illustrations import build
 
     build(out, cache)
+
+
+KeysPath = Annotated[
+    Path, typer.Option("--file", help="File of keys; POLYMODAL_API_KEYS_FILE names it to the service.", dir_okay=False)
+]
+
+
+@keys.command(epilog="Example: polymodal keys add shop --file keys.json --scope classify --expires 90d")
+@explained
+def add(
+    name: Annotated[str, typer.Argument(help="Whose it is; stands in the log beside each request made with it.")],
+    file: KeysPath,
+    scope: Annotated[
+        list[str] | None,
+        typer.Option(help="classify, models, metrics or docs; once for each (default: classify and models)."),
+    ] = None,
+    expires: Annotated[str | None, typer.Option(help="In so many days (90d), or on a day (2027-01-31, UTC).")] = None,
+) -> None:
+    """Make a key, and print it once: the file keeps only its hash. A running service knows it within a second."""
+    key = new_key()
+    record = make_record(name, digest(key), scope or ["classify", "models"], expires)
+    present = read_keys(file) if file.exists() else ()
+    if any(each.name == name for each in present):
+        raise KeysError(f"{file}: has a key named {name}; allowed: another name, or `polymodal keys remove` first")
+    write_keys(file, (*present, record))
+    typer.echo(key)
+    typer.echo(f"{file}: {name} opens {', '.join(sorted(record.scopes))}; the key is not shown again", err=True)
+
+
+@keys.command("list", epilog="Example: polymodal keys list --file keys.json")
+@explained
+def list_keys(file: KeysPath) -> None:
+    """List names, scopes and times of the keys in a file."""
+    from app.terminal import show_keys
+
+    show_keys(read_keys(file))
+
+
+@keys.command(epilog="Example: polymodal keys remove shop --file keys.json")
+@explained
+def remove(name: Annotated[str, typer.Argument(help="Of the key.")], file: KeysPath) -> None:
+    """Take a key back: a running service refuses it within a second."""
+    present = read_keys(file)
+    if all(each.name != name for each in present):
+        names = ", ".join(each.name for each in present) or "none, as the file has no keys"
+        raise KeysError(f"{file}: no key named {name!r}; allowed: {names}")
+    write_keys(file, (each for each in present if each.name != name))
 
 
 def main() -> None:

@@ -15,6 +15,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from app.access import Forbidden, Unauthorized
 from app.batching import DeadlineExceeded, Overloaded, Stopped
 from app.body import (
     BodyTooSlow,
@@ -28,6 +29,7 @@ from app.body import (
     UnsupportedMediaType,
 )
 from app.connections import HeadTooLarge, HeadTooSlow, NotHttp, TooFarAhead, TooManyConnections
+from app.rate_limits import RateLimited
 from app.schemas import Problem
 from app.service import NotReady, Stalled, UnknownModel
 from model import InputError, NothingGiven, TooLarge, Undecodable, UnknownModality, UnsupportedFormat
@@ -59,6 +61,8 @@ KINDS: dict[type[Exception], Kind] = {
     MalformedBody: Kind(400, "malformed_body", "The body cannot be read"),
     UnknownField: Kind(400, "unknown_field", "A field that this route does not know"),
     RepeatedField: Kind(400, "repeated_field", "A field was given twice"),
+    Unauthorized: Kind(401, "unauthorized", "A valid key is needed"),
+    Forbidden: Kind(403, "forbidden", "The key does not open this route"),
     RouteNotFound: Kind(404, "not_found", "No such route"),
     UnknownModel: Kind(404, "unknown_model", "No model of that name"),
     MethodNotAllowed: Kind(405, "method_not_allowed", "The route does not take this method"),
@@ -77,6 +81,7 @@ KINDS: dict[type[Exception], Kind] = {
     Overloaded: Kind(429, "overloaded", "Too many requests are waiting"),
     HeadTooLarge: Kind(431, "head_too_large", "A request line and header fields with more bytes than are accepted"),
     TooManyConnections: Kind(503, "too_many_connections", "No connection is free"),
+    RateLimited: Kind(429, "rate_limited", "More requests than this client's share"),
     NotReady: Kind(503, "not_ready", "The service is not accepting requests"),
     Stopped: Kind(503, "stopped", "The service stopped before the answer was there"),
     Stalled: Kind(503, "stalled", "The inference worker hangs"),
@@ -109,7 +114,7 @@ def _particulars(error: BaseException) -> dict[str, str]:
     match error:
         case InputError():
             return {"input": error.modality, "found": error.problem, "allowed": error.allowed}
-        case RequestError() | UnknownModel():
+        case RequestError() | UnknownModel() | Unauthorized() | Forbidden():
             return {"input": error.input, "found": error.found, "allowed": error.allowed}
     return {}
 
@@ -118,9 +123,11 @@ def answer(error: BaseException, request: Request, headers: Mapping[str, str] | 
     """The whole response to an exception."""
     problem = problem_of(error, request.state.request_id)
     request.state.code = problem.code
-    waits = {"Retry-After": str(error.retry_after_s)} if isinstance(error, Overloaded | NotReady) else {}
+    waits = {"Retry-After": str(error.retry_after_s)} if isinstance(error, Overloaded | NotReady | RateLimited) else {}
     if problem.status == HTTPStatus.SERVICE_UNAVAILABLE:
         waits = {"Retry-After": "1", **waits}
+    if isinstance(error, Unauthorized):
+        waits = {"WWW-Authenticate": "Bearer"}
     if isinstance(error, BodyTooSlow):  # the rest of the body may never come
         waits = {"Connection": "close"}
     return JSONResponse(

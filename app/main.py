@@ -5,7 +5,7 @@ import gc
 import os
 import socket
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -14,16 +14,22 @@ from typing import Any, cast
 
 import structlog
 import uvicorn
-from fastapi import FastAPI, Request
-from starlette.types import Receive, Scope, Send
+from fastapi import APIRouter, FastAPI, Request
+from starlette.routing import BaseRoute, Match
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app import errors, openapi
+from app.access import Forbidden, Unauthorized
 from app.connections import ConnectionLimits, Connections, affordable
 from app.cpus import available_cpus
+from app.cross_origin import cross_origin_for
 from app.dependencies import DirectRoute
+from app.doors import SecondDoor
 from app.engine import Engine
+from app.guard import Guard, admin_guard_for, guard_for, keys_for, limits_for, warn_of_open_doors
 from app.logs import configure_logging
-from app.routes import classify, health, metrics, models, page
+from app.rate_limits import RateLimited
+from app.routes import classify, docs, health, metrics, models, page
 from app.service import Service
 from app.settings import Settings
 from app.telemetry import Metrics, Telemetry
@@ -48,9 +54,12 @@ def create_app(settings: Settings, predictors: Mapping[str, Predictor] | None = 
         workers=lambda: service.workers,
         cache_bytes=lambda: service.cached_bytes,
     )
+    keys = keys_for(settings, measured.keys_stale)
+    limits = limits_for(settings, measured.rate_limit_storage_failed)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        warn_of_open_doors(settings, keys)
         if settings.plan and settings.plan.cores != (cores := available_cpus()):
             log.warning("plan_for_other_cores", measured=settings.plan.cores, available=cores, next="polymodal tune")
         async with service.running():
@@ -59,41 +68,106 @@ def create_app(settings: Settings, predictors: Mapping[str, Predictor] | None = 
                 log.info("model_ready", model=description.name, digest=description.digest, workers=service.workers)
             gc.freeze()  # what lives until the end need not be searched for garbage again and again
             yield
+        if limits is not None:
+            await limits.aclose()
 
+    app = _application(settings, service, measured, guard_for(settings, keys, limits), lifespan=lifespan)
+    for resource in (classify, models, health):
+        app.offer(resource.router)
+    page.install(app, links=_links(settings))
+    app.direct = {("POST", route.path): route for route in classify.router.routes if isinstance(route, DirectRoute)}
+    openapi.install(app, settings)
+    if settings.admin_port is None:
+        inner = app
+    else:
+        inner = app.state.admin = _application(settings, service, measured, admin_guard_for(settings, keys))
+        inner.offer(health.router)
+    inner.offer(metrics.router)
+    if settings.docs:
+        docs.install(inner, app.openapi)
+    return app
+
+
+def _application(
+    settings: Settings,
+    service: Service,
+    measured: Metrics,
+    guard: Guard | None,
+    **options: Any,  # noqa: ANN401
+) -> "_Application":
     app = _Application(
         title="Polymodal",
         version=_version(),
         description=_DESCRIPTION,
-        lifespan=lifespan,
+        docs_url=None,
         redoc_url=None,
+        openapi_url=None,
         redirect_slashes=False,
-        telemetry=Telemetry(measured, errors.answer),
+        measured=measured,
+        guard=guard,
+        cross_origin=cross_origin_for(settings),
+        **options,
     )
-    app.state.settings, app.state.service, app.state.metrics = settings, service, measured
-    for resource in (classify, models, health, metrics, page):
-        app.include_router(resource.router)
-    app.direct = {("POST", route.path): route for route in classify.router.routes if isinstance(route, DirectRoute)}
-    app.router.routes.append(page.assets)
+    app.state.settings, app.state.service, app.state.metrics, app.state.admin = settings, service, measured, None
     errors.install(app)
-    openapi.install(app)
     return app
 
 
 class _Application(FastAPI):
-    """FastAPI, but for the busiest routes, whose requests don't pass its layers; around both, what is known of every request."""
+    """FastAPI, but for the busiest routes, whose requests don't pass its layers; around both, what is known of every request.
 
-    def __init__(self, telemetry: Telemetry, **options: Any) -> None:  # noqa: ANN401 — FastAPI's own
+    Between the two, where the settings ask for them: other origins' pages let in, keys, and rate limits.
+    """
+
+    def __init__(
+        self,
+        measured: Metrics,
+        guard: Guard | None,
+        cross_origin: Callable[[ASGIApp], ASGIApp] | None,
+        **options: Any,  # noqa: ANN401 — FastAPI's own
+    ) -> None:
         super().__init__(**options)
-        self._known = telemetry
         self.direct: Mapping[tuple[str, str], DirectRoute] = {}
+        self._offered: list[BaseRoute] = []
+        self._inner: ASGIApp = partial(self._guarded, guard) if guard else self._dispatch
+        answer: Callable[[BaseException, Request], ASGIApp] = errors.answer
+        if cross_origin:
+            self._inner = cross_origin(self._inner)
+            answer = lambda error, request: cross_origin(errors.answer(error, request))  # noqa: E731
+        self._known = Telemetry(measured, answer)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await super().__call__(scope, receive, send)
             return
+        await self._known.around(self._inner, scope, receive, send)
+
+    async def _guarded(self, guard: Guard, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await guard.admit(scope)
+        except (Unauthorized, Forbidden, RateLimited) as refusal:
+            self._name_route(scope)
+            await errors.answer(refusal, Request(scope))(scope, receive, send)
+        else:
+            await self._dispatch(scope, receive, send)
+
+    def offer(self, router: APIRouter) -> None:
+        """Include a router, and know its routes' names for what is refused before it is routed."""
+        self.include_router(router)
+        self._offered += router.routes
+
+    def _name_route(self, scope: Scope) -> None:
+        for route in self._offered:
+            if route.matches(scope)[0] is not Match.NONE:
+                scope["route"] = route
+                return
+
+    async def _dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:
         route = self.direct.get((scope["method"], scope["path"]))
-        app = super().__call__ if route is None else partial(self._straight, route)
-        await self._known.around(app, scope, receive, send)
+        if route is None:
+            await super().__call__(scope, receive, send)
+        else:
+            await self._straight(route, scope, receive, send)
 
     async def _straight(self, route: DirectRoute, scope: Scope, receive: Receive, send: Send) -> None:
         scope["app"], scope["route"] = self, route
@@ -113,6 +187,12 @@ def _workforce(settings: Settings, predictors: Mapping[str, Predictor] | None, m
     return Processes(settings, measured.restarted)
 
 
+def _links(settings: Settings) -> list[str]:
+    """What the page can link to, as the first port answers it."""
+    here = settings.admin_port is None
+    return ["v1/models", *(["metrics"] if here else []), *(["docs", "openapi.json"] if here and settings.docs else [])]
+
+
 def _version() -> str:
     try:
         return version("polymodal")
@@ -124,9 +204,15 @@ class Server(uvicorn.Server):
     """uvicorn, with a different end: it drains before it closes its sockets, and leaves with 0 after a signal."""
 
     def __init__(
-        self, config: uvicorn.Config, service: Service, connections: Connections, drain_timeout_s: int
+        self,
+        config: uvicorn.Config,
+        service: Service,
+        connections: Connections,
+        drain_timeout_s: int,
+        second: SecondDoor | None = None,
     ) -> None:
         super().__init__(config)
+        self._second = second
         self._service = service
         self._connections = connections
         self._drain_timeout_s = drain_timeout_s
@@ -139,7 +225,9 @@ class Server(uvicorn.Server):
         self.should_exit = True
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen, and keep an eye on connections."""
+        """Open the port, or both: one server, so that signals and draining are the same for both. Keep an eye on connections."""
+        if self._second:
+            sockets = self._second.listen(self.config)
         await super().startup(sockets)
         self._watching = asyncio.create_task(self._connections.watch())
 
@@ -169,8 +257,11 @@ def server_for(app: FastAPI) -> Server:
     )
     connections = Connections(limits, errors.bare_answer, measured.closed)
     measured.watch_connections(lambda: connections.open)
+    second = None
+    if app.state.admin and settings.admin_port is not None:
+        second = SecondDoor(app, app.state.admin, settings.admin_host, settings.admin_port)
     config = uvicorn.Config(
-        app,
+        second or app,
         host=settings.host,
         port=settings.port,
         loop="uvloop",
@@ -180,11 +271,11 @@ def server_for(app: FastAPI) -> Server:
         lifespan="off",  # entered by the caller, so that a refused bundle is an exception and not a logged traceback
         log_config=None,
         access_log=False,
-        proxy_headers=False,  # nobody asks where a request came from
+        proxy_headers=False,  # app.addresses believes them, of proxies that the settings name
         server_header=False,
         timeout_graceful_shutdown=1,  # for answers on their way; draining has waited for the rest
     )
-    return Server(config, app.state.service, connections, settings.drain_timeout_s)
+    return Server(config, app.state.service, connections, settings.drain_timeout_s, second)
 
 
 def serve(settings: Settings, predictors: Mapping[str, Predictor] | None = None) -> None:

@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -17,11 +18,17 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from app.addresses import Network, parse_networks
 from app.cpus import Plan, available_cpus, default_plan, read_plan
+from app.keys import KeysError, read_keys
+from app.rate_limits import Rate
 
 PREFIX = "POLYMODAL_"
 KIB, MIB = 1024, 1024 * 1024
 
+MEMORY = "memory://"
+_REDIS = re.compile(r"rediss?://([^\s@/?#]*@)?([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?(/[0-9]{1,4})?")
+_ORIGIN = re.compile(r"https?://[^\s/?#,@]+")
 _URL_SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -85,6 +92,51 @@ def planned(data: Mapping[str, Any]) -> Plan:
     return default_plan(available_cpus(), workers)
 
 
+def _keys_file(value: object) -> object:
+    """The file's path; its content is checked now, so that a start with a wrong one is refused like any other setting."""
+    path = Path(value).expanduser().absolute() if isinstance(value, str) else value
+    if isinstance(path, Path):
+        try:
+            read_keys(path)
+        except KeysError as problem:
+            raise ValueError(str(problem)) from None
+    return path
+
+
+def _rate(value: object) -> object:
+    return Rate.parse(value) if isinstance(value, str) else value
+
+
+def _networks(value: object) -> object:
+    return parse_networks(value) if isinstance(value, str) else value
+
+
+def _origins(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    origins = tuple(entry.strip().rstrip("/").lower() for entry in value.split(",") if entry.strip())
+    for origin in origins:
+        if origin != "*" and not _ORIGIN.fullmatch(origin):
+            raise ValueError(f"{origin!r}; allowed: https://host or https://host:port, with commas between, or *")
+    return origins
+
+
+def _rate_limit_storage(value: object) -> object:
+    if value == MEMORY or not isinstance(value, str):
+        return value
+    if not _REDIS.fullmatch(value):
+        raise ValueError(
+            f"an unknown storage; allowed: {MEMORY}, redis://user:password@host:port/number, or rediss for TLS"
+        )
+    if missing := [package for package in ("limits", "redis") if find_spec(package) is None]:
+        raise ValueError(f"the package {missing[0]} is not installed; pip install 'polymodal[redis]' brings it")
+    return value
+
+
+KeysPath = Annotated[Path | None, BeforeValidator(_keys_file)]
+RateLimit = Annotated[Rate | None, NoDecode, BeforeValidator(_rate)]
+Networks = Annotated[tuple[Network, ...], NoDecode, BeforeValidator(_networks)]
+Origins = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_origins)]
 TunedPlan = Annotated[Plan | None, NoDecode, BeforeValidator(_plan)]
 Bundles = Annotated[tuple[BundleSource, ...], NoDecode, BeforeValidator(_bundle_sources)]
 
@@ -153,6 +205,26 @@ class Settings(BaseSettings):
     """Milliseconds that a client may take to send them."""
     keep_alive_s: int = Field(5, ge=1, le=3600)
     """Seconds that a connection stays open after an answer; make it longer than that of a proxy in front."""
+    api_keys_file: KeysPath = None
+    """File of API keys (`polymodal keys add`); with it, all but the probes and the page needs one. Read again when it changes."""
+    require_api_keys: bool = False
+    """Refuse to start without api_keys_file."""
+    rate_limit_per_key: RateLimit = None
+    """Requests, and items of batches, that one key may send: 600/minute, 10000/day, 100/10seconds."""
+    rate_limit_per_address: RateLimit = None
+    """The same for one address, with or without a key; an IPv6 address counts with its whole /64."""
+    rate_limit_storage: Annotated[str, BeforeValidator(_rate_limit_storage)] = Field(MEMORY, repr=False)
+    """Where is counted: memory:// for this process, redis://host:port/0 for several (needs the extra redis)."""
+    trusted_proxies: Networks = ()
+    """Addresses and networks of proxies whose X-Forwarded-For is believed, separated by commas."""
+    cors_origins: Origins = ()
+    """Origins whose pages may read answers, such as https://app.example, separated by commas; * for all."""
+    docs: bool = True
+    """Offer /docs and /openapi.json."""
+    admin_host: str = Field("127.0.0.1", min_length=1)
+    """Address of the second port; on a loopback address it asks for no keys."""
+    admin_port: int | None = Field(None, ge=0, le=65535)
+    """A second port, with /metrics, /docs and /openapi.json, which the first then lacks, and the probes; 0 takes a free one."""
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """The least severe log lines to write; probes and scrapes are logged at debug."""
@@ -179,6 +251,22 @@ class Settings(BaseSettings):
                     f"{variable(name)}={part} exceeds {variable('max_body_bytes')}={self.max_body_bytes}; "
                     "allowed: a part no larger than the body"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _doors_are_as_asked(self) -> Self:
+        if self.require_api_keys and self.api_keys_file is None:
+            raise ValueError(
+                f"{variable('require_api_keys')}=true, but {variable('api_keys_file')} is not set; "
+                "allowed: a file written by `polymodal keys add`"
+            )
+        if self.rate_limit_per_key and self.api_keys_file is None:
+            raise ValueError(
+                f"{variable('rate_limit_per_key')} without {variable('api_keys_file')}; "
+                f"allowed: with keys, or {variable('rate_limit_per_address')}"
+            )
+        if self.admin_port and self.admin_port == self.port:
+            raise ValueError(f"{variable('admin_port')}={self.admin_port} is the first port; allowed: another one")
         return self
 
 
@@ -219,4 +307,8 @@ def _explained(problem: Mapping[str, Any], given: Mapping[str, str]) -> str:
     if not problem["loc"]:
         return message
     name = variable(str(problem["loc"][0]))
-    return f"{name}={given.get(name, '')}: {message}"
+    field = Settings.model_fields.get(str(problem["loc"][0]))
+    value = (
+        given.get(name, "") if field is None or field.repr else "…"
+    )  # an address of Redis may have its password in it
+    return f"{name}={value}: {message}"

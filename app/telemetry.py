@@ -11,11 +11,11 @@ from functools import cache
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.headers import protect
 from model import Description
 
 log = structlog.get_logger(__name__)
@@ -24,6 +24,7 @@ CLIENT_GONE = 499  # nginx's number for it: nobody sees the answer, only log and
 _SANE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _QUIET = {"/livez", "/readyz", "/startupz", "/healthz", "/metrics"}  # asked every few seconds by machines
 _METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
+_MAX_LOGGED_PATH = 128
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
@@ -97,6 +98,16 @@ class Metrics:
             ("reason",),
             registry=registry,
         )
+        self._keys_stale = Gauge(
+            "polymodal_api_keys_stale",
+            "1 while the file of API keys can't be read and those that were read before are valid.",
+            registry=registry,
+        )
+        self._storage_failures = Counter(
+            "polymodal_rate_limit_storage_failures",
+            "Times that Redis was asked for rate limits in vain.",
+            registry=registry,
+        )
         self._bundles = Info("polymodal_bundle", "The served models.", ("model",), registry=registry)
 
     def request(self, method: str, route: str, status: int, code: str, seconds: float) -> None:
@@ -128,6 +139,14 @@ class Metrics:
         """Read it whenever the metrics are scraped."""
         self._connections.set_function(count)
 
+    def keys_stale(self, stale: bool) -> None:
+        """Whether the keys that are valid are those of an earlier file."""
+        self._keys_stale.set(stale)
+
+    def rate_limit_storage_failed(self) -> None:
+        """Redis was asked in vain."""
+        self._storage_failures.inc()
+
     def refusal(self, reason: str) -> None:
         """One example got no answer."""
         self._refusals.labels(reason).inc()
@@ -154,7 +173,7 @@ class Metrics:
 class Telemetry:
     """Around every HTTP request: request id, Server-Timing, log line, metrics, and a 500 for what nobody caught."""
 
-    def __init__(self, metrics: Metrics, answer: Callable[[BaseException, Request], Response]) -> None:
+    def __init__(self, metrics: Metrics, answer: Callable[[BaseException, Request], ASGIApp]) -> None:
         self._metrics = metrics
         self._answer = answer
 
@@ -169,11 +188,13 @@ class Telemetry:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = MutableHeaders(scope=message)
-                headers["X-Request-Id"] = request_id
-                headers["X-Content-Type-Options"] = "nosniff"
+                fields = message["headers"] = list(message.get("headers", ()))
+                fields.append((b"x-request-id", request_id.encode()))
+                protect(fields, scope["path"])
+                if allowance := state.get("allowance"):
+                    fields.extend(allowance.fields().items())
                 if stages := state.get("stages"):
-                    headers["Server-Timing"] = _server_timing(stages)
+                    fields.append((b"server-timing", _server_timing(stages).encode()))
             await send(message)
 
         with structlog.contextvars.bound_contextvars(request_id=request_id):
@@ -202,12 +223,13 @@ class Telemetry:
         write(
             "request",
             method=method,
-            path=scope["path"],
+            path=scope["path"][:_MAX_LOGGED_PATH],
             route=route,
             status=status,
             code=code,
             duration_ms=round(seconds * 1000, 2),
             stages_ms={name: round(took * 1000, 2) for name, took in state.get("stages", {}).items()},
+            **({"key": state["key"]} if "key" in state else {}),
         )
 
 

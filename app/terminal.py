@@ -1,6 +1,7 @@
 """What the commands show in a terminal: tables, progress bars, a model card; plain where nobody looks."""
 
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from itertools import islice
 from typing import Final, TypeVar
 
@@ -11,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from app.keys import Key
 from app.schemas import Classification
 from app.tune import Measured
 from model.evaluation import Evaluation, Grid, label_grid, summary_grid
@@ -89,6 +91,22 @@ def show_card(card: str) -> None:
         console.print(Markdown(card))
     else:
         console.file.write(card)
+
+
+def show_keys(keys: Sequence[Key]) -> None:
+    """Whose keys there are, what they open and until when, on standard output."""
+    now = datetime.now(UTC)
+    rows = tuple(
+        (
+            key.name,
+            ", ".join(sorted(key.scopes)),
+            f"{key.created:%Y-%m-%d}",
+            "never" if key.expires is None else f"{key.expires:%Y-%m-%d %H:%M %Z}",
+            "expired" if key.expired(now) else "",
+        )
+        for key in keys
+    )
+    _output().print(_table(Grid(("name", "scopes", "created", "expires", ""), rows)))
 
 
 def _output() -> Console:

@@ -29,7 +29,7 @@ def main() -> None:
         venv.create(folder, with_pip=True)
         pip = [str(Path(folder) / "bin" / "python"), "-m", "pip"]
         # Editable, because any other installation leaves a build/ folder behind in the project.
-        subprocess.run([*pip, "install", "--editable", f"{PROJECT}[dev,redis,fuzz,supply]", *sys.argv[1:]], check=True)
+        subprocess.run([*pip, "install", "--editable", f"{PROJECT}[dev,fuzz,supply]", *sys.argv[1:]], check=True)
         frozen = subprocess.run(
             [*pip, "freeze", "--all", "--exclude=pip", "--exclude-editable"],
             check=True,

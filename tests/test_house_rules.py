@@ -163,6 +163,8 @@ def test_the_model_has_never_heard_of_the_service():
         ),
         pytest.param("onnx", ["model/training"], id="onnx"),
         pytest.param("accelerate", ["model/training"], id="accelerate"),
+        pytest.param("limits", ["app/counters.py"], id="limits"),
+        pytest.param("redis", ["app/counters.py"], id="redis"),
         pytest.param("pyarrow", ["model/manifest.py", "model/evaluation/scores.py"], id="pyarrow"),
         pytest.param("tokenizers", ["model/modalities/text/input.py", "model/training"], id="tokenizers"),
         pytest.param("huggingface_hub", ["model/training"], id="huggingface-hub"),
@@ -223,6 +225,11 @@ def test_rooms_on_one_level_do_not_know_each_other(room):
     assert_none(each for each in below(room) if each.touches(*others))
 
 
+@pytest.mark.parametrize("file", ["app/keys.py", "app/access.py", "app/rate_limits.py", "app/counters.py"])
+def test_who_may_ask_is_decided_without_routes_and_bodies(file):
+    assert_none(each for each in below(file) if each.touches("fastapi", "starlette", "app.routes", "app.body"))
+
+
 @pytest.mark.parametrize("file", ["app/service.py", "app/batching.py"])
 def test_another_transport_could_stand_beside_http(file):
     assert_none(each for each in below(file) if each.touches("fastapi", "starlette", "uvicorn", "app.routes"))
@@ -246,7 +253,7 @@ def test_imports_run_in_no_circle():
 
 def test_imports_inside_functions_have_a_reason():
     """Whole commands are lazy, and so are optional dependencies; nothing else hides an import."""
-    optional = ("model/manifest.py", "model/evaluation/scores.py", "model/training/curves.py")
+    optional = ("app/counters.py", "model/manifest.py", "model/evaluation/scores.py", "model/training/curves.py")
     allowed = {Path("app/cli.py"), *map(Path, optional)}
     assert_none(each for each in IMPORTS if each.inside and each.file not in allowed)
 

@@ -26,6 +26,7 @@ from app.body import (
 )
 from app.dependencies import DirectRoute, metrics_of, service_of, settings_of, while_connected
 from app.errors import INTERNAL, explained, kind_of, problem_of
+from app.rate_limits import Allowance
 from app.schemas import BatchAnswer, BatchAnswers, Classification, Options
 from app.service import NotReady, Outcome, Service, UnknownModel
 from app.telemetry import Metrics
@@ -107,6 +108,7 @@ async def classify_batch(request: Request) -> Response:
         timeout_ms = _timeout_ms(request)
         question = await _timed(request, metrics, read_batch(request, service, settings))
         _check(question.options, service)
+        await _count(request, len(question.ids))
         deadline = service.deadline(timeout_ms)
         work = service.classify_all(question.unpack, model=question.options.model, deadline=deadline)
         outcomes = await while_connected(request, work)
@@ -118,6 +120,16 @@ async def classify_batch(request: Request) -> Response:
         if answer.problem:
             metrics.refusal(answer.problem.code)
     return _answered(BatchAnswers(items=answers))
+
+
+async def _count(request: Request, items: int) -> None:
+    """Take the items from the client's limits, as if each had come alone; the first was counted with the request."""
+    allowance: Allowance | None = getattr(request.state, "allowance", None)
+    if allowance is None:
+        return
+    if allowance.most is not None and items > allowance.most:
+        raise TooManyItems("items", f"{items:,} items", f"at most {allowance.most:,}, this client's rate limit")
+    await allowance.take(items - 1)
 
 
 def _answered(answer: BaseModel) -> Response:

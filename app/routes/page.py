@@ -1,10 +1,12 @@
 """GET /: the page for trying the service by hand; plain files in app/web, nothing from other addresses."""
 
+import re
+from collections.abc import Collection
 from importlib.resources import files
 from pathlib import Path
 
-from fastapi import APIRouter
-from fastapi.responses import FileResponse
+from fastapi import FastAPI
+from fastapi.responses import HTMLResponse
 from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
 
@@ -14,15 +16,20 @@ _HEADERS = {
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
         "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     ),
-    "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",
 }
 
-router = APIRouter()
-assets = Mount("/web", StaticFiles(directory=_WEB), name="web")
+_LINK = re.compile(r' *<a href="([^"]+)">[^<]*</a>\n')
 
 
-@router.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
-async def page() -> FileResponse:
-    """Drop a picture, type a caption, see the scores."""
-    return FileResponse(_WEB / "index.html", media_type="text/html", headers=_HEADERS)
+def install(app: FastAPI, links: Collection[str]) -> None:
+    """Serve the page and its files; of its links, those that lead somewhere."""
+    html = (_WEB / "index.html").read_text(encoding="utf-8")
+    body = _LINK.sub(lambda link: link[0] if link[1] in links else "", html)
+
+    @app.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
+    async def page() -> HTMLResponse:
+        """Drop a picture, type a caption, see the scores."""
+        return HTMLResponse(body, headers=_HEADERS)
+
+    app.router.routes.append(Mount("/web", StaticFiles(directory=_WEB), name="web"))

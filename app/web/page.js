@@ -3,6 +3,22 @@
 const element = (id) => document.getElementById(id);
 const [form, drop, image, preview, hint, remove] = ["question", "drop", "image", "preview", "hint", "remove"].map(element);
 const [model, status, value, labels] = ["model", "status", "value", "labels"].map(element);
+const [access, key, links] = ["access", "key", "links"].map(element);
+const KEY = "polymodal-key"; // in sessionStorage: this tab's, gone when it is closed
+
+// A request with the key, if one was given; the field for it appears only where the service asks for one.
+async function ask(address, options = {}) {
+  const given = sessionStorage.getItem(KEY);
+  const answer = await fetch(address, { ...options, headers: given ? { Authorization: `Bearer ${given}` } : {} });
+  const body = await answer.json();
+  if (answer.status === 401) {
+    access.hidden = false;
+    links.hidden = true; // a link cannot carry a key
+    if (!given) throw new Error("This service asks for an API key.");
+  }
+  if (!answer.ok) throw new Error(body.detail);
+  return body;
+}
 
 function showPicture() {
   const [file] = image.files;
@@ -35,9 +51,7 @@ async function classify(event) {
   value.textContent = "";
   labels.replaceChildren();
   try {
-    const answer = await fetch("v1/classify", { method: "POST", body: new FormData(form) });
-    const body = await answer.json();
-    if (!answer.ok) throw new Error(body.detail);
+    const body = await ask("v1/classify", { method: "POST", body: new FormData(form) });
     status.textContent = `From ${body.modalities.join(" and ")}, by ${body.model} ${body.digest.slice(0, 12)}`;
     value.textContent = number(body);
     labels.replaceChildren(...body.labels.map(bar));
@@ -47,7 +61,7 @@ async function classify(event) {
 }
 
 async function offerModels() {
-  const { models } = await (await fetch("v1/models")).json();
+  const { models } = await ask("v1/models");
   model.replaceChildren(...models.map(({ name }) => new Option(name)));
   model.hidden = element("model-label").hidden = models.length < 2;
 }
@@ -70,6 +84,22 @@ remove.addEventListener("click", () => {
   showPicture();
 });
 form.addEventListener("submit", classify);
-offerModels().catch((error) => {
-  status.textContent = error.message;
+access.addEventListener("submit", async (event) => {
+  event.preventDefault();
+  sessionStorage.setItem(KEY, key.value.trim());
+  key.value = "";
+  access.hidden = true;
+  status.textContent = "";
+  await start();
 });
+
+async function start() {
+  try {
+    await offerModels();
+    links.hidden = Boolean(sessionStorage.getItem(KEY));
+  } catch (error) {
+    status.textContent = error.message;
+  }
+}
+
+start();

@@ -15,6 +15,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from app.keys import digest
+
 ROOT = Path(__file__).parents[2]
 TOY_SERVICE = """
 import importlib.util, os, sys, time
@@ -50,6 +52,7 @@ class Process:
             self.lines.append(line)
             if found := re.search(r"running on (http://127.0.0.1:(\d+))", line):
                 self.url, self.port = found[1], int(found[2])
+                self.second_url = json.loads(line).get("second_port")
                 return
         self.wait()
         raise AssertionError("".join(self.lines))
@@ -125,6 +128,159 @@ def test_what_does_not_end_in_time_is_given_up_with_exit_code_1(start, eventuall
     with half_sent(service.port, json.dumps({"text": "blue"}).encode()):
         eventually(lambda: inside(service.url) == 1)
         assert service.stop() == 1
+
+
+def test_a_second_port_has_what_is_not_for_everyone_and_the_first_one_lacks_it(start):
+    service = start(admin_port=0)
+    first, second = service.url, service.second_url
+    statuses = {
+        path: (httpx.get(first + path).status_code, httpx.get(second + path).status_code)
+        for path in ("/livez", "/readyz", "/metrics", "/docs", "/openapi.json", "/", "/v1/models")
+    }
+    both, only_first, only_second = (200, 200), (200, 404), (404, 200)
+    assert statuses == {
+        **dict.fromkeys(("/livez", "/readyz"), both),
+        **dict.fromkeys(("/", "/v1/models"), only_first),
+        **dict.fromkeys(("/metrics", "/docs", "/openapi.json"), only_second),
+    }
+    assert "/v1/classify" in httpx.get(f"{second}/openapi.json").json()["paths"]
+    assert service.stop() == 0
+
+
+def test_both_ports_drain_after_one_signal(start, eventually):
+    service = start(admin_port=0, drain_timeout_s=10)
+    second = service.second_url
+    body = json.dumps({"text": "blue"}).encode()
+    with half_sent(service.port, body) as connection:
+        eventually(lambda: inside(second) == 1)
+        service.process.send_signal(signal.SIGTERM)
+        eventually(lambda: httpx.get(f"{second}/readyz").status_code == 503)
+        assert httpx.get(f"{second}/livez").status_code == 200
+        connection.sendall(body[len(body) // 2 :])
+        answer = b"".join(iter(lambda: connection.recv(65536), b""))
+    assert answer.startswith(b"HTTP/1.1 200 OK")
+    assert service.wait() == 0
+
+
+def test_a_second_port_in_use_ends_the_process_with_a_line_that_says_so(start):
+    service = start()
+    with pytest.raises(AssertionError, match="Address already in use"):
+        start(admin_port=service.port)
+
+
+def keys_file(folder: Path, *keys: str) -> Path:
+    records = [
+        {"name": f"key-{number}", "sha256": digest(key), "scopes": ["classify", "metrics"], "created": "2026-01-01"}
+        for number, key in enumerate(keys)
+    ]
+    new = folder / "new.json"
+    new.write_text(json.dumps({"keys": records}))
+    return new.rename(folder / "keys.json")
+
+
+def status(url: str, key: str) -> int:
+    headers = {"Authorization": f"Bearer {key}"}
+    return httpx.post(f"{url}/v1/classify", json={"text": "red"}, headers=headers).status_code
+
+
+def test_keys_are_exchanged_while_the_service_runs(start, eventually, tmp_path):
+    service = start(api_keys_file=keys_file(tmp_path, "first"))
+    assert (status(service.url, "first"), status(service.url, "second")) == (200, 401)
+    keys_file(tmp_path, "second")
+    eventually(lambda: status(service.url, "second") == 200)
+    assert status(service.url, "first") == 401
+    (tmp_path / "keys.json").write_text("{")
+    eventually(lambda: "polymodal_api_keys_stale 1.0" in scrape(service.url, "second"))
+    assert status(service.url, "second") == 200
+    service.stop()
+    assert any("api_keys_file_refused" in line for line in service.lines)
+
+
+def scrape(url: str, key: str) -> str:
+    return httpx.get(f"{url}/metrics", headers={"X-API-Key": key}).text
+
+
+def test_a_large_body_without_a_key_is_refused_before_it_is_read_and_the_connection_goes_on(listening, tmp_path):
+    with listening(api_keys_file=keys_file(tmp_path, "first")) as service:
+        head = "POST /v1/classify HTTP/1.1\r\nHost: x\r\nContent-Length: 15000000\r\n\r\n"
+        with socket.create_connection(("127.0.0.1", service.port), timeout=5) as connection:
+            connection.sendall(head.encode())
+            assert connection.recv(65536).startswith(b"HTTP/1.1 401 ")
+        with httpx.Client(base_url=service.url, timeout=30) as client:
+            assert client.post("/v1/classify", content=b"x" * 15_000_000).status_code == 401
+            assert client.post("/v1/classify", json={"text": "red"}, headers={"X-API-Key": "first"}).status_code == 200
+
+
+SECRET = "distinctive-7f3a"
+KEY = f"pm_{SECRET}"
+BOUNDARY = {"Content-Type": "multipart/form-data; boundary=frontier"}
+JSON = {"Content-Type": "application/json"}
+
+
+def form(name: str, filename: str, content: bytes) -> bytes:
+    disposition = f'Content-Disposition: form-data; name="{name}"; filename="{filename}"'
+    return b"--frontier\r\n" + disposition.encode() + b"\r\n\r\n" + content + b"\r\n--frontier--\r\n"
+
+
+def secretive(url: str, solid) -> list[httpx.Response]:
+    """Answers to good and to failing requests which carry the secret wherever one can be carried."""
+    image, known = solid("red"), {"Authorization": f"Bearer {KEY}"}
+    carried = {
+        **known,
+        "Cookie": SECRET,
+        "User-Agent": SECRET,
+        "Referer": SECRET,
+        "X-Forwarded-For": SECRET,
+        "Origin": SECRET,
+    }
+    bodies = [
+        (JSON, json.dumps({"text": SECRET}).encode()),
+        (JSON, json.dumps({"text": f"red red red red red {SECRET}"}).encode()),  # the model fails
+        (JSON, json.dumps({"text": SECRET, "image": SECRET}).encode()),
+        (JSON, json.dumps({"text": {SECRET: SECRET}}).encode()),
+        (JSON, b'{"text": "' + SECRET.encode()),
+        (JSON, b"\xff" + SECRET.encode()),
+        (BOUNDARY, form("image", SECRET, image)),
+        (BOUNDARY, form("image", f"{SECRET}.png", SECRET.encode())),
+        (BOUNDARY, form("image", f"{SECRET}.png", image[:60])),
+        (BOUNDARY, form("text", SECRET, SECRET.encode())),
+        (BOUNDARY, form("text", SECRET, b"\xff" + SECRET.encode())),
+        (BOUNDARY, form("image", SECRET, image)[:-20]),
+        ({"Content-Type": "text/plain"}, SECRET.encode()),
+        ({}, SECRET.encode()),
+    ]
+    items = [{"text": SECRET}, {"text": f"red red red red red {SECRET}"}, {"image": SECRET}]
+    refused = [
+        {},
+        {"Authorization": KEY},
+        {"Authorization": f"Bearer x{KEY}"},
+        {"X-API-Key": f"{KEY} x"},
+    ]
+    refused.append({**known, "X-API-Key": f"x{KEY}"})
+    return [
+        *(httpx.post(f"{url}/v1/classify", headers={**carried, **kind}, content=body) for kind, body in bodies),
+        httpx.post(f"{url}/v1/classify/batch", headers=carried, json={"items": items}),
+        *(httpx.post(f"{url}/v1/classify", headers=headers, json={"text": SECRET}) for headers in refused),
+        httpx.get(f"{url}/v1/models", headers=carried),
+        httpx.get(f"{url}/metrics", headers=carried),
+        httpx.get(f"{url}/v1/classify", headers=carried, params={"key": KEY}),
+        httpx.get(f"{url}/livez", headers={**carried, "X-Request-Id": f"{SECRET} with spaces"}),
+    ]
+
+
+def test_no_secret_and_nothing_that_a_client_sent_reaches_the_log_or_another_answer(start, tmp_path, solid):
+    service = start(api_keys_file=keys_file(tmp_path, KEY), log_level="debug", cors_origins="https://app.example")
+    answers = secretive(service.url, solid)
+    service.stop()
+    statuses = {answer.status_code for answer in answers}
+    assert {200, 400, 401, 403, 405, 415, 422, 500} <= statuses
+    for answer in answers:
+        assert SECRET not in answer.text + str(answer.headers), (answer.request, answer.text)
+        assert not any(inner in answer.text for inner in ("Traceback", ".py", str(ROOT), "passwd"))
+    log = "\n".join(service.lines)
+    assert "request_failed" in log
+    assert SECRET not in log
+    assert digest(KEY) not in log
 
 
 def test_an_idle_service_stops_at_once(start):

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from app.rate_limits import Rate
 from app.settings import BundleSource, Settings, SettingsError, embedded_bundle, load_settings, variable
 
 ROOT = Path(__file__).parents[2]
@@ -71,6 +72,19 @@ def test_a_named_bundle_is_found_where_it_was_said_to_be(bundles):
         pytest.param(
             "max_image_bytes", "99999999", "exceeds POLYMODAL_MAX_BODY_BYTES=20971520", id="larger-than-a-body"
         ),
+        pytest.param("rate_limit_per_address", "60", "60: not a rate; allowed: for example 600/minute", id="no-rate"),
+        pytest.param("rate_limit_per_key", "60/minute", "without POLYMODAL_API_KEYS_FILE", id="key-limit-without-keys"),
+        pytest.param(
+            "rate_limit_storage", "mysql://x", "an unknown storage; allowed: memory://, redis://", id="storage"
+        ),
+        pytest.param("rate_limit_storage", "redis://a:port", "an unknown storage", id="storage-with-a-strange-port"),
+        pytest.param("trusted_proxies", "10.0.0.1/8", "'10.0.0.1/8'; allowed: addresses, and networks", id="network"),
+        pytest.param("cors_origins", "app.example", "'app.example'; allowed: https://host", id="origin"),
+        pytest.param("cors_origins", "https://a.example/x", "allowed: https://host", id="origin-with-a-path"),
+        pytest.param("api_keys_file", "nowhere.json", "nowhere.json: No such file", id="no-such-keys"),
+        pytest.param("api_keys_file", "pets", "pets: Is a directory", id="keys-in-a-folder"),
+        pytest.param("require_api_keys", "true", "POLYMODAL_API_KEYS_FILE is not set", id="no-keys"),
+        pytest.param("admin_port", "8000", "POLYMODAL_ADMIN_PORT=8000 is the first port", id="same-port"),
         pytest.param("prot", "80", "POLYMODAL_PROT: no such setting; did you mean POLYMODAL_PORT?", id="misspelt"),
         pytest.param("zzzzzzzzz", "1", "POLYMODAL_ZZZZZZZZZ: no such setting", id="unknown"),
     ],
@@ -78,6 +92,43 @@ def test_a_named_bundle_is_found_where_it_was_said_to_be(bundles):
 def test_a_problem_names_the_variable_the_value_and_what_is_allowed(bundles, name, value, problem):
     (found,) = problems(**{name: value})
     assert problem in found
+
+
+def test_the_password_of_a_redis_is_not_repeated():
+    (found,) = problems(rate_limit_storage="redis+strange://:secret-password@redis.example")
+    assert found.startswith("POLYMODAL_RATE_LIMIT_STORAGE=…: an unknown storage")
+    settings = Settings(rate_limit_storage="redis://:secret-password@redis.example")
+    assert "secret-password" not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    "uri",
+    ["redis://redis", "redis://:p%40ss@redis.example:6379/2", "rediss://user:word@[2001:db8::1]:6380/0", "memory://"],
+)
+def test_a_storage_is_an_address_of_redis_or_memory(uri):
+    pytest.importorskip("redis")
+    assert load_settings({"POLYMODAL_RATE_LIMIT_STORAGE": uri}).rate_limit_storage == uri
+
+
+def test_a_file_of_keys_that_is_wrong_refuses_the_start_with_one_line_that_says_what(tmp_path):
+    (tmp_path / "keys.json").write_text('{"keys": [{"name": "shop", "sha256": "pm_pasted"}]}')
+    (found,) = problems(api_keys_file=str(tmp_path / "keys.json"))
+    assert found.startswith(f"POLYMODAL_API_KEYS_FILE={tmp_path}/keys.json: {tmp_path}/keys.json: keys.0.sha256: ")
+    assert "\n" not in found
+    assert "pm_pasted" not in found
+
+
+def test_lists_and_rates_are_read():
+    settings = load_settings(
+        {
+            "POLYMODAL_TRUSTED_PROXIES": "10.0.0.0/8, ::1",
+            "POLYMODAL_CORS_ORIGINS": "https://App.example/, http://localhost:3000",
+            "POLYMODAL_RATE_LIMIT_PER_ADDRESS": "100/10seconds",
+        }
+    )
+    assert [str(network) for network in settings.trusted_proxies] == ["10.0.0.0/8", "::1/128"]
+    assert settings.cors_origins == ("https://app.example", "http://localhost:3000")
+    assert settings.rate_limit_per_address == Rate(100, 10)
 
 
 def test_all_problems_are_reported_together(bundles):
