@@ -204,8 +204,8 @@ def tiff_deflated(size: tuple[int, int], mode: str = "L", **tags: int) -> bytes:
 
 
 def tiff_tiles(size: tuple[int, int], tile: tuple[int, int]) -> bytes:
-    """A deflated grey TIFF in one tile, which may claim to be as large as it likes."""
-    data = zeros(tile[0] * tile[1])
+    """A deflated grey TIFF in one tile, which may claim to be as large as it likes, but not have more than 10 million bytes."""
+    data = zeros(min(tile[0] * tile[1], 10_000_000))
     said = {259: (SHORT, [DEFLATE]), 322: (LONG, [tile[0]]), 323: (LONG, [tile[1]]), 324: (LONG, [8])}
     return tiff(size, data, tags={**said, 325: (LONG, [len(data)])}, without=(273, 278, 279))
 

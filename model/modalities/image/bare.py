@@ -205,7 +205,7 @@ def orientation(exif: bytes) -> int:
 def _turn(order: str, content: bytes, start: int) -> int:
     """The value of an entry of a directory, when it is one number from 1 to 8."""
     _, kind, values = struct.unpack_from(order + "HHI", content, start)
-    letter = {1: "B", 3: "H", 4: "I"}.get(kind)
+    letter = {3: "H", 4: "I", 9: "i"}.get(kind)
     if letter is None or values != 1:
         return UPRIGHT
     (value,) = struct.unpack_from(order + letter, content, start + 8)
