@@ -211,8 +211,12 @@ def tiff_tiles(size: tuple[int, int], tile: tuple[int, int]) -> bytes:
 
 
 def tiff_pages(pages: int) -> bytes:
-    """A TIFF of many pages."""
-    return saved(solid("L"), "TIFF", save_all=True, append_images=[solid("L")] * (pages - 1))
+    """A TIFF of many pages with the same pixels."""
+    alone = tiff()
+    (first,) = struct.unpack_from("<I", alone, 4)
+    page = alone[first:-4]
+    starts = range(first, first + pages * (len(page) + 4), len(page) + 4)
+    return alone[:first] + b"".join(page + struct.pack("<I", start) for start in (*starts[1:], 0))
 
 
 # --- JPEG (ITU T.81) ---
@@ -242,7 +246,8 @@ def jpeg_of_scans(scans: int, size: tuple[int, int]) -> bytes:
     huffman += segment(0xC4, b"\x10" + bytes([0, 1] + [0] * 14) + b"\xe0")
     left = (width + 7) // 8 * ((height + 7) // 8)
     runs, bits = -(-left // (2**15 - 1)), ""
-    dc = bits_of("00" * left)
+    dc = bits_of("00" * (left % 4)) if left % 4 else b""
+    dc = bytes(left // 4) + dc
     bits = "".join("00" + f"{2**14 - 1:014b}" for _ in range(runs))
     first = segment(0xDA, b"\x01\x01\x00\x00\x00\x00") + dc
     scan = segment(0xDA, b"\x01\x01\x00\x01\x3f\x00") + bits_of(bits)

