@@ -190,7 +190,7 @@ class _Form:
         self._part = _Part()
         self._header = bytearray()
         self._value = bytearray()
-        self._ended = False
+        self._begun = self._ended = False
         if not boundary:
             raise MalformedBody("Content-Type", "no boundary", f"{MULTIPART}; boundary=…")
         callbacks: Any = {
@@ -210,6 +210,11 @@ class _Form:
             raise MalformedBody("Content-Type", "a boundary that is too long", "up to 256 bytes") from None
 
     def write(self, chunk: bytes) -> None:
+        if (
+            not self._begun
+        ):  # behind line breaks the parser would take other things too, as far as they are in one chunk with them
+            chunk = chunk.lstrip(b"\r\n")
+            self._begun = bool(chunk)
         try:
             self._parser.write(chunk)
         except FormParserError:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from app.body import (
     JSON_DEPTH,
     JSON_PIECES,
+    MalformedBody,
     RequestError,
     _batch,
     _check_structure,
@@ -168,6 +169,15 @@ def test_how_the_network_cuts_any_bytes_does_not_matter(content, cuts):
             return str(refusal)
 
     assert outcome(*pieces(content, [min(cut, len(content)) for cut in cuts])) == outcome(content)
+
+
+@pytest.mark.parametrize("cut", range(12))
+def test_only_line_breaks_may_stand_before_a_form_wherever_the_network_cuts(cut):
+    before = b"\r\n\r\n"
+    assert read_form((before + FORM)[:cut], (before + FORM)[cut:]) == read_form(FORM)
+    words = b"\r\nwords" + FORM
+    with pytest.raises(MalformedBody, match="broken multipart"):
+        read_form(words[:cut], words[cut:])
 
 
 @given(st.data())

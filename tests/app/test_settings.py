@@ -125,6 +125,6 @@ def test_any_list_of_bundles_is_read_or_refused_as_a_setting(value):
 
 @pytest.mark.parametrize("name", ["bundles", "plan"])
 def test_the_home_of_nobody_is_explained(name):
-    (problem,) = problems(**{variable(name): "~nobody-has-this-name/x"})
+    (problem,) = problems(**{name: "~nobody-has-this-name/x"})
     assert problem.startswith(f"{variable(name)}=~nobody-has-this-name/x: ")
     assert "home directory" in problem

@@ -7,6 +7,8 @@ An exception that is not the domain's own, more than RSS_MIB of memory or more t
 crashes is written to build/fuzz/, to become an entry of tests/fuzz/corpus/, which `test_targets` replays.
 """
 
+import hashlib
+import logging
 import os
 import subprocess
 import sys
@@ -27,7 +29,15 @@ def run(name: str, options: list[str]) -> None:
     with atheris.instrument_imports(include=["app", "model", "PIL", "python_multipart"]):
         from tests.fuzz.targets import TARGETS
 
-    atheris.Setup([sys.argv[0], *options], TARGETS[name])
+    def target(content: bytes) -> None:
+        try:
+            TARGETS[name](content)
+        except BaseException:  # atheris ends the process without writing what it was
+            (FOUND / f"{name}-crash-{hashlib.sha256(content).hexdigest()[:16]}").write_bytes(content)
+            raise
+
+    logging.disable()  # what readers say of each broken input
+    atheris.Setup([sys.argv[0], *options], target)
     atheris.Fuzz()
 
 
