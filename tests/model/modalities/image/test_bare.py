@@ -20,7 +20,7 @@ from PIL import Image
 from model.errors import InputError, Undecodable, UnsupportedFormat
 from model.modalities.image.bare import MOST_PIECES, MOST_SCANS, MOST_SEGMENTS, bare, orientation
 from model.modalities.image.input import FORMATS, TURNS, WHITE, ImageInput, sniff
-from tests.hostile import pictures
+from tests.hostile import pictures, uploads
 from tests.hostile.pictures import (
     RATIONAL,
     SHORT,
@@ -298,6 +298,19 @@ def test_of_whatever_comes_there_is_a_picture_alone_or_a_reason(content, data):
 def test_any_bytes_are_pruned_or_refused(media_type, content):
     with suppress(ValueError):
         assert bare(media_type, content).orientation in range(1, 9)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", uploads.SAMPLES)
+def test_any_bit_of_a_file_may_flip(name):
+    """Every bit of its first 24 bytes, then one of each byte."""
+    content = uploads.SAMPLES[name]
+    bits = [*range(8 * 24), *(8 * at + at % 8 for at in range(24, len(content)))]
+    for bit in bits:
+        flipped = uploads.edited(content, bit // 8, bytes([content[bit // 8] ^ 1 << bit % 8]))
+        with suppress(InputError):
+            pixels = INPUT.decode(flipped)
+            assert (pixels.ndim, pixels.shape[2], pixels.dtype) == (3, 3, np.uint8)
 
 
 # --- memory ---
