@@ -218,6 +218,8 @@ class ImageInput:
         # A box filter is cheap; trimming and resizing then work on at most 16 × S.
         factor = max(1, max(image.size) // (8 * self.side))
         rows = factor * max(1, BAND_PIXELS // (width * factor))  # so that no block of the filter lies in two bands
+        if rows >= height:
+            return _on_white(_band(image, turn, 0, height), factor)
         flat = np.empty((-(-height // factor), -(-width // factor), 3), dtype=np.uint8)
         for top in range(0, height, rows):
             band = _on_white(_band(image, turn, top, min(top + rows, height)), factor)
@@ -266,7 +268,7 @@ def _band(image: Image.Image, turn: Image.Transpose | None, top: int, bottom: in
     length = width if turn in ON_THEIR_SIDE else height
     first, last = (length - bottom, length - top) if turn in FROM_THE_END else (top, bottom)
     box = (first, 0, last, height) if turn in ON_THEIR_SIDE else (0, first, width, last)
-    band = image.crop(box)
+    band = image if box == (0, 0, width, height) else image.crop(box)
     return band if turn is None else band.transpose(turn)
 
 

@@ -218,6 +218,21 @@ def test_what_would_keep_a_decoder_busy_is_refused(content, reason):
     assert reason in caught.value.__notes__[0]
 
 
+def test_scans_of_one_component_each_are_counted_in_a_sequential_jpeg_too():
+    content = uploads.SAMPLES["jpeg"]
+    scan = content.index(b"\xff\xda")
+    one = uploads.edited(content[scan:-2], 4, b"\x01")
+    with pytest.raises(ValueError, match="more than 100 scans"):
+        bare("image/jpeg", content[:scan] + one * 101)
+
+
+def test_scans_behind_the_only_one_of_a_jpeg_are_refused_by_its_decoder():
+    content = uploads.SAMPLES["jpeg"]
+    scans = content[content.index(b"\xff\xda") : -2] * 1000
+    with pytest.raises(Undecodable, match="truncated or corrupt"):
+        INPUT.decode(content[:-2] + scans + b"\xff\xd9")
+
+
 def test_as_many_scans_as_allowed_are_decoded():
     assert INPUT.decode(jpeg_of_scans(MOST_SCANS - 1, (16, 16))).shape == (16, 16, 3)
 
