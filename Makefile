@@ -3,6 +3,7 @@
 # Variables, given as `make WORD NAME=value` or in the environment:
 #   PYTHON                           interpreter for a new .venv (3.11 or newer)
 #   POLYMODAL_HOST, POLYMODAL_PORT   where `make serve` listens; so do all settings of .env.example
+#   FUZZ_SECONDS                     how long `make fuzz` looks for crashes
 #   PIP_EXTRA_INDEX_URL and others   pip's own
 
 PYTHON ?= python3
@@ -17,7 +18,7 @@ export PYTHON
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # the words share one .venv
-.PHONY: help serve test test-redis check fix data train ablation bench bench-peers image sbom audit constraints setup clean
+.PHONY: help serve test test-redis contract fuzz check fix data train ablation bench bench-peers image sbom audit constraints setup clean
 
 help: ## list these words
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r word does; do \
@@ -31,6 +32,14 @@ test: .venv/dev.ok ## set up, then run all tests
 
 test-redis: .venv/dev.ok ## run the tests of rate limits in Redis (needs redis-server)
 	REDIS_TESTS=1 $(BIN)/python -m pytest tests/app/test_redis.py
+
+contract: .venv/dev.ok ## ask the service 1000 generated requests for each operation of its OpenAPI document
+	CONTRACT_EXAMPLES=1000 $(BIN)/python -m pytest --timeout 1800 tests/app/test_contract.py
+
+fuzz: .venv/dev.ok ## fuzz what reads uploads, for FUZZ_SECONDS=300 in all (Linux on x86-64); crashes are written to build/fuzz
+	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/python -m pip install --disable-pip-version-check \
+		--constraint constraints.txt --editable '.[fuzz]'
+	$(BIN)/python -m tests.fuzz.run
 
 check: .venv/dev.ok ## format, lint and types, as CI wants them
 	$(BIN)/ruff format --check

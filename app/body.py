@@ -30,6 +30,13 @@ MULTIPART, JSON = "multipart/form-data", "application/json"
 _FIELDS = tuple(ClassifyBody.model_fields)
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")  # also matches whole pairs, of which most emoji are made
 _OPTION_BYTES = 1024  # a form's top_k, threshold or model
+PART_HEADERS, PART_HEADER_BYTES = 8, 4096
+"""Header fields of one part of a form, and bytes of one of them."""
+JSON_DEPTH, JSON_PIECES = 16, 250_000
+"""Lists and objects within each other; strings, commas and brackets in all: 20 MB of short fields would become 1.7 GB."""
+# A string, also one without an end, so that each byte is read once; a comma or a bracket.
+_JSON_PIECE = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[,\[\]{}]', re.DOTALL)
+_BLANKS = b" \t\r\n\v\f"
 _ALLOWED = {
     "image": "the image file as a base64 string",
     "text": "a string",
@@ -183,7 +190,7 @@ class _Form:
         self._part = _Part()
         self._header = bytearray()
         self._value = bytearray()
-        self._ended = False
+        self._begun = self._ended = False
         if not boundary:
             raise MalformedBody("Content-Type", "no boundary", f"{MULTIPART}; boundary=…")
         callbacks: Any = {
@@ -196,15 +203,25 @@ class _Form:
             "on_end": self._end,
         }
         try:
-            self._parser = MultipartParser(boundary, callbacks)
+            self._parser = MultipartParser(
+                boundary, callbacks, max_header_count=PART_HEADERS, max_header_size=PART_HEADER_BYTES
+            )
         except FormParserError:
             raise MalformedBody("Content-Type", "a boundary that is too long", "up to 256 bytes") from None
 
     def write(self, chunk: bytes) -> None:
+        if (
+            not self._begun
+        ):  # behind line breaks the parser would take other things too, as far as they are in one chunk with them
+            chunk = chunk.lstrip(b"\r\n")
+            self._begun = bool(chunk)
         try:
             self._parser.write(chunk)
         except FormParserError:
-            raise MalformedBody("body", "broken multipart", "parts as in RFC 7578") from None
+            allowed = (
+                f"parts as in RFC 7578, each with up to {PART_HEADERS} header fields of up to {PART_HEADER_BYTES} bytes"
+            )
+            raise MalformedBody("body", "broken multipart", allowed) from None
 
     def close(self) -> Question:
         if not self._ended:
@@ -257,6 +274,7 @@ class _Form:
 
 def _parse_json(body: bytes) -> dict[str, Any]:
     allowed = "a JSON object in UTF-8"
+    _check_structure(body)
     try:
         text = body.decode("utf-8")
         document = json.loads(text, object_pairs_hook=_without_repeats, parse_constant=_refuse_constant)
@@ -265,8 +283,6 @@ def _parse_json(body: bytes) -> dict[str, Any]:
     except json.JSONDecodeError as error:
         found = f"invalid JSON at line {error.lineno}, column {error.colno}" if body else "no bytes"
         raise MalformedBody("body", found, allowed) from None
-    except RecursionError:
-        raise MalformedBody("body", "JSON nested too deeply", allowed) from None
     except ValueError:  # an integer of thousands of digits
         raise MalformedBody("body", "a number that is too long", allowed) from None
     if _SURROGATE.search(text) and not _is_unicode(document):
@@ -276,12 +292,31 @@ def _parse_json(body: bytes) -> dict[str, Any]:
     return document
 
 
+def _check_structure(body: bytes) -> None:
+    """Refuse JSON that is nested too deeply or has too many pieces, before each becomes an object of Python's."""
+    if body.count(b"[") + body.count(b"{") <= JSON_DEPTH and body.count(b",") + body.count(b'"') <= JSON_PIECES:
+        return  # nearly every request for one example; base64 has none of these characters
+    depth = 0
+    for number, piece in enumerate(_JSON_PIECE.finditer(body)):
+        if number == JSON_PIECES:
+            found, allowed = f"JSON of more than {JSON_PIECES} pieces", "as many strings, commas and brackets"
+            raise MalformedBody("body", found, allowed)
+        first = body[piece.start()]
+        depth += (first in b"[{") - (first in b"]}")
+        if depth > JSON_DEPTH:
+            found, allowed = "JSON nested too deeply", f"up to {JSON_DEPTH} lists and objects within each other"
+            raise MalformedBody("body", found, allowed)
+
+
 def _is_unicode(document: object) -> bool:
     """Whether every string can be written as UTF-8: JSON's escapes can also spell half of a surrogate pair."""
-    try:
-        json.dumps(document, ensure_ascii=False).encode("utf-8")
-    except (UnicodeEncodeError, RecursionError):
-        return False
+    match document:
+        case str():
+            return document.isascii() or document.encode("utf-8", "ignore").decode("utf-8") == document
+        case list():
+            return all(map(_is_unicode, document))
+        case dict():
+            return all(map(_is_unicode, (*document, *document.values())))
     return True
 
 
@@ -344,11 +379,11 @@ def _image(encoded: str, limit: int) -> bytes:
         head, _, encoded = encoded.partition(",")
         if not head.lower().endswith(";base64"):
             raise MalformedBody("image", "a data: URI without ;base64", allowed)
-    encoded = "".join(encoded.split())  # `base64` on the command line wraps its lines
-    if (size := len(encoded) * 3 // 4 - encoded[-2:].count("=")) > limit:
-        raise TooManyBytes("image", f"{size} bytes", f"up to {limit} bytes")
     try:
-        return base64.b64decode(encoded, validate=True)
+        packed = encoded.encode("ascii").translate(None, _BLANKS)  # `base64` on the command line wraps its lines
+        if (size := len(packed) * 3 // 4 - packed[-2:].count(b"=")) > limit:
+            raise TooManyBytes("image", f"{size} bytes", f"up to {limit} bytes")
+        return base64.b64decode(packed, validate=True)
     except ValueError:
         raise MalformedBody("image", "invalid base64", allowed) from None
 

@@ -80,11 +80,13 @@ def _affinity() -> int:
 def _groups(cgroups: Path, membership: Path) -> Iterator[Path]:
     """The folders of this process' groups and of all their parents, for cgroup v2 and v1."""
     try:
-        lines = membership.read_text().splitlines()
+        lines = membership.read_text(errors="surrogateescape").splitlines()  # as a path is read
     except OSError:
         return
     for line in lines:
-        _, controllers, group = line.split(":", 2)
+        _, controllers, group = (*line.split(":", 2), "", "")[:3]
+        if not group:
+            continue
         if not controllers:  # v2 has one hierarchy, without controllers in its name
             root = cgroups
         elif "cpu" in controllers.split(","):

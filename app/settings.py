@@ -57,7 +57,10 @@ def _bundle_sources(value: object) -> object:
     """`path` or `name=path`, separated by commas; the name of a bare path is its folder's name."""
     if not isinstance(value, str):
         return value
-    sources = tuple(_bundle_source(entry.strip()) for entry in value.split(",") if entry.strip())
+    try:
+        sources = tuple(_bundle_source(entry.strip()) for entry in value.split(",") if entry.strip())
+    except (OSError, RuntimeError) as problem:  # a name that is too long, a ~user that there isn't
+        raise ValueError(f"names what can't be a folder: {problem}"[:200]) from problem
     if not sources:
         raise ValueError("names no bundle; allowed: path or name=path, separated by commas")
     names = [source.name for source in sources]
@@ -80,7 +83,10 @@ def _bundle_source(entry: str) -> BundleSource:
 
 
 def _plan(value: object) -> object:
-    return read_plan(Path(value).expanduser()) if isinstance(value, str) else value
+    try:
+        return read_plan(Path(value).expanduser()) if isinstance(value, str) else value
+    except RuntimeError as problem:  # a ~user that there isn't
+        raise ValueError(str(problem)) from problem
 
 
 def planned(data: Mapping[str, Any]) -> Plan:

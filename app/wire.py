@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
 
-from pydantic import TypeAdapter
+from pydantic import NonNegativeInt, TypeAdapter
 
 from app.engine import Answer, Item, Model
 from app.settings import Settings
@@ -66,10 +66,15 @@ class _Answer:
     outcome: Prediction | _Refusal
     decode_s: float
     predict_s: float
-    embeddings: dict[str, int]
-    """Which of the message's blobs they are."""
+    embeddings: "_Places"
 
 
+_Places: TypeAlias = dict[str, NonNegativeInt]
+"""Which of a message's blobs is what."""
+
+_BATCH: Final[TypeAdapter[tuple[str, list[tuple[_Places, _Places]]]]] = TypeAdapter(
+    tuple[str, list[tuple[_Places, _Places]]]
+)
 _ORDERS: Final = TypeAdapter(Orders)
 _BEGUN: Final[TypeAdapter[Models | Refused]] = TypeAdapter(Models | Refused)
 _ANSWERED: Final[TypeAdapter[list[_Answer] | Failed]] = TypeAdapter(list[_Answer] | Failed)
@@ -147,7 +152,7 @@ def batch(model: str, items: Sequence[Item]) -> bytes:
 def read_batch(message: bytes) -> tuple[str, list[Item]]:
     """What `batch` said; texts as UTF-8."""
     document, *blobs = _pieces(message)
-    model, told = json.loads(document)
+    model, told = _BATCH.validate_json(document)
 
     def got(given: Mapping[str, int]) -> dict[str, Any]:
         return {name: blobs[at] for name, at in given.items()}

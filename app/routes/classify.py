@@ -173,4 +173,4 @@ def _check(options: Options, service: Service) -> None:
         if value is not None and not labels:
             raise InvalidParameter(name, str(value), "nothing, as this model answers with a number and not with labels")
     if options.top_k is not None and options.top_k > labels:
-        raise InvalidParameter("top_k", str(options.top_k), f"an integer from 1 to {labels}")
+        raise InvalidParameter("top_k", str(options.top_k)[:64], f"an integer from 1 to {labels}")

@@ -1,8 +1,12 @@
+import json
 import os
+from contextlib import suppress
 
 import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 
-from app.cpus import available_cpus
+from app.cpus import Plan, available_cpus, default_plan, plans, read_plan
 
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
@@ -56,3 +60,60 @@ def test_a_part_of_a_core_counts_as_a_whole_one_but_never_exceeds_what_there_is(
 
 def test_without_cgroups_the_affinity_mask_decides(tmp_path):
     assert available_cpus(tmp_path / "none", tmp_path / "neither") == CORES
+
+
+# Files of the kernel's in containers that mean well or ill: any text, and any numbers.
+NUMBERS = st.integers(-(10**20), 10**20).map(str) | st.sampled_from(["max", "", "nan", "1e9", "0"])
+QUOTAS = st.text(max_size=20) | st.builds("{} {}".format, NUMBERS, NUMBERS)
+
+
+@given(
+    st.text(max_size=40) | st.sampled_from(["0::/", "0::/a/b", "4:cpu:/", "0::/../../..", "4:cpu:/a", "words", "1:2"]),
+    QUOTAS,
+    NUMBERS,
+)
+@example("words", "max 100000", "0")
+@example("0::/\x00", "1 1", "0")
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_whatever_the_files_of_a_container_say_there_are_cores(tmp_path, membership, quota, period):
+    group = tmp_path / "cgroup"
+    (group / "cpu").mkdir(parents=True, exist_ok=True)
+    (tmp_path / "membership").write_text(membership, encoding="utf-8", errors="replace")
+    for name, content in (("cpu.max", quota), ("cpu/cpu.cfs_quota_us", period), ("cpu/cpu.cfs_period_us", quota)):
+        (group / name).write_text(content, encoding="utf-8", errors="replace")
+    assert 1 <= available_cpus(group, tmp_path / "membership") <= CORES
+
+
+def test_files_of_a_container_that_are_no_text_are_no_limit(tmp_path):
+    (tmp_path / "membership").write_bytes(b"0::/\xff\n")
+    (tmp_path / "cpu.max").write_bytes(b"\xff\xfe")
+    assert available_cpus(tmp_path, tmp_path / "membership") == CORES
+
+
+@given(st.integers(1, 1000), st.none() | st.integers(0, 256))
+def test_a_plan_never_has_more_threads_than_cores_but_for_one_each(cores, workers):
+    plan = default_plan(cores, workers)
+    assert plan.threads >= 1
+    assert plan.threads * max(1, plan.workers) <= max(cores, plan.workers)
+    for each in plans(cores):
+        assert 1 <= each.workers * each.threads <= cores
+
+
+@given(
+    st.binary(max_size=60)
+    | st.builds(
+        lambda plan: json.dumps({"plan": plan}).encode(), st.recursive(st.none() | st.integers() | st.text(), st.lists)
+    )
+    | st.dictionaries(
+        st.sampled_from(["workers", "threads", "batch_items", "cores"]),
+        st.integers() | st.none() | st.text(max_size=3) | st.floats(),
+        min_size=3,
+    ).map(lambda plan: json.dumps({"plan": plan}).encode())
+)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_file_is_a_plan_or_no_plan(tmp_path, content):
+    (tmp_path / "plan.json").write_bytes(content)
+    with suppress(ValueError):
+        plan = read_plan(tmp_path / "plan.json")
+        assert isinstance(plan, Plan)
+        assert min(plan.threads, plan.batch_items) >= 1

@@ -1,6 +1,9 @@
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from app.rate_limits import Rate
 from app.settings import BundleSource, Settings, SettingsError, embedded_bundle, load_settings, variable
@@ -159,3 +162,20 @@ def test_the_example_file_shows_the_defaults():
 def test_settings_cannot_be_changed_afterwards():
     with pytest.raises(ValueError, match="frozen"):
         Settings().port = 1
+
+
+@given(st.text(max_size=60) | st.lists(st.text(alphabet="a=,./~ \x00-", max_size=12), max_size=4).map(",".join))
+@example("a=\x00")
+@example("~nobody-has-this-name/x")
+@example("a=" + "x/" * 3000)
+def test_any_list_of_bundles_is_read_or_refused_as_a_setting(value):
+    with suppress(SettingsError):
+        settings = load_settings({"POLYMODAL_BUNDLES": value})
+        assert len({source.name for source in settings.bundles}) == len(settings.bundles) >= 1
+
+
+@pytest.mark.parametrize("name", ["bundles", "plan"])
+def test_the_home_of_nobody_is_explained(name):
+    (problem,) = problems(**{name: "~nobody-has-this-name/x"})
+    assert problem.startswith(f"{variable(name)}=~nobody-has-this-name/x: ")
+    assert "home directory" in problem

@@ -1,7 +1,10 @@
 """What goes through the socket between the service and a worker comes out as it went in, and runs nothing."""
 
+import json
+from contextlib import suppress
+
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -78,9 +81,27 @@ def test_how_a_worker_begins(tmp_path):
 
 @given(st.binary(max_size=100))
 def test_what_is_no_message_is_an_error_and_nothing_else(content):
-    for read in (wire.read_answered, wire.read_begun):
+    for read in (wire.read_answered, wire.read_begun, wire.read_batch, wire.read_orders):
         with pytest.raises((ValueError, LookupError)):
             read(content)
+
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=8),
+    lambda children: st.lists(children, max_size=3) | st.dictionaries(st.text(max_size=8), children, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(JSON_VALUES, st.lists(st.binary(max_size=4), max_size=2))
+@example(["toy", [[{"text": 0}, {}]]], [])
+@example(["toy", [[{"text": -1}, {}]]], [b"a"])
+@example(["toy", 7], [])
+def test_any_json_in_a_message_is_read_or_an_error_and_nothing_else(document, blobs):
+    message = received(wire.framed(json.dumps(document).encode(), blobs))
+    for read in (wire.read_answered, wire.read_begun, wire.read_batch, wire.read_orders):
+        with suppress(ValueError, LookupError):
+            assert read(message) is not None
 
 
 def test_a_lying_worker_is_caught():

@@ -19,6 +19,7 @@ from app.engine import Item
 from app.settings import BundleSource, Settings
 from app.workers import Pool, Processes
 from model import BundleError, UnsupportedFormat, load_bundle
+from tests.hostile.uploads import PICTURES
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = (
@@ -315,3 +316,19 @@ async def test_who_is_lost_is_not_given_back():
 )
 def test_every_core_has_a_thread(cores, workers, plan):
     assert default_plan(cores, workers) == plan
+
+
+def test_a_worker_answers_every_hostile_picture_and_does_not_die_of_it(start):
+    service = start(workers=1)
+    workers = service.workers()
+    wrong = {}
+    with httpx.Client(base_url=service.url, timeout=60) as client:
+        for upload in (each for group in PICTURES for each in group()):
+            answer = client.post("/v1/classify", content=upload.content, headers={"Content-Type": upload.content_type})
+            found = f"{answer.status_code} {answer.json().get('code', 'ok')}"
+            if found != upload.answer:
+                wrong[upload.name] = f"{found} instead of {upload.answer}"
+        assert wrong == {}
+        assert client.post("/v1/classify", json={"text": "red"}).status_code == 200
+    assert service.workers() == workers
+    assert service.measured("polymodal_worker_restarts_total") == 0

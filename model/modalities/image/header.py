@@ -4,7 +4,7 @@ No check: a header may lie, and decoding will tell. Offsets are those of the for
 """
 
 from collections.abc import Callable, Mapping
-from typing import Final, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 Size: TypeAlias = tuple[int, int]
 
@@ -16,7 +16,7 @@ FRAMES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
 
 def size_of(content: bytes) -> Size | None:
-    """Width and height in pixels as a JPEG, PNG, WebP, GIF or BMP states them; None when it doesn't."""
+    """Width and height in pixels as a file of an accepted format states them; None when it doesn't."""
     reader = next((each for beginning, each in _READERS.items() if content.startswith(beginning)), None)
     size = reader(content) if reader else None
     return size if size and min(size) > 0 else None
@@ -64,6 +64,20 @@ def _webp(content: bytes) -> Size | None:
     return None
 
 
+def _tiff(content: bytes) -> Size | None:
+    order: Literal["little", "big"] = "little" if content.startswith(b"II") else "big"
+
+    def number(start: int, length: int) -> int:
+        return int.from_bytes(content[start : start + length], order)
+
+    directory, sides = number(4, 4), {}
+    for entry in range(directory + 2, directory + 2 + 12 * min(MOST_STEPS, number(directory, 2)), 12):
+        tag, kind = number(entry, 2), number(entry + 2, 2)
+        if tag in (256, 257):
+            sides[tag] = number(entry + 8, 2 if kind == 3 else 4)
+    return (sides[256], sides[257]) if len(sides) == 2 else None
+
+
 def _big(content: bytes) -> int:
     return int.from_bytes(content, "big")
 
@@ -78,4 +92,6 @@ _READERS: Final[Mapping[bytes, Callable[[bytes], Size | None]]] = {
     b"GIF8": _gif,
     b"BM": _bmp,
     b"RIFF": _webp,
+    b"II*\x00": _tiff,
+    b"MM\x00*": _tiff,
 }

@@ -5,6 +5,7 @@ L the number of tokens of one text; B texts in a batch.
 
 import unicodedata
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any, ClassVar, Final, Self
 
@@ -17,6 +18,8 @@ from model.types import Array, InputSpec, Probe
 
 TOKENIZER_FILE: Final = "tokenizer.json"
 BYTES_PER_TOKEN: Final = 4  # about; what is not English has more tokens
+MOST_MARKS: Final = 256
+"""Combining characters in a row: bringing n of them into their normal order takes time with n²."""
 TokenIds = npt.NDArray[np.int64]
 
 
@@ -74,6 +77,8 @@ class TextInput:
             raise TooLarge(self.name, f"{len(text):,} characters", f"at most {self.max_characters:,} characters")
         if (position := text.find("\x00")) >= 0:
             raise Undecodable(self.name, f"a NUL character at position {position}", "text without NUL characters")
+        if (marks := _longest_run_of_marks(text)) > MOST_MARKS:
+            raise TooLarge(self.name, f"{marks:,} combining characters in a row", f"at most {MOST_MARKS}")
         return " ".join(unicodedata.normalize("NFC", text).split()) or None
 
     def preprocess(self, decoded: str) -> TokenIds:
@@ -116,6 +121,13 @@ class TextInput:
         except UnicodeDecodeError as problem:
             found = f"a byte that is not UTF-8 at position {problem.start}"
             raise Undecodable(self.name, found, "UTF-8 text") from problem
+
+
+def _longest_run_of_marks(text: str) -> int:
+    if text.isascii():
+        return 0
+    runs = groupby(map(unicodedata.combining, text), bool)
+    return max((sum(1 for _ in run) for marks, run in runs if marks), default=0)
 
 
 def _token_id(tokenizer: Tokenizer, token: str) -> int:

@@ -1,6 +1,7 @@
 """A picture's size from its first bytes is what Pillow says after opening it, and rubbish has none."""
 
 import io
+import struct
 
 import pytest
 from hypothesis import given, settings
@@ -28,6 +29,7 @@ KINDS = [
     pytest.param("PNG", {}, id="png"),
     pytest.param("GIF", {"mode": "P"}, id="gif"),
     pytest.param("BMP", {}, id="bmp"),
+    pytest.param("TIFF", {}, id="tiff"),
     pytest.param("WEBP", {}, id="webp-lossy"),
     pytest.param("WEBP", {"lossless": True}, id="webp-lossless"),
     pytest.param("WEBP", {"exif": b"Exif\x00\x00"}, id="webp-extended"),
@@ -38,6 +40,27 @@ KINDS = [
 @pytest.mark.parametrize("size", [(1, 1), (3, 700), (1234, 17)])
 def test_the_size_is_read_from_the_header(file_format, options, size):
     assert size_of(encoded(size, file_format, **options)) == size
+
+
+@given(st.integers(1, 3000), st.integers(1, 60), st.sampled_from([kind.values for kind in KINDS]))
+@settings(max_examples=60, deadline=None)
+def test_the_size_is_the_one_that_pillow_finds(width, height, kind):
+    file_format, options = kind
+    content = encoded((width, height), file_format, **options)
+    with Image.open(io.BytesIO(content)) as image:
+        assert size_of(content) == image.size
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_a_tiff_says_its_size_in_either_order_of_bytes(order):
+    entries = struct.pack(order + "HHIHHHHII", 256, 3, 1, 700, 0, 257, 4, 1, 90_000)
+    head = (b"II*\x00" if order == "<" else b"MM\x00*") + struct.pack(order + "I", 8)
+    assert size_of(head + struct.pack(order + "H", 2) + entries) == (700, 90_000)
+
+
+def test_of_a_tiff_with_thousands_of_tags_the_first_are_read():
+    entries = struct.pack("<HHII", 7, 4, 1, 1) * 60_000 + struct.pack("<HHIIHHII", 256, 4, 1, 5, 257, 4, 1, 5)
+    assert size_of(b"II*\x00" + struct.pack("<IH", 8, 60_002) + entries) is None
 
 
 def test_a_bmp_from_the_top_is_as_high():
@@ -51,7 +74,9 @@ def test_fill_bytes_before_a_marker_are_skipped():
     assert size_of(content[:2] + b"\xff\xff" + content[2:]) == (9, 8)
 
 
-BEGINNINGS = [encoded((5, 5), name)[:length] for name in ("JPEG", "PNG", "WEBP", "BMP") for length in (4, 12, 24)]
+BEGINNINGS = [
+    encoded((5, 5), name)[:length] for name in ("JPEG", "PNG", "WEBP", "BMP", "TIFF") for length in (4, 12, 24)
+]
 
 
 @given(st.sampled_from([b"", *BEGINNINGS]), st.binary(max_size=200))

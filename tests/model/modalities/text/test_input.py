@@ -1,5 +1,7 @@
 """Texts as people send them: any script, any length, and bytes that are no text."""
 
+from contextlib import suppress
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -169,3 +171,31 @@ def test_collating_loses_nothing(texts):
     for ids, row, mask in zip(arrays, batch["ids"], batch["mask"], strict=True):
         assert row[mask].tolist() == ids.tolist()
         assert (row[~mask] == PADDING).all()
+
+
+@pytest.mark.parametrize(
+    ("marks", "accepted"),
+    [
+        pytest.param("\u0301" * 256, True, id="as-many-as-allowed"),
+        pytest.param("\u0301" * 257, False, id="one-more"),
+        pytest.param("\u0301\u0327" * 200, False, id="of-different-classes"),
+        pytest.param("\u0301e" * 400, True, id="one-on-each-letter"),
+    ],
+)
+def test_combining_characters_in_a_row_are_limited_since_normalising_takes_the_square_of_their_number(marks, accepted):
+    if accepted:
+        assert INPUT.decode("e" + marks)
+    else:
+        with pytest.raises(TooLarge, match="combining characters in a row; allowed: at most 256"):
+            INPUT.decode("e" + marks)
+
+
+@given(
+    st.binary(max_size=100)
+    | st.text(max_size=100)
+    | st.text(alphabet="e\u0301\u0327\ud800\x00\ufeff \u2028", max_size=40)
+)
+def test_whatever_comes_is_a_text_nothing_or_refused(content):
+    with suppress(InputError):
+        text = INPUT.decode(content)
+        assert text is None or (text == text.strip() and "\x00" not in text and INPUT.decode(f" {text}") == text)

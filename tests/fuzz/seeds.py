@@ -1,0 +1,46 @@
+"""What fuzzing begins with: the small ones of the hostile uploads, and one good example of everything."""
+
+from collections.abc import Iterator
+
+from app import wire
+from app.engine import Answer, Item
+from model import Prediction, Undecodable
+from tests.hostile import uploads
+from tests.hostile.pictures import apng, png, saved, tiff_deflated, webp_animation
+
+SMALL = 2000  # bytes
+
+
+def seeds(name: str) -> Iterator[bytes]:
+    """The seeds of one target."""
+    yield from {"picture": _pictures, "form": _forms, "document": _documents, "message": _messages}[name]()
+
+
+def _pictures() -> Iterator[bytes]:
+    yield from uploads.SAMPLES.values()
+    yield from (apng(2), webp_animation(2), png(mode="P", interlace=1), png(mode="I;16"))
+    yield from (tiff_deflated((16, 12), mode) for mode in ("RGB", "RGBA", "CMYK", "I;16", "F", "planes"))
+    yield saved(uploads.NOISE, "TIFF", compression="jpeg")
+    for group in (uploads.pngs, uploads.jpegs, uploads.gifs, uploads.webps, uploads.bmps, uploads.tiffs):
+        files = (each.content.partition(b"\r\n\r\n")[2].removesuffix(b"\r\n" + uploads.END) for each in group())
+        yield from (each for each in files if len(each) <= SMALL)
+
+
+def _forms() -> Iterator[bytes]:
+    yield from (b"\x80" + each.content for each in uploads.forms() if len(each.content) <= SMALL)
+
+
+def _documents() -> Iterator[bytes]:
+    for group in (uploads.documents, uploads.encodings):
+        yield from (each.content for each in group() if len(each.content) <= SMALL)
+    yield b'{"items": [{"id": "a", "text": "red"}, {"image": "AAAA"}, 7], "top_k": 1}'
+
+
+def _messages() -> Iterator[bytes]:
+    start = wire.LENGTH.size
+    yield wire.batch("toy", [Item({"image": b"123", "text": "red"}, {"text": b"4567"})])[start:]
+    prediction = Prediction({"sea": 0.75, "lake": 0.25}, frozenset({"text"}), "ab" * 32)
+    refusal = Undecodable("image", "3 bytes", "a whole picture")
+    yield wire.answered([Answer(prediction, 0.1, 0.2, {"image": b"123"}), Answer(refusal, 0.1, 0.0, {})])[start:]
+    yield wire.answered(wire.Failed("ValueError"))[start:]
+    yield wire.begun(wire.Refused("weights.safetensors was altered"))[start:]

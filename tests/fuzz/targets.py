@@ -1,0 +1,69 @@
+"""What is fuzzed, by name: each target takes bytes, does what the service does with them, and lets only the domain's errors pass.
+
+`run.py` runs them under atheris; `test_targets` replays the corpus without it.
+"""
+
+from collections.abc import Callable
+from contextlib import suppress
+
+from pydantic import ValidationError
+
+from app import wire
+from app.body import BatchQuestion, RequestError, _batch, _Form, _parse_json, _question
+from app.settings import Settings
+from model.errors import InputError
+from model.modalities.image.header import size_of
+from model.modalities.image.input import ImageInput, sniff
+
+IMAGE = ImageInput(side=32, max_pixels=4_000_000)
+SETTINGS = Settings(workers=0)
+
+
+def picture(content: bytes) -> None:
+    """An upload's way to the encoder."""
+    sniff(content)
+    size_of(content)
+    with suppress(InputError):
+        prepared = IMAGE.preprocess(IMAGE.decode(content))
+        assert prepared.shape == (32, 32, 3)
+
+
+def form(content: bytes) -> None:
+    """A multipart body, whole and in two pieces; the first byte says where it is cut."""
+    body = content[1:]
+    cut = len(body) * content[0] // 256 if content else 0
+    answers = []
+    for chunks in ((body,), (body[:cut], body[cut:])):
+        try:
+            reader = _Form(b"frontier", SETTINGS)
+            for chunk in chunks:
+                reader.write(chunk)
+            answers.append(reader.close())
+        except RequestError as refusal:
+            answers.append(type(refusal))
+    assert answers[0] == answers[1]
+
+
+def document(content: bytes) -> None:
+    """A JSON body of either route, with the base64 in it."""
+    for read in (_question, _batch):
+        with suppress(RequestError):
+            question = read(_parse_json(content), SETTINGS)
+            for unpack in question.unpack if isinstance(question, BatchQuestion) else ():
+                with suppress(RequestError):
+                    unpack()
+
+
+def message(content: bytes) -> None:
+    """What one end of the socket between service and worker may read."""
+    for read in (wire.read_answered, wire.read_begun, wire.read_batch, wire.read_orders):
+        with suppress(ValueError, LookupError, ValidationError):
+            read(content)
+
+
+TARGETS: dict[str, Callable[[bytes], None]] = {
+    "picture": picture,
+    "form": form,
+    "document": document,
+    "message": message,
+}

@@ -1,0 +1,312 @@
+"""Pictures that no camera makes, written byte by byte where Pillow would refuse to; the same bytes each time.
+
+A picture "of nothing" is one colour: it compresses best, so it is the largest that a limit on bytes lets through.
+"""
+
+import io
+import struct
+import zlib
+from collections.abc import Sequence
+from itertools import repeat
+
+from PIL import Image
+
+WIDE, HIGH = 16_384, 3_051
+"""Just below the default 50,000,000 pixels, with the longest side that is allowed."""
+
+
+def saved(image: Image.Image, file_format: str = "PNG", **options: object) -> bytes:
+    """A picture as Pillow writes it."""
+    content = io.BytesIO()
+    image.save(content, file_format, **options)
+    return content.getvalue()
+
+
+def solid(mode: str = "RGB", size: tuple[int, int] = (16, 12), colour: object = 0) -> Image.Image:
+    """A picture of one colour, black unless told otherwise."""
+    return Image.new(mode, size, colour)
+
+
+# --- PNG (ISO/IEC 15948) ---
+
+PNG_BEGINNING = b"\x89PNG\r\n\x1a\n"
+PNG_END = b"\x00\x00\x00\x00IEND\xaeB`\x82"
+DEPTHS = {"1": (1, 0), "L": (8, 0), "I;16": (16, 0), "RGB": (8, 2), "RGB;16": (16, 2), "P": (8, 3), "LA;16": (16, 4)}
+DEPTHS |= {"RGBA": (8, 6), "RGBA;16": (16, 6), "LA": (8, 4), "L;2": (2, 0), "L;4": (4, 0), "P;1": (1, 3)}
+CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+
+
+def chunk(kind: bytes, data: bytes = b"", *, length: int | None = None, crc: int | None = None) -> bytes:
+    """A chunk of a PNG; with another length or checksum, a lie."""
+    told = len(data) if length is None else length
+    checksum = zlib.crc32(kind + data) if crc is None else crc
+    return struct.pack(">I", told) + kind + data + struct.pack(">I", checksum)
+
+
+def ihdr(width: int, height: int, depth: int = 8, colour: int = 2, interlace: int = 0) -> bytes:
+    """The header chunk."""
+    return chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, interlace))
+
+
+def zeros(length: int) -> bytes:
+    """So many zero bytes, deflated, without ever holding them."""
+    deflate = zlib.compressobj(9)
+    block = bytes(1 << 20)
+    whole, rest = divmod(length, len(block))
+    return b"".join([*map(deflate.compress, repeat(block, whole)), deflate.compress(block[:rest]), deflate.flush()])
+
+
+def png(
+    size: tuple[int, int] = (16, 12),
+    mode: str = "RGB",
+    *,
+    interlace: int = 0,
+    before: bytes = b"",
+    after: bytes = b"",
+    rows: bytes | None = None,
+    end: bytes = PNG_END,
+) -> bytes:
+    """A PNG of black pixels with these chunks before or after them; `rows` replaces the deflated pixels."""
+    depth, colour = DEPTHS[mode]
+    width, height = size
+    if rows is None:
+        lines = height if not interlace else 2 * height + 8  # seven passes; what is too much is left over
+        rows = zeros((1 + (width * depth * CHANNELS[colour] + 7) // 8) * lines)
+    palette = chunk(b"PLTE", bytes(range(48)) * 16) if colour == 3 else b""
+    head = PNG_BEGINNING + ihdr(width, height, depth, colour, interlace)
+    return head + palette + before + chunk(b"IDAT", rows) + after + end
+
+
+def apng(frames: int, size: tuple[int, int] = (16, 12)) -> bytes:
+    """An animation of black frames."""
+    width, height = size
+    rows = zeros((1 + 3 * width) * height)
+
+    def control(number: int) -> bytes:
+        return chunk(b"fcTL", struct.pack(">IIIIIHHBB", number, width, height, 0, 0, 1, 10, 0, 0))
+
+    later = b"".join(
+        control(2 * each - 1) + chunk(b"fdAT", struct.pack(">I", 2 * each) + rows) for each in range(1, frames)
+    )
+    return png(size, before=chunk(b"acTL", struct.pack(">II", frames, 0)) + control(0), rows=rows, after=later)
+
+
+# --- GIF (89a) ---
+
+
+def gif_codes(pixels: int) -> bytes:
+    """LZW of so many zeros, each as a code of its own: two bits and a clear code after every other one."""
+    bits, filled, out = 0, 0, bytearray()
+    for code in [4, *(each for number in range(pixels) for each in ((0, 4) if number % 2 else (0,))), 5]:
+        bits |= code << filled
+        filled += 3
+        while filled >= 8:
+            out.append(bits & 255)
+            bits >>= 8
+            filled -= 8
+    out.append(bits & 255)
+    return b"\x02" + b"".join(bytes([len(part)]) + part for part in blocks(bytes(out), 255)) + b"\x00"
+
+
+def blocks(content: bytes, length: int) -> list[bytes]:
+    """Cut into pieces of a length."""
+    return [content[start : start + length] for start in range(0, len(content), length)]
+
+
+def gif(
+    screen: tuple[int, int] = (16, 12), frames: Sequence[tuple[int, int, int, int]] | None = None, disposal: int = 0
+) -> bytes:
+    """A GIF with frames (left, top, width, height), each with the data of one black pixel."""
+    head = b"GIF89a" + struct.pack("<HHBBB", *screen, 0x80, 0, 0) + b"\x00\x00\x00\xff\xff\xff"
+    control = b"\x21\xf9\x04" + bytes([disposal << 2 | 1]) + bytes(3) + b"\x00"
+    frames = [(0, 0, *screen)] if frames is None else frames
+    body = b"".join(control + b"\x2c" + struct.pack("<HHHHB", *frame, 0) + gif_codes(1) for frame in frames)
+    return head + body + b"\x3b"
+
+
+# --- TIFF 6.0 ---
+
+BYTE, ASCII, SHORT, LONG, RATIONAL = 1, 2, 3, 4, 5
+UNITS = {BYTE: 1, ASCII: 1, SHORT: 2, LONG: 4, RATIONAL: 8}
+LETTERS = {BYTE: "B", ASCII: "B", SHORT: "H", LONG: "I"}
+DEFLATE, LZW, RAW = 8, 5, 1
+
+
+def tiff(
+    size: tuple[int, int] = (16, 12),
+    data: bytes | None = None,
+    *,
+    tags: dict[int, tuple[int, Sequence[int] | bytes]] | None = None,
+    without: Sequence[int] = (),
+    following: int | None = 0,
+) -> bytes:
+    """A little-endian TIFF of 8-bit grey, one strip of black pixels; tags replace what it says. `following`: the next page."""
+    width, height = size
+    data = bytes(width * height) if data is None else data
+    entries: dict[int, tuple[int, Sequence[int] | bytes]] = {
+        256: (LONG, [width]),
+        257: (LONG, [height]),
+        258: (SHORT, [8]),
+        259: (SHORT, [RAW]),
+        262: (SHORT, [1]),
+        273: (LONG, [8]),
+        277: (SHORT, [1]),
+        278: (LONG, [height]),
+        279: (LONG, [len(data)]),
+        **(tags or {}),
+    }
+    kept = {tag: entry for tag, entry in sorted(entries.items()) if tag not in without}
+    directory = 8 + len(data)
+    far, later = directory + 2 + 12 * len(kept) + 4, b""
+    lines = b""
+    for tag, (kind, values) in kept.items():
+        packed = values if isinstance(values, bytes) else struct.pack(f"<{len(values)}{LETTERS[kind]}", *values)
+        if len(packed) > 4:
+            where = struct.pack("<I", far + len(later))
+            later += packed
+        else:
+            where = packed.ljust(4, b"\x00")
+        lines += struct.pack("<HHI", tag, kind, len(packed) // UNITS[kind]) + where
+    end = struct.pack("<I", directory if following is None else following)
+    return b"II*\x00" + struct.pack("<I", directory) + data + struct.pack("<H", len(kept)) + lines + end + later
+
+
+def tiff_deflated(size: tuple[int, int], mode: str = "L", **tags: int) -> bytes:
+    """A deflated TIFF of nothing, in one strip: L, RGB, RGBA, I;16, F, CMYK, or RGB in planes."""
+    bits, photometric, samples, sample_format, planar = {
+        "L": (8, 1, 1, 1, 1),
+        "RGB": (8, 2, 3, 1, 1),
+        "RGBA": (8, 2, 4, 1, 1),
+        "CMYK": (8, 5, 4, 1, 1),
+        "I;16": (16, 1, 1, 1, 1),
+        "F": (32, 1, 1, 3, 1),
+        "planes": (8, 2, 3, 1, 2),
+    }[mode]
+    width, height = size
+    strips = samples if planar == 2 else 1
+    data = zeros(width * height * samples * bits // 8 // strips)
+    return tiff(
+        size,
+        data * strips,
+        tags={
+            258: (SHORT, [bits] * samples),
+            259: (SHORT, [DEFLATE]),
+            262: (SHORT, [photometric]),
+            273: (LONG, [8 + each * len(data) for each in range(strips)]),
+            277: (SHORT, [samples]),
+            279: (LONG, [len(data)] * strips),
+            284: (SHORT, [planar]),
+            **({338: (SHORT, [2])} if mode == "RGBA" else {}),
+            339: (SHORT, [sample_format] * samples),
+            **{int(tag.removeprefix("tag")): (LONG, [value]) for tag, value in tags.items()},
+        },
+    )
+
+
+def tiff_tiles(size: tuple[int, int], tile: tuple[int, int]) -> bytes:
+    """A deflated grey TIFF in one tile, which may claim to be as large as it likes, but not have more than 10 million bytes."""
+    data = zeros(min(tile[0] * tile[1], 10_000_000))
+    said = {259: (SHORT, [DEFLATE]), 322: (LONG, [tile[0]]), 323: (LONG, [tile[1]]), 324: (LONG, [8])}
+    return tiff(size, data, tags={**said, 325: (LONG, [len(data)])}, without=(273, 278, 279))
+
+
+def tiff_pages(pages: int) -> bytes:
+    """A TIFF of many pages with the same pixels."""
+    alone = tiff()
+    (first,) = struct.unpack_from("<I", alone, 4)
+    page = alone[first:-4]
+    starts = range(first, first + pages * (len(page) + 4), len(page) + 4)
+    return alone[:first] + b"".join(page + struct.pack("<I", start) for start in (*starts[1:], 0))
+
+
+# --- JPEG (ITU T.81) ---
+
+
+def segment(marker: int, data: bytes = b"", *, length: int | None = None) -> bytes:
+    """A marker with its data; with another length, a lie."""
+    return bytes([0xFF, marker]) + struct.pack(">H", 2 + len(data) if length is None else length) + data
+
+
+def jpeg_with(segments: bytes, size: tuple[int, int] = (16, 12)) -> bytes:
+    """A JPEG with more segments right behind its beginning."""
+    content = saved(solid(size=size), "JPEG")
+    return content[:2] + segments + content[2:]
+
+
+def jpeg_of_scans(scans: int, size: tuple[int, int]) -> bytes:
+    """A progressive grey JPEG that says over and over, in a few bytes each time, that nothing changes.
+
+    Each refining scan makes the decoder walk over all its coefficients.
+    """
+    width, height = size
+    quantiser = segment(0xDB, bytes([0]) + b"\x01" * 64)
+    frame = segment(0xC2, struct.pack(">BHHB", 8, height, width, 1) + b"\x01\x11\x00")
+    # Two codes of two bits: 0 (nothing, for DC) and 0xE0 (a run of 2¹⁴ blocks and more without coefficients, for AC).
+    huffman = segment(0xC4, b"\x00" + bytes([0, 1] + [0] * 14) + b"\x00")
+    huffman += segment(0xC4, b"\x10" + bytes([0, 1] + [0] * 14) + b"\xe0")
+    left = (width + 7) // 8 * ((height + 7) // 8)
+    runs, bits = -(-left // (2**15 - 1)), ""
+    dc = bits_of("00" * (left % 4)) if left % 4 else b""
+    dc = bytes(left // 4) + dc
+    bits = "".join("00" + f"{2**14 - 1:014b}" for _ in range(runs))
+    first = segment(0xDA, b"\x01\x01\x00\x00\x00\x00") + dc
+    scan = segment(0xDA, b"\x01\x01\x00\x01\x3f\x00") + bits_of(bits)
+    return b"\xff\xd8" + quantiser + frame + huffman + first + scan * scans + b"\xff\xd9"
+
+
+def bits_of(bits: str) -> bytes:
+    """Entropy-coded bytes: padded with ones, and a zero after each 0xFF."""
+    padded = bits + "1" * (-len(bits) % 8)
+    return int(padded, 2).to_bytes(len(padded) // 8, "big").replace(b"\xff", b"\xff\x00")
+
+
+# --- WebP (RFC 9649) ---
+
+
+def riff(kind: bytes, content: bytes, *, length: int | None = None) -> bytes:
+    """A chunk of a RIFF file, padded to an even length; with another length, a lie."""
+    told = len(content) if length is None else length
+    return kind + struct.pack("<I", told) + content + b"\x00" * (len(content) % 2)
+
+
+def webp(*chunks: bytes, length: int | None = None) -> bytes:
+    """A WebP of these chunks."""
+    return riff(b"RIFF", b"WEBP" + b"".join(chunks), length=length)
+
+
+def vp8x(size: tuple[int, int], flags: int = 0) -> bytes:
+    """The header of an extended WebP; flags: 2 animated, 4 XMP, 8 EXIF, 16 alpha, 32 ICC."""
+    return riff(b"VP8X", struct.pack("<I", flags) + b"".join((side - 1).to_bytes(3, "little") for side in size))
+
+
+def bitstream(size: tuple[int, int] = (2, 2), **options: object) -> bytes:
+    """The chunk with a picture's pixels, as libwebp writes it."""
+    return saved(solid(size=size), "WEBP", **options)[12:]
+
+
+def webp_animation(frames: int, canvas: tuple[int, int] = (16, 12)) -> bytes:
+    """Frames of 2 × 2 px on a canvas."""
+    frame = bytes(6) + (1).to_bytes(3, "little") * 2 + bytes(4) + bitstream(lossless=True)
+    return webp(vp8x(canvas, 2), riff(b"ANIM", bytes(6)), *([riff(b"ANMF", frame)] * frames))
+
+
+# --- BMP ---
+
+
+def bmp(
+    size: tuple[int, int] = (16, 12),
+    data: bytes | None = None,
+    *,
+    bits: int = 8,
+    compression: int = 0,
+    colours: int = 256,
+) -> bytes:
+    """A BMP with a header of 40 bytes and a palette; compression 1 and 2 are run lengths."""
+    width, height = size
+    palette = bytes(range(256)) * (colours * 4 // 256 + 1) if bits <= 8 else b""
+    palette = palette[: colours * 4]
+    start = 54 + len(palette)
+    data = bytes((width * bits + 31) // 32 * 4 * abs(height)) if data is None else data
+    head = b"BM" + struct.pack("<IHHI", start + len(data), 0, 0, start)
+    about = struct.pack("<IiiHHIIiiII", 40, width, height, 1, bits, compression, len(data), 2835, 2835, colours, 0)
+    return head + about + palette + data
