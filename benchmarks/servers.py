@@ -9,7 +9,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -81,17 +81,30 @@ class Running:
     ready_s: float
     """From its start to its first correct answer."""
 
+    @property
+    def workers(self) -> list[int]:
+        """Its children."""
+        return children(self.pid)
+
     def memory_mib(self) -> float:
         """Proportional set size of the process and all its children."""
-        return sum(_pss_kib(pid) for pid in [self.pid, *_children(self.pid)]) / 1024
+        return sum(_pss_kib(pid) for pid in [self.pid, *children(self.pid)]) / 1024
+
+
+def free_port() -> int:
+    """One that nobody listens at."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 @contextmanager
-def running(server: Server, items: Sequence[Item], bundle: Path, cores: int, **environ: str) -> Iterator[Running]:
+def running(
+    server: Server, items: Sequence[Item], bundle: Path, cores: int, *, port: int | None = None, **environ: str
+) -> Iterator[Running]:
     """Start a server, wait until it answers a whole request, and stop it in the end. Raises RuntimeError."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port = probe.getsockname()[1]
+    port = port or free_port()
     binary = str(server.venv / "bin" / server.command[0])
     command = [binary, *(word.format(port=port, cores=cores) for word in server.command[1:])]
     settings = {
@@ -167,11 +180,13 @@ def _stop(process: "subprocess.Popen[bytes]") -> None:
     time.sleep(0.5)
 
 
-def _children(pid: int) -> list[int]:
+def children(pid: int) -> list[int]:
+    """And their children; those of a process that has ended are none."""
     found: list[int] = []
-    for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        for child in map(int, task.read_text().split()):
-            found += [child, *_children(child)]
+    with suppress(OSError):  # it ends at this moment
+        for task in Path(f"/proc/{pid}/task").glob("*/children"):
+            for child in map(int, task.read_text().split()):
+                found += [child, *children(child)]
     return found
 
 

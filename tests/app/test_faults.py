@@ -257,6 +257,15 @@ def test_the_service_needs_to_write_nowhere(serve_bundle, tiny_bundle, eventuall
         assert service.stop() == 0
 
 
+def test_onnx_runtime_tells_nobody_about_the_service(tmp_path):
+    """Were its telemetry on, a file of it would appear at its import, before anything is sent."""
+    environment = {name: value for name, value in os.environ.items() if name not in ("CI", "ORT_DISABLE_TELEMETRY")}
+    environment |= {"PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)}
+    for room in ("model.runtimes.onnx_runtime", "model.training.int8"):
+        subprocess.run([sys.executable, "-c", f"import {room}"], env=environment, check=True)
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounts a file system")
 def test_the_service_runs_on_a_read_only_file_system(toy, tmp_path):
     if subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False).returncode:
