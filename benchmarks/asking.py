@@ -8,6 +8,7 @@ import asyncio
 import json
 import random
 import socket
+import struct
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -142,9 +143,10 @@ async def hang_up(port: int, question: Question, chance: random.Random) -> None:
                 await asyncio.wait_for(protocol.begun.wait(), PATIENCE_S)
         else:
             await asyncio.sleep(chance.uniform(0, 0.03))
-        if chance.random() < 0.5:
-            linger = (1).to_bytes(4, "little") + bytes(4)
-            transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        if chance.random() < 0.5 and (
+            connection := transport.get_extra_info("socket")
+        ):  # none: the service has closed it
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     finally:
         transport.abort()
 

@@ -39,6 +39,8 @@ POLL_S: Final = 0.1
 """Between looks at /readyz and /metrics."""
 NOTICE_S: Final = 20.0
 """That a fault may take to be told and repaired; then it counts as never."""
+AT_ONCE_S: Final = 3.0
+"""That a service may take to end after a second SIGTERM: it ends its workers, and says goodbye."""
 DAY_S: Final = 86_400
 FAKETIME: Final = "libfaketime.so.1"
 
@@ -192,15 +194,19 @@ async def freeze_for_a_while(scene: Scene, row: Row) -> None:
     """SIGSTOP, and SIGCONT before or after anybody noticed."""
     async with Watch(scene.service.port) as watch:
         for seconds in (0.5, 4.0):
-            pid = scene.worker()
+            since, pid = time.perf_counter(), scene.worker()
             os.kill(pid, signal.SIGSTOP)
             await asyncio.sleep(seconds)
-            noticed = pid not in scene.service.workers
-            if not noticed:
+            replaced = pid not in scene.service.workers
+            if not replaced:
                 os.kill(pid, signal.SIGCONT)
-            row.notes.append(f"{seconds} s: {'replaced' if noticed else 'waited for'}")
-            row.saw(0.0, await watch.until(lambda look: look.well, time.perf_counter() + POLL_S))
-            row.told_s = None
+            told = next(
+                (f"told after {look.at - since:.1f} s" for look in watch.looks if look.at > since and not look.well),
+                "not told",
+            )
+            row.notes.append(f"{seconds} s: {told}, {'replaced' if replaced else 'waited for'}")
+            continued = time.perf_counter()
+            row.back_s = _longer(row.back_s, await watch.until(lambda look: look.well, continued + POLL_S))
 
 
 async def freeze_for_good(scene: Scene, row: Row) -> None:
@@ -291,7 +297,7 @@ async def move_the_clock(scene: Scene, row: Row) -> None:
 
 
 async def stop_at_once(scene: Scene, row: Row) -> None:
-    """SIGTERM, and another one while much is inside: what is not computed is told 503, and asked elsewhere."""
+    """SIGTERM, and another one while much is inside, which is given up: its clients are told, and ask elsewhere."""
     old, scene.service = scene.service, await scene.start()
     burst = [asyncio.create_task(scene.client.ask(question)) for question in scene.questions[:40]]
     await asyncio.sleep(0.1)
@@ -299,9 +305,9 @@ async def stop_at_once(scene: Scene, row: Row) -> None:
     since = time.perf_counter()
     os.kill(old.pid, signal.SIGTERM)
     await asyncio.sleep(0.05)
-    with suppress(ProcessLookupError):
-        os.kill(old.pid, signal.SIGTERM)
-    await _ended(row, old, since, expected=0)
+    os.kill(old.pid, signal.SIGTERM)
+    if await _ended(row, old, since) > AT_ONCE_S:
+        row.broken.append(f"a second SIGTERM does not stop it within {AT_ONCE_S} s")
     scene.client.ports = [scene.service.port]
     await asyncio.wait(burst)
 
@@ -333,17 +339,19 @@ FAULTS: Final[dict[str, Callable[[Scene, Row], Awaitable[None]]]] = {
 }
 
 
-async def _ended(row: Row, service: Running, since: float, expected: int) -> None:
-    """Wait until a process has ended, which whoever started it will learn too."""
+async def _ended(row: Row, service: Running, since: float, expected: int | None = None) -> float:
+    """Seconds until a process has ended, which whoever started it will learn too."""
     until = since + NOTICE_S + 10
     while time.perf_counter() < until:
         if end := _end_of(service.pid):
-            row.notes.append(f"ended after {time.perf_counter() - since:.1f} s with {end.si_status}")
-            if end.si_status != expected:
+            took = time.perf_counter() - since
+            row.notes.append(f"ended after {took:.1f} s with {end.si_status}")
+            if expected is not None and end.si_status != expected:
                 row.broken.append(f"ended with {end.si_status}; allowed: {expected}")
-            return
+            return took
         await asyncio.sleep(0.02)
     row.broken.append("did not end")
+    return math.inf
 
 
 def _end_of(pid: int) -> os.waitid_result | None:
