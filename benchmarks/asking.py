@@ -1,7 +1,8 @@
 """A client that knows the right answers, and says what became of every request: for make chaos and make soak.
 
-Every request has a connection of its own: one that is refused was never taken by a service, and may be asked elsewhere; one that
-was accepted must be answered.
+Every request has a connection of its own. One that is refused was never taken by a service, and may be asked elsewhere; so may
+one that a service which was told to stop has closed without having read a request from it, as its log shows: every request that
+was read has a line there. Whatever was accepted must be answered.
 """
 
 import asyncio
@@ -11,7 +12,7 @@ import socket
 import struct
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -27,6 +28,8 @@ RETRY_S: Final = 0.05
 """Between attempts to connect."""
 TOLERANCE: Final = 0.002
 """Of a score: the items of a batch change each other's last digits."""
+LOG_S: Final = 0.5
+"""After which a request that was read has its line in the log."""
 MOST_OPEN: Final = 800
 """Requests at one time; what is due beyond them is not sent."""
 
@@ -165,6 +168,8 @@ class Tally:
     fates: Counter[Fate] = field(default_factory=Counter)
     retries: int = 0
     """Attempts that found nobody listening, or somebody who was leaving while there was another one."""
+    unread: int = 0
+    """Of these: connections that were closed by a service which was leaving, before it had read a request from them."""
     not_sent: int = 0
     latencies_s: list[float] = field(default_factory=list)
     """Of right answers, from the first attempt."""
@@ -182,6 +187,8 @@ class Client:
 
     def __init__(self, ports: Sequence[int]) -> None:
         self.ports = list(ports)
+        self.leaving: dict[int, Callable[[], bytes]] = {}
+        """What those say whose end was asked for, by port."""
         self.tally = Tally()
         self.open = 0
 
@@ -190,7 +197,7 @@ class Client:
         tally, began, self.open = self.tally, time.perf_counter(), self.open + 1
         request_id = f"asked-{next(_numbers)}"
         try:
-            reply = await self._reply(question.request(request_id), tally)
+            reply = await self._reply(question, request_id, tally)
         finally:
             self.open -= 1
         fate = question.fate(reply, request_id)
@@ -202,21 +209,32 @@ class Client:
             tally.odd.append(f"{request_id}, after {time.perf_counter() - began:.2f} s: {said}")
         return fate
 
-    async def _reply(self, request: bytes, tally: Tally) -> Reply | None:
-        until = time.perf_counter() + PATIENCE_S
+    async def _reply(self, question: Question, request_id: str, tally: Tally) -> Reply | None:
+        request, until = question.request(request_id), time.perf_counter() + PATIENCE_S
         attempts = 0
         while time.perf_counter() < until:
             ports = self.ports
+            port = ports[attempts % len(ports)]
             try:
-                reply = await exchange(ports[attempts % len(ports)], request)
+                reply = await exchange(port, request)
             except ConnectionRefusedError:
                 await asyncio.sleep(RETRY_S)
             else:
-                if reply is None or reply.status != 503 or len(ports) == 1:
+                if reply is None:
+                    if not await self._unread(port, request_id):
+                        return None
+                    tally.unread += 1
+                elif reply.status != 503 or len(ports) == 1:
                     return reply
             attempts += 1
             tally.retries += 1
         return None
+
+    async def _unread(self, port: int, request_id: str) -> bool:
+        """Whether the service at this port is leaving and has never read this request."""
+        await asyncio.sleep(LOG_S)
+        output = self.leaving.get(port)
+        return output is not None and f'"{request_id}"'.encode() not in output()
 
     async def drop(self, question: Question, chance: random.Random) -> None:
         """One request that is left by its client."""

@@ -152,6 +152,11 @@ class Scene:
         service = running(POLYMODAL, self.asked, BUNDLE, WORKERS, port=port, **settings(self.place), **environ)
         return await asyncio.to_thread(self.stack.enter_context, service)
 
+    def stop(self, service: Running) -> None:
+        """SIGTERM."""
+        self.client.leaving[service.port] = service.output
+        os.kill(service.pid, signal.SIGTERM)
+
     def worker(self) -> int:
         """Any of them."""
         return self.chance.choice(self.service.workers)
@@ -268,7 +273,7 @@ async def hand_over(scene: Scene, row: Row) -> None:
     scene.client.ports = [old.port, scene.service.port]
     async with Watch(old.port) as watch:
         since = time.perf_counter()
-        os.kill(old.pid, signal.SIGTERM)
+        scene.stop(old)
         row.told_s = await watch.until(lambda look: look.ready != 200, since)
         await _ended(row, old, since, expected=0)
     scene.client.ports = [scene.service.port]
@@ -284,7 +289,7 @@ async def move_the_clock(scene: Scene, row: Row) -> None:
     preload = {"LD_PRELOAD": str(library), "FAKETIME_TIMESTAMP_FILE": str(clock), "FAKETIME_NO_CACHE": "1"}
     old, scene.service = scene.service, await scene.start(**preload, FAKETIME_DONT_FAKE_MONOTONIC="1")
     scene.client.ports = [scene.service.port]
-    os.kill(old.pid, signal.SIGTERM)
+    scene.stop(old)
     async with Watch(scene.service.port) as watch:
         for offset_s in (DAY_S, -DAY_S, 0):
             clock.write_text(f"{offset_s:+d}\n")
@@ -303,9 +308,9 @@ async def stop_at_once(scene: Scene, row: Row) -> None:
     await asyncio.sleep(0.1)
     scene.client.ports = [old.port, scene.service.port]
     since = time.perf_counter()
-    os.kill(old.pid, signal.SIGTERM)
+    scene.stop(old)
     await asyncio.sleep(0.05)
-    os.kill(old.pid, signal.SIGTERM)
+    scene.stop(old)
     if await _ended(row, old, since) > AT_ONCE_S:
         row.broken.append(f"a second SIGTERM does not stop it within {AT_ONCE_S} s")
     scene.client.ports = [scene.service.port]
@@ -316,9 +321,10 @@ async def restart_in_place(scene: Scene, row: Row) -> None:
     """SIGTERM, and a new process at the same port: clients whose connections are refused meanwhile try again."""
     old = scene.service
     since = time.perf_counter()
-    os.kill(old.pid, signal.SIGTERM)
+    scene.stop(old)
     await _ended(row, old, since, expected=0)
     scene.service = await scene.start(port=old.port)
+    del scene.client.leaving[old.port]
     row.back_s = time.perf_counter() - since
     await asyncio.sleep(2)
 
@@ -434,6 +440,7 @@ def table(rows: Sequence[Row]) -> str:
         "sent",
         *(fate.value for fate in Fate),
         "tried again",
+        "unread",
         "p50 / p99 ms",
         "told after s",
         "well after s",
@@ -443,6 +450,7 @@ def table(rows: Sequence[Row]) -> str:
     for row in rows:
         every.fates.update(row.tally.fates)
         every.retries += row.tally.retries
+        every.unread += row.tally.unread
         every.not_sent += row.tally.not_sent
         every.latencies_s += row.tally.latencies_s
     lines = [_cells(head), _cells(["---"] * len(head))]
@@ -468,6 +476,7 @@ def _line(row: Row) -> str:
             str(row.tally.sent),
             *counts,
             str(row.tally.retries),
+            str(row.tally.unread),
             latencies,
             *times,
             "; ".join(filter(None, said)),

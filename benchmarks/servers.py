@@ -8,7 +8,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -80,6 +80,8 @@ class Running:
     port: int
     ready_s: float
     """From its start to its first correct answer."""
+    output: Callable[[], bytes]
+    """All that it has written so far."""
 
     @property
     def workers(self) -> list[int]:
@@ -134,7 +136,8 @@ def running(
                 raise RuntimeError(
                     f"{server.name}: {problem}\n{output.read().decode(errors='replace')[-3000:]}"
                 ) from None
-            yield Running(process.pid, port, time.perf_counter() - started)
+            took = time.perf_counter() - started
+            yield Running(process.pid, port, took, lambda: os.pread(output.fileno(), 2**30, 0))
         finally:
             _stop(process)
 
@@ -157,7 +160,10 @@ def _await_answer(target: Target, process: "subprocess.Popen[bytes]", seconds: f
                 return
         except urllib.error.HTTPError as problem:
             last = f"{problem.code}: {problem.read()[:300]!r}"
-            if problem.code < 500 and problem.code != 404:  # some listen before they know their routes
+            if problem.code < 500 and problem.code not in (
+                404,
+                429,
+            ):  # some listen before they know their routes; others ask too
                 raise RuntimeError(last) from None
         except OSError as problem:
             last = str(problem)
