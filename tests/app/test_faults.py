@@ -80,8 +80,6 @@ if "app.worker" in sys.orig_argv:
 '''
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits and descriptors as Linux has them")
-as_root = pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("setpriv"), reason="takes rights away from root")
-
 ORDINARY = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
 """Before a command: file permissions hold for root too."""
 
@@ -261,8 +259,7 @@ def test_onnx_runtime_tells_nobody_about_the_service(tmp_path):
     """Were its telemetry on, a file of it would appear at its import, before anything is sent."""
     environment = {name: value for name, value in os.environ.items() if name not in ("CI", "ORT_DISABLE_TELEMETRY")}
     environment |= {"PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)}
-    for room in ("model.runtimes.onnx_runtime", "model.training.int8"):
-        subprocess.run([sys.executable, "-c", f"import {room}"], env=environment, check=True)
+    subprocess.run([sys.executable, "-c", "import model.runtimes.onnx_runtime"], env=environment, check=True)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -334,6 +331,11 @@ def renumber(bundle: Path) -> None:
     write(bundle, "config.json", json.dumps(json.loads((bundle / "config.json").read_text()) | {"format": 99}).encode())
 
 
+def misreport(bundle: Path) -> None:
+    sums = (bundle / "SHA256SUMS").read_text()
+    (bundle / "SHA256SUMS").write_text(re.sub(r"[0-9a-f]{64}  config", f"{'0' * 64}  config", sums))
+
+
 def empty(bundle: Path) -> None:
     shutil.rmtree(bundle)
     bundle.mkdir()
@@ -352,7 +354,7 @@ DAMAGES = {
     },
     "weights-cut-and-summed-up": (lambda bundle: [cut(bundle, "weights.safetensors"), sum_up(bundle)], "weights"),
     "unknown-version": (renumber, "format 99; this release reads format 2"),
-    "a-sum-of-another-file": (lambda bundle: flip(bundle, "SHA256SUMS"), "SHA256SUMS"),
+    "wrong-digest": (misreport, "config.json was altered"),
     "empty": (empty, "SHA256SUMS is missing"),
     "folder-not-readable": (lambda bundle: bundle.chmod(0), "SHA256SUMS: cannot be read: Permission denied"),
     "file-not-readable": (
@@ -484,22 +486,27 @@ def others_asking(service: Service, right) -> Iterator[list[str]]:
     assert answered
 
 
+def ends(service: Service) -> list[int]:
+    """Exit codes of all workers that have died."""
+    return [json.loads(line)["exit_code"] for line in service.said.splitlines() if '"worker_died"' in line]
+
+
 @pytest.mark.parametrize(
-    ("text", "lost"),
+    ("text", "end"),
     [
-        pytest.param("fails while decoding", 0, id="exception-in-decoding"),
-        pytest.param("fails while computing", 0, id="exception-in-inference"),
-        pytest.param("crashes while decoding", 2, id="crash-in-decoding"),
-        pytest.param("crashes while computing", 2, id="crash-in-inference"),
-        pytest.param("hangs while decoding", 2, id="hang-in-decoding"),
-        pytest.param("hangs while computing", 2, id="hang-in-inference"),
+        pytest.param("fails while decoding", None, id="exception-in-decoding"),
+        pytest.param("fails while computing", None, id="exception-in-inference"),
+        pytest.param("crashes while decoding", -signal.SIGSEGV, id="crash-in-decoding"),
+        pytest.param("crashes while computing", -signal.SIGSEGV, id="crash-in-inference"),
+        pytest.param("hangs while decoding", -signal.SIGKILL, id="hang-in-decoding"),
+        pytest.param("hangs while computing", -signal.SIGKILL, id="hang-in-inference"),
     ],
 )
-def test_what_breaks_a_worker_fails_alone_after_two_of_them_and_others_get_their_answers(
-    breakable, right, eventually, text, lost
+def test_what_breaks_workers_fails_alone_after_two_of_them_and_others_get_their_answers(
+    breakable, right, eventually, text, end
 ):
     eventually(lambda: breakable.measured("polymodal_workers") == 2, 30)
-    before = breakable.said.count('"worker_died"')
+    before = len(ends(breakable))
     with others_asking(breakable, right) as wrong:
         answer = breakable.ask(text, headers={"X-Request-Id": "breaks-workers"})
         assert (answer.status_code, answer.json()["code"]) == (500, "internal_error")
@@ -507,27 +514,41 @@ def test_what_breaks_a_worker_fails_alone_after_two_of_them_and_others_get_their
         assert "secret" not in answer.text
         eventually(lambda: breakable.measured("polymodal_workers") == 2, 30)
     assert wrong == []
-    assert breakable.said.count('"worker_died"') - before == lost
+    died = ends(breakable)[before:]
+    if end == -signal.SIGKILL:  # on a busy machine another batch may have seemed to hang too
+        assert died.count(end) >= 2
+    else:
+        assert died.count(-signal.SIGSEGV) == (0 if end is None else 2)
 
 
-@pytest.mark.parametrize("file_format", ["PNG", "GIF"])
-def test_a_picture_for_which_there_is_no_memory_fails_alone(breakable, right, eventually, file_format):
+def test_a_picture_for_which_there_is_no_memory_fails_alone(breakable, right, eventually):
     eventually(lambda: breakable.measured("polymodal_workers") == 2, 30)
     for pid in breakable.workers():
         used = int(re.search(r"VmSize:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())[1]) * 1024
         resource.prlimit(pid, resource.RLIMIT_AS, (used + 2**25, resource.RLIM_INFINITY))
     content = io.BytesIO()
-    Image.new("RGB", (7000, 7000), "red").save(content, file_format)  # 147 MB when it is decoded
+    Image.new("RGB", (7000, 7000), "red").save(content, "PNG")  # 147 MB when it is decoded
     large = {"image": ("large", content.getvalue(), "image/any")}
-    deaths = breakable.said.count('"worker_died"')
+    deaths = len(ends(breakable))
     with others_asking(breakable, right) as wrong:
         answer = httpx.post(f"{breakable.url}/v1/classify", files=large, timeout=60)
     assert (answer.status_code, answer.json()["code"]) == (500, "internal_error")
     assert wrong == []
-    assert breakable.said.count('"worker_died"') == deaths
+    assert set(ends(breakable)[deaths:]) <= {-signal.SIGKILL}  # a batch that seemed to hang on a busy machine
     for pid in breakable.workers():
         resource.prlimit(pid, resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     assert httpx.post(f"{breakable.url}/v1/classify", files=large, timeout=60).status_code == 200
+
+
+def test_a_lack_of_memory_for_a_header_is_not_called_a_broken_picture(monkeypatch, solid):
+    from model.modalities.image import input as image
+
+    def open_without_memory(file):
+        raise MemoryError
+
+    monkeypatch.setitem(image.FORMATS, "image/gif", (open_without_memory, *image.FORMATS["image/gif"][1:]))
+    with pytest.raises(MemoryError):
+        image.ImageInput(side=32).decode(solid(file_format="GIF"))
 
 
 # --- the clock ---
