@@ -518,7 +518,8 @@ def test_what_breaks_workers_fails_alone_after_two_of_them_and_others_get_their_
     if end == -signal.SIGKILL:  # on a busy machine another batch may have seemed to hang too
         assert died.count(end) >= 2
     else:
-        assert died.count(-signal.SIGSEGV) == (0 if end is None else 2)
+        # Three when it was not alone at first: then nobody knows which item is to blame.
+        assert died.count(-signal.SIGSEGV) in ([0] if end is None else [2, 3])
 
 
 def test_a_picture_for_which_there_is_no_memory_fails_alone(breakable, right, eventually):
