@@ -528,7 +528,7 @@ def test_a_picture_for_which_there_is_no_memory_fails_alone(breakable, right, ev
         used = int(re.search(r"VmSize:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())[1]) * 1024
         resource.prlimit(pid, resource.RLIMIT_AS, (used + 2**25, resource.RLIM_INFINITY))
     content = io.BytesIO()
-    Image.new("RGB", (7000, 7000), "red").save(content, "PNG")  # 147 MB when it is decoded
+    Image.new("RGB", (4500, 4500), "red").save(content, "PNG")  # 61 MB when it is decoded
     large = {"image": ("large", content.getvalue(), "image/any")}
     deaths = len(ends(breakable))
     with others_asking(breakable, right) as wrong:
