@@ -22,6 +22,7 @@ RUN useradd --uid 10001 --user-group --no-create-home --home-dir /nonexistent --
 COPY --from=build /opt/polymodal /opt/polymodal
 ENV PATH=/opt/polymodal/bin:$PATH \
     PYTHONUNBUFFERED=1 \
+    ORT_DISABLE_TELEMETRY=1 \
     POLYMODAL_HOST=0.0.0.0
 # The base image has no bytecode of the standard library. Importing once writes what the service needs of it, which at
 # run time it could not keep; it also shows, while building, that everything is there.

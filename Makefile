@@ -4,11 +4,13 @@
 #   PYTHON                           interpreter for a new .venv (3.11 or newer)
 #   POLYMODAL_HOST, POLYMODAL_PORT   where `make serve` listens; so do all settings of .env.example
 #   FUZZ_SECONDS                     how long `make fuzz` looks for crashes
+#   SOAK_SECONDS                     how long `make soak` runs
 #   PIP_EXTRA_INDEX_URL and others   pip's own
 
 PYTHON ?= python3
 DOCKER ?= docker
 BIN := .venv/bin
+SOAK_SECONDS ?= 600
 DATA := data/illustrations
 RUN := runs/illustrations
 BUNDLE := model/bundles/illustrations
@@ -18,7 +20,7 @@ export PYTHON
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # the words share one .venv
-.PHONY: help serve test test-redis contract fuzz check fix data train ablation bench bench-peers image sbom audit constraints setup clean
+.PHONY: help serve test test-redis contract fuzz check fix data train ablation bench bench-peers chaos soak image sbom audit constraints setup clean
 
 help: ## list these words
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r word does; do \
@@ -66,6 +68,12 @@ bench: .venv/dev.ok ## measure speed and memory against the machine's limit and 
 
 bench-peers: ## install the peers of the benchmark, each into an environment of its own (several GB)
 	PYTHON="$(PYTHON)" benchmarks/peers/setup.sh
+
+chaos: .venv/dev.ok ## break workers, disks, clocks and clients under load, and count what clients notice (2 minutes)
+	$(BIN)/python -m benchmarks.chaos
+
+soak: .venv/dev.ok ## everything at once for SOAK_SECONDS (600), and whether memory, descriptors, threads or latency grew
+	$(BIN)/python -m benchmarks.soak --seconds $(SOAK_SECONDS)
 
 image: ## build the container image polymodal
 	$(DOCKER) build --tag polymodal:latest --tag polymodal:$(VERSION) \

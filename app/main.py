@@ -38,6 +38,8 @@ from model import BundleError, Predictor
 
 log = structlog.get_logger(__name__)
 
+LAST_WORD_S = 0.2
+"""From the closing of the port to that of its connections: what was accepted last is still read, and told 503."""
 _DESCRIPTION = "Classifies an image with its text; either may be missing."
 
 
@@ -241,6 +243,10 @@ class Server(uvicorn.Server):
         self.abandoned = self._service.inside
         if self.abandoned:
             log.error("drain_ended_early", abandoned=self.abandoned)
+        for server in self.servers:
+            server.close()
+        if not self.force_exit:
+            await asyncio.sleep(LAST_WORD_S)
         await super().shutdown(sockets)
         self._watching.cancel()
 

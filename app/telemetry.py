@@ -6,16 +6,19 @@ It is the outermost layer: whatever happens inside, the client gets an answer wi
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.headers import protect
+from app.logs import output
 from model import Description
 
 log = structlog.get_logger(__name__)
@@ -109,6 +112,7 @@ class Metrics:
             registry=registry,
         )
         self._bundles = Info("polymodal_bundle", "The served models.", ("model",), registry=registry)
+        registry.register(_LostLines())
 
     def request(self, method: str, route: str, status: int, code: str, seconds: float) -> None:
         """One request was answered."""
@@ -168,6 +172,12 @@ class Metrics:
     def bundle(self, description: Description) -> None:
         """A model is served."""
         self._bundles.labels(description.name).info({"digest": description.digest, "runtime": description.runtime})
+
+
+class _LostLines(Collector):
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        """What the log itself counts."""
+        yield CounterMetricFamily("polymodal_log_lines_lost", "Log lines that could not be written.", output.lost)
 
 
 class Telemetry:

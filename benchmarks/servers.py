@@ -8,8 +8,8 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -80,18 +80,33 @@ class Running:
     port: int
     ready_s: float
     """From its start to its first correct answer."""
+    output: Callable[[], bytes]
+    """All that it has written so far."""
+
+    @property
+    def workers(self) -> list[int]:
+        """Its children."""
+        return children(self.pid)
 
     def memory_mib(self) -> float:
         """Proportional set size of the process and all its children."""
-        return sum(_pss_kib(pid) for pid in [self.pid, *_children(self.pid)]) / 1024
+        return sum(_pss_kib(pid) for pid in [self.pid, *children(self.pid)]) / 1024
+
+
+def free_port() -> int:
+    """One that nobody listens at."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 @contextmanager
-def running(server: Server, items: Sequence[Item], bundle: Path, cores: int, **environ: str) -> Iterator[Running]:
+def running(
+    server: Server, items: Sequence[Item], bundle: Path, cores: int, *, port: int | None = None, **environ: str
+) -> Iterator[Running]:
     """Start a server, wait until it answers a whole request, and stop it in the end. Raises RuntimeError."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port = probe.getsockname()[1]
+    port = port or free_port()
     binary = str(server.venv / "bin" / server.command[0])
     command = [binary, *(word.format(port=port, cores=cores) for word in server.command[1:])]
     settings = {
@@ -121,7 +136,8 @@ def running(server: Server, items: Sequence[Item], bundle: Path, cores: int, **e
                 raise RuntimeError(
                     f"{server.name}: {problem}\n{output.read().decode(errors='replace')[-3000:]}"
                 ) from None
-            yield Running(process.pid, port, time.perf_counter() - started)
+            took = time.perf_counter() - started
+            yield Running(process.pid, port, took, lambda: os.pread(output.fileno(), 2**30, 0))
         finally:
             _stop(process)
 
@@ -144,7 +160,10 @@ def _await_answer(target: Target, process: "subprocess.Popen[bytes]", seconds: f
                 return
         except urllib.error.HTTPError as problem:
             last = f"{problem.code}: {problem.read()[:300]!r}"
-            if problem.code < 500 and problem.code != 404:  # some listen before they know their routes
+            if problem.code < 500 and problem.code not in (
+                404,
+                429,
+            ):  # some listen before they know their routes; others ask too
                 raise RuntimeError(last) from None
         except OSError as problem:
             last = str(problem)
@@ -167,11 +186,13 @@ def _stop(process: "subprocess.Popen[bytes]") -> None:
     time.sleep(0.5)
 
 
-def _children(pid: int) -> list[int]:
+def children(pid: int) -> list[int]:
+    """And their children; those of a process that has ended are none."""
     found: list[int] = []
-    for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        for child in map(int, task.read_text().split()):
-            found += [child, *_children(child)]
+    with suppress(OSError):  # it ends at this moment
+        for task in Path(f"/proc/{pid}/task").glob("*/children"):
+            for child in map(int, task.read_text().split()):
+                found += [child, *children(child)]
     return found
 
 

@@ -114,8 +114,8 @@ def _read(directory: Path) -> Bundle:
         config=config,
         digest=_sha256(directory / SUMS),
         inputs=_load_inputs(directory, config),
-        report=_read_json(directory / REPORT),
-        golden=tuple(_read_json(directory / GOLDEN)),
+        report=_read_object(directory / REPORT),
+        golden=_read_golden(directory / GOLDEN),
         card=(directory / CARD).read_text(encoding="utf-8", errors="replace"),
         files=frozenset(sums),
     )
@@ -263,7 +263,8 @@ def _load_inputs(directory: Path, config: BundleConfig) -> dict[str, Input]:
             for name, modality in config.network.modalities.items()
         }
     except Exception as problem:
-        raise BundleError(f"{directory}: preprocessing cannot be set up from {CONFIG}: {problem}") from problem
+        files = ", ".join([CONFIG, *(file for name in config.network.modalities for file in MODALITIES[name].files)])
+        raise BundleError(f"{directory}: preprocessing cannot be set up from {files}: {problem}") from problem
 
 
 def _read_json(path: Path) -> Any:  # noqa: ANN401 — JSON
@@ -271,6 +272,20 @@ def _read_json(path: Path) -> Any:  # noqa: ANN401 — JSON
         return json.loads(path.read_bytes())
     except ValueError as problem:
         raise BundleError(f"{path.parent}: {path.name} is not JSON: {problem}") from problem
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    content = _read_json(path)
+    if not isinstance(content, dict):
+        raise BundleError(f"{path.parent}: {path.name} holds no JSON object")
+    return content
+
+
+def _read_golden(path: Path) -> tuple[Mapping[str, Any], ...]:
+    content = _read_json(path)
+    if not isinstance(content, list) or not all(isinstance(each, dict) for each in content):
+        raise BundleError(f"{path.parent}: {path.name} holds no list of JSON objects")
+    return tuple(content)
 
 
 def _as_json(content: Any) -> str:  # noqa: ANN401 — JSON

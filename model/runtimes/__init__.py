@@ -5,12 +5,17 @@ B examples, M modalities, D embedding width, K labels.
 
 import importlib
 import importlib.util
+import os
 from collections.abc import Mapping
 from typing import Final, Protocol
 
 from model.bundle import INT8, Bundle
 from model.errors import BundleError
 from model.types import Array, FloatArray
+
+# Since 1.29 ONNX Runtime tells its makers about processes and models, over the network, and keeps a file for that in the folder of
+# temporary files; it reads this when it is imported: https://github.com/microsoft/onnxruntime/pull/27379
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 
 class Runtime(Protocol):

@@ -191,6 +191,8 @@ class ImageInput:
         except (Image.DecompressionBombError, Image.DecompressionBombWarning) as problem:
             found = "a header that asks for a vast picture"
             raise TooLarge(self.name, found, f"at most {self.max_pixels:,} pixels in all") from problem
+        except MemoryError:
+            raise
         except Exception as problem:
             raise self._broken(content, problem) from problem
         width, height = image.size

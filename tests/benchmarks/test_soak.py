@@ -1,0 +1,59 @@
+"""make soak: what it calls growth."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from benchmarks.soak import QUANTITIES, Sample, compare, windows
+
+CALM = Sample(0.0, 300.0, 40, 12, 14.0, 40.0, 90.0, 1.5)
+MEMORY, DESCRIPTORS, THREADS, *_, LATENCY = QUANTITIES
+
+
+def minute(seed: int, noise: float, **changed: float) -> list[Sample]:
+    """Twenty samples around one; descriptors never below their number."""
+    chance, centre = np.random.default_rng(seed), replace(CALM, **changed)
+    return [
+        replace(
+            centre,
+            memory_mib=centre.memory_mib * chance.normal(1, noise),
+            descriptors=centre.descriptors + int(chance.integers(0, 10)),
+            p95_ms=centre.p95_ms * chance.normal(1, noise),
+        )
+        for _ in range(20)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("quantity", "noise", "changed", "grown"),
+    [
+        pytest.param(MEMORY, 0.01, {}, False, id="calm"),
+        pytest.param(MEMORY, 0.01, {"memory_mib": 309.0}, False, id="three-percent"),
+        pytest.param(MEMORY, 0.01, {"memory_mib": 330.0}, True, id="ten-percent"),
+        pytest.param(MEMORY, 0.01, {"memory_mib": 200.0}, False, id="shrunk"),
+        pytest.param(LATENCY, 0.5, {"p95_ms": 96.0}, False, id="latency-within-noise"),
+        pytest.param(LATENCY, 0.1, {"p95_ms": 120.0}, True, id="latency-beyond-noise"),
+        pytest.param(LATENCY, 0.1, {"p95_ms": 120.0, "yardstick_ms": 2.0}, False, id="slower-machine"),
+        pytest.param(DESCRIPTORS, 0.0, {}, False, id="connections-come-and-go"),
+        pytest.param(DESCRIPTORS, 0.0, {"descriptors": 50}, True, id="leaked-descriptors"),
+        pytest.param(THREADS, 0.0, {"threads": 13}, True, id="one-more-thread"),
+    ],
+)
+def test_growth_is_more_than_a_twentieth_and_more_than_noise(quantity, noise, changed, grown):
+    assert compare(quantity, minute(1, noise), minute(2, noise, **changed)).grown is grown
+
+
+def test_windows_are_the_first_minute_after_the_warm_up_and_the_last():
+    samples = [replace(CALM, at_s=3.0 * number) for number in range(1, 201)]
+    first, last = windows(samples, 600.0)
+    assert (first[0].at_s, first[-1].at_s) == (33.0, 90.0)
+    assert (last[0].at_s, last[-1].at_s) == (543.0, 600.0)
+
+
+def test_a_short_run_has_two_windows_that_do_not_overlap():
+    samples = [replace(CALM, at_s=3.0 * number) for number in range(1, 13)]
+    first, last = windows(samples, 36.0)
+    assert first[-1].at_s < last[0].at_s
+    assert len(first) >= 4
+    assert len(last) >= 4
