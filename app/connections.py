@@ -248,7 +248,7 @@ def affordable(wanted: int) -> int:
     possible = needed if hard == resource.RLIM_INFINITY else min(hard, needed)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, possible), hard))
     if possible < needed:
-        lowered = max(1, possible - OTHER_DESCRIPTORS)
+        lowered = max(possible - OTHER_DESCRIPTORS, possible // 2)
         log.warning("fewer_connections", wanted=wanted, allowed=lowered, open_files=possible)
         return lowered
     return wanted

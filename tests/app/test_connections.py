@@ -262,6 +262,6 @@ def test_a_low_limit_of_open_files_lowers_the_number_of_connections():
         "from app.connections import affordable; print(affordable(1000), affordable(10))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == "44 10"
+    assert done.stdout.splitlines()[-1] == "150 10"
     assert "fewer_connections" in done.stdout
     assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] >= 300  # ours is as it was
