@@ -29,8 +29,8 @@ help: ## list these words
 serve: .venv/serve.ok ## set up, then serve the embedded model on http://127.0.0.1:8000 until Ctrl-C
 	@exec $(BIN)/polymodal serve
 
-test: .venv/dev.ok ## set up, then run all tests
-	$(BIN)/python -m pytest
+test: .venv/dev.ok ## set up, then run all tests, on as many as four cores
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 test-redis: .venv/dev.ok ## run the tests of rate limits in Redis (needs redis-server)
 	REDIS_TESTS=1 $(BIN)/python -m pytest tests/app/test_redis.py
