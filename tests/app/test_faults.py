@@ -416,7 +416,7 @@ def test_a_bundle_that_disappears_while_it_is_served_harms_nobody(serve_bundle, 
 
 
 def test_clients_too_many_are_turned_away_and_who_is_at_work_is_served(toy, eventually):
-    service = toy(limits=[(resource.RLIMIT_NOFILE, 128)])
+    service = toy(limits=[(resource.RLIMIT_NOFILE, 320)])
     assert service.ask().status_code == 200  # Python opens files for what it does for the first time
     head = b"POST /v1/classify HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 15\r\n\r\n"
     with contextlib.ExitStack() as clients:
@@ -427,8 +427,8 @@ def test_clients_too_many_are_turned_away_and_who_is_at_work_is_served(toy, even
         working = connect()
         working.sendall(head + b'{"text"')
         eventually(lambda: service.measured("polymodal_requests_inside") == 1)
-        others = [connect() for _ in range(200)]
-        eventually(lambda: len(select.select(others, [], [], 0)[0]) >= 200 - 128)  # closed, or told why
+        others = [connect() for _ in range(400)]
+        eventually(lambda: len(select.select(others, [], [], 0)[0]) >= 400 - 320)  # closed, or told why
         working.sendall(b': "red"}')
         assert working.recv(65536).startswith(b"HTTP/1.1 200")
     eventually(service.answers, 10)
