@@ -183,8 +183,27 @@ def _tiff(content: bytes) -> Bare:
         if values > _TIFF_KEPT[tag]:
             raise ValueError(f"tag {tag} with {values:,} values; allowed: {_TIFF_KEPT[tag]:,}")
         kept[tag] = content[start : start + 12]
+    _check_pieces(order, content, kept)
     written = struct.pack(order + "H", len(kept)) + b"".join(kept.values()) + bytes(4)  # no page follows
     return Bare(content[:directory] + written + content[directory + len(written) :], turned)
+
+
+def _check_pieces(order: str, content: bytes, entries: Mapping[int, bytes]) -> None:
+    """Refuse strips and tiles that lie on each other: the same megabyte read for each of 2,000 strips took 6 s."""
+    for offsets, lengths in ((273, 279), (324, 325)):
+        if offsets not in entries or struct.unpack_from(order + "I", entries[offsets], 4) <= (1,):
+            continue
+        if lengths not in entries:
+            raise ValueError("strips or tiles without their lengths")
+        _, kind, count, start = struct.unpack(order + "HHII", entries[lengths])
+        letter = {3: "H", 4: "I"}.get(kind)
+        if letter is None:
+            raise ValueError("lengths of strips or tiles that are no whole numbers")
+        format_ = f"{order}{count}{letter}"
+        inside = struct.calcsize(format_) <= 4
+        told = sum(struct.unpack_from(format_, entries[lengths] if inside else content, 8 if inside else start))
+        if told > len(content):
+            raise ValueError(f"strips or tiles of {told:,} bytes in all, in a file of {len(content):,}")
 
 
 def orientation(exif: bytes) -> int:
