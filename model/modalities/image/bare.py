@@ -155,6 +155,8 @@ def _gif(content: bytes) -> Bare:
             raise ValueError(f"an extension of more than {MOST_PIECES:,} blocks")
         if content[start + 1] == 0xF9:
             control = content[start:position]
+            # What is to become of the frame afterwards (bits 2 to 4): Pillow would take memory for it before its size is checked.
+            control = control[:3] + bytes(flags & ~0x1C for flags in control[3:4]) + control[4:]
     raise ValueError(f"no picture in its first {MOST_PIECES:,} blocks")
 
 

@@ -144,6 +144,12 @@ def test_a_tiff_has_no_second_page_left():
         assert image.n_frames == 1
 
 
+@pytest.mark.parametrize("disposal", [0, 1, 2, 3, 7])
+def test_what_becomes_of_a_gifs_first_frame_afterwards_is_left_out(disposal):
+    content = gif((9_000, 9_000), disposal=disposal)
+    assert bare("image/gif", content) == bare("image/gif", gif((9_000, 9_000)))
+
+
 @pytest.mark.parametrize("name", ["GIF", "PNG", "WEBP", "TIFF"])
 def test_only_one_frame_is_ever_asked_for(monkeypatch, name):
     later = [Image.new("RGB", (16, 12), colour) for colour in ("lime", "blue")]
