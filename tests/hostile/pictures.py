@@ -219,6 +219,13 @@ def tiff_pages(pages: int) -> bytes:
     return alone[:first] + b"".join(page + struct.pack("<I", start) for start in (*starts[1:], 0))
 
 
+def tiff_strips(strips: int, data: bytes, *, lengths: tuple[int, Sequence[int] | bytes] | None = None) -> bytes:
+    """A TIFF of strips of one row of 16 px, all of which are these same bytes in PackBits."""
+    count = (LONG, [len(data)] * strips) if lengths is None else lengths
+    places = {259: (SHORT, [32_773]), 273: (LONG, [8] * strips), 278: (LONG, [1]), 279: count}
+    return tiff((16, strips), data, tags=places)
+
+
 # --- JPEG (ITU T.81) ---
 
 

@@ -34,6 +34,7 @@ from tests.hostile.pictures import (
     tiff,
     tiff_deflated,
     tiff_pages,
+    tiff_strips,
     tiff_tiles,
     vp8x,
     webp,
@@ -386,6 +387,19 @@ def tiffs() -> Iterator[Upload]:
     yield picture("tiff of a vast tile", tiff_tiles((64, 64), (40_000, 16_000)), TOO_LARGE)
     yield picture("tiff of tiles of no size", tiff_tiles((64, 64), (0, 0)), UNDECODABLE)
     yield picture("tiff of a vast strip", tiff_deflated((16_384, 3_051), "RGB", tag258=64), UNDECODABLE)
+    one = b"\x0f" + bytes(16)
+    yield picture(
+        "tiff of 2000 strips that are one megabyte", tiff_strips(2000, b"\x80" * 1_000_000 + one), UNDECODABLE
+    )
+    yield picture(
+        "tiff of strips without lengths", tiff_strips(9, one, lengths=(pictures.ASCII, b"a" * 9)), UNDECODABLE
+    )
+    yield picture(
+        "tiff of strips with fractions of lengths", tiff_strips(9, one, lengths=(RATIONAL, bytes(72))), UNDECODABLE
+    )
+    yield picture("tiff of strips with lengths of nothing", tiff_strips(9, one, lengths=(LONG, [0] * 9)), UNDECODABLE)
+    yield picture("tiff of strips with lengths outside", tiff_strips(9, one, lengths=(LONG, [2**31] * 9)), UNDECODABLE)
+    yield picture("tiff of two strips", tiff_strips(2, one), OK)
     yield picture("tiff of floats", tiff_deflated((16, 12), "F"), OK)
     yield picture("tiff of planes", tiff_deflated((16, 12), "planes"), OK)
 

@@ -39,6 +39,7 @@ from tests.hostile.pictures import (
     tiff,
     tiff_deflated,
     tiff_pages,
+    tiff_strips,
     tiff_tiles,
     vp8x,
     webp,
@@ -143,6 +144,12 @@ def test_a_tiff_has_no_second_page_left():
         assert image.n_frames == 1
 
 
+@pytest.mark.parametrize("disposal", [0, 1, 2, 3, 7])
+def test_what_becomes_of_a_gifs_first_frame_afterwards_is_left_out(disposal):
+    content = gif((9_000, 9_000), disposal=disposal)
+    assert bare("image/gif", content) == bare("image/gif", gif((9_000, 9_000)))
+
+
 @pytest.mark.parametrize("name", ["GIF", "PNG", "WEBP", "TIFF"])
 def test_only_one_frame_is_ever_asked_for(monkeypatch, name):
     later = [Image.new("RGB", (16, 12), colour) for colour in ("lime", "blue")]
@@ -209,6 +216,9 @@ def test_tags_that_no_pixel_depends_on_are_left_out():
         ),
         pytest.param(gif()[:19] + b"\x21\xfe\x00" * MOST_PIECES, "no picture in its first", id="gif-extensions"),
         pytest.param(tiff(tags={273: (4, [8] * 65_537)}), "tag 273 with 65,537 values", id="tiff-strips"),
+        pytest.param(
+            tiff_strips(2000, bytes(10_000)), "strips or tiles of 20,000,000 bytes", id="tiff-strips-on-each-other"
+        ),
         pytest.param(tiff(tags={256: (RATIONAL, bytes(8 * 17))}), "tag 256 with 17 values", id="tiff-width"),
     ],
 )
@@ -264,6 +274,14 @@ def test_what_scanners_write_is_read(compression):
         assert found.shape == (30, 40, 3)
     else:
         assert (found == np.asarray(image)).all()
+
+
+@pytest.mark.parametrize("rows", [1, 3, 12, 100])
+def test_a_tiff_in_strips_has_the_pixels_of_one_without(rows):
+    image = SOURCES["RGB"]((40, 30))
+    for compression in (None, "tiff_lzw"):
+        content = saved(image, "TIFF", compression=compression, tiffinfo={278: rows})
+        assert (INPUT.decode(content) == np.asarray(image)).all()
 
 
 def test_a_tile_larger_than_any_picture_is_refused():
