@@ -7,8 +7,8 @@ import pytest
 
 from benchmarks.soak import QUANTITIES, Sample, compare, windows
 
-CALM = Sample(0.0, 300.0, 40, 12, 14.0, 40.0, 90.0, 1.5)
-MEMORY, DESCRIPTORS, THREADS, *_, LATENCY = QUANTITIES
+CALM = Sample(0.0, 300.0, 40, 12, 14.0, 40.0, 90.0, 12.0, 11.0)
+MEMORY, DESCRIPTORS, THREADS, PROCESSOR, *_, LATENCY = QUANTITIES
 
 
 def minute(seed: int, noise: float, **changed: float) -> list[Sample]:
@@ -34,7 +34,9 @@ def minute(seed: int, noise: float, **changed: float) -> list[Sample]:
         pytest.param(MEMORY, 0.01, {"memory_mib": 200.0}, False, id="shrunk"),
         pytest.param(LATENCY, 0.5, {"p95_ms": 96.0}, False, id="latency-within-noise"),
         pytest.param(LATENCY, 0.1, {"p95_ms": 120.0}, True, id="latency-beyond-noise"),
-        pytest.param(LATENCY, 0.1, {"p95_ms": 120.0, "yardstick_ms": 2.0}, False, id="slower-machine"),
+        pytest.param(LATENCY, 0.1, {"p95_ms": 120.0, "yardstick_ms": 16.0}, False, id="slower-machine"),
+        pytest.param(PROCESSOR, 0.0, {"cpu_ms": 15.4}, True, id="more-work"),
+        pytest.param(PROCESSOR, 0.0, {"cpu_ms": 15.4, "yardstick_cpu_ms": 12.1}, False, id="slower-processor"),
         pytest.param(DESCRIPTORS, 0.0, {}, False, id="connections-come-and-go"),
         pytest.param(DESCRIPTORS, 0.0, {"descriptors": 50}, True, id="leaked-descriptors"),
         pytest.param(THREADS, 0.0, {"threads": 13}, True, id="one-more-thread"),
