@@ -19,6 +19,7 @@ def minute(seed: int, noise: float, **changed: float) -> list[Sample]:
             centre,
             memory_mib=centre.memory_mib * chance.normal(1, noise),
             descriptors=centre.descriptors + int(chance.integers(0, 10)),
+            cpu_ms=centre.cpu_ms * chance.normal(1, noise),
             p95_ms=centre.p95_ms * chance.normal(1, noise),
         )
         for _ in range(20)
@@ -35,8 +36,8 @@ def minute(seed: int, noise: float, **changed: float) -> list[Sample]:
         pytest.param(LATENCY, 0.5, {"p95_ms": 96.0}, False, id="latency-within-noise"),
         pytest.param(LATENCY, 0.1, {"p95_ms": 120.0}, True, id="latency-beyond-noise"),
         pytest.param(LATENCY, 0.1, {"p95_ms": 120.0, "yardstick_ms": 16.0}, False, id="slower-machine"),
-        pytest.param(PROCESSOR, 0.0, {"cpu_ms": 15.4}, True, id="more-work"),
-        pytest.param(PROCESSOR, 0.0, {"cpu_ms": 15.4, "yardstick_cpu_ms": 12.1}, False, id="slower-processor"),
+        pytest.param(PROCESSOR, 0.01, {"cpu_ms": 15.4}, True, id="more-work"),
+        pytest.param(PROCESSOR, 0.01, {"cpu_ms": 15.4, "yardstick_cpu_ms": 12.1}, False, id="slower-processor"),
         pytest.param(DESCRIPTORS, 0.0, {}, False, id="connections-come-and-go"),
         pytest.param(DESCRIPTORS, 0.0, {"descriptors": 50}, True, id="leaked-descriptors"),
         pytest.param(THREADS, 0.0, {"threads": 13}, True, id="one-more-thread"),
