@@ -145,9 +145,9 @@ class Connection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Read on; a head that doesn't end is refused."""
-        was_waiting = self._in_head or self._head_since is not None
+        was_waiting = self._awaits_head
         super().data_received(data)
-        if not was_waiting or not (self._in_head or self._head_since is not None) or self.transport.is_closing():
+        if not (was_waiting and self._awaits_head) or self.transport.is_closing():
             return
         self._head_bytes += len(data)
         if self._head_bytes > (limit := self._all.limits.head_bytes):
@@ -199,6 +199,10 @@ class Connection(HttpToolsProtocol):
         """No line of advice for each request for another protocol: it is answered as if it asked for none (RFC 9110, 7.8)."""
 
     # --- bounds ---
+
+    @property
+    def _awaits_head(self) -> bool:
+        return self._in_head or self._head_since is not None
 
     def _wait(self) -> None:
         self._head_since = self.loop.time()

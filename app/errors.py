@@ -29,6 +29,7 @@ from app.body import (
     UnsupportedMediaType,
 )
 from app.connections import HeadTooLarge, HeadTooSlow, NotHttp, TooFarAhead, TooManyConnections
+from app.headers import protect
 from app.rate_limits import RateLimited
 from app.schemas import Problem
 from app.service import NotReady, Stalled, UnknownModel
@@ -123,9 +124,7 @@ def answer(error: BaseException, request: Request, headers: Mapping[str, str] | 
     """The whole response to an exception."""
     problem = problem_of(error, request.state.request_id)
     request.state.code = problem.code
-    waits = {"Retry-After": str(error.retry_after_s)} if isinstance(error, Overloaded | NotReady | RateLimited) else {}
-    if problem.status == HTTPStatus.SERVICE_UNAVAILABLE:
-        waits = {"Retry-After": "1", **waits}
+    waits = _retry_after(error, problem.status)
     if isinstance(error, Unauthorized):
         waits = {"WWW-Authenticate": "Bearer"}
     if isinstance(error, BodyTooSlow):  # the rest of the body may never come
@@ -138,20 +137,29 @@ def answer(error: BaseException, request: Request, headers: Mapping[str, str] | 
     )
 
 
+def _retry_after(error: BaseException, status: int) -> dict[str, str]:
+    """The field with the seconds that an exception names; one second where a 503 names none."""
+    if isinstance(error, Overloaded | NotReady | RateLimited):
+        return {"Retry-After": str(error.retry_after_s)}
+    return {"Retry-After": "1"} if status == HTTPStatus.SERVICE_UNAVAILABLE else {}
+
+
 def bare_answer(error: Exception) -> tuple[str, bytes]:
     """The code of an exception, and the response to it as bytes, for what never became a request; the connection ends with it."""
     problem = problem_of(error, os.urandom(16).hex())
     body = problem.model_dump_json(exclude_none=True).encode()
-    fields = {
+    named = {
         "Content-Type": MEDIA_TYPE,
-        "Content-Length": len(body),
+        "Content-Length": str(len(body)),
         "Connection": "close",
         "X-Request-Id": problem.instance,
-        "X-Content-Type-Options": "nosniff",
-        **({"Retry-After": 1} if problem.status == HTTPStatus.SERVICE_UNAVAILABLE else {}),
+        **_retry_after(error, problem.status),
     }
-    head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
-    return problem.code, f"HTTP/1.1 {problem.status} {HTTPStatus(problem.status).phrase}\r\n{head}\r\n".encode() + body
+    fields = [(name.encode(), value.encode()) for name, value in named.items()]
+    protect(fields, path="")
+    head = b"".join(b"%s: %s\r\n" % field for field in fields)
+    line = f"HTTP/1.1 {problem.status} {HTTPStatus(problem.status).phrase}\r\n".encode()
+    return problem.code, line + head + b"\r\n" + body
 
 
 def install(app: FastAPI) -> None:
