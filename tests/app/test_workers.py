@@ -108,6 +108,11 @@ def test_several_workers_are_one_service_and_sigterm_ends_all_with_0(start, tiny
     answered = r'http_server_request_duration_seconds_count\{error_type="",.*http_route="/v1/classify"\}'
     assert service.measured(answered) == 24
     assert (service.measured("polymodal_workers"), service.measured("polymodal_worker_restarts_total")) == (2, 0)
+    assert service.measured('polymodal_stage_duration_seconds_count{model="shapes",stage="encode_text"}') == 24
+    assert service.measured("polymodal_worker_busy_seconds_total") > 0
+    for process in ("server", "workers"):
+        assert service.measured(f'polymodal_processor_seconds_total{{process="{process}"}}') > 0
+        assert service.measured(f'polymodal_resident_memory_bytes{{process="{process}"}}') > 2**20
     assert service.stop() == 0, service.said
     assert all(map(is_gone, workers))
 
