@@ -84,9 +84,23 @@ class Computed(Generic[Result]):
 
     result: Result
     queue_s: float
+    began: float
+    """When its batch did, on perf_counter."""
     compute_s: float
     """Of the whole batch that the item was computed in."""
     batch_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class BatchReport(Generic[Item]):
+    """What a batch took, also one that failed or lost its worker."""
+
+    items: Sequence[Item]
+    predicted_s: float
+    began: float
+    """On perf_counter."""
+    compute_s: float
+    error: Exception | None = None
 
 
 class Workers(Protocol[Worker]):
@@ -158,7 +172,7 @@ class Batcher(Generic[Item, Result, Worker]):
         limits: BatchLimits,
         workers: Workers[Worker],
         elsewhere: Callable[[], float] = lambda: 0.0,
-        on_batch: Callable[[int], None] = lambda size: None,
+        on_batch: Callable[[BatchReport[Item]], None] = lambda report: None,
     ) -> None:
         self._compute = compute
         self._forecast = forecast
@@ -341,17 +355,25 @@ class Batcher(Generic[Item, Result, Worker]):
                 self._arrival.set()
 
     async def _compute_together(self, worker: Worker, entries: Sequence[_Waiting[Item, Result]]) -> None:
-        given = time.perf_counter()
-        results = await self._compute(worker, [entry.item for entry in entries])
-        started = max(given, self._workers.turn(worker))
-        compute_s = time.perf_counter() - started
+        items, given, turn = [entry.item for entry in entries], time.perf_counter(), self._workers.turn(worker)
+        predicted_s = self._drift * self._forecast.batch_s + self._items_s(entries)
+        try:
+            results = await self._compute(worker, items)
+        except Untouched:
+            raise
+        except Exception as error:
+            began = max(given, self._workers.turn(worker) or turn)  # a lost worker's is forgotten
+            self._on_batch(BatchReport(items, predicted_s, began, time.perf_counter() - began, error))
+            raise
+        began = max(given, self._workers.turn(worker))
+        compute_s = time.perf_counter() - began
         if len(results) != len(entries):
             raise RuntimeError(f"{len(entries)} items were computed to {len(results)} results")
         self._learn(entries, compute_s)
-        self._on_batch(len(entries))
+        self._on_batch(BatchReport(items, predicted_s, began, compute_s))
         for entry, result in zip(entries, results, strict=True):
             if not entry.answer.done():
-                entry.answer.set_result(Computed(result, started - entry.since, compute_s, len(entries)))
+                entry.answer.set_result(Computed(result, began - entry.since, began, compute_s, len(entries)))
 
     def _learn(self, batch: Sequence[_Waiting[Item, Result]], measured_s: float) -> None:
         forecast_s = self._forecast.batch_s + sum(entry.forecast_s for entry in batch)

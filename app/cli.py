@@ -351,7 +351,7 @@ def predict(
     if top_k is not None and not predictor.description.labels:
         raise ModelError(f"top-k: {top_k}; allowed: nothing, as this model answers with a number and not with labels")
     (prediction,) = predictor.predict([predictor.prepare(parts)])
-    answer = Classification.of(Outcome(prediction, predictor.description, {}), Options(top_k=top_k))
+    answer = Classification.of(Outcome(prediction, predictor.description), Options(top_k=top_k))
     if as_json:
         typer.echo(answer.model_dump_json(exclude_none=True))
     else:

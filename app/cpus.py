@@ -25,6 +25,13 @@ def available_cpus(cgroups: Path = _CGROUPS, membership: Path = _MEMBERSHIP) -> 
     return max(1, min([cores, *(math.ceil(quota) for quota in quotas)]))
 
 
+def throttled_seconds(cgroups: Path = _CGROUPS, membership: Path = _MEMBERSHIP) -> float | None:
+    """How long a cgroup quota has kept these processes from running; None where none is told (cgroup v2 tells it)."""
+    return max(
+        (told for group in _groups(cgroups, membership) if (told := _throttled(group)) is not None), default=None
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What computes at the same time. The service itself is one process more, which gets a core whenever it wants one."""
@@ -107,4 +114,12 @@ def _quota(group: Path) -> float | None:
             period = (group / "cpu.cfs_period_us").read_text()
         return int(allowed) / int(period) if int(allowed) > 0 else None
     except (OSError, ValueError, ZeroDivisionError):  # "max" is no number: no limit
+        return None
+
+
+def _throttled(group: Path) -> float | None:
+    try:
+        lines = (group / "cpu.stat").read_text().splitlines()
+        return next(int(line.split()[1]) / 1e6 for line in lines if line.startswith("throttled_usec "))
+    except (OSError, ValueError, IndexError, StopIteration):  # a group without a limit counts nothing
         return None

@@ -7,9 +7,10 @@ from typing import Annotated, Any, TypeVar, cast
 from fastapi import Depends, Request, Response
 from fastapi.routing import APIRoute
 
+from app.metrics import Metrics
 from app.service import Service
 from app.settings import Settings
-from app.telemetry import ClientGone, Metrics
+from app.telemetry import ClientGone
 
 Value = TypeVar("Value")
 

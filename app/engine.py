@@ -1,13 +1,17 @@
 """The loaded models of one worker, and how it computes a batch; the same in a process of its own and in the serving one."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Self
+from typing import Final, ParamSpec, Self, TypeVar
 
 from app.latency import LatencyModel
 from app.settings import Settings
+from app.timeline import DECODE, FUSE, Timeline, Took, encoding
 from model import Description, InputError, Parts, Prediction, Predictor, Sample, load_bundle
+
+Given = ParamSpec("Given")
+Value = TypeVar("Value")
 
 WARM_ITEMS: Final = 16
 """Of the largest batch that is computed at start-up: more would take seconds."""
@@ -22,6 +26,8 @@ class Item:
     """Of modalities that were embedded before, instead of their parts."""
     units: Mapping[str, float] = field(default_factory=dict)
     """What `model.workload` says of the parts."""
+    timeline: Timeline = field(default_factory=Timeline)
+    """Of the request that asks for it; stays in the serving process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +35,8 @@ class Answer:
     """What became of one item."""
 
     outcome: Prediction | InputError
-    decode_s: float
-    predict_s: float
-    """Of the whole batch that the item was in."""
+    stages: Mapping[str, Took]
+    """Encoding and fusing are those of the whole batch that the item was in, as far as they were for the item."""
     embeddings: Mapping[str, bytes]
     """Of modalities that were embedded now; only when they are to be kept."""
 
@@ -87,29 +92,49 @@ class Engine:
 
     def compute(self, model: str, items: Sequence[Item]) -> list[Answer]:
         """Decode and classify a batch; an item whose parts can't be used gets its InputError and disturbs no other."""
-        predictor = self._predictors[model]
-        prepared = [_prepared(predictor, item) for item in items]
+        predictor, watch = self._predictors[model], _Stopwatch()
+        prepared = [watch.time(_prepared, predictor, item) for item in items]
         samples = [sample for sample, _ in prepared if isinstance(sample, Sample)]
-        started = time.perf_counter()
-        embeddings = predictor.embed(samples) if samples else {}
-        predictions = iter(predictor.fuse(embeddings, [sample.present for sample in samples]) if samples else ())
-        predict_s = time.perf_counter() - started
+        if not samples:
+            return [
+                Answer(problem, {DECODE: took}, {}) for problem, took in prepared if isinstance(problem, InputError)
+            ]
+        present = [sample.present for sample in samples]
+        encoded = {name: watch.time(predictor.encode, name, samples) for name in _modalities(predictor)}
+        embeddings = {name: rows for name, (rows, _) in encoded.items()}
+        predictions, fusing = watch.time(predictor.fuse, embeddings, present)
         answers, row = [], 0
-        for sample, decode_s in prepared:
+        for sample, decoding in prepared:
             if isinstance(sample, InputError):
-                answers.append(Answer(sample, decode_s, predict_s, {}))
+                answers.append(Answer(sample, {DECODE: decoding}, {}))
                 continue
+            stages = {encoding(name): took for name, (_, took) in encoded.items() if name in sample.arrays}
             new = {name: embeddings[name][row].tobytes() for name in sample.arrays} if self._keep else {}
-            answers.append(Answer(next(predictions), decode_s, predict_s, new))
+            answers.append(Answer(predictions[row], {DECODE: decoding, **stages, FUSE: fusing}, new))
             row += 1
         return answers
 
 
-def _prepared(predictor: Predictor, item: Item) -> tuple[Sample | InputError, float]:
-    """With the seconds that it took."""
-    started = time.perf_counter()
+class _Stopwatch:
+    """Of one batch."""
+
+    def __init__(self) -> None:
+        self._began = time.perf_counter()
+
+    def time(self, work: Callable[Given, Value], *given: Given.args, **named: Given.kwargs) -> tuple[Value, Took]:
+        """Do it, and tell when and how long."""
+        started = time.perf_counter()
+        value = work(*given, **named)
+        ended = time.perf_counter()
+        return value, Took(round(started - self._began, 6), round(ended - started, 6))
+
+
+def _modalities(predictor: Predictor) -> list[str]:
+    return [each.name for each in predictor.description.inputs]
+
+
+def _prepared(predictor: Predictor, item: Item) -> Sample | InputError:
     try:
-        sample: Sample | InputError = predictor.prepare(item.parts, item.embeddings)
+        return predictor.prepare(item.parts, item.embeddings)
     except InputError as problem:
-        sample = problem
-    return sample, time.perf_counter() - started
+        return problem

@@ -28,11 +28,12 @@ from app.doors import SecondDoor
 from app.engine import Engine
 from app.guard import Guard, admin_guard_for, guard_for, keys_for, limits_for, warn_of_open_doors
 from app.logs import configure_logging
+from app.metrics import Metrics
 from app.rate_limits import RateLimited
 from app.routes import classify, docs, health, metrics, models, page
 from app.service import Service
 from app.settings import Settings
-from app.telemetry import Metrics, Telemetry
+from app.telemetry import Telemetry
 from app.workers import OneThread, Processes, Workforce
 from model import BundleError, Predictor
 
@@ -50,12 +51,8 @@ def create_app(settings: Settings, predictors: Mapping[str, Predictor] | None = 
     """
     measured = Metrics()
     service = Service(settings, measured, _workforce(settings, predictors, measured))
-    measured.watch(
-        inside=lambda: service.inside,
-        waiting=lambda: service.waiting,
-        workers=lambda: service.workers,
-        cache_bytes=lambda: service.cached_bytes,
-    )
+    measured.watch(service)
+    measured.build(_version(), settings.revision)
     keys = keys_for(settings, measured.keys_stale)
     limits = limits_for(settings, measured.rate_limit_storage_failed)
 

@@ -1,9 +1,9 @@
 """One classification from beginning to end without HTTP, so that another transport can stand beside routes/.
 
-step      what                       runs on
-queue     Batcher                    the event loop
-prepare   Engine, of a whole batch   a worker
-predict   Engine                     the same worker
+stage                what                       runs on
+queue                Batcher                    the event loop
+decode               Engine, of a whole batch   a worker
+encode_…, fuse       Engine                     the same worker
 """
 
 import asyncio
@@ -15,11 +15,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, Protocol, TypeAlias, TypeVar
 
-from app.batching import Batcher, BatchLimits, DeadlineExceeded, Overloaded
+from app.batching import Batcher, BatchLimits, BatchReport, Computed, DeadlineExceeded, Overloaded
 from app.cache import EmbeddingCache, Key, digest_of
 from app.engine import Answer, Item, Model
 from app.latency import LatencyModel
 from app.settings import Settings
+from app.timeline import QUEUE, Timeline
 from app.workers import Worker, Workforce
 from model import Description, InputError, Parts, Prediction, workload
 
@@ -62,11 +63,14 @@ class Stalled(Exception):
 class Observer(Protocol):
     """Who wants to know how long things take; the metrics do."""
 
-    def stage(self, name: str, seconds: float) -> None:
-        """One step of one classification."""
+    def stage(self, model: str, name: str, seconds: float) -> None:
+        """One stage of one classification."""
 
-    def batch(self, items: int) -> None:
-        """One batch was computed."""
+    def batch(self, model: str, report: BatchReport[Item]) -> None:
+        """One batch was computed, or failed."""
+
+    def predicted(self, description: Description, prediction: Prediction) -> None:
+        """A model has said something."""
 
     def cached(self, modality: str, *, hit: bool) -> None:
         """An embedding was looked for among those that are kept."""
@@ -74,11 +78,10 @@ class Observer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A prediction, the model that made it, and the seconds that each step took."""
+    """A prediction, and the model that made it."""
 
     prediction: Prediction
     description: Description
-    stages: Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +162,7 @@ class Service:
             limits=limits,
             workers=self._workforce.pool,
             elsewhere=lambda: self._backlog_s(but=name),
-            on_batch=self._observer.batch,
+            on_batch=lambda report: self._observer.batch(name, report),
         )
 
     def _backlog_s(self, but: str | None = None) -> float:
@@ -181,6 +184,31 @@ class Service:
         if name not in self._served:
             raise UnknownModel(name, list(self._served))
         return self._served[name]
+
+    @property
+    def predicted_wait_s(self) -> float:
+        """Until a request that comes now would be begun."""
+        return self._backlog_s()
+
+    @property
+    def ready(self) -> bool:
+        """Whether requests are accepted and no worker hangs."""
+        try:
+            self.check_ready()
+            self.check_worker()
+        except (NotReady, Stalled):
+            return False
+        return True
+
+    @property
+    def workers_wanted(self) -> int:
+        """How many there should be."""
+        return self._workforce.wanted
+
+    @property
+    def worker_pids(self) -> Sequence[int]:
+        """Processes that compute."""
+        return self._workforce.pids
 
     @property
     def waiting(self) -> int:
@@ -253,27 +281,46 @@ class Service:
         """Run something on a thread that would keep the event loop too long."""
         return await asyncio.get_running_loop().run_in_executor(self._unpacking, work)
 
-    async def classify(self, parts: Parts, *, model: str | None, deadline: float) -> Outcome:
-        """One answer. Cancelling it takes the example out of the queue."""
+    async def classify(
+        self,
+        parts: Parts,
+        *,
+        model: str | None,
+        deadline: float,
+        timeline: Timeline | None = None,
+        number: int | None = None,
+    ) -> Outcome:
+        """One answer; its stages are noted in the timeline of its request, in which it may be item `number`.
+
+        Cancelling it takes the example out of the queue.
+        """
         served = self._find(model)
         served.batcher.check_time(deadline)  # before anything is spent on it
-        item, keys = await self._item(served, parts)
+        timeline = timeline or Timeline()
+        item, keys = await self._item(served, parts, timeline)
         computed = await served.batcher.submit(item, deadline=deadline)
         answer = computed.result
         for name, embedding in answer.embeddings.items():
             if self._cache and name in keys:
                 self._cache.put(keys[name], embedding)
+        self._note(served, computed, timeline, number)
         if isinstance(answer.outcome, InputError):
             raise answer.outcome
-        stages = {"decode": answer.decode_s, "queue": computed.queue_s, "predict": answer.predict_s}
-        for name, seconds in stages.items():
-            self._observer.stage(name, seconds)
-        return Outcome(answer.outcome, served.description, stages)
+        self._observer.predicted(served.description, answer.outcome)
+        return Outcome(answer.outcome, served.description)
 
-    async def _item(self, served: _Served, parts: Parts) -> tuple[Item, Mapping[str, Key]]:
+    def _note(self, served: _Served, computed: Computed[Answer], timeline: Timeline, number: int | None) -> None:
+        name = served.description.name
+        timeline.note(QUEUE, computed.began - computed.queue_s, computed.queue_s, number)
+        self._observer.stage(name, QUEUE, computed.queue_s)
+        for stage, took in computed.result.stages.items():
+            timeline.note(stage, computed.began + took.after_s, took.seconds, number)
+            self._observer.stage(name, stage, took.seconds)
+
+    async def _item(self, served: _Served, parts: Parts, timeline: Timeline) -> tuple[Item, Mapping[str, Key]]:
         """What a worker must do for these parts, and under which keys its embeddings are kept."""
         if self._cache is None:
-            return Item(parts, units=workload(parts)), {}
+            return Item(parts, units=workload(parts), timeline=timeline), {}
         if sum(map(len, parts.values())) > QUICK_BYTES:
             keys = await self.offload(lambda: {name: served.key(name, part) for name, part in parts.items()})
         else:
@@ -282,20 +329,27 @@ class Service:
         for name in parts:
             self._observer.cached(name, hit=name in kept)
         missing = {name: part for name, part in parts.items() if name not in kept}
-        return Item(missing, kept, workload(missing)), keys
+        return Item(missing, kept, workload(missing), timeline), keys
 
     async def classify_all(
-        self, items: Sequence[Callable[[], Parts]], *, model: str | None, deadline: float
+        self,
+        items: Sequence[Callable[[], Parts]],
+        *,
+        model: str | None,
+        deadline: float,
+        timeline: Timeline | None = None,
     ) -> list[Outcome | BaseException]:
         """An answer or the reason for its lack for each item, in order; each is unpacked when its turn comes."""
 
-        async def answer(unpack: Callable[[], Parts]) -> Outcome:
+        async def answer(number: int, unpack: Callable[[], Parts]) -> Outcome:
             async with self._batch_slots:
                 if asyncio.get_running_loop().time() >= deadline:
                     raise DeadlineExceeded("the request's deadline passed before this item's turn came")
-                return await self.classify(await self.offload(unpack), model=model, deadline=deadline)
+                parts = await self.offload(unpack)
+                return await self.classify(parts, model=model, deadline=deadline, timeline=timeline, number=number)
 
-        return await asyncio.gather(*(answer(unpack) for unpack in items), return_exceptions=True)
+        answers = (answer(number, unpack) for number, unpack in enumerate(items))
+        return await asyncio.gather(*answers, return_exceptions=True)
 
     async def drain(self, timeout_s: float) -> bool:
         """Accept nothing more, and wait for what is inside; False when that took longer than `timeout_s`."""

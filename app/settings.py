@@ -236,6 +236,8 @@ class Settings(BaseSettings):
     """The least severe log lines to write; probes and scrapes are logged at debug."""
     log_format: Literal["auto", "json", "console"] = "auto"
     """JSON lines or coloured text; auto writes text to a terminal and JSON to anything else."""
+    revision: str = Field("", pattern=r"^[0-9A-Za-z._+-]{0,64}$")
+    """Revision of the source that this was built from, for polymodal_build_info; whoever builds an image may set it."""
 
     @classmethod
     def settings_customise_sources(

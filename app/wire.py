@@ -13,6 +13,7 @@ from pydantic import NonNegativeInt, TypeAdapter
 
 from app.engine import Answer, Item, Model
 from app.settings import Settings
+from app.timeline import Took
 from model import InputError, NothingGiven, Prediction, TooLarge, Undecodable, UnknownModality, UnsupportedFormat
 
 LENGTH: Final = struct.Struct(">Q")
@@ -64,8 +65,7 @@ class _Refusal:
 @dataclass(frozen=True, slots=True)
 class _Answer:
     outcome: Prediction | _Refusal
-    decode_s: float
-    predict_s: float
+    stages: dict[str, Took]
     embeddings: "_Places"
 
 
@@ -169,7 +169,7 @@ def answered(answers: Sequence[Answer] | Failed) -> bytes:
     for answer in answers:
         places = {name: len(blobs) + index for index, name in enumerate(answer.embeddings)}
         blobs += answer.embeddings.values()
-        told.append(_Answer(_sayable(answer.outcome), answer.decode_s, answer.predict_s, places))
+        told.append(_Answer(_sayable(answer.outcome), dict(answer.stages), places))
     return framed(_ANSWERED.dump_json(told), blobs)
 
 
@@ -180,12 +180,7 @@ def read_answered(message: bytes) -> list[Answer] | Failed:
     if isinstance(told, Failed):
         return told
     return [
-        Answer(
-            _meant(each.outcome),
-            each.decode_s,
-            each.predict_s,
-            {name: blobs[at] for name, at in each.embeddings.items()},
-        )
+        Answer(_meant(each.outcome), each.stages, {name: blobs[at] for name, at in each.embeddings.items()})
         for each in told
     ]
 

@@ -147,6 +147,16 @@ class Workforce(Protocol):
         """All workers."""
         ...
 
+    @property
+    def wanted(self) -> int:
+        """As many workers as there should be."""
+        ...
+
+    @property
+    def pids(self) -> Sequence[int]:
+        """Of the processes that compute, beside the serving one; also those that have just died."""
+        ...
+
     def working(self) -> AbstractAsyncContextManager[Mapping[str, Model]]:
         """Have workers until the block ends; the models that they compute, by name. Raises model.BundleError."""
         ...
@@ -219,6 +229,8 @@ class OneThread:
 
     def __init__(self, load: Callable[[], Engine]) -> None:
         self.pool: Pool[ThreadWorker] = Pool()
+        self.wanted = 1
+        self.pids: Sequence[int] = ()
         self._load = load
 
     @asynccontextmanager
@@ -396,10 +408,16 @@ class Processes:
 
     def __init__(self, settings: Settings, on_restart: Callable[[], None] = lambda: None) -> None:
         self.pool: Pool[ProcessWorker] = Pool()
+        self.wanted = settings.workers
         self._settings = settings
         self._on_restart = on_restart
         self._living: dict[int, ProcessWorker] = {}
         self._models: Mapping[str, Model] = {}
+
+    @property
+    def pids(self) -> Sequence[int]:
+        """Of the workers' processes."""
+        return [worker.process.pid for worker in self._living.values()]
 
     @asynccontextmanager
     async def working(self) -> AsyncIterator[Mapping[str, Model]]:

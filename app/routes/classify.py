@@ -29,8 +29,8 @@ from app.errors import INTERNAL, explained, kind_of, problem_of
 from app.rate_limits import Allowance
 from app.schemas import BatchAnswer, BatchAnswers, Classification, Options
 from app.service import NotReady, Outcome, Service, UnknownModel
-from app.telemetry import Metrics
-from model import NothingGiven, TooLarge, Undecodable, UnknownModality, UnsupportedFormat
+from app.timeline import READ, Timeline
+from model import Description, NothingGiven, TooLarge, Undecodable, UnknownModality, UnsupportedFormat
 
 Value = TypeVar("Value")
 
@@ -79,14 +79,20 @@ async def classify(request: Request) -> Response:
 
     The answer says which inputs were used, and which version of which model.
     """
-    service, settings, metrics = service_of(request), settings_of(request), metrics_of(request)
+    service, settings = service_of(request), settings_of(request)
     with service.admit():
         timeout_ms = _timeout_ms(request)
-        question = await _timed(request, metrics, read_question(request, service, settings))
-        _check(question.options, service)
-        work = service.classify(question.parts, model=question.options.model, deadline=service.deadline(timeout_ms))
+        question = await _timed(request, read_question(request, service, settings))
+        request.state.modalities = sorted(question.parts)
+        request.state.model = _checked(question.options, service)
+        work = service.classify(
+            question.parts,
+            model=question.options.model,
+            deadline=service.deadline(timeout_ms),
+            timeline=request.state.timeline,
+        )
         outcome = await while_connected(request, work)
-        request.state.stages |= outcome.stages
+        request.state.modalities = sorted(outcome.prediction.used)
         return _answered(Classification.of(outcome, question.options))
 
 
@@ -106,16 +112,23 @@ async def classify_batch(request: Request) -> Response:
     service, settings, metrics = service_of(request), settings_of(request), metrics_of(request)
     with service.admit():
         timeout_ms = _timeout_ms(request)
-        question = await _timed(request, metrics, read_batch(request, service, settings))
-        _check(question.options, service)
+        question = await _timed(request, read_batch(request, service, settings))
+        request.state.items = len(question.ids)
+        request.state.model = _checked(question.options, service)
         await _count(request, len(question.ids))
-        deadline = service.deadline(timeout_ms)
-        work = service.classify_all(question.unpack, model=question.options.model, deadline=deadline)
+        work = service.classify_all(
+            question.unpack,
+            model=question.options.model,
+            deadline=service.deadline(timeout_ms),
+            timeline=request.state.timeline,
+        )
         outcomes = await while_connected(request, work)
         answers = [
             _batch_answer(index, id_, outcome, question.options, request)
             for index, (id_, outcome) in enumerate(zip(question.ids, outcomes, strict=True))
         ]
+    used = [outcome.prediction.used for outcome in outcomes if isinstance(outcome, Outcome)]
+    request.state.modalities = sorted(frozenset().union(*used))
     for answer in answers:
         if answer.problem:
             metrics.refusal(answer.problem.code)
@@ -146,13 +159,13 @@ def _timeout_ms(request: Request) -> int | None:
     return int(given)
 
 
-async def _timed(request: Request, metrics: Metrics, reading: Awaitable[Value]) -> Value:
-    started = time.perf_counter()
-    value = await reading
-    seconds = time.perf_counter() - started
-    request.state.stages = {"read": seconds}
-    metrics.stage("read", seconds)
-    return value
+async def _timed(request: Request, reading: Awaitable[Value]) -> Value:
+    began = time.perf_counter()
+    try:
+        return await reading
+    finally:  # also when the client was too slow
+        timeline: Timeline = request.state.timeline
+        timeline.note(READ, began, time.perf_counter() - began)
 
 
 def _batch_answer(
@@ -166,11 +179,13 @@ def _batch_answer(
     return BatchAnswer(index=index, id=id_, status=problem.status, problem=problem)
 
 
-def _check(options: Options, service: Service) -> None:
-    """Refuse what only the chosen model can tell, before any work is done."""
-    labels = len(service.describe(options.model).labels)
+def _checked(options: Options, service: Service) -> Description:
+    """The chosen model; what only it can tell is refused before any work is done."""
+    description = service.describe(options.model)
+    labels = len(description.labels)
     for name, value in (("top_k", options.top_k), ("threshold", options.threshold)):
         if value is not None and not labels:
             raise InvalidParameter(name, str(value), "nothing, as this model answers with a number and not with labels")
     if options.top_k is not None and options.top_k > labels:
         raise InvalidParameter("top_k", str(options.top_k)[:64], f"an integer from 1 to {labels}")
+    return description

@@ -403,8 +403,12 @@ async def test_closing_tells_everybody_who_still_waits(batching, bench):
     assert [type(outcome) for outcome in outcomes] == [Stopped, Stopped]
 
 
-async def test_every_batch_is_reported_by_its_size(batching):
-    sizes = []
-    async with batching(on_batch=sizes.append) as batcher:
-        await batcher.submit(1, deadline=later())
-    assert sizes == [1]
+async def test_every_batch_is_reported_with_what_it_took(batching):
+    reports = []
+    async with batching(on_batch=reports.append) as batcher:
+        computed = await batcher.submit(1, deadline=later())
+    (report,) = reports
+    assert report.items == [1]
+    assert report.error is None
+    assert report.predicted_s >= 0
+    assert (report.began, report.compute_s) == (computed.began, computed.compute_s)

@@ -205,7 +205,8 @@ def test_who_hangs_up_in_the_middle_of_a_body_leaves_nothing_behind(listening, e
             connection.sendall(head + b'{"text": ')
             eventually(lambda: service.app.state.service.inside == 1)
         eventually(lambda: service.app.state.service.inside == 0)
-        gone = 'polymodal_requests_total{code="client_gone",method="POST",route="/v1/classify",status="499"} 1.0'
+        labels = 'error_type="client_gone",http_request_method="POST",http_response_status_code="499",http_route="/v1/classify"'
+        gone = f"http_server_request_duration_seconds_count{{{labels}}} 1.0"
         assert gone in httpx.get(f"{service.url}/metrics").text
 
 

@@ -68,6 +68,27 @@ def test_kept_and_new_embeddings_share_a_batch_without_mixing(engine, predictor,
         assert answer.embeddings.keys() == set(item.parts)  # what was kept is not computed again
 
 
+def test_every_answer_tells_what_was_done_for_it_and_how_long_it_took(engine, picture):
+    both, text, bad = engine.compute(
+        "shapes", [Item({"image": picture, "text": "red"}), Item({"text": "blue"}), Item({"image": b"words"})]
+    )
+    assert list(both.stages) == ["decode", "encode_image", "encode_text", "fuse"]
+    assert list(text.stages) == ["decode", "encode_text", "fuse"]
+    assert list(bad.stages) == ["decode"]
+    assert text.stages["fuse"] == both.stages["fuse"]  # of the whole batch
+    ends = 0.0  # one after the other
+    for took in (both.stages["decode"], text.stages["decode"], bad.stages["decode"], *list(both.stages.values())[1:]):
+        assert took.after_s >= ends - 1e-6
+        assert took.seconds >= 0
+        ends = took.after_s + took.seconds
+
+
+def test_what_was_kept_is_not_encoded(engine, picture):
+    (first,) = engine.compute("shapes", [Item({"image": picture})])
+    (again,) = engine.compute("shapes", [Item({"text": "red"}, {"image": first.embeddings["image"]})])
+    assert list(again.stages) == ["decode", "encode_text", "fuse"]
+
+
 def test_embeddings_stay_where_they_are_unless_they_are_to_be_kept(predictor):
     (answer,) = Engine({"shapes": predictor}).compute("shapes", [Item({"text": "red"})])
     assert isinstance(answer.outcome, Prediction)

@@ -236,8 +236,9 @@ async def test_a_refusal_reaches_log_and_metrics_under_its_route(limited, logs):
     (line,) = [entry for entry in logs if entry.get("status") == 429]
     assert (line["route"], line["code"]) == ("/v1/classify", "rate_limited")
     assert measured[0] == 200
-    labels = {"method": "POST", "route": "/v1/classify", "status": "429", "code": "rate_limited"}
-    assert measured[1].registry.get_sample_value("polymodal_requests_total", labels) == 1
+    labels = {"http_request_method": "POST", "http_route": "/v1/classify"}
+    labels |= {"http_response_status_code": "429", "error_type": "rate_limited"}
+    assert measured[1].registry.get_sample_value("http_server_request_duration_seconds_count", labels) == 1
 
 
 @pytest.mark.parametrize("path", ["/livez", "/readyz", "/startupz", "/healthz", "/", "/web/page.js"])

@@ -6,10 +6,11 @@ import pytest
 
 from app.batching import Overloaded
 from app.engine import Engine
+from app.metrics import Metrics
 from app.service import NotReady, Service, State, UnknownModel
-from app.telemetry import Metrics
+from app.timeline import Timeline
 from app.workers import OneThread
-from model import BundleError, NothingGiven
+from model import BundleError, NothingGiven, UnsupportedFormat
 
 
 def made(settings, predictor):
@@ -28,10 +29,33 @@ async def running(service):
 
 
 async def test_one_classification_from_beginning_to_end(running):
-    outcome = await running.classify({"text": "blue"}, model=None, deadline=running.deadline())
+    timeline = Timeline()
+    outcome = await running.classify({"text": "blue"}, model=None, deadline=running.deadline(), timeline=timeline)
     assert max(outcome.prediction.scores, key=outcome.prediction.scores.get) == "blue"
     assert outcome.description.name == "toy"
-    assert set(outcome.stages) == {"decode", "queue", "predict"}
+    assert list(timeline.longest()) == ["queue", "decode", "encode_text", "fuse"]
+
+
+async def test_what_fails_tells_how_far_it_came(running):
+    timeline = Timeline()
+    with pytest.raises(UnsupportedFormat):
+        await running.classify({"image": b"?"}, model=None, deadline=running.deadline(), timeline=timeline)
+    assert list(timeline.longest()) == ["queue", "decode"]
+
+
+async def test_many_examples_share_one_timeline(running):
+    timeline = Timeline()
+    items = [lambda: {"text": "red"}, lambda: {"image": b"?"}]
+    await running.classify_all(items, model=None, deadline=running.deadline(), timeline=timeline)
+    assert sorted((step.item, step.stage) for step in timeline.steps) == [
+        (0, "decode"),
+        (0, "encode_text"),
+        (0, "fuse"),
+        (0, "queue"),
+        (1, "decode"),
+        (1, "queue"),
+    ]
+    assert timeline.longest()["queue"] == max(step.seconds for step in timeline.steps if step.stage == "queue")
 
 
 async def test_an_input_error_reaches_the_caller_as_it_is(running):

@@ -12,6 +12,7 @@ from app import wire
 from app.engine import Answer, Item, Model
 from app.latency import LatencyModel, Rate
 from app.settings import BundleSource, Settings
+from app.timeline import Took
 from model import Description, InputError, InputSpec, Prediction
 
 LENGTH = wire.LENGTH.size
@@ -37,14 +38,15 @@ def test_a_batch(items):
 
 
 SINGLE = Prediction({"sea": 0.75, "lake": 0.25}, frozenset({"text"}), "ab" * 32)
+STAGES = {"decode": Took(0.0, 0.1), "encode_image": Took(0.1, 0.2), "fuse": Took(0.3, 0.1)}
 MULTI = Prediction({"sea": 0.5}, frozenset({"image", "text"}), "ab" * 32, selected=frozenset())
 
 
 @pytest.mark.parametrize("prediction", [SINGLE, MULTI], ids=["single-label", "multi-label"])
 def test_an_answer(prediction):
     answers = [
-        Answer(prediction, 0.1, 0.2, {"image": b"123", "text": b"45"}),
-        Answer(prediction, 0.0, 0.2, {"text": b""}),
+        Answer(prediction, STAGES, {"image": b"123", "text": b"45"}),
+        Answer(prediction, {"fuse": Took(0.3, 0.1)}, {"text": b""}),
     ]
     assert wire.read_answered(received(wire.answered(answers))) == answers
 
@@ -52,7 +54,7 @@ def test_an_answer(prediction):
 @pytest.mark.parametrize("kind", [InputError, *InputError.__subclasses__()])
 def test_a_refusal_is_the_same_error_on_the_other_side(kind):
     problem = kind("image", "3 bytes", "a whole picture")
-    (answer,) = wire.read_answered(received(wire.answered([Answer(problem, 0.1, 0.0, {})])))
+    (answer,) = wire.read_answered(received(wire.answered([Answer(problem, {"decode": Took(0.0, 0.1)}, {})])))
     assert type(answer.outcome) is kind
     assert (answer.outcome.modality, answer.outcome.problem, answer.outcome.allowed) == (
         "image",

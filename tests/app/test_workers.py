@@ -105,7 +105,7 @@ def test_several_workers_are_one_service_and_sigterm_ends_all_with_0(start, tiny
     for answer in answers:
         found = {entry["label"]: entry["score"] for entry in answer.json()["labels"]}
         assert found == pytest.approx(dict(expected.scores), abs=1e-6)
-    answered = r'polymodal_requests_total\{code="ok",method="POST",route="/v1/classify",status="200"\}'
+    answered = r'http_server_request_duration_seconds_count\{error_type="",.*http_route="/v1/classify"\}'
     assert service.measured(answered) == 24
     assert (service.measured("polymodal_workers"), service.measured("polymodal_worker_restarts_total")) == (2, 0)
     assert service.stop() == 0, service.said

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from app import wire
 from app.engine import Answer, Item
+from app.timeline import Took
 from model import Prediction, Undecodable
 from tests.hostile import uploads
 from tests.hostile.pictures import apng, png, saved, tiff_deflated, webp_animation
@@ -41,6 +42,7 @@ def _messages() -> Iterator[bytes]:
     yield wire.batch("toy", [Item({"image": b"123", "text": "red"}, {"text": b"4567"})])[start:]
     prediction = Prediction({"sea": 0.75, "lake": 0.25}, frozenset({"text"}), "ab" * 32)
     refusal = Undecodable("image", "3 bytes", "a whole picture")
-    yield wire.answered([Answer(prediction, 0.1, 0.2, {"image": b"123"}), Answer(refusal, 0.1, 0.0, {})])[start:]
+    stages = {"decode": Took(0.0, 0.1), "fuse": Took(0.1, 0.2)}
+    yield wire.answered([Answer(prediction, stages, {"image": b"123"}), Answer(refusal, {}, {})])[start:]
     yield wire.answered(wire.Failed("ValueError"))[start:]
     yield wire.begun(wire.Refused("weights.safetensors was altered"))[start:]

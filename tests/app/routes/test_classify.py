@@ -120,7 +120,7 @@ async def test_the_model_is_chosen_by_name_and_the_first_is_the_default(serving,
 
 async def test_the_answer_says_how_long_each_step_took(client):
     timing = (await client.post("/v1/classify", json=text("red"))).headers["Server-Timing"]
-    assert [step.split(";dur=")[0] for step in timing.split(", ")] == ["read", "decode", "queue", "predict"]
+    assert [step.split(";dur=")[0] for step in timing.split(", ")] == ["read", "queue", "decode", "encode_text", "fuse"]
     assert all(float(step.split("=")[1]) >= 0 for step in timing.split(", "))
 
 
