@@ -516,6 +516,7 @@ def queue() -> Iterator[Panel]:
 
 def model() -> Iterator[Panel]:
     """Does it compute more slowly, or say something else?"""
+    which = f'{JOB}, model=~"$model"'
     stages = 'stage=~"decode|encode_.+|fuse"'
     yield lines(
         "Time of a stage",
@@ -592,7 +593,9 @@ def model() -> Iterator[Panel]:
         "Labels of a day, and of the training data",
         "Shares of the answers of the last day, and in the data that the model was trained on, where its report tells them.",
         *(
-            Query(f'max by (model, label) (job_model_label:polymodal_label_share:{window}{{{JOB}, model=~"$model"}})')
+            Query(
+                or_zero(f"max by (model, label) (job_model_label:polymodal_label_share:{window}{{{which}}})", "label")
+            )
             for window in ("1d", "reference")
         ),
         keep={"model": "model", "label": "label", "Value #A": "last day", "Value #B": "training"},
@@ -612,12 +615,12 @@ def model() -> Iterator[Panel]:
         "Distance: the share of a day's answers that would have to be others for the labels to be spread as in the training data."
         " Entropy: 1 is a guess among all labels; six hours against the week before them.",
         Query(
-            or_zero(f'job_model:polymodal_label_distance:1d{{{JOB}, model=~"$model"}}', "model"),
+            or_zero(f"job_model:polymodal_label_distance:1d{{{which}}}", "model"),
             "{{model}}, distance of labels",
         ),
         *(
             Query(
-                or_zero(f'job_model:polymodal_entropy:mean{window}{{{JOB}, model=~"$model"}}', "model"),
+                or_zero(f"job_model:polymodal_entropy:mean{window}{{{which}}}", "model"),
                 f"{{{{model}}}}, entropy over {window}",
             )
             for window in ("6h", "7d")
@@ -754,8 +757,8 @@ def _place(heights: Sequence[int], width: int) -> tuple[int, int]:
     )
 
 
-def variable(name: str, label: str, query: str, about: str) -> dict[str, Any]:
-    """A choice among a label's values; all of them at first."""
+def variable(name: str, label: str, query: str, about: str, everything: str | None = ".*") -> dict[str, Any]:
+    """A choice among a label's values; all of them at first, which is this pattern or, without any, the list of them."""
     return {
         "name": name,
         "label": label,
@@ -768,7 +771,7 @@ def variable(name: str, label: str, query: str, about: str) -> dict[str, Any]:
         "sort": 1,
         "multi": True,
         "includeAll": True,
-        "allValue": ".*",
+        "allValue": everything,
         "current": {"selected": True, "text": ["All"], "value": ["$__all"]},
         "options": [],
         "regex": "",
@@ -842,7 +845,7 @@ def dashboard() -> dict[str, Any]:
         "templating": {
             "list": [
                 source,
-                variable("job", "Job", "label_values(polymodal_ready, job)", "Scrape job."),
+                variable("job", "Job", "label_values(polymodal_ready, job)", "Scrape job.", everything=None),
                 variable("instance", "Instance", f"label_values(polymodal_ready{{{JOB}}}, instance)", "One process."),
                 variable("model", "Model", f"label_values(polymodal_bundle_info{{{ALL}}}, model)", "Served bundle."),
                 runbooks,

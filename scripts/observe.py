@@ -76,7 +76,7 @@ def queries(dashboard: Mapping[str, Any]) -> Iterator[Asked]:
 
 def filled_in(expr: str, rate_interval: str = "1m", **variables: str) -> str:
     """With values in the place of variables, as Grafana would put them; everything unless told otherwise."""
-    values = {"job": ".*", "instance": ".*", "model": ".*", **variables, "__rate_interval": rate_interval}
+    values = {"job": "polymodal", "instance": ".*", "model": ".*", **variables, "__rate_interval": rate_interval}
     return re.sub(r"\$(\w+)", lambda found: values[found[1]], expr)
 
 
@@ -112,9 +112,10 @@ class Prometheus:
 
 
 def answers(prometheus: Prometheus, dashboard: Mapping[str, Any], rate_interval: str) -> Iterator[tuple[Asked, int]]:
-    """How many series with a number each query returns now."""
+    """How many series with a number each query returns, all at this moment."""
+    at = time.time()
     for asked in queries(dashboard):
-        found = prometheus.now(filled_in(asked.expr, rate_interval))
+        found = prometheus.now(filled_in(asked.expr, rate_interval), at)
         yield asked, sum(value == value for _, value in found)  # noqa: PLR0124 — NaN is no number
 
 
