@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from types import FrameType
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import structlog
 import uvicorn
@@ -34,6 +34,7 @@ from app.routes import classify, docs, health, metrics, models, page
 from app.service import Service
 from app.settings import Settings
 from app.telemetry import Telemetry
+from app.tracing import Tracing, tracing_for
 from app.workers import OneThread, Processes, Workforce
 from model import BundleError, Predictor
 
@@ -41,16 +42,21 @@ log = structlog.get_logger(__name__)
 
 LAST_WORD_S = 0.2
 """From the closing of the port to that of its connections: what was accepted last is still read, and told 503."""
+_NO_TELEMETRY: Final = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
+"""Of FastAPI's own, which doesn't see the busiest routes; what there is, app.telemetry makes."""
 _DESCRIPTION = "Classifies an image with its text; either may be missing."
 
 
-def create_app(settings: Settings, predictors: Mapping[str, Predictor] | None = None) -> FastAPI:
+def create_app(
+    settings: Settings, predictors: Mapping[str, Predictor] | None = None, tracing: Tracing | None = None
+) -> FastAPI:
     """Wire the service. Without predictors, the bundles named in the settings are loaded at start-up.
 
     With predictors, which can't be given to other processes, a thread of this one computes.
     """
     measured = Metrics()
-    service = Service(settings, measured, _workforce(settings, predictors, measured))
+    workforce = _workforce(settings, predictors, measured)
+    service = Service(settings, measured, workforce, on_batch=tracing.batch if tracing else None)
     measured.watch(service)
     measured.build(_version(), settings.revision)
     keys = keys_for(settings, measured.keys_stale)
@@ -69,8 +75,11 @@ def create_app(settings: Settings, predictors: Mapping[str, Predictor] | None = 
             yield
         if limits is not None:
             await limits.aclose()
+        if tracing:
+            tracing.close(settings.drain_timeout_s)
 
-    app = _application(settings, service, measured, guard_for(settings, keys, limits), lifespan=lifespan)
+    guard = guard_for(settings, keys, limits)
+    app = _application(settings, service, measured, guard, tracing, lifespan=lifespan)
     for resource in (classify, models, health):
         app.offer(resource.router)
     page.install(app, links=_links(settings))
@@ -79,7 +88,7 @@ def create_app(settings: Settings, predictors: Mapping[str, Predictor] | None = 
     if settings.admin_port is None:
         inner = app
     else:
-        inner = app.state.admin = _application(settings, service, measured, admin_guard_for(settings, keys))
+        inner = app.state.admin = _application(settings, service, measured, admin_guard_for(settings, keys), tracing)
         inner.offer(health.router)
     inner.offer(metrics.router)
     if settings.docs:
@@ -92,6 +101,7 @@ def _application(
     service: Service,
     measured: Metrics,
     guard: Guard | None,
+    tracing: Tracing | None,
     **options: Any,  # noqa: ANN401
 ) -> "_Application":
     app = _Application(
@@ -102,8 +112,10 @@ def _application(
         redoc_url=None,
         openapi_url=None,
         redirect_slashes=False,
+        telemetry=_NO_TELEMETRY,
         measured=measured,
         guard=guard,
+        tracing=tracing,
         cross_origin=cross_origin_for(settings),
         **options,
     )
@@ -122,6 +134,7 @@ class _Application(FastAPI):
         self,
         measured: Metrics,
         guard: Guard | None,
+        tracing: Tracing | None,
         cross_origin: Callable[[ASGIApp], ASGIApp] | None,
         **options: Any,  # noqa: ANN401 — FastAPI's own
     ) -> None:
@@ -133,7 +146,7 @@ class _Application(FastAPI):
         if cross_origin:
             self._inner = cross_origin(self._inner)
             answer = lambda error, request: cross_origin(errors.answer(error, request))  # noqa: E731
-        self._known = Telemetry(measured, answer)
+        self._known = Telemetry(measured, answer, tracing)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -284,7 +297,7 @@ def server_for(app: FastAPI) -> Server:
 def serve(settings: Settings, predictors: Mapping[str, Predictor] | None = None) -> None:
     """Run the service until SIGTERM or Ctrl-C. Exits with 1 and one line when a bundle must not be served."""
     configure_logging(settings)
-    app = create_app(settings, predictors)
+    app = create_app(settings, predictors, tracing_for(os.environ, _version()))
     server = server_for(app)
 
     async def run() -> None:

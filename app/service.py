@@ -117,11 +117,19 @@ class _Served:
 class Service:
     """Several models by name, workers for all. Its state belongs to the event loop it was started on."""
 
-    def __init__(self, settings: Settings, observer: Observer, workforce: Workforce) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        observer: Observer,
+        workforce: Workforce,
+        on_batch: Callable[[str, BatchReport[Item]], None] | None = None,
+    ) -> None:
+        """`on_batch` is told of batches too, with the name of their model."""
         self.state = State.STARTING
         self._settings = settings
         self._observer = observer
         self._workforce = workforce
+        self._on_batch = on_batch
         self._cache = EmbeddingCache(settings.embedding_cache_bytes) if settings.embedding_cache_bytes else None
         self._served: dict[str, _Served] = {}
         self._inside = 0  # requests between admission and answer
@@ -156,13 +164,19 @@ class Service:
             waiting=self._settings.queue_limit,
         )
         forecast = _Forecast(model.latency)
+
+        def tell(report: BatchReport[Item]) -> None:
+            self._observer.batch(name, report)
+            if self._on_batch:
+                self._on_batch(name, report)
+
         return Batcher(
             lambda worker, items: worker.compute(name, items, forecast.seconds(items)),
             forecast=forecast,
             limits=limits,
             workers=self._workforce.pool,
             elsewhere=lambda: self._backlog_s(but=name),
-            on_batch=lambda report: self._observer.batch(name, report),
+            on_batch=tell,
         )
 
     def _backlog_s(self, but: str | None = None) -> float:

@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.headers import protect
 from app.metrics import Metrics
 from app.timeline import READ, WRITE, Timeline
+from app.tracing import Tracing
 
 log = structlog.get_logger(__name__)
 
@@ -37,19 +38,28 @@ class ClientGone(Exception):
 class Telemetry:
     """Around every HTTP request: request id, Server-Timing, log line, metrics, and a 500 for what nobody caught."""
 
-    def __init__(self, metrics: Metrics, answer: Callable[[BaseException, Request], ASGIApp]) -> None:
+    def __init__(
+        self,
+        metrics: Metrics,
+        answer: Callable[[BaseException, Request], ASGIApp],
+        tracing: Tracing | None = None,
+    ) -> None:
         self._metrics = metrics
         self._answer = answer
+        self._tracing = tracing
 
     async def around(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
         """Have an application serve one request."""
         state = scope.setdefault("state", {})
         headers = Headers(scope=scope)
         context = {"request_id": _request_id(headers.get("x-request-id", ""))}
-        state["request_id"], state["timeline"] = context["request_id"], Timeline()
-        if trace_id := _trace_id(headers.get("traceparent", "")):
-            context["trace_id"] = trace_id
+        state["request_id"], state["timeline"] = context["request_id"], (timeline := Timeline())
         exchange = _Exchange(scope, receive, send)
+        trace_id = _trace_id(headers.get("traceparent", ""))
+        if self._tracing and scope["path"] not in QUIET:
+            trace_id = self._tracing.begin(timeline, scope, exchange.method, headers) or trace_id
+        if trace_id:
+            context["trace_id"] = trace_id
         self._metrics.begun(exchange.method)
         with structlog.contextvars.bound_contextvars(**context):
             try:
@@ -80,20 +90,22 @@ class Telemetry:
         self._metrics.request(method, route, status, code, seconds, exchange.received, exchange.sent)
         if code:
             self._metrics.refusal(code)
-        write = log.debug if route in QUIET else log.info
-        write(
-            "request",
-            method=method,
-            path=scope["path"][:_MAX_LOGGED_PATH],
-            route=route,
-            status=status,
-            code=code or "ok",
-            duration_ms=_ms(seconds),
-            request_bytes=exchange.received,
-            response_bytes=exchange.sent,
+        told = {
+            "method": method,
+            "path": scope["path"][:_MAX_LOGGED_PATH],
+            "route": route,
+            "status": status,
+            "code": code or "ok",
+            "duration_ms": _ms(seconds),
+            "request_bytes": exchange.received,
+            "response_bytes": exchange.sent,
             **_asked(state),
-            stages_ms={name: _ms(took) for name, took in timeline.longest().items()},
-        )
+            "stages_ms": {name: _ms(took) for name, took in timeline.longest().items()},
+        }
+        write = log.debug if route in QUIET else log.info
+        write("request", **told)
+        if self._tracing:
+            self._tracing.end(timeline, state["request_id"], told)
 
 
 class _Exchange:

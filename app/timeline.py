@@ -36,14 +36,12 @@ class Step(NamedTuple):
 class Timeline:
     """Of one request, with all of its items."""
 
-    __slots__ = ("batches", "span", "steps")
+    __slots__ = ("span", "steps")
 
     def __init__(self) -> None:
         self.steps: list[Step] = []
         self.span: object | None = None
         """What app.tracing records this request as, when it does."""
-        self.batches: list[object] = []
-        """What it records the batches as in which the request's items were."""
 
     def note(self, stage: str, began: float, seconds: float, item: int | None = None) -> None:
         """A stage is over."""

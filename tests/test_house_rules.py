@@ -165,6 +165,8 @@ def test_the_model_has_never_heard_of_the_service():
         pytest.param("accelerate", ["model/training"], id="accelerate"),
         pytest.param("limits", ["app/counters.py"], id="limits"),
         pytest.param("redis", ["app/counters.py"], id="redis"),
+        pytest.param("opentelemetry", ["app/tracing.py"], id="opentelemetry"),
+        pytest.param("prometheus_client", ["app/metrics.py", "app/routes/metrics.py"], id="prometheus-client"),
         pytest.param("pyarrow", ["model/manifest.py", "model/evaluation/scores.py"], id="pyarrow"),
         pytest.param("tokenizers", ["model/modalities/text/input.py", "model/training"], id="tokenizers"),
         pytest.param("huggingface_hub", ["model/training"], id="huggingface-hub"),
@@ -253,7 +255,13 @@ def test_imports_run_in_no_circle():
 
 def test_imports_inside_functions_have_a_reason():
     """Whole commands are lazy, and so are optional dependencies; nothing else hides an import."""
-    optional = ("app/counters.py", "model/manifest.py", "model/evaluation/scores.py", "model/training/curves.py")
+    optional = (
+        "app/counters.py",
+        "app/tracing.py",
+        "model/manifest.py",
+        "model/evaluation/scores.py",
+        "model/training/curves.py",
+    )
     allowed = {Path("app/cli.py"), *map(Path, optional)}
     assert_none(each for each in IMPORTS if each.inside and each.file not in allowed)
 
@@ -282,6 +290,7 @@ def test_importing_loads_nothing_heavy(module):
         "pyarrow",
         "onnx",
         "matplotlib",
+        "opentelemetry.sdk",  # of opentelemetry itself FastAPI brings the interface
     }
     assert not heavy & set(loaded)
 
@@ -306,11 +315,11 @@ asyncio.run(serve())
 def test_serving_with_onnx_runtime_never_loads_torch(tiny_bundle):
     loaded = run(SERVE, str(tiny_bundle))
     assert "onnxruntime" in loaded
-    assert not {"torch", "model.training", "model.network", "onnx"} & set(loaded)
+    assert not {"torch", "model.training", "model.network", "onnx", "opentelemetry.sdk"} & set(loaded)
 
 
 def test_a_worker_knows_nothing_of_http_and_the_service_nothing_of_runtimes():
-    assert not {"fastapi", "starlette", "uvicorn", "torch"} & set(run("import app.worker"))
+    assert not {"fastapi", "starlette", "uvicorn", "torch", "opentelemetry"} & set(run("import app.worker"))
     assert not {"torch", "onnxruntime"} & set(run("import app.main"))
 
 
