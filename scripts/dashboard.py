@@ -499,6 +499,7 @@ def queue() -> Iterator[Panel]:
         Query(or_zero(total("polymodal_refusals_total", by="reason"), "reason"), "{{reason}}"),
         unit="ops",
         stacked=True,
+        alerts=("PolymodalInternalErrors",),
     )
     yield lines(
         "Examples computed together",
