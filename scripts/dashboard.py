@@ -29,6 +29,9 @@ COUNTED: Final = 'http_response_status_code=~"2..|429|5..", error_type!="rate_li
 FAILED: Final = 'http_response_status_code=~"429|5..", error_type!="rate_limited"'
 HIT: Final = '"hit"'
 CLIENTS_FAULT: Final = 'http_response_status_code=~"4..", error_type!~"overloaded|client_gone"'
+FAILURES: Final = 0.005
+THRESHOLD_S: Final = 0.25
+"""Where colours change: what the objectives allow, as in the same file."""
 REQUESTS: Final = "http_server_request_duration_seconds"
 STAGES: Final = "polymodal_stage_duration_seconds"
 OURS: Final = {"clients": "read|write", "queue": "queue", "model": "decode|encode_.+|fuse"}
@@ -258,7 +261,7 @@ def glance() -> Iterator[Panel]:
             "failed",
         ),
         unit="percentunit",
-        steps=(("green", None), ("orange", 0.005), ("red", 0.072)),
+        steps=(("green", None), ("orange", FAILURES), ("red", 14.4 * FAILURES)),
         width=3,
         height=5,
         alerts=("PolymodalAvailabilityBurnsFast", "PolymodalAvailabilityBurnsSlowly"),
@@ -274,7 +277,7 @@ def glance() -> Iterator[Panel]:
             for share in (0.5, 0.95, 0.99)
         ),
         unit="s",
-        steps=(("green", None), ("orange", 0.25), ("red", 1)),
+        steps=(("green", None), ("orange", THRESHOLD_S), ("red", 4 * THRESHOLD_S)),
         width=3,
         height=5,
         alerts=("PolymodalLatencyBurnsFast", "PolymodalLatencyBurnsSlowly"),
@@ -476,7 +479,7 @@ def queue() -> Iterator[Panel]:
             for share in (0.5, 0.95)
         ),
         unit="s",
-        steps=(("green", None), ("red", 0.25)),
+        steps=(("green", None), ("red", THRESHOLD_S)),
         alerts=("PolymodalQueueTooLong",),
     )
     yield lines(

@@ -182,7 +182,7 @@ def draw(prometheus: Prometheus, out: Path, rate_interval: str, seconds: float, 
         f" seconds before {moment}",
         fontsize=10,
     )
-    figure.savefig(out, dpi=80)
+    figure.savefig(out, dpi=72, pil_kwargs={"optimize": True})
 
 
 # --- the command ---

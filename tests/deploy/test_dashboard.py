@@ -123,6 +123,12 @@ def test_dashboard_and_rules_mean_the_same_by_failed(rules):
     assert source.FAILED in recorded["job:polymodal_classifications_failed:rate5m"]
 
 
+def test_colours_change_where_the_objectives_are(rules):
+    recorded = {rule["record"]: rule["expr"] for rule in rules if "record" in rule}
+    assert recorded["polymodal:availability:objective"] == f"vector({1 - source.FAILURES})"
+    assert recorded["polymodal:latency:threshold_seconds"] == f"vector({source.THRESHOLD_S})"
+
+
 def test_the_dashboard_is_of_a_version_that_grafana_11_reads(dashboard):
     assert dashboard["schemaVersion"] == 39
     assert dashboard["uid"] == "polymodal"

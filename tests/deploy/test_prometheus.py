@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from benchmarks.servers import children
-from scripts.observe import Prometheus, answers, load, write_shortened
+from scripts.observe import Prometheus, answers, load, queries, write_shortened
 
 if not os.environ.get("OBSERVABILITY_TESTS"):
     pytest.skip("OBSERVABILITY_TESTS is not set", allow_module_level=True)
@@ -124,16 +124,22 @@ def asking(service, per_s):
         process.wait(30)
 
 
-def silent(prometheus):
-    """The dashboard's queries that return nothing."""
-    return [asked.expr for asked, series in answers(prometheus, load(), RATE_INTERVAL) if not series]
+def all_answer(prometheus):
+    """Each query of the dashboard returns data at some moment; a scrape of a busy machine may miss its half second."""
+    silent = {asked.expr for asked in queries(load())}
+
+    def answer():
+        silent.difference_update(asked.expr for asked, series in answers(prometheus, load(), RATE_INTERVAL) if series)
+        return not silent
+
+    soon(answer)
 
 
 def test_every_query_of_the_dashboard_returns_data_and_nothing_fires_while_all_is_well(service, prometheus):
     with asking(service, 5):
         soon(lambda: prometheus.now("job:polymodal_burn:5m"))
         soon(lambda: prometheus.now("job_model_label:polymodal_label_share:1d"))
-        soon(lambda: not silent(prometheus))
+        all_answer(prometheus)
         assert not prometheus.firing() & BROKEN
 
 
@@ -152,12 +158,12 @@ def test_an_alert_fires_when_a_worker_is_killed(service, prometheus):
 
 
 def test_alerts_fire_when_more_is_asked_than_can_be_answered(service, prometheus):
-    with asking(service, 600):
+    with asking(service, 300):
         wanted = {"PolymodalAvailabilityBurnsFast", "PolymodalSaturated"}
         soon(lambda: wanted <= prometheus.firing(), seconds=150)
         ((_, failed),) = prometheus.now('max(job:polymodal_burn:5m{objective="availability"})')
         assert failed > 14.4
-        soon(lambda: not silent(prometheus))  # a scrape may miss its half second meanwhile
+        all_answer(prometheus)
     soon(lambda: "PolymodalAvailabilityBurnsFast" not in prometheus.firing())
 
 
