@@ -34,7 +34,7 @@ BROKEN = {
 }
 """What never fires while all is well, however busy the machine is that the test runs on."""
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 
 
 def free_port():
@@ -159,8 +159,8 @@ def test_an_alert_fires_when_a_worker_is_killed(service, prometheus):
 
 def test_alerts_fire_when_more_is_asked_than_can_be_answered(service, prometheus):
     with asking(service, 300):
-        wanted = {"PolymodalAvailabilityBurnsFast", "PolymodalSaturated"}
-        soon(lambda: wanted <= prometheus.firing(), seconds=150)
+        soon(lambda: "PolymodalAvailabilityBurnsFast" in prometheus.firing(), seconds=120)
+        soon(lambda: prometheus.firing() & {"PolymodalSaturated", "PolymodalQueueTooLong"}, seconds=120)
         ((_, failed),) = prometheus.now('max(job:polymodal_burn:5m{objective="availability"})')
         assert failed > 14.4
         all_answer(prometheus)
