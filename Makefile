@@ -20,11 +20,11 @@ export PYTHON
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # the words share one .venv
-.PHONY: help serve test test-redis contract fuzz check fix data train ablation bench bench-peers chaos soak image sbom audit constraints setup clean
+.PHONY: help serve test test-redis test-observability contract fuzz check fix data train ablation bench bench-peers chaos soak image sbom audit constraints setup clean
 
 help: ## list these words
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r word does; do \
-		printf '  make %-12s %s\n' "$$word" "$$does"; done
+		printf '  make %-18s %s\n' "$$word" "$$does"; done
 
 serve: .venv/serve.ok ## set up, then serve the embedded model on http://127.0.0.1:8000 until Ctrl-C
 	@exec $(BIN)/polymodal serve
@@ -34,6 +34,9 @@ test: .venv/dev.ok ## set up, then run all tests, on as many as four cores
 
 test-redis: .venv/dev.ok ## run the tests of rate limits in Redis (needs redis-server)
 	REDIS_TESTS=1 $(BIN)/python -m pytest tests/app/test_redis.py
+
+test-observability: .venv/dev.ok ## have a real Prometheus watch the service while it breaks (3 minutes; needs prometheus)
+	OBSERVABILITY_TESTS=1 $(BIN)/python -m pytest tests/deploy
 
 contract: .venv/dev.ok ## ask the service 1000 generated requests for each operation of its OpenAPI document
 	CONTRACT_EXAMPLES=1000 $(BIN)/python -m pytest --timeout 1800 tests/app/test_contract.py
