@@ -10,7 +10,6 @@ FROM python:3.11-slim-bookworm AS base
 FROM base AS packages
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PIP_ROOT_USER_ACTION=ignore \
-    PIP_NO_COMPILE=1 \
     PYTHONDONTWRITEBYTECODE=1
 # hadolint ignore=DL3008
 RUN apt-get update \
@@ -24,14 +23,14 @@ COPY scripts/serve_requirements.py scripts/image_slim.py scripts/
 ARG EXTRAS=""
 RUN --mount=type=cache,target=/root/.cache/pip \
     python scripts/serve_requirements.py "$EXTRAS" > requirements.txt \
-    && pip --python /opt/polymodal/bin/python install --requirement requirements.txt --constraint constraints.txt \
+    && pip --python /opt/polymodal/bin/python install --no-compile --requirement requirements.txt --constraint constraints.txt \
     && /opt/polymodal/bin/python scripts/image_slim.py /opt/polymodal/lib/python3.11/site-packages \
     && find /opt/polymodal/lib -name '*.so*' -type f ! -path '*.libs/*' -exec strip --strip-debug {} +
 
 FROM packages AS packages-torch
 ARG PIP_EXTRA_INDEX_URL=""
 RUN --mount=type=cache,target=/root/.cache/pip \
-    pip --python /opt/polymodal/bin/python install --root /torch torch --constraint constraints.txt \
+    pip --python /opt/polymodal/bin/python install --no-compile --root /torch torch --constraint constraints.txt \
     && /opt/polymodal/bin/python scripts/image_slim.py /torch/opt/polymodal/lib/python3.11/site-packages
 
 FROM packages AS project
@@ -39,7 +38,7 @@ COPY README.md LICENSE ./
 COPY app app
 COPY model model
 RUN --mount=type=cache,target=/root/.cache/pip \
-    pip --python /opt/polymodal/bin/python install --no-deps --root /project .
+    pip --python /opt/polymodal/bin/python install --no-compile --no-deps --root /project .
 
 # Debian and Python without what only a shell, a package manager or a developer would use. The list of Debian's packages stays, for
 # those who scan images, and so do all licences.
@@ -50,7 +49,7 @@ RUN useradd --uid 10001 --user-group --no-create-home --home-dir /nonexistent --
     && for each in ensurepip idlelib lib2to3 pydoc_data test tkinter turtledemo 'config-*' 'site-packages/*' 'lib-dynload/*test*.so'; do \
         rm -rf /usr/local/lib/python3.11/$each; done \
     && rm -rf /usr/local/include /usr/local/share /usr/local/lib/pkgconfig /usr/local/bin/pip* /usr/local/bin/*config* \
-    && rm -rf /usr/lib/apt /usr/lib/*/perl-base /usr/lib/*/libapt-* /usr/share/locale /usr/share/man /usr/share/info \
+    && rm -rf /usr/lib/apt /usr/lib/*/perl-base /usr/lib/*/gconv /usr/lib/*/libapt-* /usr/share/locale /usr/share/man /usr/share/info \
     && rm -rf /etc/apt /etc/pip.conf /var/lib/apt /var/cache/* /var/log/* /root/.cache /tmp/* \
     && rm -rf /usr/bin /usr/sbin
 

@@ -50,7 +50,10 @@ FILES = (
     "pygments/lexers/s[!p]*.py",
     "torch/include",
     "torch/share",
+    "torch/test",
     "torch/bin/protoc*",
+    "torch/bin/test_*",
+    "torch/bin/*Test",
 )
 """Patterns below site-packages of what no import reaches."""
 
