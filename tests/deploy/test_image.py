@@ -1,5 +1,7 @@
 """What the image leaves out is never wanted, and what its Dockerfile says holds."""
 
+import os
+import py_compile
 import re
 import subprocess
 import sys
@@ -9,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts import image_slim, serve_requirements
+from scripts import image_slim, image_trial, serve_requirements
 
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
@@ -250,3 +252,36 @@ def test_an_extra_that_there_is_not_ends_the_build():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     with pytest.raises(SystemExit, match=r"no extra is called ottel; there are train, "):
         serve_requirements.requirements(project, ["ottel"])
+
+
+def test_bytecode_is_the_same_whenever_its_source_was_written(tmp_path):
+    source = tmp_path / "module.py"
+    compiled = tmp_path / "cache" / tmp_path.relative_to("/") / "module.cpython-311.pyc"
+    compiled.parent.mkdir(parents=True)
+    seen = set()
+    for moment in (1_000_000_000, 1_700_000_000):
+        source.write_text("answer = 42\n")
+        os.utime(source, (moment, moment))
+        py_compile.compile(str(source), str(compiled), invalidation_mode=py_compile.PycInvalidationMode.TIMESTAMP)
+        assert image_trial.settle(tmp_path / "cache") == 1
+        seen.add(compiled.read_bytes())
+    assert len(seen) == 1
+
+
+def test_the_image_keeps_bytecode_where_python_looks_for_it():
+    environment = " ".join(line for stage in origins("serve") for line in stages()[stage][1] if line.startswith("ENV "))
+    assert "PYTHONPYCACHEPREFIX=/opt/bytecode" in environment
+    assert "PYTHONDONTWRITEBYTECODE=1" in environment
+
+
+@pytest.mark.parametrize("runtime", ["onnx"])
+def test_a_trial_asks_a_real_service_and_ends_it(runtime, monkeypatch, capsys):
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    image_trial.serve(runtime)
+    assert re.fullmatch(rf"{runtime}: ready after \d+\.\d s\n", capsys.readouterr().out)
+
+
+def test_a_trial_of_what_does_not_start_fails(monkeypatch):
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    with pytest.raises(SystemExit, match="tpu: no service after"):
+        image_trial.serve("tpu")
