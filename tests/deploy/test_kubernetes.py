@@ -37,6 +37,7 @@ OF_OPERATORS = {"ServiceMonitor", "PrometheusRule"}
 
 QUEUE_METRIC = "polymodal_queue_predicted_wait_seconds"
 SERVER_MIB, WORKER_MIB = 62, 142  # PSS when ready, docs/benchmarks.md: 346 MiB in all, 142 for each of two workers
+CONNECTIONS_MIB = 24  # a thousand, open and silent: docs/operations.md
 PICTURE_MIB = 572 + 25  # the largest accepted picture in WebP, docs/api.md: one in each worker
 JSON_MIB = 2 * 100  # bodies that are parsed at one time, docs/api.md
 CLOSING_S = 1 + LAST_WORD_S  # answers on their way, and last words, after draining (app/main.py)
@@ -272,14 +273,21 @@ def test_memory_is_enough_for_the_largest_pictures_in_every_worker_and_the_large
     limits, settings = container()["resources"]["limits"], Settings()
     plan = default_plan(math.ceil(float(limits["cpu"])))
     bodies = settings.queue_limit + plan.batch_items * plan.workers
-    needed = SERVER_MIB + plan.workers * (WORKER_MIB + PICTURE_MIB) + JSON_MIB + bodies * settings.max_body_bytes / MIB
+    needed = (
+        SERVER_MIB
+        + CONNECTIONS_MIB
+        + plan.workers * (WORKER_MIB + PICTURE_MIB)
+        + JSON_MIB
+        + bodies * settings.max_body_bytes / MIB
+    )
     assert mebibytes(limits["memory"]) >= needed
 
 
 def test_memory_is_requested_for_every_day_and_one_large_picture():
     requests, cores = container()["resources"]["requests"], float(container()["resources"]["limits"]["cpu"])
     assert (
-        mebibytes(requests["memory"]) >= SERVER_MIB + default_plan(math.ceil(cores)).workers * WORKER_MIB + PICTURE_MIB
+        mebibytes(requests["memory"])
+        >= SERVER_MIB + CONNECTIONS_MIB + default_plan(math.ceil(cores)).workers * WORKER_MIB + PICTURE_MIB
     )
 
 
@@ -334,3 +342,15 @@ def test_every_component_is_explained():
     document = (ROOT / "docs" / "kubernetes.md").read_text()
     for name in COMPONENTS:
         assert f"`{name}`" in document
+
+
+def test_the_documents_manifests_are_what_kubernetes_understands():
+    blocks = re.findall(
+        r"^```yaml\n(.*?)^```$", (ROOT / "docs" / "kubernetes.md").read_text(), flags=re.MULTILINE | re.DOTALL
+    )
+    objects = [document for block in blocks for document in parse(block)]
+    kinds = {each["kind"] for each in objects if "kind" in each}
+    assert kinds == {"NetworkPolicy", "PersistentVolumeClaim"}
+    for each in objects:
+        if "kind" in each:
+            kubernetes_validate.validate(each, OLDEST, strict=True)
