@@ -24,7 +24,7 @@ ARG EXTRAS=""
 RUN --mount=type=cache,target=/root/.cache/pip \
     python scripts/serve_requirements.py "$EXTRAS" > requirements.txt \
     && pip --python /opt/polymodal/bin/python install --no-compile --requirement requirements.txt --constraint constraints.txt \
-    && /opt/polymodal/bin/python scripts/image_slim.py /opt/polymodal/lib/python3.11/site-packages \
+    && /opt/polymodal/bin/python scripts/image_slim.py /opt/polymodal/lib/python3.11/site-packages requirements.txt \
     && find /opt/polymodal/lib -name '*.so*' -type f ! -path '*.libs/*' -exec strip --strip-debug {} +
 
 FROM packages AS packages-torch

@@ -1,6 +1,6 @@
 """Take out of an environment what serving never opens; only the Dockerfile asks, and scripts/image_trial.py is the proof.
 
-    python scripts/image_slim.py /opt/polymodal/lib/python3.11/site-packages    prints what left, with its bytes
+    python scripts/image_slim.py /opt/polymodal/lib/python3.11/site-packages [requirements.txt]    prints what left, with its bytes
 
 Two kinds leave: whole packages that only an unused path of another one wants, and files that no import ever reaches. What a
 scanner or a lawyer looks for stays: licences, notices, and the metadata of every package that stays.
@@ -62,7 +62,8 @@ def main() -> None:
     """Slim the folder that is named, and say what left."""
     folder = Path(sys.argv[1])
     before = size(folder)
-    left = [each.metadata["Name"] for each in unreached(distributions(path=[str(folder)]))]
+    asked = [line for file in sys.argv[2:] for line in Path(file).read_text(encoding="utf-8").splitlines()]
+    left = [each.metadata["Name"] for each in unreached(distributions(path=[str(folder)]), asked)]
     for each in list(distributions(path=[str(folder)])):
         if each.metadata["Name"] in left:
             uninstall(each)
@@ -73,14 +74,18 @@ def main() -> None:
     sys.stdout.write(f"left out: {', '.join(sorted(left)) or 'no package'}; {before - size(folder):,} bytes\n")
 
 
-def unreached(installed: Iterable[Distribution]) -> Iterator[Distribution]:
-    """Those that nothing requires any more once the unused requirements are struck out, directly or through each other."""
+def unreached(installed: Iterable[Distribution], asked: Iterable[str] = ()) -> Iterator[Distribution]:
+    """Those that nothing requires any more once the unused requirements are struck out, directly or through each other.
+
+    Requirements that were asked for by name always count.
+    """
     packages: dict[str, Distribution] = {canonicalize_name(each.metadata["Name"]): each for each in installed}
     everything = {name: _wanted(each) & packages.keys() for name, each in packages.items()}
     struck: set[str] = set().union(*(UNUSED.get(name, set()) & wanted for name, wanted in everything.items()))
     used = {name: wanted - UNUSED.get(name, set()) for name, wanted in everything.items()}
     candidates = _closure(struck, everything)
-    kept = _closure(packages.keys() - candidates, used)
+    named = {canonicalize_name(Requirement(each).name) for each in asked}
+    kept = _closure((packages.keys() - candidates) | (packages.keys() & named), used)
     yield from (packages[name] for name in sorted(candidates - kept))
 
 

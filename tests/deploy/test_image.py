@@ -126,6 +126,12 @@ def test_an_extra_that_wants_what_is_struck_out_keeps_it(installed, monkeypatch)
     assert names(folder) == ["huggingface_hub", "tokenizers", "tqdm", "transformers"]
 
 
+def test_what_was_asked_for_by_name_stays(installed):
+    folder = installed(tokenizers=["huggingface-hub"], huggingface_hub=["tqdm", "pyyaml"], tqdm=[], pyyaml=[])
+    left = image_slim.unreached(distributions(path=[str(folder)]), ["tqdm>=4; python_version > '3'"])
+    assert [each.metadata["Name"] for each in left] == ["huggingface_hub", "pyyaml"]
+
+
 def test_requirements_of_extras_nobody_asked_for_keep_nothing(installed):
     folder = installed(tokenizers=["huggingface-hub"], huggingface_hub=[], other=['huggingface-hub; extra == "hub"'])
     assert [each.metadata["Name"] for each in image_slim.unreached(distributions(path=[str(folder)]))] == [
