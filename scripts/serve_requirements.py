@@ -10,6 +10,7 @@ import re
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
 PYPROJECT = Path(__file__).parents[1] / "pyproject.toml"
 LEFT_OUT = {"torch"}
@@ -22,12 +23,12 @@ def main() -> None:
     sys.stdout.write("".join(f"{each}\n" for each in requirements(project, extras)))
 
 
-def requirements(project: dict[str, object], extras: list[str]) -> list[str]:
+def requirements(project: dict[str, Any], extras: list[str]) -> list[str]:
     """What the table [project] of pyproject.toml says. Ends the process when it knows no such extra."""
-    offered: dict[str, list[str]] = project["optional-dependencies"]  # type: ignore[assignment]
+    offered: dict[str, list[str]] = project["optional-dependencies"]
     if unknown := [extra for extra in extras if extra not in offered]:
         sys.exit(f"no extra is called {', '.join(unknown)}; there are {', '.join(offered)}")
-    found: list[str] = [*project["dependencies"]]  # type: ignore[misc]
+    found: list[str] = [*project["dependencies"]]
     for extra in extras:
         for each in offered[extra]:
             # One extra may name others, as in polymodal[train,redis].
