@@ -5,6 +5,7 @@
 #   POLYMODAL_HOST, POLYMODAL_PORT   where `make serve` listens; so do all settings of .env.example
 #   FUZZ_SECONDS                     how long `make fuzz` looks for crashes
 #   SOAK_SECONDS                     how long `make soak` runs
+#   EXTRAS, SOURCE, SOURCE_DATE_EPOCH  of `make image`: extras of pyproject.toml, where the source is published, the time that it says
 #   PIP_EXTRA_INDEX_URL and others   pip's own
 
 PYTHON ?= python3
@@ -15,12 +16,16 @@ DATA := data/illustrations
 RUN := runs/illustrations
 BUNDLE := model/bundles/illustrations
 VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+# The image says when its revision was committed, not when it was built, so that the same revision says the same.
+SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct)
+EXTRAS ?=
+SOURCE ?= unknown
 
 export PYTHON
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # the words share one .venv
-.PHONY: help serve test test-redis test-observability contract fuzz check fix data train ablation bench bench-peers chaos soak image sbom audit constraints setup clean
+.PHONY: help serve test test-redis test-observability contract fuzz check fix data train ablation bench bench-peers chaos soak image image-torch settings sbom audit constraints setup clean
 
 help: ## list these words
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r word does; do \
@@ -78,11 +83,22 @@ chaos: .venv/dev.ok ## break workers, disks, clocks and clients under load, and 
 soak: .venv/dev.ok ## everything at once for SOAK_SECONDS (600), and whether memory, descriptors, threads or latency grew
 	$(BIN)/python -m benchmarks.soak --seconds $(SOAK_SECONDS)
 
-image: ## build the container image polymodal
-	$(DOCKER) build --tag polymodal:latest --tag polymodal:$(VERSION) \
+image image-torch: TARGET = $(if $(filter image-torch,$@),torch,serve)
+image image-torch: TAG = $(if $(filter image-torch,$@),-torch)
+image: ## build the container image polymodal; EXTRAS=redis,otel adds extras
+image-torch: ## build polymodal:…-torch, which has PyTorch besides, for GPUs and for bundles without graphs
+image image-torch:
+	$(DOCKER) build --target $(TARGET) --tag polymodal:latest$(TAG) --tag polymodal:$(VERSION)$(TAG) \
+		--build-arg EXTRAS="$(EXTRAS)" --build-arg PIP_EXTRA_INDEX_URL \
 		--build-arg VERSION=$(VERSION) \
 		--build-arg REVISION="$$(git rev-parse HEAD)" \
-		--build-arg CREATED="$$(date -u +%Y-%m-%dT%H:%M:%SZ)" .
+		--build-arg SOURCE="$(SOURCE)" \
+		--build-arg SOURCE_DATE_EPOCH="$(SOURCE_DATE_EPOCH)" \
+		--build-arg CREATED="$$($(PYTHON) -c 'import sys, time; print(time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(int(sys.argv[1]))))' \
+			$(SOURCE_DATE_EPOCH))" .
+
+settings: .venv/serve.ok ## write the table of settings in docs/operations.md anew, from app/settings.py
+	$(BIN)/python scripts/settings_reference.py
 
 sbom: ## write dist/polymodal.cdx.json: every package that serving installs, as CycloneDX
 	@PYTHON="$(PYTHON)" scripts/supply.sh sbom

@@ -1,0 +1,41 @@
+import pytest
+import yaml
+
+from scripts import prometheus_rule
+
+RULES = """\
+# What wakes somebody.
+groups:
+  - name: polymodal-alerts
+    rules:
+      # Nobody answers.
+      - alert: NotServing
+        expr: |
+          up{job="polymodal"}
+            == 0
+
+"""
+
+
+def test_rules_become_what_the_operator_reads_comments_included(tmp_path):
+    (tmp_path / "alerts.yml").write_text(RULES)
+    files = prometheus_rule.component(tmp_path)
+    document = yaml.safe_load(files["alerts.yaml"])
+    assert (document["kind"], document["metadata"]["name"]) == ("PrometheusRule", "polymodal-alerts")
+    assert document["spec"] == yaml.safe_load(RULES)
+    assert "# Nobody answers." in files["alerts.yaml"]
+    assert yaml.safe_load(files["kustomization.yaml"])["resources"] == ["alerts.yaml"]
+
+
+@pytest.mark.parametrize(("text", "problem"), [(None, "has no rules"), ("rules: []\n", "no line `groups:`")])
+def test_a_folder_without_rules_is_refused(tmp_path, text, problem):
+    if text:
+        (tmp_path / "alerts.yml").write_text(text)
+    with pytest.raises(SystemExit, match=problem):
+        prometheus_rule.component(tmp_path)
+
+
+@pytest.mark.skipif(not prometheus_rule.RULES.is_dir(), reason="there are no rules for Prometheus yet")
+def test_the_component_has_the_rules_as_they_are_now():
+    found = {path.name: path.read_text(encoding="utf-8") for path in prometheus_rule.COMPONENT.glob("*.yaml")}
+    assert found == prometheus_rule.component(prometheus_rule.RULES), "run `python3 scripts/prometheus_rule.py`"
