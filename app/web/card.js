@@ -213,8 +213,8 @@ function origins({ report }) {
 }
 
 function wholeCard({ card }) {
-  return make("details", { class: "panel" }, make("summary", {}, say("card.whole")), make("pre", { class: "prose", tabindex: 0, role: "region", "aria-label": say("card.whole") }, card));
+  return make("details", { class: "panel" }, make("summary", {}, say("card.whole")), make("pre", { class: "prose", tabindex: 0, role: "group", "aria-label": say("card.whole") }, card));
 }
 
 /** Wide tables scroll by themselves, by keys too, and leave the page where it is. */
-const scrollable = (label, table) => make("div", { class: "wide", tabindex: 0, role: "region", "aria-label": label }, table);
+const scrollable = (label, table) => make("div", { class: "wide", tabindex: 0, role: "group", "aria-label": label }, table);
