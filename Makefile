@@ -12,6 +12,7 @@ PYTHON ?= python3
 DOCKER ?= docker
 BIN := .venv/bin
 SOAK_SECONDS ?= 600
+AXE := 4.14.1
 DATA := data/illustrations
 RUN := runs/illustrations
 BUNDLE := model/bundles/illustrations
@@ -25,7 +26,7 @@ export PYTHON
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # the words share one .venv
-.PHONY: help serve test test-redis test-observability contract fuzz check fix data train ablation bench bench-peers chaos soak image image-torch settings sbom audit constraints setup clean
+.PHONY: help serve test test-redis test-browser screenshots test-observability contract fuzz check fix data train ablation bench bench-peers chaos soak image image-torch settings sbom audit constraints setup clean
 
 help: ## list these words
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r word does; do \
@@ -42,6 +43,14 @@ test-redis: .venv/dev.ok ## run the tests of rate limits in Redis (needs redis-s
 
 test-observability: .venv/dev.ok ## have a real Prometheus watch the service while it breaks (3 minutes; needs prometheus)
 	OBSERVABILITY_TESTS=1 $(BIN)/python -m pytest tests/deploy
+
+test-browser: .venv/browser.ok ## run the tests of the page in a browser (needs chromium; axe's tests need npm, too)
+	@command -v npm >/dev/null && npm install --silent --no-package-lock --no-save --prefix build/browser axe-core@$(AXE) \
+		|| echo 'axe-core could not be installed: its tests are skipped'
+	BROWSER_TESTS=1 $(BIN)/python -m pytest tests/browser
+
+screenshots: .venv/browser.ok ## draw docs/images: the page with the embedded model (needs chromium)
+	$(BIN)/python -m scripts.screenshots
 
 contract: .venv/dev.ok ## ask the service 1000 generated requests for each operation of its OpenAPI document
 	CONTRACT_EXAMPLES=1000 $(BIN)/python -m pytest --timeout 1800 tests/app/test_contract.py
@@ -121,3 +130,7 @@ clean: ## remove .venv and everything that was made from the sources, but no dat
 
 .venv/dev.ok: pyproject.toml constraints.txt
 	@scripts/setup.sh dev
+
+.venv/browser.ok: .venv/dev.ok
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable '.[browser]'
+	@touch $@

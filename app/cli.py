@@ -1,4 +1,4 @@
-"""The command line: `polymodal serve | keys | tune | train | check | evaluate | export | predict | score | card | data`.
+"""The command line: `polymodal serve | keys | tune | train | check | evaluate | export | remeasure | …`.
 
 Thin; whatever is heavy is imported inside its command. Exit codes: 0 done; 1 refused or failed, with a message; 2 wrong
 usage; 3 done, but some rows are bad (`score --strict`); 130 ended by Ctrl-C.
@@ -323,6 +323,26 @@ def export(
     for line in (line for line in predictor.description.card.splitlines() if line.startswith("On a CPU, encoders")):
         typer.echo(line)
     typer.echo(f"{out}: bundle {predictor.description.digest}, runtime {predictor.description.runtime}", err=True)
+
+
+@app.command(epilog="Example: polymodal remeasure bundles/things things.csv --out bundles/things")
+@explained
+def remeasure(
+    bundle: BundleArgument,
+    manifest: Annotated[Path, typer.Argument(help="What the bundle was trained on.", exists=True)],
+    out: Annotated[Path, typer.Option(help="Folder to write the bundle to; BUNDLE itself replaces it.")],
+    split_seed: Annotated[int, typer.Option(help="Of the parts, if the manifest has no column split.")] = 0,
+    workers: Workers = CPUS,
+) -> None:
+    """Add to a bundle's report what an older release did not measure, such as the confusion matrix.
+
+    Figures that the report has stay as they are, and so do weights, graphs and calibration.
+    """
+    from model.training import remeasure as run
+
+    work = out.with_name(out.name + ".run") / "examples"
+    added = run(bundle_folder(bundle), out, source=manifest, work=work, split_seed=split_seed, workers=workers)
+    typer.echo(f"{out}: added {', '.join(added) or 'nothing'}", err=True)
 
 
 @app.command(epilog="Example: polymodal predict illustrations --image boat.png --text 'a sailing dinghy' --top-k 3")

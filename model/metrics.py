@@ -42,10 +42,18 @@ def accuracy_at_coverage(confidence: FloatArray, correct: Truths, coverage: floa
 
     One point of the risk-coverage curve of selective classification (Geifman and El-Yaniv, arXiv:1705.08500).
     """
-    # Rounded first: 0.9 × 10 must keep nine items, whatever the last bit of 0.9 says.
-    kept = math.ceil(round(coverage * len(confidence), 6))
-    surest = np.argsort(-confidence, kind="stable")[:kept]
+    surest = np.argsort(-confidence, kind="stable")[: _kept(len(confidence), coverage)]
     return float(correct[surest].mean())
+
+
+def confidence_at_coverage(confidence: FloatArray, coverage: float = 0.9) -> float:
+    """The confidence of the least sure of those items: who answers only from it on, answers the share `coverage`."""
+    return float(np.sort(confidence)[::-1][_kept(len(confidence), coverage) - 1])
+
+
+def _kept(items: int, coverage: float) -> int:
+    # Rounded first: 0.9 × 10 must keep nine items, whatever the last bit of 0.9 says.
+    return math.ceil(round(coverage * items, 6))
 
 
 def confusion_matrix(chosen: Indices, targets: Indices, labels: int) -> Indices:

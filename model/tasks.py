@@ -14,18 +14,25 @@ import numpy.typing as npt
 from model.calibration import COVERAGE, best_threshold, conformal_half_width, fit_temperature
 from model.config import BundleConfig, NetworkConfig, Scale
 from model.metrics import (
+    Truths,
     accuracy_at_coverage,
     average_precisions,
     calibration_error,
+    confidence_at_coverage,
     confusion_counts,
+    confusion_matrix,
     macro,
     r_squared,
     ratios,
+    reliability,
     selection_counts,
 )
 from model.types import Array, FloatArray, Interval, Prediction
 
 DECIMALS: Final = 6  # of a score, and of a number in standard deviations; single precision has no more to say
+
+CONFUSED: Final = 100
+"""Labels up to which metrics have a confusion matrix; that of a thousand would be most of a bundle."""
 
 Answered = Mapping[str, tuple[FloatArray, Array]]
 """Logits (N, K) and targets by set of present modalities, of the rows that have exactly this set."""
@@ -155,14 +162,21 @@ class SingleLabel(_Scored):
         }
 
     def metrics(self, scores: Array, targets: Array) -> dict[str, Any]:
-        """The summary, calibration error, and every label by itself."""
-        chosen = scores.argmax(axis=1)
-        hits, guesses, support = confusion_counts(chosen, targets, len(self.labels))
+        """The summary, calibration error with its bins, how sure the 90 % are, every label, and what is taken for what.
+
+        `confusion` has a row for each true label and a column for each that was said, in the order of the labels.
+        """
+        chosen, confidence = scores.argmax(axis=1), scores.max(axis=1)
+        confusion = confusion_matrix(chosen, targets, len(self.labels))
+        hits, guesses, support = np.diag(confusion), confusion.sum(axis=0), confusion.sum(axis=1)
         return {
             "items": len(targets),
             **self.summary(scores, targets),
-            "calibration_error": calibration_error(scores.max(axis=1), chosen == targets),
+            "confidence_at_90_percent_coverage": confidence_at_coverage(confidence, 0.9),
+            "calibration_error": calibration_error(confidence, chosen == targets),
+            "reliability": _told_by_bin(confidence, chosen == targets),
             "labels": _told_by_label(self.labels, support, *ratios(hits, guesses, support)),
+            **({"confusion": confusion.tolist()} if len(self.labels) <= CONFUSED else {}),
         }
 
 
@@ -223,7 +237,7 @@ class MultiLabel(_Scored):
         return {"macro_f1": macro(f1, support), "micro_f1": float(micro)}
 
     def metrics(self, scores: Array, targets: Array) -> dict[str, Any]:
-        """The summary; over all N · K decisions the negative log-likelihood (nats) and the calibration error; every label."""
+        """The summary; over all N · K decisions the negative log-likelihood (nats) and calibration; every label."""
         selected, truth = scores >= self.thresholds, targets > 0
         hits, guesses, support = selection_counts(selected, truth)
         precisions = average_precisions(scores, truth)
@@ -238,6 +252,7 @@ class MultiLabel(_Scored):
             "exact_match": float((selected == truth).all(axis=1).mean()),
             "negative_log_likelihood": float(-np.log(likelihood).mean()),
             "calibration_error": calibration_error(scores.ravel(), truth.ravel()),
+            "reliability": _told_by_bin(scores.ravel(), truth.ravel()),
             "labels": labels,
         }
 
@@ -379,3 +394,11 @@ def _told_by_label(
         }
         for index, label in enumerate(labels)
     }
+
+
+def _told_by_bin(confidence: FloatArray, correct: Truths) -> list[dict[str, float]]:
+    """A reliability diagram's points, by rising confidence."""
+    return [
+        {"items": int(items), "confidence": round(float(sure), DECIMALS), "accuracy": round(float(right), DECIMALS)}
+        for items, sure, right in zip(*reliability(confidence, correct), strict=True)
+    ]

@@ -1,4 +1,4 @@
-"""GET /: the page for trying the service by hand; plain files in app/web, nothing from other addresses."""
+"""GET /: the page for people; plain files in app/web, nothing from other addresses."""
 
 import re
 from collections.abc import Collection
@@ -6,20 +6,33 @@ from importlib.resources import files
 from pathlib import Path
 
 from fastapi import FastAPI
-from fastapi.responses import HTMLResponse
+from fastapi.responses import HTMLResponse, Response
 from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
+from starlette.types import Scope
 
 _WEB = Path(str(files("app"))) / "web"
+_ASK_AGAIN = "no-cache"
+"""Kept, but asked for again each time, which an ETag makes cheap: modules of two releases must never meet in one page."""
 _HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
-        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+        "require-trusted-types-for 'script'; trusted-types 'none'"
     ),
-    "Cache-Control": "no-cache",
+    "Cache-Control": _ASK_AGAIN,
 }
 
 _LINK = re.compile(r' *<a href="([^"]+)">[^<]*</a>\n')
+
+
+class _Files(StaticFiles):
+    """The page's files, each kept by browsers until it changes."""
+
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        response = await super().get_response(path, scope)
+        response.headers["Cache-Control"] = _ASK_AGAIN
+        return response
 
 
 def install(app: FastAPI, links: Collection[str]) -> None:
@@ -32,4 +45,4 @@ def install(app: FastAPI, links: Collection[str]) -> None:
         """Drop a picture, type a caption, see the scores."""
         return HTMLResponse(body, headers=_HEADERS)
 
-    app.router.routes.append(Mount("/web", StaticFiles(directory=_WEB), name="web"))
+    app.router.routes.append(Mount("/web", _Files(directory=_WEB), name="web"))

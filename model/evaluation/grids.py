@@ -9,6 +9,7 @@ from model.tasks import TASKS, Figure
 
 FIGURES: Final[Mapping[str, Figure]] = {
     "accuracy_at_90_percent_coverage": Figure("accuracy on the surest 90 %"),
+    "confidence_at_90_percent_coverage": Figure("lowest score of the surest 90 %"),
     "negative_log_likelihood": Figure("negative log-likelihood"),
     "f1": Figure("F1"),
 }
@@ -19,6 +20,7 @@ EXPLANATIONS: Final[Mapping[str, str]] = {
     "calibration_error": "Calibration error is the mean gap between confidence and accuracy over 15 bins of equal mass.",
     "accuracy_at_90_percent_coverage": "Accuracy on the surest 90 % is what is left when the model abstains on the tenth of the "
     "items that it is least sure of.",
+    "confidence_at_90_percent_coverage": "Who answers only from the lowest score of the surest 90 % on, abstains on that tenth.",
     "r2": "R² is the part of the variance that is explained.",
     "coverage": "Inside the interval are right numbers that the answer's own interval, made to hold 90 % of them, does hold.",
 }
@@ -72,7 +74,8 @@ def _first(evaluation: Evaluation) -> Mapping[str, Any]:
 
 
 def _measured(evaluation: Evaluation) -> list[str]:
-    return [name for name, value in _first(evaluation).items() if not isinstance(value, Mapping)]
+    """What is one figure; the rest is shown elsewhere, or drawn."""
+    return [name for name, value in _first(evaluation).items() if not isinstance(value, Mapping | list)]
 
 
 def _figure(evaluation: Evaluation, name: str) -> Figure:

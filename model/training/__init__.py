@@ -2,7 +2,7 @@
 
 from model.manifest import ManifestError
 from model.training.presets import PRESETS
-from model.training.repack import export
+from model.training.repack import export, remeasure
 from model.training.train import train
 
-__all__ = ["PRESETS", "ManifestError", "export", "train"]
+__all__ = ["PRESETS", "ManifestError", "export", "remeasure", "train"]

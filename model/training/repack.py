@@ -1,19 +1,27 @@
-"""A finished bundle with its graphs exported anew: after an update of the exporter, or to have them in 8 bits."""
+"""A finished bundle packed anew: with other graphs, in 8 bits if wanted, or with measures that its report lacks."""
 
-from pathlib import Path
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any, Final
 
 import torch
 
 from model.bundle import Bundle, check_replaceable, read_bundle, write_bundle
 from model.errors import ModelError
 from model.predictor import Predictor, load_bundle
+from model.runtimes import start_runtime, suitable
 from model.runtimes.onnx_int8_runtime import NAME
 from model.runtimes.torch_runtime import load_network
+from model.training import evaluate
 from model.training.card import with_8_bits, without_8_bits
 from model.training.checks import read_checked
 from model.training.examples import Examples, input_fingerprint, prepare_examples
 from model.training.export import export_graphs
 from model.training.int8 import quantise
+from model.training.splits import describe_split
+
+ADDED: Final = "added"
+"""In a report: which measures were added to it after the training, and by what."""
 
 
 def export(
@@ -60,6 +68,57 @@ def export(
     predictor = load_bundle(out, threads=threads)
     predictor.warm_up()
     return predictor
+
+
+def remeasure(
+    directory: Path, out: Path, *, source: Path, work: Path, split_seed: int = 0, workers: int = 2
+) -> tuple[str, ...]:
+    """Write the bundle at `directory` to `out` with the measures that its report lacks, and say which those are.
+
+    A report that was written by an older release gets today's confusion matrix, reliability and so on, of every part that it
+    tells of; figures that it has stay as they are, and so does every other file. The answers are those of the bundle in float32, as
+    it serves them. The manifest must have the same rows in the same parts; its pictures may have been drawn anew by another version
+    of what draws them, so the report says which data it was. Raises ModelError.
+    """
+    check_replaceable(out)
+    bundle, threads = read_bundle(directory), torch.get_num_threads()
+    exact = suitable(bundle)[-1]
+    runtime = start_runtime(exact, bundle, threads=threads)
+    manifest, _ = read_checked(source, bundle.config.network.task, split_seed, workers)
+    if describe_split(manifest) != bundle.report["data"]["split"]:
+        raise ModelError(f"{source}: other rows, labels or parts; allowed: the manifest that the bundle was trained on")
+    examples = prepare_examples(manifest, bundle.inputs, input_fingerprint(bundle.inputs), work, workers=workers)
+    metrics, added = {}, set[str]()
+    for split, known in bundle.report["metrics"].items():
+        answers = evaluate.ask(runtime, examples, examples.split(split), bundle.config.network)
+        fresh = evaluate.report(answers, bundle.config, examples)
+        metrics[split] = {key: _completed(told, fresh[key], added) for key, told in known.items()}
+    report = {**bundle.report, "metrics": metrics}
+    if added:
+        report[ADDED] = {"measures": sorted(added), "runtime": exact, "data": manifest.digest}
+    write_bundle(
+        out,
+        config=bundle.config,
+        inputs=bundle.inputs,
+        weights=bundle.read_stored(),
+        graphs=_graphs(bundle),
+        report=report,
+        golden=[dict(each) for each in bundle.golden],
+        card=bundle.card,
+    )
+    return tuple(sorted(added))
+
+
+def _completed(told: Mapping[str, Any], fresh: Mapping[str, Any], added: set[str]) -> dict[str, Any]:
+    lacking = {name: value for name, value in fresh.items() if name not in told}
+    added |= set(lacking)
+    return {**told, **lacking}
+
+
+def _graphs(bundle: Bundle) -> dict[str, bytes]:
+    """Every graph of a bundle as it is, by the name that `write_bundle` takes."""
+    paths = (PurePosixPath(file) for file in bundle.files)
+    return {path.stem: (bundle.directory / path).read_bytes() for path in paths if path.suffix == ".onnx"}
 
 
 def _examples(bundle: Bundle, source: Path, work: Path, split_seed: int, workers: int) -> Examples:

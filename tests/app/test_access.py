@@ -119,7 +119,7 @@ async def test_a_key_opens_the_routes_of_its_scopes_and_no_others(guarded, metho
     assert refused.json()["allowed"] == f"a key with the scope {scope}"
 
 
-@pytest.mark.parametrize("path", sorted({*OPEN, "/web/page.js", "/web/page.css", "/web/icon.svg"}))
+@pytest.mark.parametrize("path", sorted({*OPEN, "/web/main.js", "/web/page.css", "/web/icon.svg"}))
 async def test_probes_and_the_page_need_no_key(guarded, path):
     async with guarded() as client:
         assert (await client.get(path)).status_code == 200
@@ -287,8 +287,8 @@ def test_a_key_is_found_as_it_was_sent(key, scheme):
 
 async def test_the_page_has_a_hidden_field_for_the_key_which_only_the_tab_keeps(guarded):
     async with guarded() as client:
-        page, script = (await client.get("/")).text, (await client.get("/web/page.js")).text
-    assert '<form id="access" hidden>' in page
+        page, script = (await client.get("/")).text, (await client.get("/web/ask.js")).text
+    assert '<form id="access" class="panel" hidden>' in page
     assert '<input id="key" type="password" autocomplete="off"' in page
     assert "sessionStorage" in script
     assert "localStorage" not in script

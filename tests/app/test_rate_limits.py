@@ -241,7 +241,7 @@ async def test_a_refusal_reaches_log_and_metrics_under_its_route(limited, logs):
     assert measured[1].registry.get_sample_value("http_server_request_duration_seconds_count", labels) == 1
 
 
-@pytest.mark.parametrize("path", ["/livez", "/readyz", "/startupz", "/healthz", "/", "/web/page.js"])
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/startupz", "/healthz", "/", "/web/main.js"])
 async def test_probes_and_the_page_are_never_limited(limited, path):
     async with limited(rate_limit_per_address=Rate(1, 86_400)) as client:
         answers = [await client.get(path) for _ in range(3)]

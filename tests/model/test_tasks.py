@@ -13,7 +13,7 @@ from model.config import CALIBRATION, FEWEST_LABELS, BundleConfig, Scale, TaskNa
 from model.evaluation.scores import OUTPUTS
 from model.heads import HEADS
 from model.targets import TARGETS
-from model.tasks import TASKS, MultiLabel, Regression, SingleLabel
+from model.tasks import CONFUSED, TASKS, MultiLabel, Regression, SingleLabel
 from model.training.card import WORDS
 from model.types import Interval, Prediction
 
@@ -182,6 +182,38 @@ def test_abstaining_is_measured_with_everything_else():
     scores = np.asarray([[0.9, 0.1, 0], [0.4, 0.6, 0]] * 5, dtype=np.float32)
     told = SINGLE.metrics(scores, targets(*[0, 0] * 5))
     assert told["accuracy_at_90_percent_coverage"] == pytest.approx(5 / 9)
+
+
+def test_how_sure_the_surest_90_percent_are_is_told():
+    confidence = np.linspace(0.5, 0.95, 10, dtype=np.float32)
+    scores = np.stack([confidence, 1 - confidence, np.zeros(10)], axis=1).astype(np.float32)
+    told = SINGLE.metrics(scores, targets(*[0] * 10))
+    assert told["confidence_at_90_percent_coverage"] == pytest.approx(0.55)  # the least sure one, 0.5, is left out
+
+
+def test_what_is_taken_for_what_is_told_by_true_label():
+    told = SINGLE.metrics(certain(0, 0, 1, 1, 0), targets(0, 0, 0, 1, 2))
+    assert told["confusion"] == [[2, 1, 0], [0, 1, 0], [1, 0, 0]]
+
+
+def test_a_confusion_matrix_of_very_many_labels_is_left_out():
+    many = SingleLabel(tuple(map(str, range(CONFUSED + 1))), {})
+    scores = np.eye(CONFUSED + 1, dtype=np.float32)
+    assert "confusion" not in many.metrics(scores, np.arange(CONFUSED + 1))
+
+
+@pytest.mark.parametrize("task", ["single", "multi"])
+def test_the_bins_of_reliability_add_up_to_the_calibration_error(task):
+    chance = np.random.default_rng(3)
+    scores = chance.dirichlet((1, 1, 1), 200).astype(np.float32)
+    right = chance.integers(0, 3, 200)
+    truth = np.eye(3, dtype=np.float32)[right]
+    told = MULTI.metrics(scores, truth) if task == "multi" else SINGLE.metrics(scores, right)
+    bins = told["reliability"]
+    items = sum(each["items"] for each in bins)
+    assert items == (600 if task == "multi" else 200)
+    error = sum(each["items"] * abs(each["accuracy"] - each["confidence"]) for each in bins) / items
+    assert error == pytest.approx(told["calibration_error"], abs=1e-5)
 
 
 def test_likelihood_by_hand():

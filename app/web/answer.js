@@ -1,0 +1,205 @@
+// Drawing an answer: the verdict, what each input adds, a bar for every label, and where the time went.
+
+import { certaintyLine, verdictOf } from "./certainty.js";
+import { bar, element, make } from "./dom.js";
+import { brief, count, known, measure, percent, say } from "./say.js";
+
+const SHOWN = 10; // labels; the others follow on request
+
+/**
+ * @typedef {{key: string, answer?: any, problem?: Error}} Part what was said of one set of inputs; neither while it is awaited
+ */
+
+/** Nothing was asked yet: say what will be answered. */
+export function drawNothing(model) {
+  const labels = model?.labels ?? [];
+  const chips = labels.slice(0, 24).map((label) => make("span", { class: "chip" }, label));
+  if (labels.length > chips.length) chips.push(make("span", { class: "chip" }, say("more", { count: count(labels.length - chips.length) })));
+  element("verdict").replaceChildren(
+    make("p", { class: "headline quietly" }, say("answer.empty")),
+    make("p", { class: "reason" }, say(labels.length ? "answer.labels" : "answer.number")),
+  );
+  const terms = [
+    ["both", say("set.image+text"), say("key.together")],
+    ["only-image", say("key.alone-title"), say("key.alone")],
+    ["unsure", say("answer.unsure"), say("key.unsure")],
+  ];
+  const key = terms.map(([kind, term, meaning]) => make("div", { class: kind }, make("dt", {}, term), make("dd", {}, meaning)));
+  element("scores").replaceChildren(
+    make("div", { class: "chips" }, ...chips),
+    make("dl", { class: "key" }, ...(labels.length ? key : key.slice(0, 2))),
+    make("button", { type: "button", class: "primary", click: () => document.querySelector(".example").click() }, say("answer.show-me")),
+  );
+  element("timings").hidden = true;
+  element("trouble").hidden = true;
+}
+
+/** @param {Part[]} parts the one that counts first @param {any} model */
+export function drawAnswer(parts, model) {
+  const [{ answer }] = parts;
+  element("trouble").hidden = true;
+  element("verdict").replaceChildren(...verdictLines(parts, model));
+  element("scores").replaceChildren(
+    answer.value === undefined ? scoreTable(parts, model) : valueTable(parts),
+    answer.value === undefined ? make("p", { class: "fine" }, verdictOf(answer, model).why) : "",
+  );
+  drawTimings(answer);
+}
+
+export function drawProblem(problem) {
+  const told = [make("strong", {}, problem.message)];
+  if (problem.detail) told.push(make("span", {}, problem.detail));
+  if (problem.retryAfter) told.push(make("span", {}, say("problem.again", { seconds: count(problem.retryAfter) })));
+  if (problem.code) told.push(make("code", {}, [problem.code, problem.instance].filter(Boolean).join(" · ")));
+  element("trouble").replaceChildren(...told);
+  element("trouble").hidden = false;
+  for (const id of ["verdict", "scores"]) element(id).replaceChildren();
+  element("timings").hidden = true;
+}
+
+function verdictLines(parts, model) {
+  const [{ answer }] = parts;
+  const { kind, best, chosen } = verdictOf(answer, model);
+  const lines = [];
+  if (kind === "number") {
+    lines.push(make("p", { class: "headline" }, make("strong", {}, measure(answer.value))));
+    if (answer.interval) lines.push(make("p", { class: "reason" }, intervalWords(answer.interval)));
+    else lines.push(make("p", { class: "reason" }, say("answer.no-interval")));
+  } else if (kind === "sure") {
+    lines.push(make("p", { class: "headline" }, make("strong", {}, best.label), " ", make("span", {}, percent(best.score))));
+  } else if (kind === "unsure") {
+    lines.push(
+      make("p", { class: "headline unsure" }, make("strong", {}, say("answer.unsure"))),
+      make("p", { class: "reason" }, best ? say("answer.closest", { label: best.label, score: percent(best.score) }) : ""),
+    );
+  } else if (kind === "selected") {
+    const chips = chosen.map(({ label, score }) => make("span", { class: "chip chosen" }, `${label} ${percent(score)}`));
+    lines.push(make("p", { class: "headline many" }, ...chips.flatMap((chip, index) => (index ? [" ", chip] : [chip]))));
+  } else {
+    lines.push(make("p", { class: "headline unsure" }, make("strong", {}, say("answer.none"))));
+    if (best) lines.push(make("p", { class: "reason" }, say("answer.closest", { label: best.label, score: percent(best.score) })));
+  }
+  const adds = whatEachAdds(parts, kind, model);
+  if (adds) lines.push(make("p", { class: "reason" }, adds));
+  return lines;
+}
+
+/** By whether the picture alone, and the words alone, are sure. */
+const AGREED = {
+  "true,true": "adds.agree",
+  "false,true": "adds.text-sure",
+  "true,false": "adds.image-sure",
+  "false,false": "adds.both-unsure",
+};
+
+/** In a sentence: which input decided, or which is missing. */
+function whatEachAdds(parts, kind, model) {
+  const [whole, ...alone] = parts;
+  if (!alone.length) {
+    const missing = (model?.inputs ?? []).map(({ name }) => name).filter((name) => !whole.answer.modalities.includes(name));
+    const key = `adds.without-${missing[0]}`;
+    return missing.length === 1 && known(key) ? say(key) : "";
+  }
+  if (kind === "number" || !alone.every(({ answer }) => answer?.labels.length)) return "";
+  if (whole.answer.labels[0].selected !== undefined) return "";
+  const said = whole.answer.labels[0].label;
+  const [image, text] = ["image", "text"].map((key) => alone.find((each) => each.key === key)?.answer.labels[0]);
+  if (!image || !text) return "";
+  const values = {
+    image: image.label,
+    text: text.label,
+    imageScore: percent(image.score),
+    textScore: percent(text.score),
+  };
+  if (image.label === said && text.label === said) {
+    const sure = ["image", "text"].map((key) => verdictOf(alone.find((each) => each.key === key).answer, model).kind === "sure");
+    return say(AGREED[sure.join()], values);
+  }
+  if (text.label === said) return say("adds.text-decides", values);
+  if (image.label === said) return say("adds.image-decides", values);
+  return say("adds.together", values);
+}
+
+export const intervalWords = ({ low, high, coverage }) =>
+  say("answer.interval", { low: measure(low), high: measure(high), coverage: percent(coverage) });
+
+function scoreTable(parts, model) {
+  const ranked = parts[0].answer.labels;
+  const table = make("table", { class: `scores of-${parts.length}` });
+  const line = ranked[0]?.selected === undefined ? certaintyLine(model, parts[0].answer.modalities).line : null;
+  const rows = (count) => ranked.slice(0, count).map((each, index) => scoreRow(each, parts, model, index === 0 ? line : null));
+  const body = make("tbody", {}, ...rows(SHOWN));
+  table.append(
+    make("caption", { class: "unseen" }, say("answer.table")),
+    make(
+      "thead",
+      {},
+      make("tr", {}, make("th", { scope: "col" }, say("answer.label")), ...parts.map((part) => setHeading(part))),
+    ),
+    body,
+  );
+  if (ranked.length <= SHOWN) return table;
+  const more = make("button", { type: "button", class: "quiet" }, say("answer.all", { count: count(ranked.length) }));
+  more.addEventListener("click", () => {
+    body.replaceChildren(...rows(ranked.length));
+    more.remove();
+  });
+  return make("div", {}, table, more);
+}
+
+function setHeading({ key }) {
+  return make("th", { scope: "col", class: `set ${kindOf(key)}` }, setName(key));
+}
+
+/** "Picture only" */
+export const setName = (key) => (known(`set.${key}`) ? say(`set.${key}`) : key);
+/** The colour that a set of inputs has everywhere. */
+export const kindOf = (key) => (key.includes("+") ? "both" : `only-${key}`);
+
+function scoreRow({ label, selected }, parts, model, line) {
+  const threshold = model?.thresholds?.[label] ?? null;
+  const cells = parts.map(({ key, answer, problem }) => {
+    if (!answer) return make("td", { class: "set" }, problem ? "–" : "…");
+    const found = answer.labels.find((each) => each.label === label);
+    return make("td", { class: "set" }, make("span", { class: "pair" }, bar(found.score, kindOf(key), threshold ?? (key === parts[0].key ? line : null)), make("span", { class: "amount" }, percent(found.score))));
+  });
+  const name = selected ? make("span", {}, `✓ ${label}`, make("span", { class: "unseen" }, `, ${say("answer.selected")}`)) : label;
+  return make("tr", { class: selected ? "selected" : "" }, make("th", { scope: "row" }, name), ...cells);
+}
+
+/** Numbers with their intervals, one row for each set of inputs, on one scale. */
+function valueTable(parts) {
+  const answers = parts.map(({ answer }) => answer).filter(Boolean);
+  const ends = answers.flatMap(({ value, interval }) => [value, interval?.low ?? value, interval?.high ?? value]);
+  const [low, high] = [Math.min(...ends), Math.max(...ends)];
+  const at = (number) => (high > low ? (number - low) / (high - low) : 0.5);
+  const rows = parts.map(({ key, answer }) => {
+    if (!answer) return make("tr", {}, make("th", { scope: "row" }, setName(key)), make("td", { colspan: 2 }, "…"));
+    const { value, interval } = answer;
+    const scale = make(
+      "span",
+      { class: `scale ${kindOf(key)}`, "aria-hidden": "true" },
+      interval ? make("span", { class: "range", "--from": at(interval.low), "--to": at(interval.high) }) : null,
+      make("span", { class: "point", "--at": at(value) }),
+    );
+    const words = interval ? `${measure(value)} (${measure(interval.low)} – ${measure(interval.high)})` : measure(value);
+    return make("tr", {}, make("th", { scope: "row" }, setName(key)), make("td", { class: "set" }, scale), make("td", { class: "amount" }, words));
+  });
+  return make("table", { class: "values" }, make("caption", { class: "unseen" }, say("answer.values")), make("tbody", {}, ...rows));
+}
+
+function drawTimings({ stages, total }) {
+  const sum = stages.reduce((so, [, milliseconds]) => so + milliseconds, 0);
+  const parts = stages.map(([, milliseconds], index) =>
+    make("span", { class: `slice of-${index % 6}`, "--share": sum ? milliseconds / sum : 0 }),
+  );
+  const words = stages.map(([name, milliseconds], index) =>
+    make("li", { class: `of-${index % 6}` }, known(`stage.${name}`) ? say(`stage.${name}`) : name.replaceAll("_", " "), " ", say("timing.ms", { ms: brief(milliseconds) })),
+  );
+  element("timings").replaceChildren(
+    make("p", {}, make("strong", {}, say("timing.service", { ms: brief(sum) })), " ", say("timing.total", { ms: count(Math.round(total)) })),
+    make("div", { class: "stack", "aria-hidden": "true" }, ...parts),
+    make("ul", {}, ...words),
+  );
+  element("timings").hidden = !stages.length;
+}

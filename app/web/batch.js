@@ -1,0 +1,187 @@
+// Many questions at once: a table with its pictures, or a folder of them; asked a few at a time, told in a table.
+
+import { Problem, classify, pause } from "./ask.js";
+import { verdictOf } from "./certainty.js";
+import { element } from "./dom.js";
+import { EXAMPLES, openExample } from "./examples.js";
+import { filesDropped, filesOf, isPicture, rowsOf } from "./files.js";
+import { drawResults, startResults } from "./results.js";
+import { count, say, sayCount } from "./say.js";
+
+const AT_ONCE = 4; // enough to fill the service's batches, few enough to leave room for others
+const ATTEMPTS = 5; // of one row that is told to come back later
+const WAIT_S = 1; // where a busy service does not say how long
+
+/** @type {import("./files.js").Found[]} */
+let found = [];
+/** @type {import("./files.js").Row[]} */
+let rows = [];
+/** @type {Map<number, {answer?: any, problem?: string, verdict?: any}>} by the row's number */
+let results = new Map();
+let running = null;
+/** All rows wait until then, when the service is too busy for one of them. */
+let restUntil = 0;
+let modelNow = () => null;
+
+/** @param {() => any} model tells the chosen model */
+export function startBatch(model) {
+  modelNow = model;
+  startResults(() => ({ rows, results, model: modelNow() }));
+  for (const id of ["batch-files", "batch-folder"]) {
+    element(id).addEventListener("change", ({ target }) => {
+      add(filesOf(target.files));
+      target.value = "";
+    });
+  }
+  element("batch-examples").addEventListener("click", takeExamples);
+  element("batch-form").addEventListener("submit", (event) => {
+    event.preventDefault();
+    run();
+  });
+  element("batch-cancel").addEventListener("click", () => running?.abort());
+  element("batch-clear").addEventListener("click", clear);
+  clear();
+}
+
+/** Take what was dropped anywhere on the page. @param {DataTransfer} dropped */
+export const dropBatch = async (dropped) => add(await filesDropped(dropped));
+
+/** Another model was chosen: what another one said is no longer shown. */
+export function forgetBatch() {
+  running?.abort();
+  results = new Map();
+  show();
+}
+
+function clear() {
+  running?.abort();
+  found = [];
+  rows = [];
+  results = new Map();
+  trouble("");
+  show();
+}
+
+async function takeExamples() {
+  clear();
+  const pictures = await Promise.all(EXAMPLES.map(({ file }) => openExample(file)));
+  found = pictures.map((file) => ({ path: file.name, file }));
+  rows = EXAMPLES.map(({ file, text }, index) => ({ number: index + 1, name: file, text, label: "", image: pictures[index], problem: "" }));
+  show();
+  run();
+}
+
+/** More files: a table and its pictures may come one after the other. */
+async function add(more) {
+  if (running) return;
+  found = [...found, ...more];
+  results = new Map();
+  try {
+    rows = await rowsOf(found);
+    trouble(rows.length ? "" : say("batch.no-rows"));
+  } catch (problem) {
+    found = found.filter((each) => !more.includes(each));
+    trouble(problem.message);
+  }
+  show();
+}
+
+async function run() {
+  const waiting = rows.filter((row) => !results.get(row.number)?.answer);
+  if (!waiting.length || running) return;
+  running = new AbortController();
+  const { signal } = running;
+  const model = modelNow();
+  restUntil = 0;
+  results = new Map([...results].filter(([, result]) => result.answer));
+  trouble("");
+  show();
+  const queue = waiting[Symbol.iterator](); // shared: each row is taken by whoever is free
+  await Promise.all(Array.from({ length: AT_ONCE }, () => work(queue, model, signal)));
+  running = null;
+  show();
+}
+
+async function work(queue, model, signal) {
+  for (const row of queue) {
+    try {
+      results.set(row.number, await answerRow(row, model, signal));
+    } catch (error) {
+      if (signal.aborted) return;
+      results.set(row.number, { problem: error.message });
+      if (error instanceof Problem && ["unauthorized", "forbidden", "unreachable"].includes(error.code)) {
+        trouble(error.message);
+        running?.abort(); // no other row would fare better
+        return;
+      }
+    }
+    scheduleShow();
+  }
+}
+
+async function answerRow(row, model, signal) {
+  if (row.problem) return { problem: row.problem };
+  for (let attempt = 1; ; attempt += 1) {
+    await pause(Math.max(0, restUntil - performance.now()) / 1000, signal);
+    try {
+      const answer = await classify({ image: row.image, text: row.text, model: model?.name }, signal);
+      return { answer, verdict: verdictOf(answer, model) };
+    } catch (error) {
+      const later = error instanceof Problem && (error.status === 429 || error.status === 503);
+      if (!later || attempt === ATTEMPTS) throw error instanceof Problem && error.detail ? new RowProblem(error) : error;
+      restUntil = Math.max(restUntil, performance.now() + 1000 * (error.retryAfter ?? WAIT_S));
+    }
+  }
+}
+
+/** A problem with its detail in its message, as a table has room for one sentence. */
+class RowProblem extends Problem {
+  constructor(problem) {
+    super(problem);
+    this.message = `${problem.message} ${problem.detail}`;
+  }
+}
+
+let scheduled = false;
+/** Draw at most once for each frame, however quickly answers come. */
+function scheduleShow() {
+  if (scheduled) return;
+  scheduled = true;
+  requestAnimationFrame(() => {
+    scheduled = false;
+    show();
+  });
+}
+
+function trouble(words) {
+  element("batch-trouble").textContent = words;
+  element("batch-trouble").hidden = !words;
+}
+
+function show() {
+  const done = results.size;
+  const busy = Boolean(running);
+  const left = rows.filter((row) => !results.get(row.number)?.answer).length;
+  element("batch-state").textContent = rows.length ? stateWords() : "";
+  element("batch-form-of").hidden = rows.length > 0;
+  element("batch-run").hidden = !rows.length;
+  element("batch-start").hidden = busy || !left;
+  element("batch-start").textContent = say(done ? "batch.go-on" : "batch.start");
+  element("batch-cancel").hidden = !busy;
+  element("batch-clear").hidden = busy;
+  element("batch-progress").hidden = !busy;
+  element("batch-progress").value = rows.length ? done / rows.length : 0;
+  element("batch-count").textContent = done ? say("batch.count", { done: count(done), all: count(rows.length) }) : "";
+  element("batch-results").hidden = !done;
+  if (done) drawResults();
+}
+
+function stateWords() {
+  const pictures = rows.filter(({ image }) => image).length;
+  const words = [sayCount("batch.rows", rows.length), sayCount("batch.pictures", pictures)];
+  const bad = rows.filter(({ problem }) => problem).length;
+  if (bad) words.push(sayCount("batch.bad", bad));
+  const spare = found.filter(({ file }) => isPicture(file)).length - pictures;
+  if (spare > 0) words.push(sayCount("batch.spare", spare));
+  return words.join(" · ");
+}

@@ -1,0 +1,50 @@
+// When the model is sure enough to name a label proudly, and what the page says when it is not.
+
+import { count, percent, say } from "./say.js";
+
+const HALF = 0.5; // without a measured line: below it a calibrated answer is likelier wrong than right
+
+/**
+ * The score below which the page says that the model is unsure, and where that line comes from: the least sure tenth of the
+ * validation part lies below it.
+ * @param {{report?: any} | null} model as /v1/models/{name} describes it; null where that is not known
+ * @param {string[]} used the inputs that the answer comes from
+ * @returns {{line: number, why: string}}
+ */
+export function certaintyLine(model, used) {
+  const told = measuresOf(model, "validation", used);
+  const line = told?.confidence_at_90_percent_coverage;
+  if (typeof line !== "number") return { line: HALF, why: say("line.half", { line: percent(HALF) }) };
+  const values = { line: percent(line), items: count(told.items), right: percent(leastSureAccuracy(told)) };
+  return { line, why: say("line.measured", values) };
+}
+
+/** What a report says of one part for one set of inputs, in whatever order it names them. */
+export function measuresOf(model, part, used) {
+  const sets = model?.report?.metrics?.[part];
+  const wanted = [...used].sort().join("+");
+  const key = Object.keys(sets ?? {}).find((each) => each.split("+").sort().join("+") === wanted);
+  return key === undefined ? null : sets[key];
+}
+
+/** Accuracy on the tenth that is left out of accuracy_at_90_percent_coverage. */
+function leastSureAccuracy({ items, accuracy, accuracy_at_90_percent_coverage: surest }) {
+  const kept = Math.ceil(Number((0.9 * items).toFixed(6)));
+  if (kept === items) return accuracy;
+  return Math.min(1, Math.max(0, (accuracy * items - surest * kept) / (items - kept)));
+}
+
+/**
+ * What an answer amounts to.
+ * @returns {{kind: "sure" | "unsure" | "selected" | "none" | "number", why: string, best?: any, chosen?: any[]}}
+ */
+export function verdictOf(answer, model) {
+  if (answer.value !== undefined) return { kind: "number", why: "" };
+  const [best] = answer.labels;
+  if (best?.selected !== undefined) {
+    const chosen = answer.labels.filter((each) => each.selected);
+    return { kind: chosen.length ? "selected" : "none", why: say("line.thresholds"), best, chosen };
+  }
+  const { line, why } = certaintyLine(model, answer.modalities);
+  return { kind: best && best.score >= line ? "sure" : "unsure", why, best };
+}

@@ -1,0 +1,39 @@
+// A few questions to begin with, from the test part of the default data: the model has never seen them.
+
+import { element, make } from "./dom.js";
+import { say } from "./say.js";
+
+/** Pictures of the Open Clip Art Library, in the public domain; the captions are ours. See examples/README.md. */
+export const EXAMPLES = [
+  { file: "boat.png", text: "a sailing dinghy has capsized" },
+  { file: "tiger.png", text: "a tiger on the prowl" },
+  { file: "camera.png", text: "a pocket camera" },
+  { file: "karate.png", text: "a karate kick" },
+  { file: "lime.png", text: "a slice of lime" },
+];
+
+const addressOf = (file) => `web/examples/${file}`;
+
+/** An example's picture, as if it had been chosen. @param {string} file */
+export async function openExample(file) {
+  const content = await (await fetch(addressOf(file))).blob();
+  return new File([content], file, { type: "image/png" });
+}
+
+/** @param {(example: {image: File, text: string}) => void} choose */
+export function offerExamples(choose) {
+  const buttons = EXAMPLES.map(({ file, text }) =>
+    make(
+      "button",
+      {
+        type: "button",
+        class: "example",
+        "aria-label": say("examples.one", { text }),
+        title: text,
+        click: async () => choose({ image: await openExample(file), text }),
+      },
+      make("img", { src: addressOf(file), alt: "", width: 64, height: 64 }),
+    ),
+  );
+  element("example-list").replaceChildren(...buttons);
+}

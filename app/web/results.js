@@ -1,0 +1,168 @@
+// The table of many answers: searched, narrowed, sorted, and downloaded.
+
+import { writeCsv } from "./csv.js";
+import { bar, element, make } from "./dom.js";
+import { count, measure, percent, say, sayCount } from "./say.js";
+
+const STEP = 200; // rows that are drawn; more on request
+const KINDS = ["all", "unsure", "wrong", "failed"];
+
+let tell = () => ({ rows: [], results: new Map(), model: null });
+let sorted = { column: "number", down: false };
+let limit = STEP;
+const pictures = new WeakMap(); // a file's address, made once
+
+/** @param {() => {rows: any[], results: Map<number, any>, model: any}} source */
+export function startResults(source) {
+  tell = source;
+  element("results-show").replaceChildren(...KINDS.map((kind) => make("option", { value: kind }, say(`results.${kind}`))));
+  for (const id of ["results-search", "results-show"]) {
+    element(id).addEventListener("input", () => {
+      limit = STEP;
+      drawResults();
+    });
+  }
+  element("download").addEventListener("click", download);
+  element("results-more").addEventListener("click", () => {
+    limit += STEP;
+    drawResults();
+  });
+}
+
+const COLUMNS = {
+  number: (line) => line.row.number,
+  image: (line) => line.row.name,
+  text: (line) => line.row.text,
+  label: (line) => line.row.label,
+  said: (line) => line.said,
+  score: (line) => line.score,
+};
+
+/** Each row with what there is to say of it. */
+function lines() {
+  const { rows, results } = tell();
+  return rows
+    .filter(({ number }) => results.has(number))
+    .map((row) => {
+      const { answer, problem = "", verdict } = results.get(row.number);
+      return { row, answer, problem, verdict, ...saidOf(answer, verdict) };
+    });
+}
+
+/** What an answer says in a word, and its number: the score of the best label, or the value. */
+function saidOf(answer, verdict) {
+  if (!answer) return { said: "", score: null };
+  if (verdict.kind === "number") return { said: measure(answer.value), score: answer.value };
+  const chosen = verdict.chosen ? verdict.chosen.map(({ label }) => label).join("|") : verdict.best?.label;
+  return { said: chosen ?? "", score: verdict.best?.score ?? null };
+}
+
+const unsure = ({ verdict }) => verdict?.kind === "unsure" || verdict?.kind === "none";
+/** Whether the table's own label is another one; of several labels the order does not count. */
+const wrong = ({ row, answer, said, verdict }) =>
+  Boolean(answer && row.label && verdict.kind !== "number" && labelSet(row.label) !== labelSet(said));
+const labelSet = (cell) => cell.split("|").map((label) => label.trim()).filter(Boolean).sort().join("|");
+
+function matching() {
+  const wanted = element("results-search").value.trim().toLocaleLowerCase();
+  const kind = element("results-show").value;
+  const shown = lines().filter((line) => {
+    if (kind === "unsure" && !unsure(line)) return false;
+    if (kind === "failed" && !line.problem) return false;
+    if (kind === "wrong" && !wrong(line)) return false;
+    const { row, said, problem } = line;
+    return !wanted || [row.name, row.text, row.label, said, problem].some((each) => each.toLocaleLowerCase().includes(wanted));
+  });
+  const key = COLUMNS[sorted.column];
+  shown.sort((one, other) => compare(key(one), key(other)) * (sorted.down ? -1 : 1));
+  return shown;
+}
+
+function compare(one, other) {
+  if (one === null || other === null) return (one === null) - (other === null);
+  return typeof one === "number" ? one - other : one.localeCompare(other);
+}
+
+export function drawResults() {
+  const all = lines();
+  const shown = matching();
+  const labelled = all.filter(({ row, answer, verdict }) => row.label && answer && verdict.kind !== "number");
+  const columns = Object.keys(COLUMNS).filter((column) => column !== "label" || all.some(({ row }) => row.label));
+  element("results").replaceChildren(
+    make("thead", {}, make("tr", {}, ...columns.map(heading))),
+    make("tbody", {}, ...shown.slice(0, limit).map((line) => tableRow(line, columns))),
+  );
+  const words = [sayCount("results.shown", shown.length, { all: count(all.length) })];
+  words.push(sayCount("results.unsure-count", all.filter(unsure).length));
+  const failed = all.filter(({ problem }) => problem).length;
+  if (failed) words.push(sayCount("results.failed-count", failed));
+  if (labelled.length) {
+    const right = labelled.filter((line) => !wrong(line)).length;
+    words.push(say("results.right", { right: count(right), labelled: count(labelled.length), share: percent(right / labelled.length) }));
+  }
+  element("results-count").textContent = words.join(" · ");
+  element("results-more").hidden = shown.length <= limit;
+  element("results-more").textContent = say("results.more", { count: count(Math.min(STEP, shown.length - limit)) });
+}
+
+function heading(column) {
+  const order = sorted.column === column ? (sorted.down ? "descending" : "ascending") : "none";
+  const sort = () => {
+    sorted = { column, down: sorted.column === column ? !sorted.down : column === "score" };
+    drawResults();
+    element("results").querySelector(`[data-column="${column}"]`).focus();
+  };
+  const button = make("button", { type: "button", "data-column": column, click: sort }, say(`results.column-${column}`));
+  return make("th", { scope: "col", "aria-sort": order, class: `column-${column}` }, button);
+}
+
+function tableRow(line, columns) {
+  const { row, problem, said, score, verdict } = line;
+  const cells = {
+    number: () => make("td", { class: "amount" }, count(row.number)),
+    image: () => make("td", {}, make("span", { class: "file" }, thumbnail(row.image), make("span", {}, row.name || "–"))),
+    text: () => make("td", { class: "words" }, row.text || "–"),
+    label: () => make("td", {}, row.label),
+    said: () => (problem ? make("td", { colspan: 2, class: "failed" }, problem) : make("td", {}, ...saidWords(line, said, verdict))),
+    score: () => (problem ? null : make("td", {}, scoreCell(score, verdict))),
+  };
+  return make("tr", {}, ...columns.map((column) => cells[column]()));
+}
+
+function saidWords(line, said, verdict) {
+  const words = [make("strong", {}, said || say("answer.none"))];
+  if (verdict.kind === "unsure") words.push(" ", make("span", { class: "chip unsure" }, say("results.not-sure")));
+  if (wrong(line)) words.push(" ", make("span", { class: "chip wrong" }, say("results.differs")));
+  return words;
+}
+
+function scoreCell(score, verdict) {
+  if (score === null || verdict.kind === "number") return "";
+  return make("span", { class: "pair" }, bar(score, verdict.kind === "unsure" ? "unsure" : "both"), make("span", { class: "amount" }, percent(score)));
+}
+
+function thumbnail(image) {
+  if (!image) return make("span", { class: "no-picture" });
+  if (!pictures.has(image)) pictures.set(image, URL.createObjectURL(image));
+  return make("img", { src: pictures.get(image), alt: "", width: 36, height: 36, loading: "lazy" });
+}
+
+/** What is shown, in its order. */
+function download() {
+  const { model } = tell();
+  const labels = model?.labels ?? [];
+  const head = ["image", "text", "label", "prediction", "score", "unsure", "low", "high", "problem", "model", "digest"];
+  const rows = matching().map((line) => {
+    const { row, answer, problem, said, score } = line;
+    const scores = new Map((answer?.labels ?? []).map((each) => [each.label, each.score]));
+    return [
+      ...[row.name, row.text, row.label, answer?.value ?? said, score, answer ? String(unsure(line)) : ""],
+      ...[answer?.interval?.low, answer?.interval?.high, problem, answer?.model, answer?.digest],
+      ...labels.map((label) => scores.get(label)),
+    ];
+  });
+  const content = writeCsv([[...head, ...labels.map((label) => `score: ${label}`)], ...rows]);
+  const address = URL.createObjectURL(new Blob(["\uFEFF", content], { type: "text/csv" }));
+  make("a", { href: address, download: "polymodal-results.csv" }).click();
+  setTimeout(() => URL.revokeObjectURL(address), 60_000);
+}

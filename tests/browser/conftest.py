@@ -1,0 +1,154 @@
+"""The page in a real browser, before a real service; `make test-browser` runs these, plain `make test` skips them with a reason.
+
+Every test ends with three things that must not have happened: an error in the console, a breach of the content security policy, a
+request to another site.
+"""
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from app.main import create_app, server_for
+from app.settings import Settings, embedded_bundle
+from model import load_bundle
+from scripts.screenshots import ARGUMENTS, chromium
+from tests.app.conftest import make_predictor
+
+PROJECT = Path(__file__).parents[2]
+EXAMPLES = PROJECT / "examples"
+HERE = Path(__file__).parent
+OF_REFUSED_REQUESTS = "Failed to load resource"
+"""How Chromium's console speaks of an answer that is a problem, which the page then tells."""
+
+
+def pytest_collection_modifyitems(items):
+    reason = None
+    if not os.environ.get("BROWSER_TESTS"):
+        reason = "BROWSER_TESTS is not set: make test-browser"
+    elif chromium() is None:
+        reason = "there is no chromium here: apt-get install chromium"
+    for item in items:
+        if reason and item.path.is_relative_to(HERE):
+            item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@contextmanager
+def serving(predictors, **changed) -> Iterator[str]:
+    """A service on a port of its own, in a thread; yields the page's address."""
+    app = create_app(Settings(workers=0).model_copy(update={"port": 0, **changed}), predictors)
+    server = server_for(app)
+
+    async def run() -> None:
+        async with app.router.lifespan_context(app):
+            await server.serve()
+
+    def begin() -> None:
+        import asyncio
+
+        asyncio.run(run())
+
+    thread = threading.Thread(target=begin)
+    thread.start()
+    try:
+        while not server.started:
+            assert thread.is_alive()
+            thread.join(0.01)
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/"
+    finally:
+        server.should_exit = True
+        thread.join(20)
+        assert not thread.is_alive()
+
+
+@pytest.fixture(scope="session")
+def illustrations():
+    return load_bundle(embedded_bundle("illustrations").path, threads=1)
+
+
+@pytest.fixture(scope="session")
+def address(illustrations) -> Iterator[str]:
+    """The page of a service with the embedded model."""
+    with serving({"illustrations": illustrations}) as address:
+        yield address
+
+
+@pytest.fixture
+def toys():
+    """`with toys("multi-label", …) as address`: the page of a service with a model for each task, that one can reckon by hand."""
+
+    def start(*tasks, **changed):
+        return serving({task: make_predictor(task, task=task) for task in tasks}, **changed)
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def browser():
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium(), args=list(ARGUMENTS))
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_page(browser):
+    """`open_page(address, **options)`: a fresh visitor's page; what must not happen on any is looked at in the end."""
+    contexts, wrong = [], []
+
+    def start(address, **options):
+        context = browser.new_context(
+            **{"viewport": {"width": 1280, "height": 800}, "reduced_motion": "reduce", **options}
+        )
+        contexts.append(context)
+        page, home = context.new_page(), address.partition("#")[0]
+        page.set_default_timeout(10_000)
+        page.on("console", lambda message: message.type in ("error", "warning") and wrong.append(message.text))
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("request", lambda request: request.url.startswith((home, "blob:")) or wrong.append(request.url))
+        page.goto(address)
+        page.wait_for_selector(".example img", state="attached")
+        return page
+
+    yield start
+    for context in contexts:
+        context.close()
+    assert [each for each in wrong if OF_REFUSED_REQUESTS not in each] == []
+
+
+@pytest.fixture
+def page(open_page, address):
+    """The page of the embedded model, as on a first visit."""
+    page = open_page(address)
+    page.wait_for_selector("#answer .chip")
+    return page
+
+
+@pytest.fixture(scope="session")
+def bring():
+    """`bring(page, event, *files)`: files as if dropped on the page or pasted into it."""
+
+    def give(page, event, *files):
+        told = [{"name": path.name, "bytes": list(path.read_bytes())} for path in files]
+        page.evaluate(
+            """([event, files]) => {
+                const data = new DataTransfer();
+                for (const { name, bytes } of files) {
+                    const type = name.endsWith(".csv") ? "text/csv" : "image/png";
+                    data.items.add(new File([new Uint8Array(bytes)], name, { type }));
+                }
+                const options = { bubbles: true, cancelable: true };
+                const events = event === "paste"
+                    ? [new ClipboardEvent("paste", { clipboardData: data, ...options })]
+                    : ["dragenter", "dragover", "drop"].map((kind) => new DragEvent(kind, { dataTransfer: data, ...options }));
+                for (const each of events) document.body.dispatchEvent(each);
+            }""",
+            [event, told],
+        )
+
+    return give

@@ -1,0 +1,82 @@
+"""A service that asks for keys: the page asks for one, keeps it for its tab alone, and says when it is wrong or too narrow."""
+
+import json
+
+import pytest
+
+from app.keys import digest
+
+KEY, NARROW = "full-" + "k" * 40, "narrow-" + "k" * 40
+
+
+@pytest.fixture
+def address(toys, tmp_path):
+    """The page of a service with two keys, one of which may only classify."""
+    records = [
+        {"name": "full", "sha256": digest(KEY), "scopes": ["classify", "models"], "created": "2026-01-01"},
+        {"name": "narrow", "sha256": digest(NARROW), "scopes": ["classify"], "created": "2026-01-01"},
+    ]
+    (tmp_path / "keys.json").write_text(json.dumps({"keys": records}), encoding="utf-8")
+    with toys("single-label", api_keys_file=tmp_path / "keys.json") as address:
+        yield address
+
+
+def enter(page, key):
+    page.wait_for_selector("#access:visible")
+    page.get_by_label("API key").fill(key)
+    page.get_by_label("API key").press("Enter")
+
+
+def test_the_page_asks_for_a_key_and_works_with_it(open_page, address):
+    page = open_page(address)
+    page.wait_for_selector("#access:visible")
+    assert "This service asks for an API key." in page.locator("#access").inner_text()
+    enter(page, KEY)
+    page.wait_for_selector("#answer .chip")
+    assert not page.locator("#access").is_visible()
+    assert not page.locator("#links").is_visible()  # they cannot carry a key
+    page.locator("#text").fill("red red")
+    page.wait_for_selector(".headline strong")
+    assert page.locator(".headline").inner_text().startswith("red")
+    assert "$POLYMODAL_KEY" in page.locator("#snippet").inner_text()
+    assert KEY not in page.content()
+
+
+def test_a_key_is_kept_until_the_tab_is_closed_and_no_longer(open_page, address):
+    page = open_page(address)
+    enter(page, KEY)
+    page.wait_for_selector("#answer .chip")
+    page.reload()
+    page.wait_for_selector("#answer .chip")
+    assert page.evaluate("Object.values(localStorage).join()").find(KEY) == -1
+    other = page.context.new_page()
+    other.goto(address)
+    other.wait_for_selector("#access:visible")
+
+
+def test_a_wrong_key_is_said_to_be_wrong_and_can_be_replaced(open_page, address):
+    page = open_page(address)
+    enter(page, "no-such-key")
+    page.get_by_text("The service does not take this key.").wait_for()
+    enter(page, KEY)
+    page.wait_for_selector("#answer .chip")
+
+
+def test_a_key_can_be_forgotten(open_page, address):
+    page = open_page(address)
+    enter(page, KEY)
+    page.wait_for_selector("#answer .chip")
+    page.get_by_role("button", name="Forget the key").click()
+    page.wait_for_selector("#access:visible")
+    assert page.evaluate("sessionStorage.length") == 0
+
+
+def test_a_key_that_may_only_classify_does(open_page, address):
+    page = open_page(address)
+    enter(page, NARROW)
+    page.wait_for_selector("#access", state="hidden")
+    page.locator("#text").fill("red red red")
+    page.wait_for_selector(".headline strong")
+    assert page.locator(".headline").inner_text().startswith("red")
+    page.get_by_role("link", name="The model").click()
+    assert "This API key may not do that." in page.locator("#card-lead").inner_text()

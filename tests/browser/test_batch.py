@@ -1,0 +1,236 @@
+"""Many questions at once: files in, a few requests at a time, a table out that a spreadsheet can be trusted with."""
+
+import csv
+import json
+import time
+
+import pytest
+
+from tests.browser.conftest import EXAMPLES
+
+
+@pytest.fixture
+def page(open_page, address):
+    page = open_page(address)
+    page.wait_for_selector("#answer .chip")
+    page.get_by_role("link", name="Many at once").click()
+    page.wait_for_selector("#batch-form:visible")
+    return page
+
+
+@pytest.fixture
+def table(tmp_path):
+    """`table("image,text", row, …)`: a CSV file."""
+
+    def write(*lines, encoding="utf-8"):
+        path = tmp_path / "things.csv"
+        path.write_bytes("\n".join(lines).encode(encoding))
+        return path
+
+    return write
+
+
+def choose(page, *files):
+    page.set_input_files("#batch-files", list(files))
+
+
+def start(page):
+    page.locator("#batch-start").click()
+
+
+def finish(page, rows):
+    page.get_by_text(f"{rows} of {rows} done").wait_for()
+    page.wait_for_selector("#batch-cancel", state="hidden")
+
+
+def cells(page, column):
+    return page.locator(f"#results tbody td:nth-child({column})").all_inner_texts()
+
+
+def downloaded(page):
+    with page.expect_download() as expected:
+        page.get_by_role("button", name="Download CSV").click()
+    with open(expected.value.path(), encoding="utf-8-sig", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_table_with_its_pictures(page):
+    choose(page, EXAMPLES / "manifest.csv", *EXAMPLES.glob("*.png"))
+    page.get_by_text("6 rows · 6 pictures").wait_for()
+    start(page)
+    finish(page, 6)
+    assert cells(page, 1) == ["1", "2", "3", "4", "5", "6"]
+    assert "4 of 6 as the table's label has it" in page.locator("#results-count").inner_text()
+    page.locator("#results-show").select_option("wrong")
+    assert page.locator("#results tbody tr").count() == 2
+    page.locator("#results-show").select_option("all")
+    page.get_by_label("Search").fill("tiger")
+    assert page.locator("#results tbody tr").count() == 1
+
+
+def test_results_are_sorted_by_any_column(page):
+    page.locator("#batch-examples").click()
+    finish(page, 5)
+    page.get_by_role("button", name="Score").click()
+    scores = [float(each.strip("%<> \n").replace(" %", "")) for each in cells(page, 5)]
+    assert scores == sorted(scores, reverse=True)
+    assert page.locator("#results th.column-score").get_attribute("aria-sort") == "descending"
+    page.get_by_role("button", name="Score").click()
+    assert cells(page, 5)[0] == f"{min(scores)} %"
+    assert page.evaluate("document.activeElement.dataset.column") == "score"
+
+
+def test_a_folder_of_pictures(page, tmp_path):
+    folder = tmp_path / "pictures"
+    (folder / "deeper").mkdir(parents=True)
+    for name in ("tiger.png", "deeper/lime.png"):
+        (folder / name).write_bytes((EXAMPLES / name.rpartition("/")[2]).read_bytes())
+    (folder / "note.txt").write_text("no picture", encoding="utf-8")
+    page.set_input_files("#batch-folder", folder)
+    page.get_by_text("2 rows · 2 pictures").wait_for()
+    start(page)
+    finish(page, 2)
+    assert [each.split()[0] for each in cells(page, 4)] == ["food", "animals"]
+    assert [each.strip() for each in cells(page, 2)] == ["pictures/deeper/lime.png", "pictures/tiger.png"]
+
+
+def test_what_is_dropped_on_the_page_becomes_a_batch_too(open_page, address, bring):
+    page = open_page(address)
+    page.wait_for_selector("#answer .chip")
+    bring(page, "drop", EXAMPLES / "tiger.png", EXAMPLES / "lime.png")
+    page.get_by_text("2 rows · 2 pictures").wait_for()
+
+
+def test_a_row_that_cannot_be_asked_fails_alone(page, table):
+    broken = table("image,text", "nowhere.png,a boat", ",", '"",a tiger', "x,y,z", "tiger.png,")
+    choose(page, broken, EXAMPLES / "tiger.png", EXAMPLES / "lime.png")
+    page.get_by_text("4 rows · 1 picture · 2 rows cannot be asked · 1 picture is in no row").wait_for()
+    start(page)
+    finish(page, 4)
+    problems = page.locator("#results .failed").all_inner_texts()
+    assert problems == [
+        "The picture nowhere.png is not among the chosen files.",
+        "3 cells, but 2 columns; a text with commas needs quotes around it.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("lines", "encoding", "words"),
+    [
+        pytest.param(["picture,words", "a,b"], "utf-8", "needs image or text", id="other-columns"),
+        pytest.param(["image,text", ",grün"], "latin-1", "is not UTF-8", id="not-utf-8"),
+    ],
+)
+def test_a_table_that_cannot_be_read_is_explained(page, table, lines, encoding, words):
+    choose(page, table(*lines, encoding=encoding))
+    page.wait_for_selector("#batch-trouble:visible")
+    assert words in page.locator("#batch-trouble").inner_text()
+    choose(page, EXAMPLES / "tiger.png")  # and the next attempt does not suffer from it
+    page.get_by_text("1 row · 1 picture").wait_for()
+    assert not page.locator("#batch-trouble").is_visible()
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        pytest.param(['"image","text"', ',"a ""tiger"", on', 'the prowl"'], id="quotes-and-lines"),
+        pytest.param(["\ufeffImage;Text", ";a tiger"], id="byte-order-mark-and-semicolons"),
+        pytest.param(["image\ttext\r", "\ta tiger\r", "\r"], id="tabs-and-windows-lines"),
+    ],
+)
+def test_tables_come_in_many_forms(page, table, lines):
+    choose(page, table(*lines))
+    page.get_by_text("1 row ·").wait_for()
+    start(page)
+    finish(page, 1)
+    assert cells(page, 4)[0].split()[0] == "animals"
+
+
+def test_what_is_downloaded_runs_nothing_in_a_spreadsheet(page, table):
+    texts = ["=1+1", "+1", "-1", "@SUM(A1)", "a, b", 'say ""hi""', "harmless"]
+    choose(page, table("text", *(f'"{text}"' for text in texts)))
+    start(page)
+    finish(page, len(texts))
+    rows = downloaded(page)
+    assert [row["text"] for row in rows] == ["'=1+1", "'+1", "'-1", "'@SUM(A1)", "a, b", 'say "hi"', "harmless"]
+    assert all(0 < float(row["score"]) <= 1 for row in rows)
+    assert all(row["digest"] and row["model"] == "illustrations" for row in rows)
+    assert sum(float(rows[0][column]) for column in rows[0] if column.startswith("score: ")) == pytest.approx(
+        1, abs=1e-4
+    )
+
+
+def test_only_a_few_requests_are_under_way_at_once_and_all_of_them_are_broken_off(page, table):
+    held, broken_off = [], []
+    page.route("**/v1/classify", held.append)
+    page.on("requestfailed", broken_off.append)
+    choose(page, table("text", *(f"thing {number}" for number in range(20))))
+    start(page)
+    page.wait_for_timeout(600)
+    assert len(held) == 4
+    page.get_by_role("button", name="Cancel").click()
+    page.wait_for_selector("#batch-start:visible")
+    page.wait_for_timeout(300)
+    assert len(held) == len(broken_off) == 4
+
+
+def test_cancelled_work_goes_on_where_it_stopped(page, table):
+    asked = []
+
+    def answer_two(route):
+        asked.append(route)
+        if len(asked) <= 2 or len(asked) > 6:
+            route.continue_()
+
+    page.route("**/v1/classify", answer_two)
+    choose(page, table("text", *(f"thing {number}" for number in range(8))))
+    start(page)
+    page.get_by_text("2 of 8 done").wait_for()
+    page.get_by_role("button", name="Cancel").click()
+    page.get_by_role("button", name="Go on").click()
+    finish(page, 8)
+    assert len(asked) == 6 + 6
+    assert page.locator("#results .failed").count() == 0
+
+
+def test_a_busy_service_is_left_alone_as_long_as_it_says(page, table):
+    moments = []
+    problem = json.dumps({"code": "rate_limited", "detail": "key: too many requests", "instance": "", "status": 429})
+
+    def refuse_the_first(route):
+        moments.append(time.monotonic())
+        if len(moments) == 1:
+            route.fulfill(
+                status=429, headers={"Retry-After": "1"}, content_type="application/problem+json", body=problem
+            )
+        else:
+            route.continue_()
+
+    page.route("**/v1/classify", refuse_the_first)
+    choose(page, table("text", *(f"thing {number}" for number in range(6))))
+    start(page)
+    finish(page, 6)
+    assert len(moments) == 7
+    # What was under way went on; nothing new was begun before the second was over (a little less, for timers that round).
+    assert sum(moment - moments[0] > 0.9 for moment in moments) >= 3
+    assert page.locator("#results .failed").count() == 0
+
+
+def test_numbers_are_told_with_their_intervals(open_page, toys, table):
+    with toys("regression") as address:
+        page = open_page(f"{address}#batch")
+        choose(page, table("text", "red red", "red"))
+        start(page)
+        finish(page, 2)
+        rows = downloaded(page)
+        assert [(row["prediction"], row["low"], row["high"]) for row in rows] == [("14", "11", "17"), ("12", "9", "15")]
+
+
+def test_several_labels_are_told_in_one_cell(open_page, toys, table):
+    with toys("multi-label") as address:
+        page = open_page(f"{address}#batch")
+        choose(page, table("text,label", "red red red blue,blue|green|red"))
+        start(page)
+        finish(page, 1)
+        assert cells(page, 5) == ["red|blue|green"]
+        assert "1 of 1 as the table's label has it" in page.locator("#results-count").inner_text()

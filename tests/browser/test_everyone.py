@@ -1,0 +1,172 @@
+"""For everyone: by keyboard alone, by screen reader, in the dark, on a phone."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.browser.conftest import EXAMPLES, PROJECT
+
+AXE = PROJECT / "build/browser/node_modules/axe-core/axe.min.js"
+VIEWS = ("#try", "#batch", "#model")
+
+
+def visit(page, view):
+    """A view with something in it."""
+    page.evaluate(f"location.hash = '{view}'")
+    if view == "#try":
+        page.locator(".example").nth(2).click()
+        page.wait_for_selector("#scores .only-text.bar")
+    elif view == "#batch":
+        page.locator("#batch-examples").click()
+        page.get_by_text("5 of 5 done").wait_for()
+    else:
+        page.wait_for_selector(".confusion")
+
+
+# --- keyboard ---
+
+
+def focused(page):
+    return page.evaluate("(document.activeElement.id || document.activeElement.textContent || '').trim()")
+
+
+def tab_to(page, name, most=30):
+    for _ in range(most):
+        page.keyboard.press("Tab")
+        if focused(page) == name:
+            return
+    raise AssertionError(f"{name} is not reached by {most} tabs")
+
+
+def test_a_question_is_asked_and_its_code_read_by_keyboard_alone(page):
+    page.keyboard.press("Tab")
+    assert focused(page) == "Skip to the content"
+    page.keyboard.press("Enter")
+    tab_to(page, "image", most=3)  # the navigation was skipped
+    tab_to(page, "text")
+    page.keyboard.type("a tiger on the prowl")
+    page.wait_for_selector(".headline strong")
+    tab_to(page, "code-curl")
+    page.keyboard.press("ArrowRight")
+    assert focused(page) == "code-python"
+    assert "httpx.post(" in page.locator("#snippet").inner_text()
+    tab_to(page, "copy", most=1)
+
+
+def test_an_example_is_chosen_by_keyboard(page):
+    for _ in range(30):
+        page.keyboard.press("Tab")
+        if "tiger" in (page.evaluate("document.activeElement.getAttribute('aria-label')") or ""):
+            break
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#scores .only-text.bar")
+    assert page.locator(".headline").inner_text().startswith("animals")
+
+
+def test_what_has_the_focus_is_seen(page):
+    page.locator("#text").focus()
+    page.keyboard.press("Shift+Tab")
+    outline = page.evaluate(
+        "getComputedStyle(document.activeElement.closest('label') ?? document.activeElement).outlineStyle"
+    )
+    assert outline == "solid"
+
+
+def test_the_back_button_leads_back(page):
+    page.get_by_role("link", name="The model").click()
+    page.wait_for_selector("#model-title:visible")
+    page.go_back()
+    page.wait_for_selector("#try-title:visible")
+    assert page.locator("nav [aria-current]").inner_text() == "Try it"
+
+
+# --- screen readers ---
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("view", VIEWS)
+def test_axe_finds_nothing(open_page, address, view, theme):
+    if not AXE.is_file():
+        pytest.skip(f"{AXE.relative_to(PROJECT)} is not there: make test-browser installs it where there is npm")
+    page = open_page(address, color_scheme=theme)
+    page.wait_for_selector("#answer .chip")
+    visit(page, view)
+    page.evaluate(AXE.read_text(encoding="utf-8"))
+    found = page.evaluate("axe.run().then(({ violations }) => violations)")
+    told = [f"{each['impact']}: {each['id']}: {[node['html'][:160] for node in each['nodes'][:3]]}" for each in found]
+    assert not told, "\n".join(told)
+
+
+def test_axe_finds_nothing_on_the_empty_page_and_in_problems(page, tmp_path):
+    if not AXE.is_file():
+        pytest.skip(f"{AXE.relative_to(PROJECT)} is not there: make test-browser installs it where there is npm")
+    page.evaluate(AXE.read_text(encoding="utf-8"))
+    assert page.evaluate("axe.run().then(({ violations }) => violations.map(({ id }) => id))") == []
+    Path(tmp_path / "note.png").write_bytes(b"not a picture")
+    page.set_input_files("#image", tmp_path / "note.png")
+    page.wait_for_selector("#trouble:visible")
+    assert page.evaluate("axe.run().then(({ violations }) => violations.map(({ id }) => id))") == []
+
+
+def test_an_answer_is_announced(page):
+    assert page.locator("#verdict").get_attribute("role") == "status"
+    assert page.locator("#trouble").get_attribute("role") == "alert"
+
+
+# --- dark and light ---
+
+
+def ground(page):
+    return page.evaluate("getComputedStyle(document.body).backgroundColor")
+
+
+def test_the_page_follows_the_system_until_it_is_told_otherwise(open_page, address):
+    page = open_page(address, color_scheme="dark")
+    dark = ground(page)
+    button = page.locator("#theme")
+    assert button.get_attribute("aria-label") == "Theme: as the system has it"
+    button.click()
+    assert button.get_attribute("aria-label") == "Theme: light"
+    light = ground(page)
+    assert light != dark
+    page.reload()
+    page.wait_for_selector(".example img")
+    assert ground(page) == light
+    button.click()
+    assert ground(page) == dark
+    page.emulate_media(color_scheme="light")
+    assert ground(page) == dark
+    button.click()
+    assert ground(page) == light
+
+
+# --- a phone ---
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_nothing_is_wider_than_a_phone(open_page, address, view):
+    page = open_page(address, viewport={"width": 360, "height": 740}, has_touch=True, is_mobile=True)
+    page.wait_for_selector("#answer .chip")
+    visit(page, view)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    assert page.locator("h1:visible").bounding_box()["width"] <= 360
+
+
+def test_on_a_phone_the_answer_comes_into_view(open_page, address):
+    page = open_page(address, viewport={"width": 360, "height": 740}, has_touch=True, is_mobile=True)
+    page.wait_for_selector("#answer .chip")
+    page.locator(".example").first.tap()
+    page.wait_for_selector("#scores .only-text.bar")
+    assert page.locator("#verdict").bounding_box()["y"] < 740
+
+
+def test_it_works_without_any_storage(open_page, address):
+    page = open_page(address)
+    page.add_init_script(
+        "Object.defineProperty(window, 'localStorage', { get() { throw new DOMException('off', 'SecurityError'); } })"
+    )
+    page.reload()
+    page.wait_for_selector("#answer .chip")
+    page.locator("#theme").click()
+    page.set_input_files("#image", EXAMPLES / "tiger.png")
+    page.wait_for_selector(".headline strong")

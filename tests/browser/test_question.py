@@ -1,0 +1,327 @@
+"""One question: asked in every way there is, answered beside it, and never answered by an older request."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from tests.browser.conftest import EXAMPLES
+
+
+def headline(page):
+    return page.locator("#verdict .headline")
+
+
+def choose(page, file):
+    page.set_input_files("#image", file)
+
+
+def columns(page):
+    return page.locator("#scores thead th").all_inner_texts()
+
+
+# --- a first visit ---
+
+
+def test_the_first_screen_explains_itself(page):
+    assert page.title() == "Try it · Polymodal"
+    assert page.locator("h1:visible").inner_text() == "A picture, a caption, or both"
+    assert "10 labels" in page.locator("#try-lead").inner_text()
+    assert page.locator("#scores .chip").count() == 10
+    assert page.locator(".example").count() == 5
+    assert not page.locator("#access").is_visible()
+
+
+def test_nothing_is_asked_before_something_is_given(open_page, address):
+    page = open_page(address)
+    page.wait_for_selector("#answer .chip")
+    page.wait_for_timeout(500)
+    asked = page.evaluate("performance.getEntriesByType('resource').map(({ name }) => name)")
+    assert asked
+    assert not [each for each in asked if "classify" in each]
+
+
+def test_an_example_is_answered_without_scrolling(page):
+    page.get_by_role("button", name="Example: a tiger on the prowl").click()
+    page.wait_for_selector("#scores .only-text.bar")
+    assert headline(page).inner_text().startswith("animals")
+    assert page.input_value("#text") == "a tiger on the prowl"
+    assert columns(page) == ["Label", "Together", "Picture only", "Words only"]
+    for part in ("#verdict", "#scores", "#timings"):
+        box = page.locator(part).bounding_box()
+        assert box["y"] + box["height"] <= 800
+    assert page.evaluate("scrollY") == 0
+
+
+def test_what_each_input_adds_is_said(page):
+    page.get_by_role("button", name="Example: a pocket camera").click()
+    page.wait_for_selector("#scores .only-text.bar")
+    assert "The words decide: the picture alone would say flags" in page.locator("#verdict").inner_text()
+
+
+def test_the_model_is_said_to_be_unsure_where_it_is(page, illustrations):
+    page.get_by_role("button", name="Example: a karate kick").click()
+    page.wait_for_selector("#scores .only-text.bar")
+    assert headline(page).inner_text() == "Not sure"
+    line = illustrations.description.report["metrics"]["validation"]["image+text"]["confidence_at_90_percent_coverage"]
+    assert f"{100 * line:.1f} %" in page.locator("#scores").inner_text()
+
+
+# --- what may be given, and how ---
+
+
+def test_a_chosen_picture_alone(page):
+    choose(page, EXAMPLES / "tiger.png")
+    page.wait_for_selector(".headline strong")
+    assert headline(page).inner_text().startswith("animals")
+    assert columns(page) == ["Label", "Picture only"]
+    assert "From the picture alone." in page.locator("#verdict").inner_text()
+    page.get_by_role("button", name="Remove").click()
+    page.wait_for_selector("#answer .chip")
+    assert not page.locator("#preview").is_visible()
+
+
+def test_words_alone_are_answered_while_one_types(page):
+    page.locator("#text").press_sequentially("a tiger on the prowl", delay=20)
+    page.wait_for_selector(".headline strong")
+    assert headline(page).inner_text().startswith("animals")
+    assert columns(page) == ["Label", "Words only"]
+
+
+def test_a_rest_is_waited_for_before_the_service_is_asked(page):
+    asked = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.locator("#text").press_sequentially("tiger", delay=10)
+    page.wait_for_selector(".headline strong")
+    assert len([each for each in asked if each.endswith("v1/classify")]) == 1
+
+
+@pytest.mark.parametrize("event", ["drop", "paste"])
+def test_a_picture_that_is_dropped_or_pasted(page, bring, event):
+    bring(page, event, EXAMPLES / "tiger.png")
+    page.wait_for_selector(".headline strong")
+    assert headline(page).inner_text().startswith("animals")
+    assert page.locator("#preview").is_visible()
+    assert "tiger.png" in page.locator("#picture-name").inner_text()
+
+
+def test_times_are_told_by_stage(page):
+    page.locator("#text").fill("a tiger")
+    page.wait_for_selector("#timings li")
+    assert "ms in the service" in page.locator("#timings").inner_text()
+    assert page.locator("#timings li").count() >= 3
+
+
+# --- the newest answer wins ---
+
+
+def test_an_older_answer_never_overwrites_a_newer_one(page):
+    held, broken_off = [], []
+    page.on("requestfailed", lambda request: broken_off.append(request.url))
+
+    def hold(route):
+        if "flag of france" in (route.request.post_data or ""):
+            held.append(route)
+        else:
+            route.continue_()
+
+    page.route("**/v1/classify", hold)
+    page.locator("#text").fill("flag of france")
+    for _ in range(100):
+        if held:
+            break
+        page.wait_for_timeout(20)
+    assert held
+    page.locator("#text").fill("a tiger on the prowl")
+    page.wait_for_selector(".headline strong")
+    late = {
+        "model": "illustrations",
+        "digest": "0" * 64,
+        "modalities": ["text"],
+        "labels": [{"label": "late", "score": 1}],
+    }
+    held[0].fulfill(status=200, content_type="application/json", body=json.dumps(late))
+    page.wait_for_timeout(300)
+    assert headline(page).inner_text().startswith("animals")
+    assert [each for each in broken_off if each.endswith("v1/classify")]
+
+
+def test_going_back_to_what_was_answered_asks_nothing(page):
+    for text in ("a tiger", "a boat"):
+        page.locator("#text").fill(text)
+        page.wait_for_selector("#scores tbody tr")
+        page.wait_for_timeout(500)
+    asked = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.locator("#text").fill("a tiger")
+    page.wait_for_timeout(500)
+    assert headline(page).inner_text().startswith("animals")
+    assert not asked
+
+
+# --- when it does not work ---
+
+
+def test_a_file_that_is_no_picture_is_told_in_plain_words(page, tmp_path):
+    (tmp_path / "note.png").write_bytes(b"not a picture")
+    choose(page, tmp_path / "note.png")
+    page.wait_for_selector("#trouble:visible")
+    told = page.locator("#trouble").inner_text()
+    assert "This is no picture that the model can read." in told
+    assert "image: bytes of no known picture format" in told
+    assert "unsupported_format" in told
+    choose(page, EXAMPLES / "tiger.png")
+    page.wait_for_selector(".headline strong")
+    assert not page.locator("#trouble").is_visible()
+
+
+def test_a_picture_beyond_the_limit_is_not_even_sent(open_page, toys, tmp_path, solid_png):
+    (tmp_path / "large.png").write_bytes(solid_png + bytes(2000))
+    with toys("single-label", max_image_bytes=1000) as address:
+        page = open_page(address)
+        page.wait_for_selector("#answer .chip")
+        asked = []
+        page.on("request", lambda request: asked.append(request.url))
+        choose(page, tmp_path / "large.png")
+        page.wait_for_selector("#trouble:visible")
+        assert "this service reads at most 1,000" in page.locator("#trouble").inner_text()
+        assert not [each for each in asked if "classify" in each]
+
+
+@pytest.fixture
+def solid_png():
+    return (EXAMPLES / "camera.png").read_bytes()
+
+
+def test_a_busy_service_says_when_to_come_back(page):
+    problem = {"code": "overloaded", "detail": "queue: full", "instance": "abc", "status": 429}
+    page.route(
+        "**/v1/classify",
+        lambda route: route.fulfill(
+            status=429, headers={"Retry-After": "3"}, content_type="application/problem+json", body=json.dumps(problem)
+        ),
+    )
+    page.locator("#text").fill("a tiger")
+    page.wait_for_selector("#trouble:visible")
+    assert "too busy" in page.locator("#trouble").inner_text()
+    assert "in 3 s" in page.locator("#trouble").inner_text()
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        pytest.param(lambda route: route.abort(), "The service does not answer.", id="gone"),
+        pytest.param(lambda route: route.fulfill(status=502, body="<h1>proxy"), "in its place", id="a-proxy-answers"),
+        pytest.param(
+            lambda route: route.fulfill(status=418, json={"code": "never_heard_of", "detail": "tea"}),
+            "The service could not answer this.",
+            id="a-code-of-a-later-release",
+        ),
+    ],
+)
+def test_whatever_comes_instead_of_an_answer_is_told(page, answer, words):
+    page.route("**/v1/classify", answer)
+    page.locator("#text").fill("a tiger")
+    page.wait_for_selector("#trouble:visible")
+    assert words in page.locator("#trouble").inner_text()
+
+
+def test_what_a_caption_says_is_never_read_as_html(page):
+    page.locator("#text").fill("<img src=x onerror=alert(1)> a tiger")
+    page.wait_for_selector(".headline strong")
+    assert "<img" in page.locator("#snippet").inner_text()
+    assert page.locator("#snippet img").count() == 0
+
+
+# --- the code ---
+
+CAPTION = """a tiger's "prowl" $HOME `id` \\ ü"""
+
+
+def snippet(page, language):
+    page.get_by_role("tab", name=language).click()
+    return page.locator("#snippet code").text_content()
+
+
+@pytest.mark.parametrize("given", ["both", "words", "nothing"])
+@pytest.mark.parametrize(
+    ("language", "command"),
+    [
+        pytest.param("curl", ["bash", "-c"], id="curl"),
+        pytest.param("Python", [sys.executable, "-W", "ignore", "-c"], id="python"),
+        pytest.param("JavaScript", ["node", "--input-type=module", "-e"], id="javascript"),
+    ],
+)
+def test_the_code_that_is_shown_runs(page, language, command, given, tmp_path):
+    if shutil.which(command[0]) is None:
+        pytest.skip(f"{command[0]} is not installed")
+    awkward = tmp_path / 'a "tiger", 1.png'
+    for name in (awkward.name, "picture.png"):
+        shutil.copyfile(EXAMPLES / "tiger.png", tmp_path / name)
+    if given != "nothing":
+        page.locator("#text").fill(CAPTION)
+    if given == "both":
+        choose(page, awkward)
+    code = snippet(page, language)
+    done = subprocess.run([*command, code], check=False, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "illustrations" in done.stdout
+    assert ("image" in done.stdout) == (given != "words")
+
+
+def test_the_code_is_copied(open_page, address):
+    page = open_page(address, permissions=["clipboard-read", "clipboard-write"])
+    page.get_by_role("button", name="Copy").click()
+    page.get_by_role("button", name="Copied").wait_for()
+    assert page.evaluate("navigator.clipboard.readText()").startswith("curl http://127.0.0.1")
+
+
+# --- other tasks, other models ---
+
+
+NONE_SELECTED = {
+    "model": "multi-label",
+    "digest": "ab" * 32,
+    "modalities": ["text"],
+    "labels": [{"label": label, "score": 0.1, "selected": False} for label in ("red", "green", "blue")],
+}
+
+
+def test_several_labels_are_shown_with_their_thresholds(open_page, toys):
+    with toys("multi-label") as address:
+        page = open_page(address)
+        page.wait_for_selector("#answer .chip")
+        page.locator("#text").fill("red red red green green blue")
+        page.wait_for_selector(".chip.chosen")
+        assert page.locator(".chip.chosen").all_inner_texts() == ["red 95.3 %", "green 88.1 %", "blue 73.1 %"]
+        assert page.locator("#scores .mark").count() == 3
+        page.route("**/v1/classify", lambda route: route.fulfill(status=200, json=NONE_SELECTED))
+        page.locator("#text").fill("something else")
+        page.get_by_text("No label fits well enough").wait_for()
+
+
+def test_a_number_is_shown_with_its_interval(open_page, toys):
+    with toys("regression") as address:
+        page = open_page(address)
+        page.wait_for_selector("#answer .key")
+        page.locator("#text").fill("red red")
+        page.wait_for_selector(".headline strong")
+        assert headline(page).inner_text() == "14"  # 10 + 2 · 2 reds
+        assert "11 to 17 with a probability of 90.0 %" in page.locator("#verdict").inner_text()
+        choose(page, EXAMPLES / "tiger.png")
+        page.wait_for_selector(".values tr:nth-child(3) .point")
+        assert page.locator(".values th").all_inner_texts() == ["Together", "Picture only", "Words only"]
+
+
+def test_one_of_several_models_is_chosen(open_page, toys):
+    with toys("single-label", "regression") as address:
+        page = open_page(address)
+        page.wait_for_selector("#answer .chip")
+        page.locator("#text").fill("red red")
+        page.wait_for_selector("#scores table")
+        page.locator("#model").select_option("regression")
+        page.wait_for_selector(".values")
+        assert headline(page).inner_text() == "14"
+        assert "model=regression" in page.locator("#snippet").inner_text()
