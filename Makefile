@@ -93,12 +93,12 @@ constraints: ## write constraints.txt anew; WITH='torch==2.13.0 …' narrows the
 setup: .venv/dev.ok ## set up only: everything that the other words need
 
 clean: ## remove .venv and everything that was made from the sources, but no data and no models
-	rm -rf .venv build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv build dist *.egg-info client/*.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find app model tests scripts -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The two tiers of .venv. Serving needs no torch, and so is set up in a fraction of the time.
 .venv/serve.ok: pyproject.toml constraints.txt scripts/serve_requirements.py
 	@scripts/setup.sh serve
 
-.venv/dev.ok: pyproject.toml constraints.txt
+.venv/dev.ok: pyproject.toml client/pyproject.toml constraints.txt
 	@scripts/setup.sh dev

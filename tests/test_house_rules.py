@@ -388,6 +388,7 @@ TOP = {
     ".github",
     "app",
     "benchmarks",
+    "client",
     "deploy",
     "docs",
     "examples",
