@@ -20,11 +20,11 @@ export PYTHON
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # the words share one .venv
-.PHONY: help serve test test-redis contract fuzz check fix data train ablation bench bench-peers chaos soak image sbom audit constraints setup clean
+.PHONY: help serve test test-redis test-generated-client contract fuzz check fix data train ablation bench bench-peers chaos soak image sbom audit constraints setup clean
 
 help: ## list these words
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r word does; do \
-		printf '  make %-12s %s\n' "$$word" "$$does"; done
+		printf '  make %-21s %s\n' "$$word" "$$does"; done
 
 serve: .venv/serve.ok ## set up, then serve the embedded model on http://127.0.0.1:8000 until Ctrl-C
 	@exec $(BIN)/polymodal serve
@@ -37,6 +37,9 @@ test-redis: .venv/dev.ok ## run the tests of rate limits in Redis (needs redis-s
 
 contract: .venv/dev.ok ## ask the service 1000 generated requests for each operation of its OpenAPI document
 	CONTRACT_EXAMPLES=1000 $(BIN)/python -m pytest --timeout 1800 tests/app/test_contract.py
+
+test-generated-client: .venv/dev.ok ## clients that common generators make of the OpenAPI document compile and work (needs the network; TypeScript: npm)
+	$(BIN)/python -m tests.generated.run
 
 fuzz: .venv/dev.ok ## fuzz what reads uploads, for FUZZ_SECONDS=300 in all (Linux on x86-64); crashes are written to build/fuzz
 	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/python -m pip install --disable-pip-version-check \

@@ -2,12 +2,14 @@
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
 from app.commands.bundles import CPUS, EMBEDDED, BundleArgument, bundle_folder
 from app.commands.command import FAILED, AsJson, command, print_json, say
+
+PORT_NOT_OPENED: Final = 3  # uvicorn.main.STARTUP_FAILURE
 
 commands = typer.Typer()
 
@@ -72,7 +74,16 @@ def serve(
             name, equals, rest = problem.partition("=")
             say(f"polymodal: {f'{options[name][0]} {rest}' if equals and name in options else problem}")
         raise typer.Exit(FAILED) from error
-    run(settings)
+    try:
+        run(settings)
+    except SystemExit as ended:
+        if ended.code != PORT_NOT_OPENED:
+            raise
+        from app.doctor import port as door
+
+        found = door.look(settings.host, settings.port)
+        say(f"polymodal: {found.check}: {found.found}" + (f"; {found.advice}" if found.advice else ""))
+        raise typer.Exit(FAILED) from ended
 
 
 @command(
