@@ -19,6 +19,7 @@ from app.tune import Measured
 from model.evaluation import Evaluation, Grid, label_grid, summary_grid
 
 LISTED: Final = 20  # bad rows that are shown; the rest is counted
+LONGEST: Final = 1000  # columns of a finding
 WIDE: Final = 160  # columns of a table that goes to a file or to another program
 
 Item = TypeVar("Item")
@@ -115,7 +116,9 @@ _COLOURS: Final = {State.OK: "green", State.WARN: "yellow", State.FAIL: "bold re
 
 def show_findings(findings: Sequence[Finding]) -> None:
     """What the doctor found, with what to do about it below each finding that asks for something."""
-    console = _output()
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=LONGEST)  # in a file, nothing is broken that somebody may look for
     table = Table(box=box.SIMPLE_HEAD)
     for name in ("", "area", "check"):
         table.add_column(name, no_wrap=True)

@@ -1,10 +1,7 @@
-"""The real service, in this process for the async client and behind a port for the other one; and servers that misbehave."""
+"""The real service, in this process for the async client and behind a port for the other one."""
 
 import asyncio
 import inspect
-import socket
-import threading
-from contextlib import contextmanager
 
 import httpx
 import pytest
@@ -67,39 +64,3 @@ def scripted():
         return transport
 
     return script
-
-
-@pytest.fixture
-def raw_server():
-    """`with raw_server(talk) as url`: whoever connects is handed to `talk(connection, over)`, in a thread."""
-
-    @contextmanager
-    def serve(talk):
-        over = threading.Event()
-        listener = socket.create_server(("127.0.0.1", 0))
-        listener.settimeout(0.05)
-
-        def accept() -> None:
-            while not over.is_set():
-                try:
-                    connection, _ = listener.accept()
-                except TimeoutError:
-                    continue
-                with connection:
-                    connection.settimeout(5)
-                    try:
-                        talk(connection, over)
-                    except OSError:  # the client has gone, as it should
-                        continue
-
-        thread = threading.Thread(target=accept)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        finally:
-            over.set()
-            thread.join(10)
-            listener.close()
-            assert not thread.is_alive()
-
-    return serve

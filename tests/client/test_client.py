@@ -266,26 +266,22 @@ def test_a_closed_port_ends_a_batch_at_once(both):
 
 
 def hang(connection, over):
-    connection.recv(65536)
     over.wait(5)
 
 
 def drip(connection, over):
-    connection.recv(65536)
     connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 100000\r\n\r\n")
     while not over.wait(0.05):
         connection.sendall(b" ")
 
 
 def html(connection, over):
-    connection.recv(65536)
     connection.sendall(
         b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 20\r\n\r\n<h1>It works!</h1>\r\n"
     )
 
 
 def noise(connection, over):
-    connection.recv(65536)
     connection.sendall(b"SSH-2.0-OpenSSH_9.2\r\n")
 
 
