@@ -26,11 +26,11 @@ export PYTHON
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # the words share one .venv
-.PHONY: help serve test test-redis test-browser screenshots test-observability contract fuzz check fix data train ablation bench bench-peers chaos soak image image-torch settings sbom audit constraints setup clean
+.PHONY: help serve test test-redis test-generated-client test-browser screenshots test-observability contract fuzz check fix data train ablation bench bench-peers chaos soak image image-torch settings sbom audit constraints setup clean
 
 help: ## list these words
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r word does; do \
-		printf '  make %-18s %s\n' "$$word" "$$does"; done
+		printf '  make %-21s %s\n' "$$word" "$$does"; done
 
 serve: .venv/serve.ok ## set up, then serve the embedded model on http://127.0.0.1:8000 until Ctrl-C
 	@exec $(BIN)/polymodal serve
@@ -54,6 +54,9 @@ screenshots: .venv/browser.ok ## draw docs/images: the page with the embedded mo
 
 contract: .venv/dev.ok ## ask the service 1000 generated requests for each operation of its OpenAPI document
 	CONTRACT_EXAMPLES=1000 $(BIN)/python -m pytest --timeout 1800 tests/app/test_contract.py
+
+test-generated-client: .venv/dev.ok ## clients that common generators make of the OpenAPI document compile and work (needs the network; TypeScript: npm)
+	$(BIN)/python -m tests.generated.run
 
 fuzz: .venv/dev.ok ## fuzz what reads uploads, for FUZZ_SECONDS=300 in all (Linux on x86-64); crashes are written to build/fuzz
 	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/python -m pip install --disable-pip-version-check \
@@ -121,14 +124,14 @@ constraints: ## write constraints.txt anew; WITH='torch==2.13.0 …' narrows the
 setup: .venv/dev.ok ## set up only: everything that the other words need
 
 clean: ## remove .venv and everything that was made from the sources, but no data and no models
-	rm -rf .venv build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv build dist *.egg-info client/*.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find app model tests scripts -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The two tiers of .venv. Serving needs no torch, and so is set up in a fraction of the time.
 .venv/serve.ok: pyproject.toml constraints.txt scripts/serve_requirements.py
 	@scripts/setup.sh serve
 
-.venv/dev.ok: pyproject.toml constraints.txt
+.venv/dev.ok: pyproject.toml client/pyproject.toml constraints.txt
 	@scripts/setup.sh dev
 
 .venv/browser.ok: .venv/dev.ok

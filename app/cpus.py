@@ -21,14 +21,15 @@ def available_cpus(cgroups: Path = _CGROUPS, membership: Path = _MEMBERSHIP) -> 
     A quota of 1.5 cores counts as 2: a thread too many idles half of the time, one too few never helps.
     """
     cores = _affinity()
-    quotas = [quota for group in _groups(cgroups, membership) if (quota := _quota(group)) is not None]
+    quotas = [quota for group in control_groups("cpu", cgroups, membership) if (quota := _quota(group)) is not None]
     return max(1, min([cores, *(math.ceil(quota) for quota in quotas)]))
 
 
 def throttled_seconds(cgroups: Path = _CGROUPS, membership: Path = _MEMBERSHIP) -> float | None:
     """How long a cgroup quota has kept these processes from running; None where none is told (cgroup v2 tells it)."""
     return max(
-        (told for group in _groups(cgroups, membership) if (told := _throttled(group)) is not None), default=None
+        (told for group in control_groups("cpu", cgroups, membership) if (told := _throttled(group)) is not None),
+        default=None,
     )
 
 
@@ -84,8 +85,8 @@ def _affinity() -> int:
     return os.cpu_count() or 1
 
 
-def _groups(cgroups: Path, membership: Path) -> Iterator[Path]:
-    """The folders of this process' groups and of all their parents, for cgroup v2 and v1."""
+def control_groups(controller: str, cgroups: Path = _CGROUPS, membership: Path = _MEMBERSHIP) -> Iterator[Path]:
+    """The folders of this process' groups and of all their parents, for cgroup v2 and v1; `controller`: cpu or memory."""
     try:
         lines = membership.read_text(errors="surrogateescape").splitlines()  # as a path is read
     except OSError:
@@ -96,8 +97,8 @@ def _groups(cgroups: Path, membership: Path) -> Iterator[Path]:
             continue
         if not controllers:  # v2 has one hierarchy, without controllers in its name
             root = cgroups
-        elif "cpu" in controllers.split(","):
-            root = cgroups / "cpu"
+        elif controller in controllers.split(","):
+            root = cgroups / controller
         else:
             continue
         inside = PurePosixPath(group.lstrip("/"))

@@ -29,6 +29,7 @@ from app.body import (
     UnsupportedMediaType,
 )
 from app.connections import HeadTooLarge, HeadTooSlow, NotHttp, TooFarAhead, TooManyConnections
+from app.examples import PROBLEMS, REQUEST_ID
 from app.headers import protect
 from app.rate_limits import RateLimited
 from app.schemas import Problem
@@ -87,6 +88,11 @@ KINDS: dict[type[Exception], Kind] = {
     Stopped: Kind(503, "stopped", "The service stopped before the answer was there"),
     Stalled: Kind(503, "stalled", "The inference worker hangs"),
     DeadlineExceeded: Kind(504, "deadline_exceeded", "The answer would have come too late"),
+}
+_EXAMPLES: Mapping[type[Exception], Exception] = {
+    **PROBLEMS,
+    RouteNotFound: RouteNotFound("path", "/v1/clasify", "the routes in /openapi.json"),
+    MethodNotAllowed: MethodNotAllowed("method", "GET", "POST"),
 }
 INTERNAL = Kind(500, "internal_error", "Something went wrong here")
 _INTERNAL_DETAIL = "The request failed for a reason that is not yours; the log has it under this request's id."
@@ -193,27 +199,23 @@ def install(app: FastAPI) -> None:
 
 def explained(*errors: type[Exception]) -> dict[int | str, dict[str, Any]]:
     """The problems of a route for OpenAPI: its own, by status, and whatever else may happen."""
-    by_status: dict[int | str, list[Kind]] = {}
+    by_status: dict[int | str, list[BaseException]] = {}
     for error in errors:
-        kind = KINDS[error]
-        by_status.setdefault(kind.status, []).append(kind)
-    by_status["default"] = [INTERNAL]
-    return {status: _documented(kinds) for status, kinds in by_status.items()}
+        by_status.setdefault(KINDS[error].status, []).append(_EXAMPLES[error])
+    by_status["default"] = [RuntimeError()]
+    return {status: _documented(examples) for status, examples in by_status.items()}
 
 
-def _documented(kinds: list[Kind]) -> dict[str, Any]:
-    examples = {
-        kind.code: {
-            "value": {
-                "type": TYPE_PREFIX + kind.code,
-                "title": kind.title,
-                "status": kind.status,
-                "detail": _INTERNAL_DETAIL if kind is INTERNAL else "image: what was found; allowed: what would do",
-                "instance": "0b1f6a52c4d84f0f9a3e5d7c2b8e6f10",
-                "code": kind.code,
-            }
-        }
-        for kind in kinds
-    }
+def _documented(errors: list[BaseException]) -> dict[str, Any]:
+    examples = {}
+    for error in errors:
+        problem = problem_of(error, REQUEST_ID)
+        examples[problem.code] = {"summary": problem.title, "value": problem.model_dump(exclude_none=True)}
     content = {"schema": {"$ref": "#/components/schemas/Problem"}, "examples": examples}
-    return {"description": "; ".join(kind.title for kind in kinds), "content": {MEDIA_TYPE: content}}
+    documented = {
+        "description": "; ".join(kind_of(error).title for error in errors),
+        "content": {MEDIA_TYPE: content},
+    }
+    if any(_retry_after(error, kind_of(error).status) for error in errors):
+        documented["headers"] = {"Retry-After": {"$ref": "#/components/headers/Retry-After"}}
+    return documented

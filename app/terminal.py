@@ -12,12 +12,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from app.doctor.finding import Finding, State
 from app.keys import Key
 from app.schemas import Classification
 from app.tune import Measured
 from model.evaluation import Evaluation, Grid, label_grid, summary_grid
 
 LISTED: Final = 20  # bad rows that are shown; the rest is counted
+LONGEST: Final = 1000  # columns of a finding
 WIDE: Final = 160  # columns of a table that goes to a file or to another program
 
 Item = TypeVar("Item")
@@ -107,6 +109,28 @@ def show_keys(keys: Sequence[Key]) -> None:
         for key in keys
     )
     _output().print(_table(Grid(("name", "scopes", "created", "expires", ""), rows)))
+
+
+_COLOURS: Final = {State.OK: "green", State.WARN: "yellow", State.FAIL: "bold red"}
+
+
+def show_findings(findings: Sequence[Finding]) -> None:
+    """What the doctor found, with what to do about it below each finding that asks for something."""
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=LONGEST)  # in a file, nothing is broken that somebody may look for
+    table = Table(box=box.SIMPLE_HEAD)
+    for name in ("", "area", "check"):
+        table.add_column(name, no_wrap=True)
+    table.add_column("found; what to do", overflow="fold")
+    for each in findings:
+        told = Text(each.found)
+        if each.advice:
+            told.append(f"\n→ {each.advice}", style="bold")
+        table.add_row(Text(each.state, style=_COLOURS[each.state]), Text(each.area), Text(each.check), told)
+    console.print(table)
+    counts = {state: sum(each.state is state for each in findings) for state in State}
+    console.print(Text(", ".join(f"{count} {state}" for state, count in counts.items())))
 
 
 def _output() -> Console:

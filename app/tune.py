@@ -4,10 +4,10 @@ import asyncio
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from app.cpus import Plan
 from app.engine import Item
@@ -89,12 +89,16 @@ def best(measured: Sequence[Measured]) -> Measured:
     )
 
 
-def write_plan(path: Path, chosen: Measured, measured: Sequence[Measured], *, bundle: str, runtime: str) -> None:
-    """What `POLYMODAL_PLAN` reads, with all that was measured."""
-    document = {
+def document(chosen: Measured, measured: Sequence[Measured], *, bundle: str, runtime: str) -> dict[str, Any]:
+    """The plan, with all that was measured."""
+    return {
         "plan": asdict(chosen.plan),
         "bundle": bundle,
         "runtime": runtime,
         "measured": [{**asdict(each.plan), "items_per_s": round(each.items_per_s, 1)} for each in measured],
     }
+
+
+def write_plan(path: Path, document: Mapping[str, Any]) -> None:
+    """The file that POLYMODAL_PLAN reads."""
     path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")

@@ -45,7 +45,7 @@ serve)
     ;;
 dev)
     say 'installing what training, checks and tests need into .venv; torch is large'
-    install --editable '.[dev]' # one command, so that nothing else can choose another torch
+    install --editable '.[dev]' --editable ./client # one command, so that nothing else can choose another torch
     touch "$venv/serve.ok"
     ;;
 *)

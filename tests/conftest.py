@@ -2,7 +2,10 @@
 
 import csv
 import shutil
+import socket
 import sys
+import threading
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -84,3 +87,40 @@ def tiny_bundle(manifest_folder, tmp_path_factory) -> Path:
 def bundle_copy(tiny_bundle, tmp_path) -> Path:
     """A bundle that may be changed."""
     return Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
+
+
+@pytest.fixture
+def raw_server():
+    """`with raw_server(talk) as url`: whoever connects and asks is handed to `talk(connection, over)`, in a thread."""
+
+    @contextmanager
+    def serve(talk):
+        over = threading.Event()
+        listener = socket.create_server(("127.0.0.1", 0))
+        listener.settimeout(0.05)
+
+        def accept() -> None:
+            while not over.is_set():
+                try:
+                    connection, _ = listener.accept()
+                except TimeoutError:
+                    continue
+                with connection:
+                    connection.settimeout(5)
+                    try:
+                        connection.recv(65536)
+                        talk(connection, over)
+                    except OSError:  # the client has gone, as it should
+                        continue
+
+        thread = threading.Thread(target=accept)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            over.set()
+            thread.join(10)
+            listener.close()
+            assert not thread.is_alive()
+
+    return serve

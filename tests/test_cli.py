@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from app.cli import INTERRUPTED, app
+from app.cli import app
+from app.commands.command import INTERRUPTED
 from model import load_bundle
 
 PROJECT = Path(__file__).parents[1]
@@ -33,7 +34,20 @@ def assert_explained(told):
 def test_help_names_the_commands():
     told = polymodal("--help")
     assert told.exit_code == 0
-    for command in ("serve", "train", "check", "evaluate", "export", "predict", "score", "card", "data"):
+    for command in (
+        "serve",
+        "train",
+        "check",
+        "evaluate",
+        "export",
+        "predict",
+        "score",
+        "card",
+        "tune",
+        "doctor",
+        "data",
+        "keys",
+    ):
         assert command in told.output
 
 

@@ -10,7 +10,8 @@ import pytest
 from typer.testing import CliRunner
 
 from app import terminal
-from app.cli import BAD_ROWS, INTERRUPTED, app
+from app.cli import app
+from app.commands.command import BAD_ROWS, INTERRUPTED
 from app.main import create_app
 from app.settings import Settings
 from model import load_bundle

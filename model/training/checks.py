@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from tokenizers import Tokenizer, models
 
@@ -80,6 +80,17 @@ class Inspection:
             )
         )
         return "\n".join(lines)
+
+    def as_json(self) -> dict[str, Any]:
+        """The same for a program."""
+        parts = [split for split in SPLITS if any(row.split == split for row in self.rows)]
+        counts = label_counts(self.rows, self.task) if parts else {}
+        return {
+            "rows": {part: sum(row.split == part for row in self.rows) for part in parts},
+            "labels": {part: counts[part] for part in parts},
+            "errors": list(self.findings.errors),
+            "warnings": list(self.findings.warnings),
+        }
 
 
 def read_checked(source: Path, task: TaskName, split_seed: int, workers: int) -> tuple[Manifest, tuple[str, ...]]:

@@ -1,0 +1,1 @@
+"""The commands of `polymodal`, a file for each kind; `app.cli` puts them together."""

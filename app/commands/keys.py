@@ -1,0 +1,80 @@
+"""`polymodal keys`: the file of API keys that POLYMODAL_API_KEYS_FILE names."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from app.commands.command import AsJson, command, group, print_json, say
+
+if TYPE_CHECKING:
+    from app.keys import Key
+
+commands = group("keys", "Make, list and take back API keys.")
+
+KeysPath = Annotated[
+    Path, typer.Option("--file", help="File of keys; POLYMODAL_API_KEYS_FILE names it to the service.", dir_okay=False)
+]
+
+
+@command(
+    commands,
+    "polymodal keys add shop --file keys.json",
+    "polymodal keys add shop --file keys.json --scope classify --expires 90d",
+    "KEY=$(polymodal keys add prometheus --file keys.json --scope metrics)",
+)
+def add(
+    name: Annotated[str, typer.Argument(help="Whose it is; stands in the log beside each request made with it.")],
+    file: KeysPath,
+    scope: Annotated[
+        list[str] | None,
+        typer.Option(help="classify, models, metrics or docs; once for each (default: classify and models)."),
+    ] = None,
+    expires: Annotated[str | None, typer.Option(help="In so many days (90d), or on a day (2027-01-31, UTC).")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a key, and print it once: the file keeps only its hash. A running service knows it within a second."""
+    from app.keys import KeysError, digest, make_record, new_key, read_keys, write_keys
+
+    key = new_key()
+    record = make_record(name, digest(key), scope or ["classify", "models"], expires)
+    present = read_keys(file) if file.exists() else ()
+    if any(each.name == name for each in present):
+        raise KeysError(f"{file}: has a key named {name}; allowed: another name, or `polymodal keys remove` first")
+    write_keys(file, (*present, record))
+    if as_json:
+        print_json({**_shown(record), "key": key})
+    else:
+        typer.echo(key)
+    say(f"{file}: {name} opens {', '.join(sorted(record.scopes))}; the key is not shown again")
+
+
+@command(commands, "polymodal keys list --file keys.json", "polymodal keys list --file keys.json --json", name="list")
+def list_keys(file: KeysPath, as_json: AsJson = False) -> None:
+    """List names, scopes and times of the keys in a file."""
+    from app.keys import read_keys
+    from app.terminal import show_keys
+
+    keys = read_keys(file)
+    if as_json:
+        print_json([_shown(key) for key in keys])
+    else:
+        show_keys(keys)
+
+
+@command(commands, "polymodal keys remove shop --file keys.json")
+def remove(name: Annotated[str, typer.Argument(help="Of the key.")], file: KeysPath) -> None:
+    """Take a key back: a running service refuses it within a second."""
+    from app.keys import KeysError, read_keys, write_keys
+
+    present = read_keys(file)
+    if all(each.name != name for each in present):
+        names = ", ".join(each.name for each in present) or "none, as the file has no keys"
+        raise KeysError(f"{file}: no key named {name!r}; allowed: {names}")
+    write_keys(file, (each for each in present if each.name != name))
+    say(f"{file}: {name} opens nothing any more")
+
+
+def _shown(key: "Key") -> dict[str, Any]:
+    record = key.model_dump(mode="json", exclude={"sha256"})
+    return {**record, "scopes": sorted(record["scopes"])}

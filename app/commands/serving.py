@@ -1,0 +1,126 @@
+"""`polymodal serve | tune`: the service itself, and how many workers suit this machine."""
+
+import os
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from app.commands.bundles import CPUS, EMBEDDED, BundleArgument, bundle_folder
+from app.commands.command import FAILED, AsJson, command, print_json, say
+
+PORT_NOT_OPENED: Final = 3  # uvicorn.main.STARTUP_FAILURE
+
+commands = typer.Typer()
+
+
+@command(
+    commands,
+    "polymodal serve",
+    "polymodal serve --bundle bundles/things --port 8080",
+    "polymodal serve --bundle things=bundles/things-7 --bundle illustrations",
+    "POLYMODAL_API_KEYS_FILE=keys.json polymodal serve --host 0.0.0.0",
+)
+def serve(
+    bundle: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Folder of a bundle, NAME=FOLDER, or illustrations: the embedded one. Given several times, the first is "
+            "the default model. Instead of POLYMODAL_BUNDLES.",
+            show_default="illustrations",
+        ),
+    ] = None,
+    host: Annotated[
+        str | None,
+        typer.Option(
+            help="Address to listen on; 0.0.0.0 for every network the machine is in. Instead of POLYMODAL_HOST.",
+            show_default="127.0.0.1",
+        ),
+    ] = None,
+    port: Annotated[
+        int | None,
+        typer.Option(
+            min=0, max=65535, help="Port to listen on; 0: a free one. Instead of POLYMODAL_PORT.", show_default="8000"
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=256,
+            help="Processes that compute; 0: a thread of the service. Instead of POLYMODAL_WORKERS.",
+            show_default="one for each core, at most 8",
+        ),
+    ] = None,
+) -> None:
+    """Serve trained bundles over HTTP until Ctrl-C: a page at /, the interface below /v1.
+
+    Every setting is an environment variable POLYMODAL_… (.env.example lists them all); an option here counts more.
+    """
+    from app.main import serve as run
+    from app.settings import SettingsError, load_settings, variable
+
+    given = {
+        "bundles": ("--bundle", ",".join(bundle) if bundle else None),
+        "host": ("--host", host),
+        "port": ("--port", None if port is None else str(port)),
+        "workers": ("--workers", None if workers is None else str(workers)),
+    }
+    options = {variable(field): (option, value) for field, (option, value) in given.items() if value is not None}
+    try:
+        settings = load_settings({**os.environ, **{name: value for name, (_, value) in options.items()}})
+    except SettingsError as error:
+        for problem in error.problems:
+            name, equals, rest = problem.partition("=")
+            say(f"polymodal: {f'{options[name][0]} {rest}' if equals and name in options else problem}")
+        raise typer.Exit(FAILED) from error
+    try:
+        run(settings)
+    except SystemExit as ended:
+        if ended.code != PORT_NOT_OPENED:
+            raise
+        from app.doctor import port as door
+
+        found = door.look(settings.host, settings.port)
+        say(f"polymodal: {found.check}: {found.found}" + (f"; {found.advice}" if found.advice else ""))
+        raise typer.Exit(FAILED) from ended
+
+
+@command(
+    commands,
+    "polymodal tune bundles/things --out plan.json && POLYMODAL_PLAN=plan.json polymodal serve --bundle bundles/things",
+    "polymodal tune --seconds 5 --json",
+)
+def tune(
+    bundle: BundleArgument = EMBEDDED,
+    out: Annotated[Path, typer.Option(help="File to write the best plan to.", dir_okay=False)] = Path("plan.json"),
+    runtime: Annotated[str, typer.Option(help="auto, onnx-int8, onnx or torch, as it will be served.")] = "auto",
+    seconds: Annotated[float, typer.Option(min=0.1, help="To measure each plan for, twice.")] = 2.0,
+    as_json: AsJson = False,
+) -> None:
+    """Measure which numbers of workers, threads and examples of a batch suit a bundle on this machine, and write down the best.
+
+    The machine should have nothing else to do meanwhile. What is written is read by the setting POLYMODAL_PLAN.
+    With --json it prints what it writes.
+    """
+    from app import tune as tuning
+    from app.cpus import plans
+    from app.settings import BundleSource
+    from app.terminal import show_plan
+    from model import load_bundle
+
+    folder = bundle_folder(bundle)
+    predictor = load_bundle(folder, runtime=runtime, threads=1)
+    predictor.warm_up()
+    source, asked = BundleSource(predictor.description.name, folder), tuning.examples(predictor)
+    show = (lambda measured: None) if as_json else show_plan
+    found = tuning.measure(source, runtime, plans(CPUS), asked, seconds, show)
+    chosen = tuning.best(found)
+    description = predictor.description
+    document = tuning.document(chosen, found, bundle=description.digest, runtime=description.runtime)
+    tuning.write_plan(out, document)
+    typer.echo(f"{out}: ", nl=as_json, err=True)
+    if as_json:
+        print_json(document)
+    else:
+        show_plan(chosen)

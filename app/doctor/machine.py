@@ -1,0 +1,106 @@
+"""The machine: processor, cores as the container has them, threads, memory, open files."""
+
+import os
+import platform
+import resource
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Final
+
+from app.cpus import available_cpus, control_groups
+from app.doctor.finding import Finding, ok, warn
+from app.settings import Settings
+
+QUICK_INT8: Final = {"avx512_vnni": "AVX-512 VNNI", "avx_vnni": "AVX VNNI", "i8mm": "i8mm", "asimddp": "dot products"}
+"""Flags of /proc/cpuinfo: instructions that add four products of 8 bits to 32."""
+MIB: Final = 2**20
+OTHER_FILES: Final = 64
+"""Open files beside connections, roughly."""
+_THREADS: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+def look(settings: Settings, environ: Mapping[str, str]) -> Iterator[Finding]:
+    """At what is there before a model is loaded."""
+    cores, all_cores = available_cpus(), os.cpu_count() or 1
+    limited = f" of {all_cores}, as the container or the affinity mask allows" if cores < all_cores else ""
+    yield ok("machine", "cores", f"{cores}{limited}")
+    yield _processor(Path("/proc/cpuinfo"))
+    yield _threads(settings, cores)
+    if odd := [f"{name}={environ[name]}" for name in _THREADS if environ.get(name, "1") not in ("1", str(cores))]:
+        yield warn(
+            "machine", "libraries", ", ".join(odd), "unset it: POLYMODAL_INFERENCE_THREADS says how many are used"
+        )
+    soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if resource.RLIM_INFINITY != _hard < settings.max_connections + OTHER_FILES:
+        advice = "raise the limit (ulimit -Hn, LimitNOFILE=), or lower POLYMODAL_MAX_CONNECTIONS"
+        yield warn("machine", "open files", f"{_hard:,} at most, for {settings.max_connections:,} connections", advice)
+    else:
+        yield ok("machine", "open files", f"{soft:,}, enough for {settings.max_connections:,} connections")
+
+
+def _processor(cpuinfo: Path) -> Finding:
+    try:
+        lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return ok("machine", "processor", f"{platform.machine()}; its instructions are told on Linux only")
+    fields = dict(line.split(":", 1) for line in lines if ":" in line)
+    facts = {name.strip(): value.strip() for name, value in fields.items()}
+    model = facts.get("model name", platform.machine())
+    flags = set(facts.get("flags", facts.get("Features", "")).split())
+    if quick := [name for flag, name in QUICK_INT8.items() if flag in flags]:
+        return ok("machine", "processor", f"{model}, with {' and '.join(quick)} for 8 bits")
+    advice = "nothing is wrong; one with VNNI (AMD since Zen 4, Intel since Ice Lake) computes pictures quicker"
+    return warn("machine", "processor", f"{model}, without VNNI: 8 bits save it little time", advice)
+
+
+def _threads(settings: Settings, cores: int) -> Finding:
+    threads = max(1, settings.workers) * settings.inference_threads
+    found = f"{settings.workers} workers with {settings.inference_threads} threads each for {cores} cores"
+    if threads > cores:
+        advice = f"lower POLYMODAL_WORKERS or POLYMODAL_INFERENCE_THREADS: their product should be at most {cores}"
+        return warn("machine", "workers", found, advice)
+    if settings.plan and settings.plan.cores != cores:
+        advice = "polymodal tune, on this machine"
+        return warn("machine", "workers", f"a plan that was measured for {settings.plan.cores} cores", advice)
+    return ok("machine", "workers", found)
+
+
+def memory(settings: Settings, used_bytes: int) -> Finding:
+    """Whether what this process took for the models suffices once for each worker: asked after they were loaded."""
+    needed = used_bytes * (max(1, settings.workers) + 1)
+    free = available_memory()
+    found = f"about {needed // MIB:,} MiB for {settings.workers} workers and the service"
+    if free is None:
+        return ok("machine", "memory", f"{found}; what is free is told on Linux only")
+    if needed > free:
+        advice = "lower POLYMODAL_WORKERS, or give the container more memory"
+        return warn("machine", "memory", f"{found}, {free // MIB:,} MiB are free", advice)
+    return ok("machine", "memory", f"{found}, of {free // MIB:,} MiB that are free")
+
+
+def available_memory(meminfo: Path = Path("/proc/meminfo")) -> int | None:
+    """Bytes that may still be taken: of the machine, or less by the container's limit; None where that can't be read."""
+    try:
+        lines = meminfo.read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    free = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
+    for group in control_groups("memory"):
+        limit, current = _number(group / "memory.max"), _number(group / "memory.current")
+        if limit is not None and current is not None:
+            free.append(max(0, limit - current))
+    return min(free, default=None)
+
+
+def _number(file: Path) -> int | None:
+    try:
+        text = file.read_text(encoding="ascii").strip()
+    except OSError:
+        return None
+    return int(text) if text.isdecimal() else None  # "max": no limit
+
+
+def resident_bytes() -> int:
+    """The most memory that this process ever had."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if platform.system() == "Darwin" else peak * 1024

@@ -1,0 +1,82 @@
+"""Whether the service's port is free, or who holds it."""
+
+import errno
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from app.doctor.finding import Finding, fail, ok
+
+_LISTENING: Final = "0A"  # the state of a listening socket in /proc/net/tcp
+_PROC: Final = Path("/proc")
+
+
+def look(host: str, port: int) -> Finding:
+    """Try to listen as the service would. Whether the port's holder is a service is the caller's to find out."""
+    address = f"{host}:{port}"
+    if port == 0:
+        return ok("port", address, "a free one is taken at the start")
+    try:
+        families = {entry[0] for entry in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)}
+        for family in families:
+            with socket.socket(family, socket.SOCK_STREAM) as listener:
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                listener.bind((host, port))
+    except socket.gaierror as problem:
+        return fail(
+            "port", address, f"no such address: {problem.strerror}", "set POLYMODAL_HOST to one of this machine"
+        )
+    except OSError as problem:
+        return _refused(problem, address, port)
+    return ok("port", address, "free")
+
+
+def address_of(host: str, port: int) -> str:
+    """Where this machine reaches what listens there; an address of all networks is asked on the loopback one."""
+    names = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 — asked, not listened on
+    name = names.get(host, host)
+    return f"http://[{name}]:{port}" if ":" in name else f"http://{name}:{port}"
+
+
+def _refused(problem: OSError, address: str, port: int) -> Finding:
+    match problem.errno:
+        case errno.EADDRINUSE:
+            holder = holder_of(port)
+            told = f"held by {holder}" if holder else "held by a process of another user or container"
+            return fail("port", address, told, "stop it, or choose another: polymodal serve --port 8001")
+        case errno.EACCES:
+            return fail("port", address, "needs privileges", "choose one above 1023: polymodal serve --port 8000")
+        case errno.EADDRNOTAVAIL:
+            return fail("port", address, "not an address of this machine", "set POLYMODAL_HOST, e.g. to 127.0.0.1")
+    return fail("port", address, str(problem.strerror), "choose another: polymodal serve --port 8001")
+
+
+def holder_of(port: int) -> str:
+    """The process that listens on a port, as number and command line; empty where that can't be seen."""
+    links = {f"socket:[{inode}]" for inode in _inodes(port)}
+    return next((told for told in _processes(links)), "") if links else ""
+
+
+def _inodes(port: int) -> Iterator[str]:
+    """Of sockets that listen: https://docs.kernel.org/networking/proc_net_tcp.html."""
+    for table in ("net/tcp", "net/tcp6"):
+        try:
+            lines = (_PROC / table).read_text(encoding="ascii").splitlines()[1:]
+        except OSError:  # not on Linux
+            continue
+        for fields in map(str.split, lines):
+            if fields[3] == _LISTENING and int(fields[1].rpartition(":")[2], 16) == port:
+                yield fields[9]
+
+
+def _processes(links: set[str]) -> Iterator[str]:
+    for folder in sorted(_PROC.glob("[0-9]*")):
+        try:
+            holds = any(os.readlink(each) in links for each in (folder / "fd").iterdir())
+            if holds:
+                words = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+                yield f"process {folder.name} ({words[:80]})"
+        except OSError:  # it ended, or it is another user's
+            continue

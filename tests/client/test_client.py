@@ -1,0 +1,315 @@
+"""Both clients, against the real service and against servers that misbehave."""
+
+import io
+import socket
+import time
+
+import httpx
+import pytest
+from PIL import Image
+
+from polymodal_client import (
+    AsyncClient,
+    Client,
+    ConnectionFailed,
+    Forbidden,
+    InvalidInput,
+    InvalidRequest,
+    Item,
+    Overloaded,
+    RateLimited,
+    Retries,
+    TimedOut,
+    Unauthorized,
+    Unavailable,
+    UnexpectedAnswer,
+    UnknownModel,
+)
+
+ANSWER = {"model": "toy", "digest": "ab", "modalities": ["text"], "labels": [{"label": "red", "score": 0.5}]}
+ONCE = Retries(attempts=1)
+
+
+def ok(**changed):
+    return httpx.Response(200, json=ANSWER | changed)
+
+
+def problem(status, code, **headers):
+    headers = {name.replace("_", "-"): value for name, value in headers.items()}
+    return httpx.Response(status, json={"status": status, "code": code, "detail": "why"}, headers=headers)
+
+
+# --- the real service ---
+
+
+async def test_the_async_client_asks_the_real_application(serving, solid):
+    async with (
+        serving() as inside,
+        AsyncClient("http://service", transport=inside._transport) as client,
+    ):
+        answer = await client.classify(image=solid("green"), text="red", top_k=2, request_id="mine")
+        assert {each.label for each in answer.labels} == {"red", "green"}
+        assert (answer.modalities, answer.request_id) == (("image", "text"), "mine")
+        assert (await client.classify(text="blue")).best.label == "blue"
+        assert (await client.models()).default == "toy"
+        assert (await client.model("toy")).card == "# Toy"
+        assert (await client.health()).state == "ready"
+        with pytest.raises(InvalidInput) as broken:
+            await client.classify(image=b"no picture")
+        assert (broken.value.code, broken.value.input) == ("unsupported_format", "image")
+        done = []
+        answers = await client.classify_batch(
+            [{"text": "red"}, Item(image=b"no picture", id="bad"), Item(text="green")],
+            items_per_request=2,
+            progress=lambda number, total: done.append((number, total)),
+        )
+    assert [answer.classification and answer.classification.best.label for answer in answers] == ["red", None, "green"]
+    assert (answers[1].id, answers[1].error.code) == ("bad", "unsupported_format")
+    assert sorted(done)[-1] == (3, 3)
+
+
+def test_the_sync_client_asks_a_real_server(listening, solid, tmp_path):
+    (tmp_path / "blue.png").write_bytes(solid("blue"))
+    with listening() as service, Client(service.url) as client:
+        for image in (
+            tmp_path / "blue.png",
+            str(tmp_path / "blue.png"),
+            solid("blue"),
+            io.BytesIO(solid("blue")),
+            Image.new("RGB", (4, 4), "blue"),
+        ):
+            assert client.classify(image).best.label == "blue"
+        assert client.health("live").models == ("toy",)
+        assert client.models().models[0].labels == ("red", "green", "blue")
+        answers = client.classify_batch(
+            ({"text": colour, "id": str(number)} for number, colour in enumerate(["red", "green", "blue"] * 7)),
+            items_per_request=2,
+            concurrency=3,
+        )
+        assert [answer.result().best.label for answer in answers] == ["red", "green", "blue"] * 7
+        assert [answer.id for answer in answers] == [str(number) for number in range(21)]
+        with pytest.raises(UnknownModel, match="allowed: toy"):
+            client.classify(text="red", model="nope")
+        with pytest.raises(UnknownModel):
+            client.model("nope")
+        with pytest.raises(InvalidRequest, match="top_k"):
+            client.classify(text="red", top_k=99)
+        with pytest.raises(InvalidInput, match="nothing_given"):
+            client.classify()
+
+
+def test_a_regression_and_several_labels_are_answered_in_their_own_way(listening, make):
+    with (
+        listening({"tags": make("tags", task="multi-label"), "prices": make("prices", task="regression")}) as service,
+        Client(service.url) as client,
+    ):
+        # sigmoid(1) misses red's threshold of 0.8, sigmoid(0) reaches green's of 0.5 and misses blue's of 0.6.
+        selected = {each.label: each.selected for each in client.classify(text="red").labels}
+        assert selected == {"red": False, "green": True, "blue": False}
+        number = client.classify(text="red", model="prices")
+        assert (number.value, number.labels) == (12.0, ())
+        assert number.interval.coverage == pytest.approx(0.9)
+        with pytest.raises(LookupError, match="a regression has a value"):
+            _ = number.best
+        assert set(client.model("tags").thresholds) == {"red", "green", "blue"}
+
+
+def test_keys_are_sent_and_their_lack_is_told(listening, tmp_path):
+    from app.keys import digest, make_record, new_key, write_keys
+
+    key, narrow = new_key(), new_key()
+    write_keys(
+        tmp_path / "keys.json",
+        [
+            make_record("all", digest(key), ["classify", "models"], None),
+            make_record("narrow", digest(narrow), ["models"], None),
+        ],
+    )
+    with listening(api_keys_file=tmp_path / "keys.json") as service:
+        with Client(service.url, api_key=key) as client:
+            assert client.classify(text="red").best.label == "red"
+        with Client(service.url, api_key=narrow) as client, pytest.raises(Forbidden, match="scope classify"):
+            client.classify(text="red")
+        with Client(service.url) as client:
+            with pytest.raises(Unauthorized, match="key: none"):
+                client.classify(text="red")
+            with pytest.raises(Unauthorized):  # not one error for each of a thousand items
+                client.classify_batch([{"text": "red"}] * 1000)
+            assert client.health().state == "ready"
+
+
+def test_a_client_that_was_limited_waits_as_long_as_it_was_told(listening):
+    from app.rate_limits import Rate
+
+    with listening(rate_limit_per_address=Rate(2, 1)) as service, Client(service.url) as client:
+        started = time.monotonic()
+        for _ in range(4):
+            assert client.classify(text="red").best.label == "red"
+        assert time.monotonic() - started > 0.9
+    with (
+        listening(rate_limit_per_address=Rate(1, 3600)) as service,
+        Client(service.url, timeout=5) as client,
+    ):
+        client.classify(text="red")
+        with pytest.raises(RateLimited) as limited:
+            client.classify(text="red")
+    assert limited.value.retry_after > 5
+
+
+def test_connections_are_used_again(listening):
+    with listening() as service, Client(service.url) as client:
+        for _ in range(5):
+            client.classify(text="red")
+        assert len(client._http._transport._pool.connections) == 1
+
+
+# --- both alike ---
+
+
+def test_a_busy_service_is_asked_again(both, scripted):
+    busy = scripted(problem(429, "overloaded", retry_after="0"), problem(503, "not_ready", retry_after="0"), ok())
+    assert both.ask(busy, "classify", text="red").best.label == "red"
+    assert len(busy.seen) == 3
+    assert len({request.headers["x-request-id"] for request in busy.seen}) == 1
+    assert len({request.content for request in busy.seen}) == 1
+
+
+def test_an_image_from_a_stream_is_sent_whole_each_time(both, scripted, solid):
+    busy = scripted(problem(503, "stopped", retry_after="0"), ok())
+    both.ask(busy, "classify", io.BytesIO(solid("red")), "red")
+    assert all(solid("red") in request.content for request in busy.seen)
+    assert len(busy.seen) == 2
+
+
+def test_the_last_refusal_is_told(both, scripted):
+    busy = scripted(problem(429, "overloaded", retry_after="0"))
+    with pytest.raises(Overloaded) as refused:
+        both.ask(busy, "classify", text="red")
+    assert refused.value.retry_after == 0
+    assert len(busy.seen) == Retries().attempts
+
+
+def test_nobody_is_asked_twice_when_nothing_is_to_be_repeated(both, scripted):
+    busy = scripted(problem(503, "not_ready", retry_after="0"))
+    with pytest.raises(Unavailable):
+        both.ask(busy, "classify", text="red", retries=ONCE)
+    assert len(busy.seen) == 1
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [httpx.ConnectError("refused"), httpx.RemoteProtocolError("disconnected"), httpx.ReadError("reset")],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_connection_that_breaks_is_made_again(both, scripted, broken):
+    assert both.ask(scripted(broken, ok()), "classify", text="red").best.label == "red"
+
+
+def test_the_rest_of_a_batch_has_its_answers_when_one_request_fails(both, scripted):
+    def answer(request):
+        return httpx.Response(200, json={"items": [{"index": 0, "status": 200, "classification": ANSWER}]})
+
+    one_fails = scripted(answer, problem(500, "internal_error"), answer)
+    answers = both.ask(one_fails, "classify_batch", [{"text": "a"}] * 3, items_per_request=1, concurrency=1)
+    assert [type(each.error).__name__ for each in answers] == ["NoneType", "InternalError", "NoneType"]
+
+
+def test_an_image_that_cannot_be_read_fails_alone(both, scripted, tmp_path):
+    def answer(request):
+        return httpx.Response(200, json={"items": [{"index": 0, "status": 200, "classification": ANSWER}]})
+
+    items = [{"image": tmp_path / "nowhere.png"}, {"text": "red"}, {"image": tmp_path}, {"text": "\ud800"}]
+    answers = both.ask(scripted(answer), "classify_batch", items)
+    assert [type(each.error).__name__ for each in answers] == [
+        "FileNotFoundError",
+        "NoneType",
+        "IsADirectoryError",
+        "UnicodeEncodeError",
+    ]
+
+
+def test_no_items_are_no_request(both, scripted):
+    nobody = scripted(AssertionError("asked"))
+    assert both.ask(nobody, "classify_batch", []) == []
+    assert not nobody.seen
+
+
+@pytest.mark.parametrize("wrong", [{"concurrency": 0}, {"items_per_request": 0}])
+def test_impossible_batches_are_refused(both, scripted, wrong):
+    with pytest.raises(ValueError, match="allowed: at least 1"):
+        both.ask(scripted(ok()), "classify_batch", [{"text": "red"}], **wrong)
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "../livez", "..", "a?b", "a\nb"])
+def test_what_is_no_models_name_is_not_asked_for(both, scripted, name):
+    nobody = scripted(AssertionError("asked"))
+    with pytest.raises(ValueError, match="model: "):
+        both.ask(nobody, "model", name)
+
+
+# --- servers that misbehave ---
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return listener.getsockname()[1]
+
+
+def test_a_closed_port_is_told(both):
+    with pytest.raises(ConnectionFailed, match="no connection"):
+        both.ask(None, "classify", text="red", url=f"http://127.0.0.1:{free_port()}", retries=ONCE)
+
+
+def test_a_closed_port_ends_a_batch_at_once(both):
+    with pytest.raises(ConnectionFailed):
+        both.ask(None, "classify_batch", [{"text": "a"}] * 100, url=f"http://127.0.0.1:{free_port()}", retries=ONCE)
+
+
+def hang(connection, over):
+    over.wait(5)
+
+
+def drip(connection, over):
+    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 100000\r\n\r\n")
+    while not over.wait(0.05):
+        connection.sendall(b" ")
+
+
+def html(connection, over):
+    connection.sendall(
+        b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 20\r\n\r\n<h1>It works!</h1>\r\n"
+    )
+
+
+def noise(connection, over):
+    connection.sendall(b"SSH-2.0-OpenSSH_9.2\r\n")
+
+
+@pytest.mark.parametrize("talk", [hang, drip])
+def test_a_server_that_takes_its_time_gets_no_more_than_there_is(both, raw_server, talk):
+    with raw_server(talk) as url:
+        started = time.monotonic()
+        with pytest.raises(TimedOut):
+            both.ask(None, "classify", text="red", url=url, timeout=0.4)
+        assert 0.3 < time.monotonic() - started < 10
+
+
+def test_another_server_is_recognised(both, raw_server):
+    with raw_server(html) as url, pytest.raises(UnexpectedAnswer, match=r"text/html.*It works!") as told:
+        both.ask(None, "classify", text="red", url=url)
+    assert told.value.status == 200
+    with raw_server(noise) as url, pytest.raises(ConnectionFailed, match="the connection broke"):
+        both.ask(None, "classify", text="red", url=url, retries=ONCE)
+
+
+@pytest.mark.parametrize("url", ["", "service:8000", "ftp://service", "http://", "http://service/?a=b", "http:///x"])
+def test_what_is_no_address_is_refused_at_once(both, url):
+    with pytest.raises(ValueError, match=r"url: .*allowed: http://HOST:PORT"):
+        both.kind(url)
+
+
+@pytest.mark.parametrize("key", ["", "with space", "ä", "a\r\nX-Evil: 1", "k" * 300])
+def test_what_is_no_key_is_refused_and_not_repeated(both, key):
+    with pytest.raises(ValueError, match="api_key: not a key") as told:
+        both.kind("http://service", api_key=key)
+    assert not key or key not in str(told.value)

@@ -1,0 +1,267 @@
+"""What all commands have in common: help with examples that work, exit codes, errors without tracebacks."""
+
+import ast
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from app.cli import app
+from app.commands.command import BAD_ROWS, BUG, FAILED, INTERRUPTED, AsJson, command
+from model import ModelError
+
+PROJECT = Path(__file__).parents[2]
+DOCUMENTATION = (PROJECT / "docs/commands.md").read_text(encoding="utf-8")
+TREE = typer.main.get_command(app)
+WITHOUT_JSON = {"serve"}  # it prints no result
+
+
+def leaves(node=TREE, names=()):
+    """Every command with its name, such as `keys add`."""
+    if hasattr(node, "commands"):
+        for name, each in node.commands.items():
+            yield from leaves(each, (*names, name))
+    else:
+        yield " ".join(names), node
+
+
+COMMANDS = dict(leaves())
+
+
+def polymodal(*arguments, **environment):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments], env=environment)
+
+
+def examples_of(epilog):
+    return [line.strip() for line in (epilog or "").splitlines() if "polymodal " in line]
+
+
+EXAMPLES = [
+    *((f"polymodal, {line}", line) for line in examples_of(TREE.epilog)),
+    *((f"{name}: {line}", line) for name, each in COMMANDS.items() for line in examples_of(each.epilog)),
+]
+
+
+def test_every_command_has_examples_of_itself():
+    for name, each in COMMANDS.items():
+        found = examples_of(each.epilog)
+        assert found, name
+        assert all(f"polymodal {name}" in line for line in found), name
+
+
+def invocations(line):
+    """The words of each `polymodal` in a line of shell."""
+    for part in re.split(r"&&|[;>()]", line):
+        words = shlex.split(part)
+        if "polymodal" in words:
+            yield words[words.index("polymodal") + 1 :]
+
+
+@pytest.mark.parametrize("line", [line for _, line in EXAMPLES], ids=[name for name, _ in EXAMPLES])
+def test_an_example_has_only_options_that_there_are(line):
+    for words in invocations(line):
+        node = TREE
+        while hasattr(node, "commands"):
+            node = node.commands[words.pop(0)]
+        known = {option for parameter in node.params for option in parameter.opts}
+        assert {word for word in words if word.startswith("--")} <= known
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_that_has_a_result_can_say_it_in_json(name):
+    options = {option for parameter in COMMANDS[name].params for option in parameter.opts}
+    if name not in WITHOUT_JSON and name != "keys remove":
+        assert "--json" in options
+    assert "--debug" in options
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_documentation_has_every_command_with_an_example(name):
+    assert f"polymodal {name}" in DOCUMENTATION
+
+
+def test_the_documentation_has_every_exit_code():
+    for code in (0, FAILED, 2, BAD_ROWS, BUG, INTERRUPTED):
+        assert f"\n| {code} |" in DOCUMENTATION
+
+
+def test_the_documentation_has_every_option():
+    missing = {
+        f"{name} {option}"
+        for name, each in COMMANDS.items()
+        for parameter in each.params
+        for option in parameter.opts
+        if option.startswith("--") and option not in ("--help",) and f"{option}" not in DOCUMENTATION
+    }
+    assert not missing
+
+
+# --- errors ---
+
+
+def failing(error):
+    commands = typer.Typer()
+
+    @commands.callback()
+    def everything() -> None:
+        """So that the command below has a name."""
+
+    @command(commands, "polymodal work")
+    def work(as_json: AsJson = False) -> None:
+        """Fail."""
+        raise error
+
+    return commands
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "told"),
+    [
+        pytest.param(ModelError("a bundle that is none"), FAILED, "polymodal: a bundle that is none\n", id="model"),
+        pytest.param(
+            FileNotFoundError(2, "No such file", "x.csv"), FAILED, "polymodal: x.csv: No such file\n", id="file"
+        ),
+        pytest.param(
+            ModuleNotFoundError("no", name="pyarrow"), FAILED, "polymodal: the package pyarrow is not", id="package"
+        ),
+        pytest.param(
+            ValueError("odd"), BUG, "polymodal: an error of polymodal itself (ValueError: odd); where it", id="bug"
+        ),
+        pytest.param(KeyboardInterrupt(), INTERRUPTED, "", id="ctrl-c"),
+        pytest.param(
+            KeyboardInterrupt("x.part has 3 rows"), INTERRUPTED, "polymodal: x.part has 3 rows\n", id="stopped"
+        ),
+    ],
+)
+def test_an_error_is_one_message_and_an_exit_code(error, code, told):
+    ended = CliRunner().invoke(failing(error), ["work"])
+    assert ended.exit_code == code
+    assert ended.stdout == ""
+    assert ended.stderr.startswith(told)
+    assert ended.stderr.count("\n") <= 1
+    shown = CliRunner().invoke(failing(error), ["work", "--debug"])
+    assert shown.exit_code == code
+    assert "Traceback (most recent call last)" in shown.stderr
+    assert told in shown.stderr
+
+
+def test_debug_may_stand_before_the_command_and_after_it(tmp_path):
+    asked = ["card", tmp_path / "nowhere"]
+    assert "Traceback" not in polymodal(*asked).output
+    for line in (["--debug", *asked], [*asked, "--debug"]):
+        told = polymodal(*line)
+        assert told.exit_code == FAILED
+        assert "Traceback" in told.stderr
+        assert "no such folder; expected a bundle" in told.stderr.splitlines()[-1]
+    assert "Traceback" not in polymodal(*asked).output
+
+
+def test_wrong_usage_is_2():
+    for words in (
+        ["abacus"],
+        ["predict", "--abacus"],
+        ["predict", "--top-k", "0"],
+        ["serve", "--port", "70000"],
+        ["score"],
+    ):
+        assert polymodal(*words).exit_code == 2, words
+    assert "Did you mean" in polymodal("sevre").output
+
+
+def test_the_version_is_that_of_the_project():
+    told = polymodal("--version")
+    assert told.exit_code == 0
+    assert re.fullmatch(r"polymodal \d+\.\d+\.\d+\S*\n", told.stdout)
+
+
+def test_help_has_a_short_form():
+    assert "Usage:" in polymodal("-h").output
+    assert "Usage:" in polymodal("keys", "add", "-h").output
+
+
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        pytest.param("polymodal ser", {"serve"}, id="command"),
+        pytest.param("polymodal keys re", {"remove"}, id="command-of-a-group"),
+        pytest.param("polymodal predict --to", {"--top-k"}, id="option"),
+        pytest.param("polymodal train --device c", {"cpu", "cuda"}, id="choice"),
+    ],
+)
+def test_a_shell_can_complete_commands_and_options(line, offered):
+    environment = {
+        "_POLYMODAL_COMPLETE": "complete_bash",
+        "COMP_WORDS": line,
+        "COMP_CWORD": str(len(line.split()) - 1),
+    }
+    told = CliRunner().invoke(app, [], prog_name="polymodal", env=environment)
+    assert set(told.stdout.split()) == offered
+
+
+def test_commands_import_what_is_heavy_when_they_run():
+    for file in (PROJECT / "app/commands").glob("*.py"):
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        names = {node.module for node in tree.body if isinstance(node, ast.ImportFrom)}
+        assert {name for name in names if name.startswith(("app.", "model"))} <= {
+            "app.commands.bundles",
+            "app.commands.command",
+            "app.cpus",
+        }, file
+
+
+# --- JSON ---
+
+
+def test_a_manifest_is_checked_for_machines(manifest_folder, tmp_path):
+    told = json.loads(polymodal("check", manifest_folder, "--json").stdout)
+    assert told["rows"] == {"train": 24, "validation": 12, "test": 12}
+    assert told["labels"]["train"] == {"sea": 12, "tomato": 12}
+    assert told["errors"] == []
+    (tmp_path / "manifest.csv").write_text("image,text,label\nlost.png,words,sea\n", encoding="utf-8")
+    broken = polymodal("check", tmp_path, "--json")
+    assert broken.exit_code == FAILED
+    assert any("lost.png" in error for error in json.loads(broken.stdout)["errors"])
+
+
+def test_scoring_is_summed_up_for_machines(tiny_bundle, tmp_path):
+    (tmp_path / "rows.csv").write_text("id,image,text\na,,blue\nb,lost.png,\n", encoding="utf-8")
+    told = polymodal("score", tiny_bundle, tmp_path / "rows.csv", "--out", tmp_path / "scores.csv", "--json")
+    assert told.exit_code == 0, told.output
+    found = json.loads(told.stdout)
+    assert {name: found[name] for name in ("rows", "resumed", "failed")} == {"rows": 2, "resumed": 0, "failed": 1}
+    assert found["errors"] == [{"id": "b", "problem": "image 'lost.png' is not there"}]
+
+
+def test_a_card_for_machines_is_what_the_service_says_of_a_model(tiny_bundle):
+    told = json.loads(polymodal("card", tiny_bundle, "--json").stdout)
+    assert (told["name"], told["task"], told["labels"]) == ("shapes", "single-label", ["sea", "tomato"])
+    assert told["card"] == (tiny_bundle / "README.md").read_text(encoding="utf-8")
+    assert {each["name"] for each in told["inputs"]} == {"image", "text"}
+
+
+def test_keys_are_listed_for_machines_without_their_hashes(tmp_path):
+    file = tmp_path / "keys.json"
+    made = json.loads(polymodal("keys", "add", "shop", "--file", file, "--json").stdout)
+    assert made["key"].startswith("pm_")
+    (listed,) = json.loads(polymodal("keys", "list", "--file", file, "--json").stdout)
+    assert listed == {name: made[name] for name in ("name", "scopes", "created", "expires")}
+    removed = polymodal("keys", "remove", "shop", "--file", file)
+    assert (removed.stdout, removed.stderr) == ("", f"polymodal: {file}: shop opens nothing any more\n"[11:])
+    assert json.loads(polymodal("keys", "list", "--file", file, "--json").stdout) == []
+
+
+def test_a_toy_data_set_is_told_for_machines(tmp_path):
+    told = json.loads(polymodal("data", "shapes", "--out", tmp_path / "shapes", "--rows", "8", "--json").stdout)
+    assert told == {"manifest": str(tmp_path / "shapes/manifest.csv"), "rows": 8}
+
+
+def test_an_exported_bundle_is_told_for_machines(tiny_bundle, tmp_path):
+    told = polymodal("export", tiny_bundle, "--out", tmp_path / "again", "--json")
+    assert told.exit_code == 0, told.output
+    found = json.loads(told.stdout)
+    assert found["bundle"] == str(tmp_path / "again")
+    assert len(found["digest"]) == 64
