@@ -273,6 +273,7 @@ class _State(Collector):
 
     def __init__(self, service: Service) -> None:
         self._service = service
+        self._workers_s = 0.0
 
     def collect(self) -> Iterator[Metric]:
         """The service, its queue and its workers, and what they take of the machine."""
@@ -296,7 +297,9 @@ class _State(Collector):
         family = CounterMetricFamily("polymodal_processor_seconds", "Seconds of cores used.", labels=("process",))
         family.add_metric(("server",), processor_seconds_here())
         if pids := self._service.worker_pids:
-            family.add_metric(("workers",), processor_seconds_of(pids))
+            # Who dies while this is read may be left out for once, and a counter that falls is taken for one that begins anew.
+            self._workers_s = max(self._workers_s, processor_seconds_of(pids))
+            family.add_metric(("workers",), self._workers_s)
         return family
 
     def _resident_bytes(self) -> GaugeMetricFamily:
