@@ -253,6 +253,25 @@ async def test_batches_given_ahead_are_answered_in_their_order(tiny_bundle):
         assert isinstance(refused.outcome, UnsupportedFormat)
 
 
+async def test_a_worker_may_be_silent_for_as_long_as_its_batch_is_predicted_to_take(tiny_bundle, monkeypatch):
+    monkeypatch.setattr("app.workers.FROZEN_TICKS", 10_000)
+    expected_s = 1.0
+    workforce = Processes(settings_for(tiny_bundle))
+    async with workforce.working():
+        worker = await workforce.pool.take()
+        os.kill(worker.process.pid, signal.SIGSTOP)  # as a decoder that keeps Python's lock
+        monkeypatch.setattr("app.workers.TICK_S", 0.02)
+        asked = asyncio.create_task(worker.compute("shapes", [Item({"text": "red"})], expected_s))
+        await asyncio.sleep(0)
+        while worker.alive:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+        assert worker.busy_s >= expected_s
+        os.kill(worker.process.pid, signal.SIGCONT)
+        (answer,) = await asked
+        assert answer.outcome.scores
+        assert worker.alive
+
+
 async def test_a_bundle_that_was_exchanged_is_not_mixed_in(bundle_copy, logs, eventually):
     workforce = Processes(settings_for(bundle_copy))
     async with workforce.working():
