@@ -8,7 +8,7 @@ from typing import Final, ParamSpec, Self, TypeVar
 from app.latency import LatencyModel
 from app.settings import Settings
 from app.timeline import DECODE, FUSE, Timeline, Took, encoding
-from model import Description, InputError, Parts, Prediction, Predictor, Sample, load_bundle
+from model import Description, InputError, Parts, Prediction, Predictor, Probe, Sample, load_bundle
 
 Given = ParamSpec("Given")
 Value = TypeVar("Value")
@@ -79,16 +79,17 @@ class Engine:
         models = {}
         for name, predictor in self._predictors.items():
             predictor.warm_up()
-            whole = Item({modality: probe.large for modality, probe in predictor.probes().items()})
+            probes = predictor.probes()
+            whole = Item({name: each.small if each.embeds_alike else each.large for name, (each, *_) in probes.items()})
             self.compute(name, [whole] * self._largest)  # takes the memory now that it would take at some time later
-            models[name] = Model(predictor.description, self._latency(name))
+            models[name] = Model(predictor.description, self._latency(name, probes))
         return models
 
-    def _latency(self, model: str) -> LatencyModel:
+    def _latency(self, model: str, probes: Mapping[str, Sequence[Probe]]) -> LatencyModel:
         def compute(batch: Sequence[Parts]) -> None:
             self.compute(model, [Item(parts) for parts in batch])
 
-        return LatencyModel.measured(compute, self._predictors[model].probes())
+        return LatencyModel.measured(compute, self._predictors[model].prepare, probes)
 
     def compute(self, model: str, items: Sequence[Item]) -> list[Answer]:
         """Decode and classify a batch; an item whose parts can't be used gets its InputError and disturbs no other."""

@@ -33,7 +33,7 @@ class Measured:
 def examples(predictor: Predictor) -> list[Parts]:
     """What is asked: every modality, small and large by turns."""
     probes = predictor.probes()
-    small, large = ({name: getattr(probe, size) for name, probe in probes.items()} for size in ("small", "large"))
+    small, large = ({name: getattr(probe, size) for name, (probe, *_) in probes.items()} for size in ("small", "large"))
     return [small, large] * (EXAMPLES // 2)
 
 

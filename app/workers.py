@@ -35,7 +35,10 @@ PATIENCE_S: Final = 1.0
 TICK_S: Final = 0.4
 """Between two looks at a worker process: each asks for a sign of life, which also a computing one gives at once."""
 SILENT_TICKS: Final = 4
-"""Without that sign, after which a worker doesn't count. Ticks, not seconds: after a pause of the whole machine, one has passed."""
+"""Without that sign, after which a worker doesn't count. Ticks, not seconds: after a pause of the whole machine, one has passed.
+
+As many more as its batch is predicted to take: some decoders, such as WebP's, keep Python's lock for a whole picture.
+"""
 FROZEN_TICKS: Final = 12
 """Without that sign, after which a worker is killed: a stopped process would keep what it was given."""
 OVERDUE_FACTOR: Final = 8.0
@@ -282,7 +285,16 @@ class ProcessWorker:
     @property
     def alive(self) -> bool:
         """Whether it gives signs of life and its batch doesn't take far longer than predicted; both may pass."""
-        return not (self._lost or self._silent_ticks >= SILENT_TICKS or (self._turn and self._turn.overdue))
+        return not (self._lost or self._silent or (self._turn and self._turn.overdue))
+
+    @property
+    def _silent(self) -> bool:
+        return self._silent_ticks >= SILENT_TICKS + self._granted_ticks
+
+    @property
+    def _granted_ticks(self) -> int:
+        """For its present batch."""
+        return int(self._turn.expected_s / TICK_S) if self._turn else 0
 
     @property
     def busy_s(self) -> float:
@@ -344,7 +356,7 @@ class ProcessWorker:
             asked.reply.set_result(reply)
 
     def _sign(self) -> None:
-        was_silent, self._silent_ticks = self._silent_ticks >= SILENT_TICKS, 0
+        was_silent, self._silent_ticks = self._silent, 0
         if was_silent:
             log.info("worker_answers_again", pid=self.process.pid)
             self._on_sign()
@@ -357,9 +369,10 @@ class ProcessWorker:
                 self._say(wire.framed_sign_of_life())
             self._silent_ticks += 1
             await asyncio.sleep(TICK_S)
-            if self._silent_ticks == SILENT_TICKS:
+            granted = self._granted_ticks
+            if self._silent_ticks == SILENT_TICKS + granted:
                 log.warning("worker_silent", pid=self.process.pid)
-            if self._silent_ticks > frozen_ticks or self.busy_s > self._stall_timeout_s:
+            if self._silent_ticks > frozen_ticks + granted or self.busy_s > self._stall_timeout_s:
                 log.warning("worker_hangs", pid=self.process.pid, busy_s=round(self.busy_s, 1))
                 self.lose("the worker hung")
 

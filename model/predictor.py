@@ -118,9 +118,9 @@ class Predictor:
         present = np.asarray([[name in modalities for name in self._order] for modalities in used], dtype=np.bool_)
         return self._runtime.fuse(embeddings, present)
 
-    def probes(self) -> dict[str, Probe]:
-        """What shows how long each modality takes."""
-        return {name: each.probe() for name, each in self._inputs.items()}
+    def probes(self) -> dict[str, Sequence[Probe]]:
+        """What shows how long each modality takes, in each of its kinds of workload."""
+        return {name: each.probes() for name, each in self._inputs.items()}
 
     def warm_up(self) -> None:
         """Run every graph once and replay the bundle's golden inputs.

@@ -5,7 +5,7 @@ B examples, K labels.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -33,14 +33,24 @@ class Sample:
         return frozenset(self.arrays) | frozenset(self.embeddings)
 
 
+class Workload(NamedTuple):
+    """About how much there is to decode and to embed of one modality of an example."""
+
+    kind: str
+    """What takes about as long for each unit of it: "text", or one of several ways to decode a picture."""
+    units: float
+
+
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """Two examples of one modality, for measuring how long it takes to decode and to embed it."""
+    """Two examples of one kind of workload, for measuring how long it takes to decode and to embed it."""
 
     small: bytes | str
     large: bytes | str
     most: float
-    """Of the modality's workload, as much as is ever embedded or decoded; the rest is cut off or refused."""
+    """Units, as many as are ever embedded or decoded; the rest is cut off or refused."""
+    embeds_alike: bool = False
+    """Whether both take as long to embed, and differ in decoding alone."""
 
 
 @dataclass(frozen=True, slots=True)

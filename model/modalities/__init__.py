@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Final, Protocol, Self
 
 from model.modalities.image.input import ImageInput
 from model.modalities.text.input import TextInput
-from model.types import Array, InputSpec, Parts, Probe
+from model.types import Array, InputSpec, Parts, Probe, Workload
 
 
 class Input(Protocol):
@@ -52,12 +52,12 @@ class Input(Protocol):
         ...
 
     @staticmethod
-    def workload(content: bytes | str) -> float:
+    def workload(content: bytes | str) -> Workload:
         """About how much there is to decode and to embed, guessed without doing either: more than 0 where there is anything."""
         ...
 
-    def probe(self) -> Probe:
-        """What shows how long both take."""
+    def probes(self) -> Sequence[Probe]:
+        """What shows how long both take, one for each kind of workload; they differ in decoding alone."""
         ...
 
     def blank(self) -> Array:
@@ -69,8 +69,8 @@ MODALITIES: Final[Mapping[str, type[Input]]] = {"image": ImageInput, "text": Tex
 
 
 def workload(parts: Parts) -> dict[str, float]:
-    """By modality, about how much there is to decode and to embed: a picture's pixels, a text's tokens. Takes microseconds."""
-    return {name: MODALITIES[name].workload(part) for name, part in parts.items() if name in MODALITIES}
+    """About how much there is to decode and to embed, by its kind. Takes microseconds."""
+    return dict(MODALITIES[name].workload(part) for name, part in parts.items() if name in MODALITIES)
 
 
 def prepare(inputs: Mapping[str, Input], parts: Parts) -> dict[str, Array]:

@@ -412,3 +412,18 @@ async def test_every_batch_is_reported_with_what_it_took(batching):
     assert report.error is None
     assert report.predicted_s >= 0
     assert (report.began, report.compute_s) == (computed.began, computed.compute_s)
+
+
+async def test_batches_that_fail_or_lose_their_worker_are_reported_too(batching, bench):
+    reports = []
+    next(iter(bench.pool._batches)).deadly = [3]
+    async with batching(on_batch=reports.append) as batcher:
+        outcomes = [await batcher.submit(3, deadline=later())]
+        outcomes += await asyncio.gather(batcher.submit(13, deadline=later()), return_exceptions=True)
+    assert isinstance(outcomes[1], ValueError)
+    assert [(report.items, type(report.error)) for report in reports] == [
+        ([3], Interrupted),
+        ([3], type(None)),
+        ([13], ValueError),
+    ]
+    assert all(report.compute_s >= 0 for report in reports)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from app.cpus import Plan, available_cpus, default_plan, plans, read_plan
+from app.cpus import Plan, available_cpus, default_plan, plans, read_plan, throttled_seconds
 
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
@@ -19,7 +19,14 @@ def host(tmp_path):
         (tmp_path / "cgroup").mkdir()
         (tmp_path / "membership").write_text(membership)
         for path, content in files.items():
-            file = tmp_path / "cgroup" / path.replace("__", "/").replace("_max", ".max").replace("cpu_cfs", "cpu.cfs")
+            file = (
+                tmp_path
+                / "cgroup"
+                / path.replace("__", "/")
+                .replace("_max", ".max")
+                .replace("_stat", ".stat")
+                .replace("cpu_cfs", "cpu.cfs")
+            )
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(content)
         return tmp_path / "cgroup", tmp_path / "membership"
@@ -52,6 +59,25 @@ def host(tmp_path):
 )
 def test_the_quota_of_a_container_counts(host, membership, files, cpus):
     assert available_cpus(*host(membership, **files)) == cpus
+
+
+@pytest.mark.parametrize(
+    ("membership", "files", "seconds"),
+    [
+        pytest.param("0::/\n", {}, None, id="no-group"),
+        pytest.param("0::/\n", {"cpu_stat": "usage_usec 5\n"}, None, id="no-quota"),
+        pytest.param("0::/\n", {"cpu_stat": "usage_usec 5\nthrottled_usec 1500000\n"}, 1.5, id="throttled"),
+        pytest.param(
+            "0::/a\n",
+            {"a__cpu_stat": "throttled_usec 0\n", "cpu_stat": "throttled_usec 2000000\n"},
+            2.0,
+            id="by-its-parent",
+        ),
+        pytest.param("0::/\n", {"cpu_stat": "throttled_usec nonsense\n"}, None, id="unreadable"),
+    ],
+)
+def test_how_long_a_quota_kept_the_service_from_running(host, membership, files, seconds):
+    assert throttled_seconds(*host(membership, **files)) == seconds
 
 
 def test_a_part_of_a_core_counts_as_a_whole_one_but_never_exceeds_what_there_is(host):

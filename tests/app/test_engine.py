@@ -1,9 +1,11 @@
 """A batch of one worker: decoded, classified, each item for itself, and nothing computed twice that was kept."""
 
+import struct
+
 import pytest
 
 from app.engine import Engine, Item
-from model import InputError, Prediction, load_bundle
+from model import InputError, Prediction, load_bundle, workload
 
 
 @pytest.fixture(scope="module")
@@ -98,5 +100,11 @@ def test_embeddings_stay_where_they_are_unless_they_are_to_be_kept(predictor):
 def test_warming_up_tells_what_the_models_are_and_how_long_they_take(engine, predictor):
     model = engine.warm_up()["shapes"]
     assert model.description == predictor.description
-    assert model.latency.rates.keys() == {"image", "text"}
+    assert model.latency.rates.keys() == {"image/jpeg", "image", "text"}
     assert model.latency.item_s({"image": 640 * 480, "text": 5}) > 0
+
+
+def test_a_huge_picture_is_not_taken_for_a_quick_one(engine, picture):
+    latency = engine.warm_up()["shapes"].latency
+    huge = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + struct.pack(">II", 8000, 6000)  # its head is all that is looked at
+    assert latency.item_s(workload({"image": huge})) > 10 * latency.item_s(workload({"image": picture}))

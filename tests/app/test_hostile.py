@@ -139,7 +139,7 @@ from model import InputError
 from model.modalities.image.input import ImageInput
 
 image = ImageInput(side=32)
-image.probe()
+image.probes()
 answers = []
 for file in sorted(Path(sys.argv[1]).iterdir()):
     try:

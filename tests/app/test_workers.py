@@ -108,6 +108,11 @@ def test_several_workers_are_one_service_and_sigterm_ends_all_with_0(start, tiny
     answered = r'http_server_request_duration_seconds_count\{error_type="",.*http_route="/v1/classify"\}'
     assert service.measured(answered) == 24
     assert (service.measured("polymodal_workers"), service.measured("polymodal_worker_restarts_total")) == (2, 0)
+    assert service.measured('polymodal_stage_duration_seconds_count{model="shapes",stage="encode_text"}') == 24
+    assert service.measured("polymodal_worker_busy_seconds_total") > 0
+    for process in ("server", "workers"):
+        assert service.measured(f'polymodal_processor_seconds_total{{process="{process}"}}') > 0
+        assert service.measured(f'polymodal_resident_memory_bytes{{process="{process}"}}') > 2**20
     assert service.stop() == 0, service.said
     assert all(map(is_gone, workers))
 
@@ -246,6 +251,25 @@ async def test_batches_given_ahead_are_answered_in_their_order(tiny_bundle):
         (expected,) = predictor.predict([predictor.prepare({"text": text})])
         assert answer.outcome.scores == pytest.approx(dict(expected.scores), abs=1e-6)
         assert isinstance(refused.outcome, UnsupportedFormat)
+
+
+async def test_a_worker_may_be_silent_for_as_long_as_its_batch_is_predicted_to_take(tiny_bundle, monkeypatch):
+    monkeypatch.setattr("app.workers.FROZEN_TICKS", 10_000)
+    expected_s = 1.0
+    workforce = Processes(settings_for(tiny_bundle))
+    async with workforce.working():
+        worker = await workforce.pool.take()
+        os.kill(worker.process.pid, signal.SIGSTOP)  # as a decoder that keeps Python's lock
+        monkeypatch.setattr("app.workers.TICK_S", 0.02)
+        asked = asyncio.create_task(worker.compute("shapes", [Item({"text": "red"})], expected_s))
+        await asyncio.sleep(0)
+        while worker.alive:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+        assert worker.busy_s >= expected_s
+        os.kill(worker.process.pid, signal.SIGCONT)
+        (answer,) = await asked
+        assert answer.outcome.scores
+        assert worker.alive
 
 
 async def test_a_bundle_that_was_exchanged_is_not_mixed_in(bundle_copy, logs, eventually):

@@ -1,4 +1,4 @@
-"""How large a picture says it is, from its first bytes alone; to guess its work before it is decoded anywhere.
+"""How large a picture says it is, from its first bytes alone, and how much work that is before it is decoded anywhere.
 
 No check: a header may lie, and decoding will tell. Offsets are those of the formats' specifications.
 """
@@ -6,11 +6,36 @@ No check: a header may lie, and decoding will tell. Offsets are those of the for
 from collections.abc import Callable, Mapping
 from typing import Final, Literal, TypeAlias
 
+from model.types import Workload
+
 Size: TypeAlias = tuple[int, int]
+Costs: TypeAlias = tuple[float, float]
+"""Of a pixel, and of a byte of the file."""
+
+WHOLE: Final = "image"
+"""The kind of work in which a decoder makes every pixel; in units of a pixel of a PNG that packs well."""
+DRAFT: Final = "image/jpeg"
+"""Of a JPEG that is not progressive: it is decoded at a reduced size, and reading its bytes is most of it; in units of a byte."""
 
 # Segments of a JPEG before its frame header, and bytes that fill the gaps between them: metadata of a camera takes a handful, and
 # whoever sends nothing else must not keep the event loop busy.
 MOST_STEPS: Final = 256
+# Costs of a pixel and of a byte, by what a file begins with, measured with plain drawings and with noise of 0.3 to 48 megapixels
+# (Pillow 13.0, x86-64): what they say is at most 2.5 times too much or too little.
+COSTS: Final[Mapping[bytes, Costs]] = {
+    b"\xff\xd8\xff": (0.75, 4.0),  # progressive
+    b"\x89PNG": (1.0, 2.0),
+    b"RIFF": (2.0, 9.0),
+    b"GIF8": (0.8, 1.0),
+    b"BM": (0.75, 0.0),
+    b"II*\x00": (1.0, 0.6),
+    b"MM\x00*": (1.0, 0.6),
+}
+DRAFT_COSTS: Final[Costs] = (1 / 13, 1.0)
+MOST_WORK: Final = 4
+"""Units of either kind for each pixel, but in a file that is packed badly for its format."""
+# Frames of a JPEG that are neither progressive nor hierarchical: baseline and extended, with Huffman codes (ITU T.81, table B.1).
+SEQUENTIAL: Final = frozenset({0xC0, 0xC1})
 # Start of frame: all C0 … CF but the tables C4 and CC and the reserved C8 (ITU T.81, table B.1).
 FRAMES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
@@ -22,7 +47,28 @@ def size_of(content: bytes) -> Size | None:
     return size if size and min(size) > 0 else None
 
 
+def work_of(content: bytes) -> Workload:
+    """How much there is to decode; of a file that states no size, its bytes."""
+    size = size_of(content)
+    if size is None:
+        return Workload(WHOLE, float(len(content)))
+    frame = _frame(content)
+    if frame and frame[1] in SEQUENTIAL:
+        kind, costs = DRAFT, DRAFT_COSTS
+    else:
+        kind, costs = WHOLE, next(each for beginning, each in COSTS.items() if content.startswith(beginning))
+    return Workload(kind, costs[0] * size[0] * size[1] + costs[1] * len(content))
+
+
 def _jpeg(content: bytes) -> Size | None:
+    frame = _frame(content)
+    return (_big(frame[7:9]), _big(frame[5:7])) if frame else None
+
+
+def _frame(content: bytes) -> bytes | None:
+    """The first bytes of a JPEG's frame header: two of its marker, and what it says of the picture."""
+    if not content.startswith(b"\xff\xd8\xff"):
+        return None
     position = 2
     for _ in range(MOST_STEPS):
         if content[position : position + 2] == b"\xff\xff":  # any marker may be preceded by fill bytes
@@ -32,7 +78,7 @@ def _jpeg(content: bytes) -> Size | None:
         if len(head) < 9 or head[0] != 0xFF:
             return None
         if head[1] in FRAMES:
-            return _big(head[7:9]), _big(head[5:7])
+            return head
         position += 2 + max(2, _big(head[2:4]))
     return None
 

@@ -24,8 +24,8 @@ from PIL import (
 
 from model.errors import TooLarge, Undecodable, UnsupportedFormat
 from model.modalities.image.bare import bare
-from model.modalities.image.header import size_of
-from model.types import Array, InputSpec, Probe
+from model.modalities.image.header import MOST_WORK, WHOLE, work_of
+from model.types import Array, InputSpec, Probe, Workload
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -161,14 +161,17 @@ class ImageInput:
         return {"pixels": np.stack(arrays)}
 
     @staticmethod
-    def workload(content: bytes | str) -> float:
-        """Pixels, as the header tells; of a format whose header isn't read, bytes."""
-        size = size_of(content) if isinstance(content, bytes) else None
-        return float(size[0] * size[1] if size else len(content))
+    def workload(content: bytes | str) -> Workload:
+        """As the header tells; of what has none, bytes."""
+        return work_of(content) if isinstance(content, bytes) else Workload(WHOLE, float(len(content)))
 
-    def probe(self) -> Probe:
-        """A thumbnail, and a photograph of 640 × 480 px; the encoder takes as long for both, decoding doesn't."""
-        return Probe(_photograph(64, 48), _photograph(640, 480), most=float(self.max_pixels))
+    def probes(self) -> tuple[Probe, ...]:
+        """Thumbnails, a photograph that is decoded in a draft, and a drawing of which every pixel is decoded."""
+        most = float(MOST_WORK * self.max_pixels)
+        return tuple(
+            Probe(make(64, 48), make(*size), most, embeds_alike=True)
+            for make, size in ((_photograph, (1600, 1200)), (_drawing, (1024, 768)))
+        )
 
     def blank(self) -> Pixels:
         """A white square."""
@@ -247,11 +250,23 @@ class _JpegFile(io.BytesIO):
     name = "photograph.jpg"  # where a format is named instead, Pillow loads what else it writes
 
 
+class _PngFile(io.BytesIO):
+    name = "drawing.png"
+
+
 def _photograph(width: int, height: int) -> bytes:
     """A JPEG of soft noise, with about as many bytes as a photograph of its size."""
     coarse = Image.effect_noise((max(1, width // 4), max(1, height // 4)), 64)
     content = _JpegFile()
     coarse.resize((width, height), Image.Resampling.BICUBIC).convert("RGB").save(content, quality=85)
+    return content.getvalue()
+
+
+def _drawing(width: int, height: int) -> bytes:
+    """A PNG of plain squares."""
+    coarse = Image.effect_noise((max(1, width // 16), max(1, height // 16)), 64)
+    content = _PngFile()
+    coarse.resize((width, height), Image.Resampling.NEAREST).convert("RGB").save(content, compress_level=1)
     return content.getvalue()
 
 

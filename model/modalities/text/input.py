@@ -14,7 +14,7 @@ import numpy.typing as npt
 from tokenizers import Tokenizer
 
 from model.errors import TooLarge, Undecodable
-from model.types import Array, InputSpec, Probe
+from model.types import Array, InputSpec, Probe, Workload
 
 TOKENIZER_FILE: Final = "tokenizer.json"
 BYTES_PER_TOKEN: Final = 4  # about; what is not English has more tokens
@@ -95,13 +95,13 @@ class TextInput:
         return {"ids": ids, "mask": mask}
 
     @staticmethod
-    def workload(content: bytes | str) -> float:
+    def workload(content: bytes | str) -> Workload:
         """Tokens, guessed from the length."""
-        return len(content) / BYTES_PER_TOKEN
+        return Workload("text", len(content) / BYTES_PER_TOKEN)
 
-    def probe(self) -> Probe:
+    def probes(self) -> tuple[Probe, ...]:
         """A word, and as many as fit."""
-        return Probe("word", "word " * self.max_tokens, most=float(self.max_tokens))
+        return (Probe("word", "word " * self.max_tokens, most=float(self.max_tokens)),)
 
     def blank(self) -> TokenIds:
         """Two unknown tokens: the shortest text whose graph is not special."""

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from model.modalities.image.header import size_of
+from model.modalities.image.header import size_of, work_of
 from model.modalities.image.input import ImageInput
 
 
@@ -84,7 +84,9 @@ BEGINNINGS = [
 def test_whatever_comes_has_a_size_or_none(beginning, rest):
     size = size_of(beginning + rest)
     assert size is None or min(size) > 0
-    assert ImageInput.workload(beginning + rest) >= 0
+    kind, units = ImageInput.workload(beginning + rest)
+    assert kind in {"image", "image/jpeg"}
+    assert units >= 0
 
 
 def test_a_jpeg_of_nothing_but_segments_ends():
@@ -97,5 +99,26 @@ def test_a_jpeg_of_nothing_but_fill_bytes_is_not_searched_to_its_end():
 
 
 def test_what_states_no_size_counts_by_its_bytes():
-    assert ImageInput.workload(b"no picture") == 10
-    assert ImageInput.workload(encoded((20, 10), "PNG")) == 200
+    assert ImageInput.workload(b"no picture") == ("image", 10)
+    assert ImageInput.workload("no picture") == ("image", 10)
+
+
+@pytest.mark.parametrize(
+    ("file_format", "options", "kind"),
+    [
+        pytest.param("JPEG", {}, "image/jpeg", id="jpeg"),
+        pytest.param("JPEG", {"progressive": True}, "image", id="progressive-jpeg"),
+        *(pytest.param(name, {}, "image", id=name.lower()) for name in ("PNG", "WEBP", "GIF", "BMP", "TIFF")),
+    ],
+)
+def test_only_a_jpeg_that_is_not_progressive_is_decoded_in_a_draft(file_format, options, kind):
+    found, units = work_of(encoded((400, 300), file_format, **options))
+    assert found == kind
+    assert units > work_of(encoded((40, 30), file_format, **options)).units
+
+
+def test_of_a_draft_the_bytes_count_and_of_other_pictures_the_pixels():
+    draft, whole = encoded((400, 300), "JPEG"), encoded((400, 300), "PNG")
+    assert work_of(draft).units == pytest.approx(len(draft) + 400 * 300 / 13)
+    assert work_of(whole).units == 400 * 300 + 2 * len(whole)
+    assert work_of(draft + bytes(1000)).units == work_of(draft).units + 1000

@@ -380,12 +380,15 @@ def test_pictures_are_stacked():
     assert batch["pixels"].dtype == np.uint8
 
 
-def test_probes_are_pictures_of_different_sizes():
-    probe = INPUT.probe()
-    for content, size in ((probe.small, (64, 48)), (probe.large, (640, 480))):
-        assert Image.open(io.BytesIO(content)).size == size
-        assert INPUT.workload(content) == size[0] * size[1]
-        assert INPUT.preprocess(INPUT.decode(content)).shape == (SIDE, SIDE, 3)
+def test_probes_are_pictures_of_different_sizes_for_each_kind_of_work():
+    probes = INPUT.probes()
+    assert [INPUT.workload(probe.large).kind for probe in probes] == ["image/jpeg", "image"]
+    for probe in probes:
+        (kind, less), (same, more) = map(INPUT.workload, (probe.small, probe.large))
+        assert kind == same
+        assert 10 * less < more < probe.most
+        for content in (probe.small, probe.large):
+            assert INPUT.preprocess(INPUT.decode(content)).shape == (SIDE, SIDE, 3)
 
 
 # --- whatever comes ---

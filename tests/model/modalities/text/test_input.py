@@ -96,14 +96,14 @@ def test_what_is_accepted_is_said():
 
 
 def test_the_workload_grows_with_the_text():
-    assert 0 < INPUT.workload("sea") < INPUT.workload(b"deep blue sea")
+    assert ("text", 0) < INPUT.workload("sea") < INPUT.workload(b"deep blue sea")
 
 
 def test_the_large_probe_has_as_many_tokens_as_fit():
-    probe = INPUT.probe()
+    (probe,) = INPUT.probes()
     assert len(INPUT.preprocess(INPUT.decode(probe.large))) == INPUT.max_tokens == probe.most
     assert len(INPUT.preprocess(INPUT.decode(probe.small))) < INPUT.max_tokens
-    assert INPUT.workload(probe.large) >= probe.most
+    assert INPUT.workload(probe.large).units >= probe.most
 
 
 def test_what_is_saved_loads_as_the_same_input(tmp_path):

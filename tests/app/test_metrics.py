@@ -1,0 +1,64 @@
+"""What measurements mean, by numbers that one can work out."""
+
+import pytest
+
+from app.batching import BatchReport
+from app.metrics import Metrics, entropy_ratio, reference_ratios
+from model import Description, Prediction
+
+
+def single(*scores):
+    return Prediction({str(label): score for label, score in enumerate(scores)}, frozenset({"text"}), "")
+
+
+def several(*scores):
+    return Prediction(single(*scores).scores, frozenset({"text"}), "", selected=frozenset())
+
+
+@pytest.mark.parametrize(
+    ("prediction", "ratio"),
+    [
+        pytest.param(single(0.25, 0.25, 0.25, 0.25), 1.0, id="undecided"),
+        pytest.param(single(1.0, 0.0, 0.0), 0.0, id="decided"),
+        pytest.param(single(0.5, 0.5, 0.0, 0.0), 0.5, id="between-two-of-four"),
+        pytest.param(single(1.0), 0.0, id="only-one-label"),
+        pytest.param(several(0.5, 0.5), 1.0, id="each-undecided"),
+        pytest.param(several(1.0, 0.0), 0.0, id="each-decided"),
+        pytest.param(several(0.5, 1.0), 0.5, id="one-of-two-undecided"),
+    ],
+)
+def test_how_undecided_a_model_is(prediction, ratio):
+    assert entropy_ratio(prediction) == pytest.approx(ratio)
+
+
+def described(report, labels=("sea", "lake")):
+    return Description("toy", "ab" * 32, "single-label", labels, (), "onnx", "", report)
+
+
+@pytest.mark.parametrize(
+    ("counts", "ratios"),
+    [
+        pytest.param({"sea": 30, "lake": 10}, {"sea": 0.75, "lake": 0.25}, id="told"),
+        pytest.param({"sea": 30}, {"sea": 1.0, "lake": 0.0}, id="a-label-without-rows"),
+        pytest.param({"sea": "many"}, {}, id="no-numbers"),
+        pytest.param({"sea": 0, "lake": 0}, {}, id="nothing"),
+        pytest.param(None, {}, id="none"),
+    ],
+)
+def test_the_shares_of_labels_are_those_of_the_report(counts, ratios):
+    assert reference_ratios(described({"data": {"split": {"labels": {"train": counts}}}})) == ratios
+
+
+@pytest.mark.parametrize("report", [{}, {"data": []}, {"data": {"split": None}}], ids=str)
+def test_a_report_without_shares_tells_none(report):
+    assert reference_ratios(described(report)) == {}
+
+
+def test_a_batch_that_failed_kept_a_worker_busy_and_is_no_example_of_what_batches_take():
+    metrics = Metrics()
+    metrics.batch("toy", BatchReport([1], 0.1, 0.0, 2.0, RuntimeError()))
+    metrics.batch("toy", BatchReport([1, 2], 0.1, 0.0, 1.0))
+    value = metrics.registry.get_sample_value
+    assert value("polymodal_worker_busy_seconds_total") == 3.0
+    assert value("polymodal_batch_items_sum", {"model": "toy"}) == 2.0
+    assert value("polymodal_batch_duration_seconds_sum", {"model": "toy"}) == 1.0
