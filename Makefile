@@ -36,7 +36,7 @@ test-redis: .venv/dev.ok ## run the tests of rate limits in Redis (needs redis-s
 	REDIS_TESTS=1 $(BIN)/python -m pytest tests/app/test_redis.py
 
 test-observability: .venv/dev.ok ## have a real Prometheus watch the service while it breaks (3 minutes; needs prometheus)
-	OBSERVABILITY_TESTS=1 $(BIN)/python -m pytest tests/deploy
+	OBSERVABILITY_TESTS=1 $(BIN)/python -m pytest tests/deploy/test_rules.py tests/deploy/test_prometheus.py
 
 contract: .venv/dev.ok ## ask the service 1000 generated requests for each operation of its OpenAPI document
 	CONTRACT_EXAMPLES=1000 $(BIN)/python -m pytest --timeout 1800 tests/app/test_contract.py
