@@ -42,7 +42,7 @@ test-redis: .venv/dev.ok ## run the tests of rate limits in Redis (needs redis-s
 	REDIS_TESTS=1 $(BIN)/python -m pytest tests/app/test_redis.py
 
 test-observability: .venv/dev.ok ## have a real Prometheus watch the service while it breaks (3 minutes; needs prometheus)
-	OBSERVABILITY_TESTS=1 $(BIN)/python -m pytest tests/deploy
+	OBSERVABILITY_TESTS=1 $(BIN)/python -m pytest tests/deploy/test_rules.py tests/deploy/test_prometheus.py
 
 test-browser: .venv/browser.ok ## run the tests of the page in a browser (needs chromium; axe's tests need npm, too)
 	@command -v npm >/dev/null && npm install --silent --no-package-lock --no-save --prefix build/browser axe-core@$(AXE) \

@@ -28,6 +28,7 @@ COUNTED: Final = 'http_response_status_code=~"2..|429|5..", error_type!="rate_li
 """What counts for the objectives: the same as in deploy/prometheus/rules/objectives.yml."""
 FAILED: Final = 'http_response_status_code=~"429|5..", error_type!="rate_limited"'
 HIT: Final = '"hit"'
+WORKERS: Final = '"workers"'
 CLIENTS_FAULT: Final = 'http_response_status_code=~"4..", error_type!~"overloaded|client_gone"'
 FAILURES: Final = 0.005
 THRESHOLD_S: Final = 0.25
@@ -63,6 +64,9 @@ def or_zero(query: str, label: str = "", value: str = "none") -> str:
     nothing = f'label_replace(vector(0), "{label}", "{value}", "", "")' if label else "vector(0)"
     return f"{query} or on () {nothing}"
 
+
+BUSY: Final = f"{rate('polymodal_worker_busy_seconds_total')} / clamp_min(polymodal_workers{{{ALL}}}, 1)"
+"""Share of the time in which workers compute."""
 
 # --- how it is drawn ---
 
@@ -284,8 +288,8 @@ def glance() -> Iterator[Panel]:
     )
     yield number(
         "Utilisation",
-        "Share of the last five minutes in which the busiest instance's workers computed.",
-        Query(f"max(instance:polymodal_utilisation:rate5m{{{ALL}}})", "busiest"),
+        "Share of the time in which the busiest instance's workers compute.",
+        Query(f"max({BUSY})", "busiest"),
         unit="percentunit",
         steps=(("green", None), ("orange", 0.7), ("red", 0.85)),
         width=3,
@@ -365,7 +369,11 @@ def glance() -> Iterator[Panel]:
         "How many times as much as the objectives allow fails. Above a line over both of its windows, somebody is woken.",
         *(
             Query(
-                or_zero(f'job:polymodal_burn:{window}{{{JOB}, objective="{objective}"}}', "objective", objective),
+                or_zero(
+                    f'max by (objective) (job:polymodal_burn:{window}{{{JOB}, objective="{objective}"}})',
+                    "objective",
+                    objective,
+                ),
                 f"{{{{objective}}}} over {window}",
             )
             for window in ("5m", "1h")
@@ -489,8 +497,9 @@ def queue() -> Iterator[Panel]:
     )
     yield lines(
         "Utilisation",
-        "Share of the time in which an instance's workers computed.",
-        Query(f"instance:polymodal_utilisation:rate5m{{{ALL}}}", "{{instance}}"),
+        "Share of the time in which an instance's workers compute, now and over five minutes, of which the alert is.",
+        Query(BUSY, "{{instance}}"),
+        Query(f"instance:polymodal_utilisation:rate5m{{{ALL}}}", "{{instance}}, 5 min"),
         unit="percentunit",
         steps=(("green", None), ("red", 0.85)),
         defaults=SHARE,
@@ -682,6 +691,17 @@ def machine() -> Iterator[Panel]:
         Query(total("polymodal_processor_seconds_total", by="process"), "{{process}}"),
         unit="none",
         stacked=True,
+    )
+    busy = total("polymodal_worker_busy_seconds_total")
+    yield lines(
+        "Cores that a busy worker gets",
+        "About its number of threads on a machine of its own; much less means that others have the cores. 1 also while workers have"
+        " next to nothing to do.",
+        Query(
+            f"{total('polymodal_processor_seconds_total', f'{ALL}, process={WORKERS}')} / ({busy} > 0.05) or on () vector(1)",
+            "cores",
+        ),
+        unit="none",
     )
     yield lines(
         "Processor time withheld",
