@@ -106,7 +106,7 @@ def default(name: str) -> str:
     if field.default_factory is not None:
         return DERIVED[name]
     value = field.default
-    if value is None or value == ():
+    if value is None or value in ((), ""):
         return "not set"
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"
