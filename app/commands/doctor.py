@@ -29,7 +29,9 @@ def doctor(
     bundle: Annotated[
         str | None,
         typer.Argument(
-            help="Folder of a bundle, or illustrations: the embedded one.", show_default="those of POLYMODAL_BUNDLES"
+            metavar="BUNDLE",
+            help="Folder of a bundle, or illustrations: the embedded one.",
+            show_default="those of POLYMODAL_BUNDLES",
         ),
     ] = None,
     url: Annotated[
