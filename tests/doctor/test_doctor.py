@@ -69,6 +69,13 @@ def test_a_service_that_holds_the_port_is_asked_by_itself(listening, tiny_bundle
     assert {"/livez", "/readyz", "/startupz", "version"} <= {each["check"] for each in found}
 
 
+def test_a_second_port_is_looked_at_too(tmp_path):
+    with nobody() as first, nobody() as second:
+        told = polymodal("doctor", tmp_path, "--json", POLYMODAL_PORT=str(first), POLYMODAL_ADMIN_PORT=str(second))
+    looked = [each["check"] for each in json.loads(told.stdout)["findings"] if each["area"] == "port"]
+    assert looked == [f"127.0.0.1:{first}", f"127.0.0.1:{second}"]
+
+
 # --- installation, settings, machine ---
 
 
