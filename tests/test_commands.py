@@ -135,7 +135,8 @@ def test_predict_shows_the_best_labels_first(tiny_bundle):
 
 
 def test_predict_explains_what_it_cannot_take(tiny_bundle, tmp_path):
-    assert_explained(polymodal("predict", tiny_bundle), "at least one of image, text")
+    assert_explained(polymodal("predict", tiny_bundle, "--text", " "), "at least one of image, text")
+    assert polymodal("predict", tiny_bundle).exit_code == 2
     (tmp_path / "words.png").write_text("words", encoding="utf-8")
     told = polymodal("predict", tiny_bundle, "--image", tmp_path / "words.png")
     assert_explained(told, "polymodal: image: bytes of no known picture format; allowed: image/jpeg")

@@ -14,8 +14,12 @@ if TYPE_CHECKING:
 CPUS = available_cpus()
 EMBEDDED = "illustrations"
 
-BundleArgument = Annotated[str, typer.Argument(help="Folder of a bundle, or illustrations: the embedded one.")]
-ManifestArgument = Annotated[Path, typer.Argument(help="Manifest (CSV, JSONL, Parquet) or a folder with one.")]
+BundleArgument = Annotated[
+    str, typer.Argument(metavar="BUNDLE", help="Folder of a bundle, or illustrations: the embedded one.")
+]
+ManifestArgument = Annotated[
+    Path, typer.Argument(metavar="MANIFEST", help="Manifest (CSV, JSONL, Parquet) or a folder with one.")
+]
 Workers = Annotated[int, typer.Option(min=1, help="Threads that decode pictures.")]
 
 commands = typer.Typer()
@@ -61,6 +65,8 @@ def predict(
     from app.terminal import show_answer
     from model import ModelError
 
+    if image is None and text is None:
+        raise typer.BadParameter("neither --image nor --text; allowed: at least one of image, text")
     parts: dict[str, bytes | str] = {}
     if image is not None:
         parts["image"] = image.read_bytes()

@@ -31,7 +31,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="JSON on standard output in
 Debug = Annotated[bool, typer.Option("--debug", help="Show where in the program an error came from.")]
 
 debugging: Final[ContextVar[bool]] = ContextVar("debugging", default=False)
-"""Whether --debug stands before the command; each command takes it too, since nobody remembers where it belongs."""
+"""Whether --debug was given: before the command, or after it, since nobody remembers where it belongs."""
 
 
 def group(name: str, sentence: str) -> typer.Typer:
@@ -69,17 +69,20 @@ def print_json(result: object) -> None:
 def _explained(run: Callable[Parameters, None]) -> Callable[..., None]:
     @wraps(run)
     def explained(*args: Any, debug: bool = False, **kwargs: Any) -> None:  # noqa: ANN401 — the command's own
+        before = debugging.set(debug or debugging.get())
         try:
             run(*args, **kwargs)
         except (KeyboardInterrupt, Exception) as error:
             code, message = _told(error)
             if code is None:
                 raise
-            if debug or debugging.get():
+            if debugging.get():
                 traceback.print_exception(error, file=sys.stderr)
             if message:
                 say(f"polymodal: {message}")
             raise typer.Exit(code) from error
+        finally:
+            debugging.reset(before)
 
     signature = inspect.signature(run)
     option = inspect.Parameter("debug", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Debug)
@@ -92,14 +95,16 @@ def _told(error: BaseException) -> tuple[int | None, str]:
     """An exit code, None for what typer tells itself, and one message without a word of Python where a user can act on it."""
     if isinstance(error, KeyboardInterrupt):
         return INTERRUPTED, str(error)  # where the work stands
-    if isinstance(error, typer.Exit | typer.Abort) or hasattr(error, "exit_code"):  # wrong usage has its own, 2
+    if isinstance(error, BrokenPipeError | typer.Abort) or hasattr(
+        error, "exit_code"
+    ):  # a reader that has seen enough; wrong usage
         return None, ""
     if isinstance(error, ModuleNotFoundError):  # an installation that can only serve
         return FAILED, (
             f"the package {error.name} is not installed; `make setup`, or pip install 'polymodal[train]', brings it"
         )
-    if isinstance(error, OSError) and error.filename is not None:
-        return FAILED, f"{error.filename}: {error.strerror}"
+    if isinstance(error, OSError) and error.strerror:
+        return FAILED, error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"
 
     from app.keys import KeysError
     from model import ModelError

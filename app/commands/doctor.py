@@ -29,7 +29,9 @@ def doctor(
     bundle: Annotated[
         str | None,
         typer.Argument(
-            help="Folder of a bundle, or illustrations: the embedded one.", show_default="those of POLYMODAL_BUNDLES"
+            metavar="BUNDLE",
+            help="Folder of a bundle, or illustrations: the embedded one.",
+            show_default="those of POLYMODAL_BUNDLES",
         ),
     ] = None,
     url: Annotated[
@@ -77,10 +79,13 @@ def _examined(bundle: str | None, url: str | None, key: str | None, timeout_s: f
         yield from model.look(source, settings, loaded)
     if loaded:
         yield machine.memory(settings, machine.resident_bytes())
-    here = port.look(settings.host, settings.port)
-    address = port.address_of(settings.host, settings.port)
-    if here.state is State.FAIL and service.speaks_polymodal(address):
-        here, url = ok(here.area, here.check, f"{here.found}: a Polymodal service"), url or address
-    yield here
+    doors = [(settings.host, settings.port)]
+    if settings.admin_port is not None:
+        doors.append((settings.admin_host, settings.admin_port))
+    for door in doors:
+        here, address = port.look(*door), port.address_of(*door)
+        if here.state is State.FAIL and service.speaks_polymodal(address):
+            here, url = ok(here.area, here.check, f"{here.found}: a Polymodal service"), url or address
+        yield here
     if url:
         yield from service.look(url, key, loaded, timeout_s)

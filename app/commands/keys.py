@@ -24,7 +24,9 @@ KeysPath = Annotated[
     "KEY=$(polymodal keys add prometheus --file keys.json --scope metrics)",
 )
 def add(
-    name: Annotated[str, typer.Argument(help="Whose it is; stands in the log beside each request made with it.")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="Whose it is; stands in the log beside each request made with it.")
+    ],
     file: KeysPath,
     scope: Annotated[
         list[str] | None,
@@ -63,7 +65,7 @@ def list_keys(file: KeysPath, as_json: AsJson = False) -> None:
 
 
 @command(commands, "polymodal keys remove shop --file keys.json")
-def remove(name: Annotated[str, typer.Argument(help="Of the key.")], file: KeysPath) -> None:
+def remove(name: Annotated[str, typer.Argument(metavar="NAME", help="Of the key.")], file: KeysPath) -> None:
     """Take a key back: a running service refuses it within a second."""
     from app.keys import KeysError, read_keys, write_keys
 

@@ -25,6 +25,7 @@ def serve(
     bundle: Annotated[
         list[str] | None,
         typer.Option(
+            metavar="BUNDLE",
             help="Folder of a bundle, NAME=FOLDER, or illustrations: the embedded one. Given several times, the first is "
             "the default model. Instead of POLYMODAL_BUNDLES.",
             show_default="illustrations",
@@ -33,6 +34,7 @@ def serve(
     host: Annotated[
         str | None,
         typer.Option(
+            metavar="ADDRESS",
             help="Address to listen on; 0.0.0.0 for every network the machine is in. Instead of POLYMODAL_HOST.",
             show_default="127.0.0.1",
         ),

@@ -25,7 +25,10 @@ commands = typer.Typer()
     "polymodal data shapes --out data/shapes && polymodal train data/shapes --preset cnn-rnn --out bundles/shapes",
 )
 def train(
-    manifest: Annotated[Path, typer.Argument(help="Manifest (CSV, JSONL, Parquet) or a folder with one.", exists=True)],
+    manifest: Annotated[
+        Path,
+        typer.Argument(metavar="MANIFEST", help="Manifest (CSV, JSONL, Parquet) or a folder with one.", exists=True),
+    ],
     out: Annotated[Path, typer.Option(help="Folder to write the bundle to; OUT.run holds what is in progress.")],
     preset: Annotated[str, typer.Option(help="cnn-rnn (from scratch) or pretrained (fine-tuned).")] = "pretrained",
     task: Annotated[
@@ -128,7 +131,10 @@ def train(
 
 @command(commands, "polymodal check things.csv", "polymodal check things.csv --task multi-label --json")
 def check(
-    manifest: Annotated[Path, typer.Argument(help="Manifest (CSV, JSONL, Parquet) or a folder with one.", exists=True)],
+    manifest: Annotated[
+        Path,
+        typer.Argument(metavar="MANIFEST", help="Manifest (CSV, JSONL, Parquet) or a folder with one.", exists=True),
+    ],
     task: Annotated[
         str, typer.Option(help="What labels are: single-label, multi-label (several, with | between) or regression.")
     ] = "single-label",

@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import re
 import ssl
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,6 +21,7 @@ AREA: Final = "service"
 _PIXEL: Final = (
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNkYAAAAAYAAjCB0C8AAAAASUVORK5CYII="  # a PNG of 1 × 1
 )
+_KEY: Final = re.compile(r"[A-Za-z0-9._~+/=-]{1,256}")
 _NEEDS_KEY: Final = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
 
 
@@ -50,10 +52,12 @@ class Door:
     """A service's address, and a key for it."""
 
     def __init__(self, url: str, key: str | None, timeout_s: float = TIMEOUT_S) -> None:
-        """Raises ValueError when the address is none."""
+        """Raises ValueError when the address is none, or the key, which is not repeated."""
         parts = urlsplit(url if "://" in url else f"http://{url}")
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError(f"{url}: allowed: http://HOST:PORT or https://HOST")
+        if key is not None and not _KEY.fullmatch(key):
+            raise ValueError("the key is none; allowed: one of `polymodal keys add`")
         self.url, self._base, self._timeout_s = url, parts.path.rstrip("/"), timeout_s
         self._secure, self._host, self._port = parts.scheme == "https", parts.hostname, parts.port
         self._headers = {"Authorization": f"Bearer {key}"} if key else {}
@@ -98,11 +102,15 @@ def look(url: str, key: str | None, loaded: Sequence[Description], timeout_s: fl
     """At probes, versions, models and one classification; ends where going on would only repeat the reason."""
     try:
         door = Door(url, key, timeout_s)
+    except ValueError as problem:
+        yield fail(AREA, url, str(problem), "polymodal doctor --url http://127.0.0.1:8000")
+        return
+    try:
         live = door.ask("GET", "/livez")
     except (OSError, http.client.HTTPException, ValueError) as problem:
         yield fail(AREA, url, _reason(problem, timeout_s), "is it started, and is this its address? polymodal serve")
         return
-    if not _is_ours(live):
+    if not _is_ours(live) or live.status == HTTPStatus.NOT_FOUND:
         advice = "give the address of the service itself, without a path: --url http://127.0.0.1:8000"
         yield fail(AREA, url, f"answers /livez with {live.detail}", advice)
         return

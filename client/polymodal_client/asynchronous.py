@@ -56,7 +56,7 @@ class AsyncClient:
         model: str | None = None,
         top_k: int | None = None,
         threshold: float | None = None,
-        items_per_request: int = 16,
+        items_per_request: int = 8,
         concurrency: int = 4,
         progress: Progress | None = None,
     ) -> list[ItemAnswer]:

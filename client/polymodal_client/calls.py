@@ -20,7 +20,7 @@ class Call(Generic[Answer]):
     read: Callable[[Any, str], Answer] = field(repr=False)
     """From a JSON document and the request's id. Raises LookupError, TypeError or ValueError when it is no such answer."""
     json: Any = field(default=None, repr=False)
-    fields: Mapping[str, str] | None = None
+    fields: Mapping[str, str] | None = field(default=None, repr=False)
     """Of a form."""
     files: Mapping[str, bytes] | None = field(default=None, repr=False)
     repeatable: bool = True

@@ -19,6 +19,7 @@ from polymodal_client.answers import ItemAnswer
 from polymodal_client.calls import Call, Options, Packed, classify_batch
 from polymodal_client.errors import (
     ConnectionFailed,
+    DeadlineExceeded,
     InvalidRequest,
     PolymodalError,
     ProblemError,
@@ -33,6 +34,8 @@ Answer = TypeVar("Answer")
 
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")  # what the service keeps; it replaces anything else
 _MOST_MS: Final = 999_999_999
+_NO_TURN: Final = (TryLater, DeadlineExceeded)
+"""Items that were told so were not computed: their neighbours took the time, and alone they may have enough."""
 _DIVISIBLE: Final = frozenset({"too_many_bytes", "too_many_items", "malformed_body"})
 """Of a batch: half of it may be accepted. JSON that is too large for its parser is a malformed body."""
 
@@ -42,7 +45,7 @@ class Send:
     """One attempt."""
 
     call: Call[Any]
-    headers: Mapping[str, str]
+    headers: Mapping[str, str] = field(repr=False)
     timeout_s: float
     """What is left of the call's time."""
 
@@ -120,7 +123,7 @@ class Exchange:
             yield Pause(wait_s)
 
     def ask_batch(self, items: Sequence[Packed], options: Options) -> Steps[list[ItemAnswer]]:
-        """Items in one request; in halves when it is too large, and once more those that found the service busy.
+        """Items in one request; in halves when it is too large, and once more those whose turn did not come.
 
         Raises PolymodalError when none of them got an answer.
         """
@@ -132,7 +135,7 @@ class Exchange:
             half = len(items) // 2
             first = yield from self.ask_batch(items[:half], options)
             return first + (yield from self.ask_batch(items[half:], options))
-        busy = [number for number, answer in enumerate(answers) if isinstance(answer.error, TryLater)]
+        busy = [number for number, answer in enumerate(answers) if isinstance(answer.error, _NO_TURN)]
         if busy and (wait_s := self.retries.wait_s(1, None)) is not None:
             yield Pause(wait_s)
             again = yield from self._once_more([items[number] for number in busy], options)

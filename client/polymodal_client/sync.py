@@ -58,7 +58,7 @@ class Client:
         model: str | None = None,
         top_k: int | None = None,
         threshold: float | None = None,
-        items_per_request: int = 16,
+        items_per_request: int = 8,
         concurrency: int = 4,
         progress: Progress | None = None,
     ) -> list[ItemAnswer]:

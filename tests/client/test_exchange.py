@@ -229,8 +229,8 @@ def test_an_item_that_is_too_large_alone_is_told_so(exchange):
     assert isinstance(result, InvalidRequest)
 
 
-def test_items_that_found_the_service_busy_are_asked_for_once_more(exchange):
-    first = answers(FINE, bad(429, "overloaded"), bad(422, "undecodable"), bad(503, "stopped"))
+def test_items_whose_turn_did_not_come_are_asked_for_once_more(exchange):
+    first = answers(FINE, bad(504, "deadline_exceeded"), bad(422, "undecodable"), bad(503, "stopped"))
     sent, pauses, result = run(exchange.ask_batch(ITEMS, Options()), [first, answers(FINE, bad(429, "overloaded"))])
     assert texts(sent[1]) == ["text 1", "text 3"]
     assert len(pauses) == 1

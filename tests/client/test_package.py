@@ -13,6 +13,7 @@ import pytest
 
 import polymodal_client
 from polymodal_client import AsyncClient, Client
+from polymodal_client.calls import models
 
 FOLDER = Path(__file__).parents[2] / "client"
 IMPORT = """
@@ -59,7 +60,9 @@ def test_everything_that_is_exported_is_there():
 
 def test_a_key_is_not_shown():
     with Client("http://service", api_key="pm_secret") as client:
-        assert "secret" not in repr(client) + repr(client._exchange)
+        step = next(client._exchange.ask(models()))
+        assert step.headers["Authorization"] == "Bearer pm_secret"
+        assert "secret" not in repr(client) + repr(client._exchange) + repr(step)
 
 
 def code_of(document, language):

@@ -69,6 +69,13 @@ def test_a_service_that_holds_the_port_is_asked_by_itself(listening, tiny_bundle
     assert {"/livez", "/readyz", "/startupz", "version"} <= {each["check"] for each in found}
 
 
+def test_a_second_port_is_looked_at_too(tmp_path):
+    with nobody() as first, nobody() as second:
+        told = polymodal("doctor", tmp_path, "--json", POLYMODAL_PORT=str(first), POLYMODAL_ADMIN_PORT=str(second))
+    looked = [each["check"] for each in json.loads(told.stdout)["findings"] if each["area"] == "port"]
+    assert looked == [f"127.0.0.1:{first}", f"127.0.0.1:{second}"]
+
+
 # --- installation, settings, machine ---
 
 
@@ -255,6 +262,20 @@ def test_a_closed_port_is_told():
 def test_what_is_no_address_is_told(url):
     (found,) = service.look(url, None, [])
     assert found.state is State.FAIL
+    assert found.advice == "polymodal doctor --url http://127.0.0.1:8000"
+
+
+@pytest.mark.parametrize("key", ["", "pm_ä", "pm_a\nX-Evil: 1"])
+def test_what_is_no_key_is_told_and_not_repeated(key):
+    (found,) = service.look("http://127.0.0.1:1", key, [])
+    assert found.found == "the key is none; allowed: one of `polymodal keys add`"
+
+
+def test_an_address_with_a_path_is_told(listening):  # noqa: F811
+    with listening() as running:
+        (found,) = service.look(f"{running.url}/v1/models", None, [])
+    assert found.state is State.FAIL
+    assert "without a path" in found.advice
 
 
 def html(connection, over):
