@@ -10,6 +10,7 @@ import { count, say, sayCount } from "./say.js";
 
 const AT_ONCE = 4; // enough to fill the service's batches, few enough to leave room for others
 const ATTEMPTS = 5; // of one row that is told to come back later
+const SHOW_MS = 200;
 const WAIT_S = 1; // where a busy service does not say how long
 
 /** @type {import("./files.js").Found[]} */
@@ -122,7 +123,8 @@ async function work(queue, model, signal) {
 async function answerRow(row, model, signal) {
   if (row.problem) return { problem: row.problem };
   for (let attempt = 1; ; attempt += 1) {
-    await pause(Math.max(0, restUntil - performance.now()) / 1000, signal);
+    while (restUntil > performance.now()) await pause((restUntil - performance.now()) / 1000, signal);
+    signal.throwIfAborted();
     try {
       const answer = await classify({ image: row.image, text: row.text, model: model?.name }, signal);
       return { answer, verdict: verdictOf(answer, model) };
@@ -143,14 +145,14 @@ class RowProblem extends Problem {
 }
 
 let scheduled = false;
-/** Draw at most once for each frame, however quickly answers come. */
+/** Draw a few times a second at most, however quickly answers come. */
 function scheduleShow() {
   if (scheduled) return;
   scheduled = true;
-  requestAnimationFrame(() => {
+  setTimeout(() => {
     scheduled = false;
     show();
-  });
+  }, SHOW_MS);
 }
 
 function trouble(words) {

@@ -5,6 +5,7 @@ import * as service from "./ask.js";
 import { dropBatch, forgetBatch, startBatch } from "./batch.js";
 import { element, make } from "./dom.js";
 import { offerExamples } from "./examples.js";
+import { isPicture } from "./files.js";
 import { picture, setPicture, watchPicture } from "./picture.js";
 import { ask, forgetAnswers } from "./question.js";
 import { count, fill, known, say } from "./say.js";
@@ -38,8 +39,11 @@ async function chooseModel(summary) {
   model = summary;
   let why = "";
   try {
-    model = await service.model(summary.name);
+    const described = await service.model(summary.name);
+    if (element("model").value !== summary.name) return; // meanwhile another one was chosen
+    model = described;
   } catch (error) {
+    if (!(error instanceof service.Problem)) throw error;
     why = [error.message, error.detail].filter(Boolean).join(" ");
   }
   showModel(why);
@@ -148,7 +152,7 @@ function startDropping() {
     inside = 0;
     over(false);
     const { dataTransfer } = event;
-    const single = dataTransfer.files.length === 1 && dataTransfer.files[0].type.startsWith("image/");
+    const single = dataTransfer.files.length === 1 && isPicture(dataTransfer.files[0]);
     if (view() !== "#batch" && single) {
       location.hash = "#try";
       setPicture(dataTransfer.files[0]);
