@@ -1,8 +1,9 @@
 // The page at /: wires its parts together. Where one is, stands after the #, so that links and the back button work.
 
-import { drawCard } from "./card.js";
+import { drawProblem } from "./answer.js";
 import * as service from "./ask.js";
 import { dropBatch, forgetBatch, startBatch } from "./batch.js";
+import { drawCard } from "./card.js";
 import { element, make } from "./dom.js";
 import { offerExamples } from "./examples.js";
 import { isPicture } from "./files.js";
@@ -185,7 +186,7 @@ function main() {
     element("text").value = text;
     setPicture(image);
     element("answer").scrollIntoView({ block: "nearest" }); // on a phone it stands below the form
-  });
+  }, drawProblem);
   element("text").addEventListener("input", () => asked());
   element("text").addEventListener("keydown", (event) => {
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) asked({ atOnce: true });
