@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+import numpy as np
 from PIL import Image
 
 if TYPE_CHECKING:
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
 IMAGES: Final = Path(__file__).parents[1] / "docs" / "images"
 ARGUMENTS: Final = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking")
 START_S: Final = 60
-COLOURS: Final = 256
+FREQUENT, DISTANT = 160, 96
+"""Colours of a picture: the most frequent ones as they are, then each time the one that is furthest from all of them."""
 LARGEST: Final = 150_000
 """Bytes of one picture: they are kept in the repository, each version of them."""
 
@@ -125,9 +127,25 @@ def take(browser: "Browser", address: str, shot: Shot) -> bytes:
     context.close()
     small = io.BytesIO()
     with Image.open(io.BytesIO(drawn)) as picture:
-        reduced = picture.convert("RGB").quantize(COLOURS, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
-        reduced.save(small, "PNG", optimize=True)
+        _in_few_colours(picture.convert("RGB")).save(small, "PNG", optimize=True)
     return small.getvalue()
+
+
+def _in_few_colours(picture: Image.Image) -> Image.Image:
+    """Surfaces keep their colours exactly, rare signal colours stay; what is between them takes the nearest."""
+    pixels = np.asarray(picture).reshape(-1, 3)
+    colours, which, counts = np.unique(pixels, axis=0, return_inverse=True, return_counts=True)
+    wide = colours.astype(np.int32)
+    chosen = [int(index) for index in np.argsort(-counts, kind="stable")[:FREQUENT]]
+    distances = np.stack([((wide - wide[index]) ** 2).sum(axis=1) for index in chosen])
+    for _ in range(DISTANT):
+        furthest = int(distances.min(axis=0).argmax())
+        chosen.append(furthest)
+        distances = np.concatenate([distances, ((wide - wide[furthest]) ** 2).sum(axis=1)[None]])
+    places = distances.argmin(axis=0)[which].astype(np.uint8).reshape(picture.height, picture.width)
+    reduced = Image.fromarray(places, "P")
+    reduced.putpalette(colours[chosen].tobytes())
+    return reduced
 
 
 def main() -> None:

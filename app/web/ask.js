@@ -84,11 +84,18 @@ export function stagesOf(header) {
     .filter(([name, milliseconds]) => name && Number.isFinite(milliseconds));
 }
 
-/** A promise that waits, and is broken off with the rest. */
+/** Wait, unless it is broken off with the rest. @param {number} seconds @param {AbortSignal} signal */
 export function pause(seconds, signal) {
   return new Promise((resolve, reject) => {
-    signal?.throwIfAborted();
-    const timer = setTimeout(resolve, 1000 * seconds);
-    signal?.addEventListener("abort", () => (clearTimeout(timer), reject(signal.reason)), { once: true });
+    signal.throwIfAborted();
+    const stop = () => {
+      clearTimeout(timer);
+      reject(signal.reason);
+    };
+    const timer = setTimeout(() => {
+      signal.removeEventListener("abort", stop);
+      resolve();
+    }, 1000 * seconds);
+    signal.addEventListener("abort", stop, { once: true });
   });
 }

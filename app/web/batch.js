@@ -9,7 +9,8 @@ import { drawResults, startResults } from "./results.js";
 import { count, say, sayCount } from "./say.js";
 
 const AT_ONCE = 4; // enough to fill the service's batches, few enough to leave room for others
-const ATTEMPTS = 5; // of one row that is told to come back later
+const ATTEMPTS = 5; // of one row, where a busy service does not say when to come back
+const SHOW_MS = 200;
 const WAIT_S = 1; // where a busy service does not say how long
 
 /** @type {import("./files.js").Found[]} */
@@ -63,8 +64,15 @@ function clear() {
 }
 
 async function takeExamples() {
+  if (running) return;
   clear();
-  const pictures = await Promise.all(EXAMPLES.map(({ file }) => openExample(file)));
+  let pictures;
+  try {
+    pictures = await Promise.all(EXAMPLES.map(({ file }) => openExample(file)));
+  } catch (problem) {
+    trouble(problem.message);
+    return;
+  }
   found = pictures.map((file) => ({ path: file.name, file }));
   rows = EXAMPLES.map(({ file, text }, index) => ({ number: index + 1, name: file, text, label: "", image: pictures[index], problem: "" }));
   show();
@@ -122,14 +130,17 @@ async function work(queue, model, signal) {
 async function answerRow(row, model, signal) {
   if (row.problem) return { problem: row.problem };
   for (let attempt = 1; ; attempt += 1) {
-    await pause(Math.max(0, restUntil - performance.now()) / 1000, signal);
+    while (restUntil > performance.now()) await pause((restUntil - performance.now()) / 1000, signal);
+    signal.throwIfAborted();
     try {
       const answer = await classify({ image: row.image, text: row.text, model: model?.name }, signal);
       return { answer, verdict: verdictOf(answer, model) };
     } catch (error) {
       const later = error instanceof Problem && (error.status === 429 || error.status === 503);
-      if (!later || attempt === ATTEMPTS) throw error instanceof Problem && error.detail ? new RowProblem(error) : error;
+      const hopeless = error.retryAfter === null && attempt === ATTEMPTS;
+      if (!later || hopeless) throw error instanceof Problem && error.detail ? new RowProblem(error) : error;
       restUntil = Math.max(restUntil, performance.now() + 1000 * (error.retryAfter ?? WAIT_S));
+      scheduleShow();
     }
   }
 }
@@ -143,14 +154,14 @@ class RowProblem extends Problem {
 }
 
 let scheduled = false;
-/** Draw at most once for each frame, however quickly answers come. */
+/** Draw a few times a second at most, however quickly answers come. */
 function scheduleShow() {
   if (scheduled) return;
   scheduled = true;
-  requestAnimationFrame(() => {
+  setTimeout(() => {
     scheduled = false;
     show();
-  });
+  }, SHOW_MS);
 }
 
 function trouble(words) {
@@ -171,9 +182,16 @@ function show() {
   element("batch-clear").hidden = busy;
   element("batch-progress").hidden = !busy;
   element("batch-progress").value = rows.length ? done / rows.length : 0;
-  element("batch-count").textContent = done ? say("batch.count", { done: count(done), all: count(rows.length) }) : "";
+  element("batch-count").textContent = countWords(done, busy);
   element("batch-results").hidden = !done;
   if (done) drawResults();
+}
+
+function countWords(done, busy) {
+  const words = done ? [say("batch.count", { done: count(done), all: count(rows.length) })] : [];
+  const rest = Math.ceil((restUntil - performance.now()) / 1000);
+  if (busy && rest > 0) words.push(sayCount("batch.rest", rest));
+  return words.join(" · ");
 }
 
 function stateWords() {

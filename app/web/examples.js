@@ -1,5 +1,6 @@
 // A few questions to begin with, from the test part of the default data: the model has never seen them.
 
+import { Problem } from "./ask.js";
 import { element, make } from "./dom.js";
 import { say } from "./say.js";
 
@@ -16,12 +17,18 @@ const addressOf = (file) => `web/examples/${file}`;
 
 /** An example's picture, as if it had been chosen. @param {string} file */
 export async function openExample(file) {
-  const content = await (await fetch(addressOf(file))).blob();
-  return new File([content], file, { type: "image/png" });
+  try {
+    return new File([await (await fetch(addressOf(file))).blob()], file, { type: "image/png" });
+  } catch {
+    throw new Problem({ code: "unreachable" });
+  }
 }
 
-/** @param {(example: {image: File, text: string}) => void} choose */
-export function offerExamples(choose) {
+/**
+ * @param {(example: {image: File, text: string}) => void} choose
+ * @param {(problem: Problem) => void} fail
+ */
+export function offerExamples(choose, fail) {
   const buttons = EXAMPLES.map(({ file, text }) =>
     make(
       "button",
@@ -30,7 +37,7 @@ export function offerExamples(choose) {
         class: "example",
         "aria-label": say("examples.one", { text }),
         title: text,
-        click: async () => choose({ image: await openExample(file), text }),
+        click: () => openExample(file).then((image) => choose({ image, text }), fail),
       },
       make("img", { src: addressOf(file), alt: "", width: 64, height: 64 }),
     ),

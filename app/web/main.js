@@ -1,10 +1,12 @@
 // The page at /: wires its parts together. Where one is, stands after the #, so that links and the back button work.
 
-import { drawCard } from "./card.js";
+import { drawProblem } from "./answer.js";
 import * as service from "./ask.js";
 import { dropBatch, forgetBatch, startBatch } from "./batch.js";
+import { drawCard } from "./card.js";
 import { element, make } from "./dom.js";
 import { offerExamples } from "./examples.js";
+import { isPicture } from "./files.js";
 import { picture, setPicture, watchPicture } from "./picture.js";
 import { ask, forgetAnswers } from "./question.js";
 import { count, fill, known, say } from "./say.js";
@@ -38,8 +40,11 @@ async function chooseModel(summary) {
   model = summary;
   let why = "";
   try {
-    model = await service.model(summary.name);
+    const described = await service.model(summary.name);
+    if (element("model").value !== summary.name) return; // meanwhile another one was chosen
+    model = described;
   } catch (error) {
+    if (!(error instanceof service.Problem)) throw error;
     why = [error.message, error.detail].filter(Boolean).join(" ");
   }
   showModel(why);
@@ -148,7 +153,7 @@ function startDropping() {
     inside = 0;
     over(false);
     const { dataTransfer } = event;
-    const single = dataTransfer.files.length === 1 && dataTransfer.files[0].type.startsWith("image/");
+    const single = dataTransfer.files.length === 1 && isPicture(dataTransfer.files[0]);
     if (view() !== "#batch" && single) {
       location.hash = "#try";
       setPicture(dataTransfer.files[0]);
@@ -181,7 +186,7 @@ function main() {
     element("text").value = text;
     setPicture(image);
     element("answer").scrollIntoView({ block: "nearest" }); // on a phone it stands below the form
-  });
+  }, drawProblem);
   element("text").addEventListener("input", () => asked());
   element("text").addEventListener("keydown", (event) => {
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) asked({ atOnce: true });

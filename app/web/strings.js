@@ -148,6 +148,8 @@ export const strings = {
   "batch.clear": "Start over",
   "batch.progress": "Progress",
   "batch.count": "{done} of {all} done",
+  "batch.rest.one": "the service is busy and asks for {count} second",
+  "batch.rest.other": "the service is busy and asks for {count} seconds",
   "batch.rows.one": "{count} row",
   "batch.rows.other": "{count} rows",
   "batch.pictures.one": "{count} picture",

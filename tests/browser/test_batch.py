@@ -162,8 +162,8 @@ def test_what_is_downloaded_runs_nothing_in_a_spreadsheet(page, table):
 
 def test_only_a_few_requests_are_under_way_at_once_and_all_of_them_are_broken_off(page, table):
     held, broken_off = [], []
-    page.route("**/v1/classify", held.append)
-    page.on("requestfailed", broken_off.append)
+    page.route("**/v1/classify", lambda route: held.append(route))  # noqa: PLW0108 — Playwright marks what it is given
+    page.on("requestfailed", lambda request: broken_off.append(request))  # noqa: PLW0108
     choose(page, table("text", *(f"thing {number}" for number in range(20))))
     start(page)
     page.wait_for_timeout(600)
@@ -209,6 +209,7 @@ def test_a_busy_service_is_left_alone_as_long_as_it_says(page, table):
     page.route("**/v1/classify", refuse_the_first)
     choose(page, table("text", *(f"thing {number}" for number in range(6))))
     start(page)
+    page.get_by_text("the service is busy").wait_for()
     finish(page, 6)
     assert len(moments) == 7
     # What was under way went on; nothing new was begun before the second was over (a little less, for timers that round).

@@ -228,6 +228,13 @@ def test_whatever_comes_instead_of_an_answer_is_told(page, answer, words):
     assert words in page.locator("#trouble").inner_text()
 
 
+def test_an_example_that_cannot_be_fetched_is_told(page):
+    page.route("**/web/examples/*.png", lambda route: route.abort())
+    page.get_by_role("button", name="Example: a slice of lime").click()
+    page.wait_for_selector("#trouble:visible")
+    assert "The service does not answer." in page.locator("#trouble").inner_text()
+
+
 def test_what_a_caption_says_is_never_read_as_html(page):
     page.locator("#text").fill("<img src=x onerror=alert(1)> a tiger")
     page.wait_for_selector(".headline strong")
