@@ -19,7 +19,7 @@ def processor_seconds_here() -> float:
 
 
 def processor_seconds_of(pids: Iterable[int]) -> float:
-    """Of these children, and of all that have ended: what is counted never becomes less."""
+    """Of these children, and of all that have ended."""
     return _seconds(resource.RUSAGE_CHILDREN) + sum(map(_processor_seconds, pids))
 
 

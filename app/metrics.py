@@ -148,6 +148,7 @@ class Metrics:
         self._bundles = Info("polymodal_bundle", "The served models.", ("model",), registry=registry)
         self._build = Info("polymodal_build", "What serves them.", registry=registry)
         self._requests: defaultdict[str, int] = defaultdict(int)
+        self._known: dict[str, tuple[frozenset[str], frozenset[str]]] = {}
         # Looked up for every request: a label's child is found by a dictionary rather than under a lock.
         self._duration = cache(self._durations.labels)
         self._request_size = cache(self._request_bytes.labels)
@@ -218,15 +219,26 @@ class Metrics:
 
     def predicted(self, description: Description, prediction: Prediction) -> None:
         """A model has said something."""
-        model, scores, modalities = description.name, prediction.scores, "+".join(sorted(prediction.used))
+        model, scores = description.name, prediction.scores
+        modalities, labels = self._words(description)
+        # A worker opens strangers' files: what it says must not make series without end.
+        used = "+".join(sorted(prediction.used & modalities))
         if not scores:
-            self._said(model, _NOTHING_SAID, modalities).inc()
+            self._said(model, _NOTHING_SAID, used).inc()
             return
         best = max(scores, key=scores.__getitem__)
-        for label in (best,) if prediction.selected is None else prediction.selected or (_NOTHING_SAID,):
-            self._said(model, label, modalities).inc()
+        said = {best} if prediction.selected is None else prediction.selected
+        for label in said & labels or (_NOTHING_SAID,):
+            self._said(model, label, used).inc()
         self._score(model).observe(scores[best])
         self._entropy(model).observe(entropy_ratio(prediction))
+
+    def _words(self, description: Description) -> tuple[frozenset[str], frozenset[str]]:
+        """A model's modalities and labels."""
+        if (known := self._known.get(description.name)) is None:
+            modalities = frozenset(each.name for each in description.inputs)
+            known = self._known[description.name] = modalities, frozenset(description.labels)
+        return known
 
     # --- the service ---
 
@@ -261,6 +273,7 @@ class _State(Collector):
 
     def __init__(self, service: Service) -> None:
         self._service = service
+        self._workers_s = 0.0
 
     def collect(self) -> Iterator[Metric]:
         """The service, its queue and its workers, and what they take of the machine."""
@@ -284,7 +297,9 @@ class _State(Collector):
         family = CounterMetricFamily("polymodal_processor_seconds", "Seconds of cores used.", labels=("process",))
         family.add_metric(("server",), processor_seconds_here())
         if pids := self._service.worker_pids:
-            family.add_metric(("workers",), processor_seconds_of(pids))
+            # Who dies while this is read may be left out for once, and a counter that falls is taken for one that begins anew.
+            self._workers_s = max(self._workers_s, processor_seconds_of(pids))
+            family.add_metric(("workers",), self._workers_s)
         return family
 
     def _resident_bytes(self) -> GaugeMetricFamily:

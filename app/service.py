@@ -20,7 +20,7 @@ from app.cache import EmbeddingCache, Key, digest_of
 from app.engine import Answer, Item, Model
 from app.latency import LatencyModel
 from app.settings import Settings
-from app.timeline import QUEUE, Timeline
+from app.timeline import DECODE, FUSE, QUEUE, Timeline, encoding
 from app.workers import Worker, Workforce
 from model import Description, InputError, Parts, Prediction, workload
 
@@ -108,6 +108,8 @@ _Queue: TypeAlias = Batcher[Item, Answer, Worker]
 class _Served:
     description: Description
     batcher: _Queue
+    stages: Sequence[str]
+    """Of what a worker does for it, in their order."""
 
     def key(self, modality: str, part: bytes | str) -> Key:
         """Under which the embedding of a part is kept; runtimes differ in the last digits."""
@@ -150,7 +152,8 @@ class Service:
             async with self._workforce.working() as models, AsyncExitStack() as batchers:
                 for name, model in models.items():
                     batcher = await batchers.enter_async_context(self._batcher(name, model))
-                    self._served[name] = _Served(model.description, batcher)
+                    encoding_all = [encoding(each.name) for each in model.description.inputs]
+                    self._served[name] = _Served(model.description, batcher, [DECODE, *encoding_all, FUSE])
                 self.state = State.READY
                 yield
                 self.state = State.DRAINING
@@ -327,9 +330,10 @@ class Service:
         name = served.description.name
         timeline.note(QUEUE, computed.began - computed.queue_s, computed.queue_s, number)
         self._observer.stage(name, QUEUE, computed.queue_s)
-        for stage, took in computed.result.stages.items():
-            timeline.note(stage, computed.began + took.after_s, took.seconds, number)
-            self._observer.stage(name, stage, took.seconds)
+        for stage in served.stages:  # whatever else a worker says ends here
+            if took := computed.result.stages.get(stage):
+                timeline.note(stage, computed.began + took.after_s, took.seconds, number)
+                self._observer.stage(name, stage, took.seconds)
 
     async def _item(self, served: _Served, parts: Parts, timeline: Timeline) -> tuple[Item, Mapping[str, Key]]:
         """What a worker must do for these parts, and under which keys its embeddings are kept."""

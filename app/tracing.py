@@ -28,7 +28,7 @@ FLUSH_S: Final = 2.0
 """For the last spans to be sent when the service ends, out of what it may take to drain."""
 SELDOM_S: Final = 60.0
 """Between two log lines of OpenTelemetry's that say the same: with a collector that is gone it has one for every span."""
-
+_MOST_SAID: Final = 256
 _PROTOCOL: Final = "http/protobuf"
 _EXPORTERS: Final = frozenset({"otlp", "otlp_proto_http"})
 # Of what a request's log line tells, what its span tells, and how OpenTelemetry's semantic conventions name it.
@@ -167,6 +167,8 @@ class _Seldom(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         now = time.monotonic()
+        if len(self._last) > _MOST_SAID:
+            self._last.clear()
         if now - self._last.get(record.msg, -SELDOM_S) >= SELDOM_S:
             self._last[record.msg] = now
             logging.getLogger().handle(record)

@@ -7,9 +7,9 @@ import json
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal, TypeAlias
+from typing import Annotated, Any, Final, Literal, TypeAlias
 
-from pydantic import NonNegativeInt, TypeAdapter
+from pydantic import Field, NonNegativeInt, TypeAdapter
 
 from app.engine import Answer, Item, Model
 from app.settings import Settings
@@ -20,6 +20,8 @@ LENGTH: Final = struct.Struct(">Q")
 """Before every message: how many bytes follow."""
 LONGEST: Final = 2**30
 """No message has more bytes."""
+LONGEST_S: Final = 86_400.0
+"""No stage of a batch takes longer."""
 SIGN_OF_LIFE: Final = b""
 """A message without anything: from the service it asks for one, from a worker it is one."""
 _REFUSALS: Final[Mapping[str, type[InputError]]] = {
@@ -65,10 +67,11 @@ class _Refusal:
 @dataclass(frozen=True, slots=True)
 class _Answer:
     outcome: Prediction | _Refusal
-    stages: dict[str, Took]
+    stages: dict[str, tuple["_Seconds", "_Seconds"]]
     embeddings: "_Places"
 
 
+_Seconds: TypeAlias = Annotated[float, Field(ge=0, le=LONGEST_S, allow_inf_nan=False)]
 _Places: TypeAlias = dict[str, NonNegativeInt]
 """Which of a message's blobs is what."""
 
@@ -169,7 +172,8 @@ def answered(answers: Sequence[Answer] | Failed) -> bytes:
     for answer in answers:
         places = {name: len(blobs) + index for index, name in enumerate(answer.embeddings)}
         blobs += answer.embeddings.values()
-        told.append(_Answer(_sayable(answer.outcome), dict(answer.stages), places))
+        stages = {stage: (took.after_s, took.seconds) for stage, took in answer.stages.items()}
+        told.append(_Answer(_sayable(answer.outcome), stages, places))
     return framed(_ANSWERED.dump_json(told), blobs)
 
 
@@ -180,7 +184,11 @@ def read_answered(message: bytes) -> list[Answer] | Failed:
     if isinstance(told, Failed):
         return told
     return [
-        Answer(_meant(each.outcome), each.stages, {name: blobs[at] for name, at in each.embeddings.items()})
+        Answer(
+            _meant(each.outcome),
+            {stage: Took(*took) for stage, took in each.stages.items()},
+            {name: blobs[at] for name, at in each.embeddings.items()},
+        )
         for each in told
     ]
 

@@ -4,7 +4,7 @@ import pytest
 
 from app.batching import BatchReport
 from app.metrics import Metrics, entropy_ratio, reference_ratios
-from model import Description, Prediction
+from model import Description, InputSpec, Prediction
 
 
 def single(*scores):
@@ -62,3 +62,17 @@ def test_a_batch_that_failed_kept_a_worker_busy_and_is_no_example_of_what_batche
     assert value("polymodal_worker_busy_seconds_total") == 3.0
     assert value("polymodal_batch_items_sum", {"model": "toy"}) == 2.0
     assert value("polymodal_batch_duration_seconds_sum", {"model": "toy"}) == 1.0
+
+
+def test_what_a_worker_makes_up_is_no_label():
+    metrics = Metrics()
+    inputs = (InputSpec("text", ("text/plain",), {}),)
+    description = Description("toy", "ab" * 32, "single-label", ("sea",), inputs, "onnx", "", {})
+    for number in range(3):
+        metrics.predicted(description, Prediction({f"made up {number}": 1.0}, frozenset({"text", str(number)}), ""))
+    metrics.predicted(description, Prediction({"sea": 1.0}, frozenset({"text"}), ""))
+    said = [
+        sample for family in metrics.registry.collect() for sample in family.samples if "predictions" in sample.name
+    ]
+    assert {sample.labels["label"]: sample.value for sample in said} == {"": 3.0, "sea": 1.0}
+    assert {sample.labels["modalities"] for sample in said} == {"text"}

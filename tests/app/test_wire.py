@@ -117,3 +117,12 @@ def test_a_message_longer_than_any_is_refused_before_it_is_read():
     assert wire.length(wire.LENGTH.pack(wire.LONGEST)) == wire.LONGEST
     with pytest.raises(ValueError, match="a message of"):
         wire.length(wire.LENGTH.pack(wire.LONGEST + 1))
+
+
+@pytest.mark.parametrize("seconds", ["NaN", "Infinity", "-1", "1e300"])
+def test_no_stage_takes_an_impossible_time(seconds):
+    message = received(wire.answered([Answer(SINGLE, {"fuse": Took(0.5, 0.25)}, {})]))
+    document = message[4 + 8 :]
+    assert b"0.25]" in document
+    with pytest.raises(ValidationError):
+        wire.read_answered(received(wire.framed(document.replace(b"0.25]", f"{seconds}]".encode()))))
