@@ -795,7 +795,7 @@ def variable(name: str, label: str, query: str, about: str, everything: str | No
         "sort": 1,
         "multi": True,
         "includeAll": True,
-        "allValue": everything,
+        **({} if everything is None else {"allValue": everything}),
         "current": {"selected": True, "text": ["All"], "value": ["$__all"]},
         "options": [],
         "regex": "",
