@@ -6,7 +6,7 @@
 import { readFile } from "node:fs/promises";
 
 const [picture, text] = process.argv.slice(2);
-const url = process.env.POLYMODAL_URL ?? "http://127.0.0.1:8000";
+const url = process.env.URL ?? "http://127.0.0.1:8000";
 
 const form = new FormData();
 if (picture) form.append("image", new Blob([await readFile(picture)]), "picture");

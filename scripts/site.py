@@ -4,6 +4,7 @@ A link that is right where a Git host shows the repository becomes one that is r
 document, or to a copy of that file.
 """
 
+import html
 import posixpath
 import re
 from html.parser import HTMLParser
@@ -29,6 +30,8 @@ LINK = re.compile(
     re.MULTILINE | re.DOTALL,
 )
 """A link to a file, or code, in which there are none."""
+BAR = re.compile(r"(?<=[| ])`([^`\n]*\\\|[^`\n]*)`")
+"""Code in a table with a bar in it, whose backslash Git hosts leave out and Python's Markdown would show."""
 
 
 def on_files(files: Files, *, config: MkDocsConfig) -> Files:
@@ -52,7 +55,9 @@ def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: 
             f"]({posixpath.relpath(uri, posixpath.dirname(here) or '.')}{found['anchor'] or ''})" if uri else found[0]
         )
 
-    return LINK.sub(turned, markdown)
+    return BAR.sub(
+        lambda code: f"<code>{html.escape(code[1]).replace(chr(92) + '|', '&#124;')}</code>", LINK.sub(turned, markdown)
+    )
 
 
 def _place(target: str, config: MkDocsConfig, files: Files) -> str | None:

@@ -77,10 +77,10 @@ def test_a_picture_that_is_none_has_its_own_error_in_the_table(url, tmp_path):
 @pytest.mark.skipif(NODE is None, reason="node is not installed")
 def test_javascript_asks_with_a_form(url):
     program = (NODE, EXAMPLES / "classify.mjs")
-    status, told, errors = run(*program, EXAMPLES / "boat.png", "a sailing dinghy", POLYMODAL_URL=url)
+    status, told, errors = run(*program, EXAMPLES / "boat.png", "a sailing dinghy", URL=url)
     assert status == 0, errors
     assert re.match(r" *\d+\.\d %  transport\n", told)
-    status, told, errors = run(*program, POLYMODAL_URL=url)
+    status, told, errors = run(*program, URL=url)
     assert (status, told) == (1, "")
     assert errors.startswith("422 nothing_given: ")
 

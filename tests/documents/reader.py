@@ -111,8 +111,8 @@ class Step:
 # --- the folder ---
 
 
-def make_place(folder: Path, things: Path, bundle: Path) -> Path:
-    """A folder like a checkout, with a user's data (things/, things.csv, new.csv) and what was trained on them (bundles/things)."""
+def make_place(folder: Path) -> Path:
+    """A folder like a checkout."""
     place = folder / "polymodal"
     place.mkdir()
     for name in COPIED:
@@ -121,6 +121,11 @@ def make_place(folder: Path, things: Path, bundle: Path) -> Path:
     for name in LINKED:
         if (PROJECT / name).exists():
             (place / name).symlink_to(PROJECT / name)
+    return place
+
+
+def put_things(place: Path, things: Path, bundle: Path) -> None:
+    """A user's own data (things/, things.csv, new.csv), and what was trained on them (bundles/things)."""
     shutil.copytree(things, place / "things")
     shutil.copytree(things / "images", place / "images")
     shutil.copytree(bundle, place / "bundles/things")
@@ -137,7 +142,6 @@ def make_place(folder: Path, things: Path, bundle: Path) -> Path:
             table = csv.DictWriter(file, names, extrasaction="ignore", lineterminator="\n")
             table.writeheader()
             table.writerows(rows)
-    return place
 
 
 def _put_programs(folder: Path) -> None:
@@ -228,6 +232,10 @@ def _run(steps: list[Step], place: Path, shared_port: int) -> None:
     (state / "home").mkdir(parents=True)
     (state / ".curlrc").write_text(CURL, encoding="utf-8")
     _put_programs(place / ".venv/bin")
+    for program in (place / "examples").glob("*.py"):
+        program.write_text(
+            ADDRESS.sub(f"127.0.0.1:{shared_port}", program.read_text(encoding="utf-8")), encoding="utf-8"
+        )
     environment = {name: value for name, value in os.environ.items() if not name.startswith("POLYMODAL_")}
     environment |= {"STATE": str(state), "HOME": str(state / "home"), "CURL_HOME": str(state), "HF_HUB_OFFLINE": "1"}
     environment |= {
