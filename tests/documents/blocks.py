@@ -43,10 +43,12 @@ PARSED = ("json", "yaml", "toml", "csv", "env")
 MARKS = {"not run": True, "slow": True, "fails": True, "output": False, "answer": True, "file": True}
 """The words that a comment may begin with, and whether something must follow."""
 FENCE = re.compile(r"^(?P<indent> *)(?P<fence>```+|~~~+)(?P<info>.*)$")
+OUTSIDE = ("docker", "podman", "kubectl", "helm", "kind", "git", "npm", "apt-get", "sudo", "systemctl")
+"""Commands that no test should give."""
 SCORE_TOLERANCE = 0.01
 """Graphs in 8 bits are exact everywhere, but libraries that scale a picture may differ in a pixel's last bit."""
 IDENTIFIER = re.compile(r"[0-9a-f]{32}")
-HELP = f"""Either say in which language it is ({", ".join((*RUN, *PARSED))}), or put a comment right above it:
+HELP = f"""Either say in which language a block is ({", ".join((*RUN, *PARSED))}), or put a comment right above it:
 {__doc__.split(chr(10) * 2)[2]}"""
 
 
@@ -86,7 +88,7 @@ class Block:
             return "run"
         if self.language in PARSED:
             return "parsed"
-        raise Wrong(f"{self.place}: a block of {self.language or 'no language'} that nothing runs or checks. {HELP}")
+        raise Wrong(f"{self.place}: a block of {self.language or 'no language'} that nothing runs or checks")
 
 
 def blocks_of(document: str, text: str) -> Iterator[Block]:
@@ -119,12 +121,26 @@ def _comment_above(lines: list[str], fence: int, place: str) -> tuple[str, str]:
     if mark not in MARKS:
         return "", ""
     if MARKS[mark] and not note:
-        raise Wrong(f"{place}: the comment «{mark}:» says no more. {HELP}")
+        raise Wrong(f"{place}: the comment «{mark}:» says no more\n{HELP}")
     return mark, note
 
 
 def read_blocks(document: str) -> list[Block]:
     return list(blocks_of(document, (PROJECT / document).read_text(encoding="utf-8")))
+
+
+def unchecked(blocks: list[Block]) -> list[str]:
+    """What is wrong with blocks before anything is run, all of it."""
+    problems = []
+    for block in blocks:
+        try:
+            if block.treatment == "parsed":
+                parse(block)
+            if block.treatment == "run" and block.language in SHELL:
+                _stays_here(block)
+        except Wrong as problem:
+            problems.append(str(problem))
+    return problems
 
 
 # --- what is parsed ---
@@ -155,7 +171,7 @@ def parse(block: Block) -> None:
             case "env":
                 _parse_env(block.text)
     except (ValueError, yaml.YAMLError) as problem:
-        raise Wrong(f"{block.place}: not {block.language}: {problem}. {HELP}") from problem
+        raise Wrong(f"{block.place}: not {block.language}: {problem}") from problem
 
 
 def _parse_csv(text: str) -> None:
@@ -222,6 +238,14 @@ def commands_in(script: str) -> Iterator[tuple[int, str]]:
             pending = []
     if pending:
         yield len(script.splitlines()) - len(pending), "\n".join(pending)
+
+
+def _stays_here(block: Block) -> None:
+    for at, command in commands_in(block.text):
+        if found := re.search(rf"(?:^|[;&|(]\s*|\b[A-Z_]+=\S*\s+)({'|'.join(OUTSIDE)})\b", command):
+            raise Wrong(
+                f"{block.document}:{block.line + at}: {found[1]} reaches beyond this machine or this test, so say why it isn't run"
+            )
 
 
 def _is_whole(command: str) -> bool:

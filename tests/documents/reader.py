@@ -26,8 +26,8 @@ from tests.documents.blocks import (
     commands_in,
     difference,
     json_values,
-    parse,
     text_pattern,
+    unchecked,
 )
 
 ADDRESS = re.compile(r"\b(?:127\.0\.0\.1|localhost):8000\b")
@@ -67,10 +67,6 @@ project = tomllib.load(open("pyproject.toml", "rb"))["project"]
 known = project["optional-dependencies"].keys()
 asked = {{extra for word in sys.argv for found in re.findall(r"(?:polymodal|\\.)\\[(.+?)\\]", word) for extra in found.split(",")}}
 sys.exit(", ".join(asked - known) + ": no extra of pyproject.toml" if asked - known else 0)
-"""
-OUTSIDE = """#!/bin/sh
-echo "$(basename "$0") reaches beyond this test: mark the block as not run" >&2
-exit 1
 """
 CURL = 'fail-with-body\nsilent\nshow-error\nnoproxy = "*"\nmax-time = 60\n'
 """Settings of curl: an answer that is a problem fails the command."""
@@ -147,13 +143,11 @@ def put_things(place: Path, things: Path, bundle: Path) -> None:
 def _put_programs(folder: Path) -> None:
     """What stands before everything else on the path."""
     folder.mkdir(parents=True)
-    outside = ("docker", "kubectl", "helm", "git", "npm", "apt-get", "sudo", "systemctl")
     programs = {
         "polymodal": SHIM.format(python=sys.executable, entry=ENTRY),
         "python": f'#!/bin/sh\nexec "{sys.executable}" "$@"\n',
         "make": MAKE,
         "pip": PIP.format(python=sys.executable),
-        **dict.fromkeys(outside, OUTSIDE),
     }
     for name, text in programs.items():
         (folder / name).write_text(text, encoding="utf-8")
@@ -200,6 +194,8 @@ def read(blocks: list[Block], place: Path, shared_port: int, *, slowly: bool = F
     steps: list[Step] = []
     compared: list[tuple[Block, int]] = []  # and how many steps come before
     told = []
+    if problems := unchecked(blocks):
+        raise Wrong("\n".join([*problems, HELP]))
     for block in blocks:
         done = block.treatment
         if block.mark == "slow" and not slowly:
@@ -213,8 +209,6 @@ def read(blocks: list[Block], place: Path, shared_port: int, *, slowly: bool = F
             steps.append(Step(block, block.line, f'{program} "$STATE/{block.line}"'))
         elif done == "written":
             steps.append(Step(block, block.line, f'install -D -m 644 "$STATE/{block.line}" "{block.note}"'))
-        elif done == "parsed":
-            parse(block)
         if block.mark == "answer":
             steps.append(Step(block, block.line, block.note))
         if done == "compared" or (done == "parsed" and block.language == "json"):

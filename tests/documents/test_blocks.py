@@ -33,10 +33,9 @@ def test_blocks_are_found_with_their_sections_and_comments():
 
 
 @pytest.mark.parametrize("language", ["", "text", "promql", "dockerfile"])
-def test_a_block_that_nothing_checks_is_told_with_what_to_do(language):
-    (block,) = blocks(f"```{language}\nwords\n```\n")
-    with pytest.raises(Wrong, match=r"page\.md:2: (?s:.*)<!-- not run: "):
-        _ = block.treatment
+def test_all_blocks_that_nothing_checks_are_told_with_what_to_do(tmp_path, language):
+    with pytest.raises(Wrong, match=r"page\.md:2: (?s:.*)page\.md:5: (?s:.*)<!-- not run: "):
+        read(blocks(f"```{language}\nwords\n```\n" * 2), tmp_path, shared_port=1)
 
 
 @pytest.mark.parametrize("mark", ["not run", "not run:", "slow", "fails: "])
@@ -157,7 +156,7 @@ kubectl get pods
         pytest.param("```sh\nfalse | true\n```", "page.md:2: exit code 1", id="in-a-pipe"),
         pytest.param("```sh\nmake tset\n```", "no word tset", id="a-word-that-make-does-not-know"),
         pytest.param("```sh\npip install 'polymodal[trian]'\n```", "trian: no extra", id="an-extra-that-is-not-there"),
-        pytest.param("```sh\ndocker compose up\n```", "mark the block as not run", id="what-reaches-beyond"),
+        pytest.param("```sh\ndocker compose up\n```", "page.md:2: docker reaches beyond", id="what-reaches-beyond"),
         pytest.param("```python\nraise SystemExit(3)\n```", "page.md:2: exit code 3", id="python"),
         pytest.param(
             '```sh\necho \'{"a": 1}\'\n```\n```json\n{"a": 2}\n```', ".a: 2, but it is 1", id="another-answer"
