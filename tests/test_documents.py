@@ -87,7 +87,7 @@ def test_anchors_are_what_a_git_host_makes_of_headings(tmp_path):
 
 @pytest.mark.timeout(120)
 def test_the_site_is_whole_and_asks_nobody(tmp_path):
-    """What `make docs` does; its links, anchors and navigation are checked by mkdocs, what it loads by scripts/site.py."""
+    """What `make docs` does; its links, anchors and navigation are checked by mkdocs, what it loads by scripts/mkdocs_hooks.py."""
     pytest.importorskip("material", reason="make docs installs what the site needs")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
     told = subprocess.run(
