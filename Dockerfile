@@ -99,6 +99,8 @@ LABEL org.opencontainers.image.version="$VERSION" \
       org.opencontainers.image.revision="$REVISION" \
       org.opencontainers.image.created="$CREATED" \
       org.opencontainers.image.source="$SOURCE"
+# For polymodal_build_info.
+ENV POLYMODAL_REVISION="$REVISION"
 
 FROM image AS serve
 COPY --from=trial /opt/bytecode /opt/bytecode
@@ -112,3 +114,5 @@ LABEL org.opencontainers.image.version="$VERSION" \
       org.opencontainers.image.revision="$REVISION" \
       org.opencontainers.image.created="$CREATED" \
       org.opencontainers.image.source="$SOURCE"
+# For polymodal_build_info.
+ENV POLYMODAL_REVISION="$REVISION"

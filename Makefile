@@ -26,7 +26,7 @@ export PYTHON
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # the words share one .venv
-.PHONY: help serve test test-redis test-generated-client test-browser screenshots test-observability contract fuzz check fix data train ablation bench bench-peers chaos soak image image-torch settings sbom audit constraints setup clean
+.PHONY: help serve docs test test-documents test-redis test-generated-client test-browser screenshots test-observability contract fuzz check fix data train ablation bench bench-peers chaos soak image image-torch settings sbom audit constraints setup clean
 
 help: ## list these words
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r word does; do \
@@ -37,6 +37,15 @@ serve: .venv/serve.ok ## set up, then serve the embedded model on http://127.0.0
 
 test: .venv/dev.ok ## set up, then run all tests, on as many as four cores
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+
+docs: .venv/serve.ok ## make the site of all documents in build/site, and check its links
+	@$(BIN)/python -c 'import material' 2>/dev/null || $(BIN)/python -m pip install --disable-pip-version-check \
+		--constraint constraints.txt mkdocs-material
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo build/site/index.html
+
+test-documents: .venv/dev.ok ## do all that the documents say, slow blocks too, and list what was run, checked or skipped, and why
+	SLOW_DOCUMENTS=1 $(BIN)/python -m pytest -rP tests/test_documents.py tests/test_examples.py
 
 test-redis: .venv/dev.ok ## run the tests of rate limits in Redis (needs redis-server)
 	REDIS_TESTS=1 $(BIN)/python -m pytest tests/app/test_redis.py

@@ -29,7 +29,9 @@ def main() -> None:
         venv.create(folder, with_pip=True)
         pip = [str(Path(folder) / "bin" / "python"), "-m", "pip"]
         # Editable, because any other installation leaves a build/ folder behind in the project.
-        subprocess.run([*pip, "install", "--editable", f"{PROJECT}[dev,fuzz,supply]", *sys.argv[1:]], check=True)
+        subprocess.run(
+            [*pip, "install", "--editable", f"{PROJECT}[dev,browser,docs,fuzz,supply]", *sys.argv[1:]], check=True
+        )
         frozen = subprocess.run(
             [*pip, "freeze", "--all", "--exclude=pip", "--exclude-editable"],
             check=True,
