@@ -292,9 +292,9 @@ class ProcessWorker:
         return self._silent_ticks >= SILENT_TICKS + self._granted_ticks
 
     @property
-    def _granted_ticks(self) -> int:
-        """For its present batch."""
-        return int(self._turn.expected_s / TICK_S) if self._turn else 0
+    def _granted_ticks(self) -> float:
+        """For its present batch; without end where nothing is predicted."""
+        return self._turn.expected_s / TICK_S if self._turn else 0.0
 
     @property
     def busy_s(self) -> float:
@@ -370,7 +370,7 @@ class ProcessWorker:
             self._silent_ticks += 1
             await asyncio.sleep(TICK_S)
             granted = self._granted_ticks
-            if self._silent_ticks == SILENT_TICKS + granted:
+            if self._silent_ticks - 1 < SILENT_TICKS + granted <= self._silent_ticks:
                 log.warning("worker_silent", pid=self.process.pid)
             if self._silent_ticks > frozen_ticks + granted or self.busy_s > self._stall_timeout_s:
                 log.warning("worker_hangs", pid=self.process.pid, busy_s=round(self.busy_s, 1))
