@@ -43,7 +43,7 @@ PARSED = ("json", "yaml", "toml", "csv", "env")
 MARKS = {"not run": True, "slow": True, "fails": True, "output": False, "answer": True, "file": True}
 """The words that a comment may begin with, and whether something must follow."""
 FENCE = re.compile(r"^(?P<indent> *)(?P<fence>```+|~~~+)(?P<info>.*)$")
-OUTSIDE = ("docker", "podman", "kubectl", "helm", "kind", "git", "npm", "apt-get", "sudo", "systemctl")
+OUTSIDE = ("docker", "podman", "kubectl", "helm", "kind", "git", "npm", "npx", "pipx", "apt-get", "sudo", "systemctl")
 """Commands that no test should give."""
 SCORE_TOLERANCE = 0.01
 """Graphs in 8 bits are exact everywhere, but libraries that scale a picture may differ in a pixel's last bit."""

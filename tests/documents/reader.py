@@ -31,7 +31,8 @@ from tests.documents.blocks import (
 )
 
 ADDRESS = re.compile(r"\b(?:127\.0\.0\.1|localhost):8000\b")
-SERVES = re.compile(r"\bpolymodal serve\s*$")
+SERVES = re.compile(r"^(?:[A-Z_]+=\S+ +)*polymodal serve\b(?!.* (?:--help|-h|--check)\b)")
+"""A command that goes on until it is ended."""
 COPIED = ("examples", "scripts", ".env.example", "Makefile", "pyproject.toml", "docker-compose.yml", "README.md")
 LINKED = ("app", "model", "docs", "deploy", "benchmarks", "client")
 NODE = shutil.which("node")
@@ -268,10 +269,11 @@ def _script(steps: list[Step], state: Path, shared_port: int, own_port: int) -> 
     lines, port = [PROLOGUE], shared_port
     for number, step in enumerate(steps):
         lines.append(f"step {number}")
-        served = SERVES.sub("", re.sub(r"\s+#.*$", "", step.command).removesuffix("&").rstrip())
-        if served != step.command and SERVES.search(re.sub(r"\s+#.*$", "", step.command).removesuffix("&").rstrip()):
+        bare = re.sub(r"\s+#.*$", "", step.command).removesuffix("&").rstrip()
+        if SERVES.search(bare):
             port = own_port
-            lines.append(f'{served} polymodal serve >"$STATE/serve.log" 2>&1 &')
+            elsewhere = re.sub(r" --port \d+", "", bare)
+            lines += [f'{elsewhere} >"$STATE/serve.log" 2>&1 &', f"ready {port}"]
             continue
         if ADDRESS.search(step.command + step.block.text):
             lines.append(f"ready {port}")
