@@ -59,7 +59,7 @@ if "app.worker" in sys.orig_argv:
         if "crashes" in text:
             ctypes.string_at(0)
 
-    prepare, embed, marked = Predictor.prepare, Predictor.embed, {}
+    prepare, encode, marked = Predictor.prepare, Predictor.encode, {}
 
     def prepare_or_break(self, parts, *others):
         text = parts.get("text", "")
@@ -71,12 +71,12 @@ if "app.worker" in sys.orig_argv:
             marked[id(sample)] = text
         return sample
 
-    def embed_or_break(self, samples):
+    def encode_or_break(self, modality, samples):
         for sample in samples:
             strike(marked.pop(id(sample), ""))
-        return embed(self, samples)
+        return encode(self, modality, samples)
 
-    Predictor.prepare, Predictor.embed = prepare_or_break, embed_or_break
+    Predictor.prepare, Predictor.encode = prepare_or_break, encode_or_break
 '''
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits and descriptors as Linux has them")
@@ -577,8 +577,13 @@ def test_a_wall_clock_that_jumps_by_a_day_moves_no_deadline(listening, monkeypat
         assert client.post("/v1/classify", json={"text": "blue"}).status_code == 200
 
 
-# The day on which a key expires is a date, whatever the clock does until then.
-DATES = {"app/access.py: datetime.now", "app/keys.py: datetime.now", "app/terminal.py: datetime.now"}
+# The day on which a key expires is a date, whatever the clock does until then; a trace says when a request came, to other machines.
+DATES = {
+    "app/access.py: datetime.now",
+    "app/keys.py: datetime.now",
+    "app/terminal.py: datetime.now",
+    "app/tracing.py: time.time_ns",
+}
 WALL_CLOCKS = re.compile(r"(^|\.)(time\.(time|time_ns|localtime|gmtime|ctime)|(datetime|date)\.(now|utcnow|today))$")
 
 
