@@ -209,8 +209,8 @@ class Settings(BaseSettings):
     """Bytes of a request's first line and header fields."""
     head_timeout_ms: int = Field(10_000, ge=100, le=600_000)
     """Milliseconds that a client may take to send them."""
-    keep_alive_s: int = Field(5, ge=1, le=3600)
-    """Seconds that a connection stays open after an answer; make it longer than that of a proxy in front."""
+    keep_alive_s: int = Field(75, ge=1, le=3600)
+    """Seconds that a connection stays open after an answer: longer than clients and proxies keep theirs, or a request meets its end."""
     api_keys_file: KeysPath = None
     """File of API keys (`polymodal keys add`); with it, all but the probes and the page needs one. Read again when it changes."""
     require_api_keys: bool = False
