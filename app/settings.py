@@ -210,7 +210,7 @@ class Settings(BaseSettings):
     head_timeout_ms: int = Field(10_000, ge=100, le=600_000)
     """Milliseconds that a client may take to send them."""
     keep_alive_s: int = Field(75, ge=1, le=3600)
-    """Seconds that a connection stays open after an answer: longer than clients and proxies keep theirs, or a request meets its end."""
+    """Seconds that a connection stays open after an answer; longer than clients and proxies keep theirs, who may ask as it ends."""
     api_keys_file: KeysPath = None
     """File of API keys (`polymodal keys add`); with it, all but the probes and the page needs one. Read again when it changes."""
     require_api_keys: bool = False
