@@ -72,7 +72,7 @@ def read_plan(path: Path) -> Plan:
         plan = Plan(**{name: int(document[name]) for name in ("workers", "threads", "batch_items", "cores")})
     except OSError as problem:
         raise ValueError(f"{path} cannot be read: {problem.strerror}") from problem
-    except (LookupError, TypeError, ValueError) as problem:
+    except (LookupError, TypeError, ValueError, OverflowError) as problem:
         raise ValueError(f"{path} is no plan; allowed: a file written by `polymodal tune`") from problem
     if min(plan.threads, plan.batch_items) < 1 or plan.workers < 0:
         raise ValueError(f"{path} plans {plan}; allowed: at least one of each")

@@ -136,6 +136,7 @@ def test_a_plan_never_has_more_threads_than_cores_but_for_one_each(cores, worker
         min_size=3,
     ).map(lambda plan: json.dumps({"plan": plan}).encode())
 )
+@example(b'{"plan": {"workers": Infinity, "threads": 1, "batch_items": 1, "cores": 1}}')
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_file_is_a_plan_or_no_plan(tmp_path, content):
     (tmp_path / "plan.json").write_bytes(content)
