@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from app.cli import app
 from app.keys import MAX_FILE_BYTES, MAX_KEYS, KeysError, KeysFile, digest, new_key, parse_keys, read_keys
+from tests.clock import Clock
 
 RECORD = {"name": "shop", "sha256": "ab" * 32, "scopes": ["classify"], "created": "2026-01-01T00:00:00Z"}
 
@@ -23,15 +24,6 @@ def as_json(*records: dict, **more) -> bytes:
 
 def polymodal(*arguments):
     return CliRunner().invoke(app, ["keys", *map(str, arguments)])
-
-
-class Clock:
-    """A clock that is put forward by hand."""
-
-    now = 0.0
-
-    def __call__(self):
-        return self.now
 
 
 @pytest.fixture

@@ -15,16 +15,9 @@ from app.addresses import parse_networks
 from app.counters import LocalCounters
 from app.main import create_app
 from app.rate_limits import Allowance, Rate, RateLimited, left, wait_s
+from tests.clock import Clock
 
-
-class Clock:
-    """A clock that is put forward by hand."""
-
-    def __init__(self, now=1_000_000.0):
-        self.now = now
-
-    def __call__(self):
-        return self.now
+NOW = 1_000_000.0
 
 
 def run(coroutine):
@@ -62,13 +55,13 @@ def test_what_is_no_rate_is_refused(text):
 
 
 async def test_so_many_fit_into_a_window_and_no_more():
-    clock, rate = Clock(), Rate(3, 60)
+    clock, rate = Clock(NOW), Rate(3, 60)
     counters = LocalCounters(clock)
     assert [await taken(counters, rate) for _ in range(5)] == [True, True, True, False, False]
 
 
 async def test_clients_do_not_share_a_counter():
-    counters, rate = LocalCounters(Clock()), Rate(1, 60)
+    counters, rate = LocalCounters(Clock(NOW)), Rate(1, 60)
     assert await taken(counters, rate, client="a")
     assert await taken(counters, rate, client="b")
 
@@ -82,7 +75,7 @@ async def test_there_is_no_double_burst_where_two_windows_meet():
 
 
 async def test_after_two_windows_all_is_forgotten():
-    clock, rate = Clock(), Rate(10, 60)
+    clock, rate = Clock(NOW), Rate(10, 60)
     counters = LocalCounters(clock)
     await taken(counters, rate, 10)
     clock.now += 120
@@ -90,7 +83,7 @@ async def test_after_two_windows_all_is_forgotten():
 
 
 async def test_memory_is_bounded_and_who_was_not_seen_for_longest_is_forgotten():
-    counters, rate = LocalCounters(Clock(), max_counters=100), Rate(1, 60)
+    counters, rate = LocalCounters(Clock(NOW), max_counters=100), Rate(1, 60)
     await taken(counters, rate, client="busy")
     for number in range(1000):
         await taken(counters, rate, client=str(number))
@@ -113,7 +106,7 @@ STEPS = st.lists(st.tuples(st.floats(0, 90), st.integers(1, 5)), max_size=40)
 @given(st.integers(5, 20), st.integers(1, 60), STEPS)
 def test_who_waits_as_long_as_told_is_served_and_who_waits_a_second_less_is_not(units, seconds, steps):
     async def play():
-        clock, rate = Clock(), Rate(units, seconds)
+        clock, rate = Clock(NOW), Rate(units, seconds)
         counters = LocalCounters(clock)
         for pause, cost in steps:
             clock.now += pause
@@ -135,7 +128,7 @@ def test_in_no_time_of_a_window_are_there_more_than_twice_and_in_aligned_ones_mo
     units, seconds, steps
 ):
     async def play():
-        clock, rate = Clock(), Rate(units, seconds)
+        clock, rate = Clock(NOW), Rate(units, seconds)
         counters = LocalCounters(clock)
         served: list[tuple[float, int]] = []
         for pause, cost in steps:
@@ -153,7 +146,7 @@ def test_in_no_time_of_a_window_are_there_more_than_twice_and_in_aligned_ones_mo
 @given(st.integers(5, 20), st.integers(1, 60), STEPS)
 def test_what_is_left_can_be_taken_at_once_and_one_more_cannot(units, seconds, steps):
     async def play():
-        clock, rate = Clock(), Rate(units, seconds)
+        clock, rate = Clock(NOW), Rate(units, seconds)
         counters = LocalCounters(clock)
         for pause, cost in steps:
             clock.now += pause

@@ -18,6 +18,7 @@ from polymodal_client import (
 )
 from polymodal_client.calls import Options, classify, health, pack
 from polymodal_client.exchange import Exchange, Lost, Pause, Reply, Send
+from tests.clock import Clock
 
 ANSWER = {"model": "toy", "digest": "ab", "modalities": ["text"], "labels": [{"label": "red", "score": 0.5}]}
 RED = classify(Item(text="red"), Options())
@@ -57,16 +58,9 @@ def run(steps, outcomes, clock=None):
     return sent, pauses, result
 
 
-class Clock:
-    now = 100.0
-
-    def __call__(self):
-        return self.now
-
-
 @pytest.fixture
 def clock():
-    return Clock()
+    return Clock(100.0)
 
 
 @pytest.fixture
