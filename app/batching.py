@@ -52,7 +52,7 @@ class Interrupted(Exception):
 
 
 class Untouched(Exception):
-    """A worker was lost before it came to a batch: none of its items is to blame."""
+    """A worker was lost before it began a batch: none of its items is to blame."""
 
 
 @dataclass(frozen=True, slots=True)

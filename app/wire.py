@@ -24,6 +24,8 @@ LONGEST_S: Final = 86_400.0
 """No stage of a batch takes longer."""
 SIGN_OF_LIFE: Final = b""
 """A message without anything: from the service it asks for one, from a worker it is one."""
+BEGINS: Final = b"b"
+"""From a worker, before it computes a batch."""
 _REFUSALS: Final[Mapping[str, type[InputError]]] = {
     each.__name__: each
     for each in (InputError, NothingGiven, TooLarge, Undecodable, UnknownModality, UnsupportedFormat)
@@ -90,9 +92,9 @@ def framed(document: bytes, blobs: Sequence[bytes] = ()) -> bytes:
     return b"".join((LENGTH.pack(len(head) + sum(map(len, pieces))), head, *pieces))
 
 
-def framed_sign_of_life() -> bytes:
-    """SIGN_OF_LIFE with its length before it."""
-    return LENGTH.pack(len(SIGN_OF_LIFE))
+def framed_sign(sign: bytes) -> bytes:
+    """SIGN_OF_LIFE or BEGINS with its length before it."""
+    return LENGTH.pack(len(sign)) + sign
 
 
 def length(head: bytes) -> int:

@@ -55,6 +55,7 @@ def serve(channel: socket.socket) -> None:
         # The next batch is read while this one is computed: it may be larger than what the socket holds.
         threading.Thread(target=_read, args=(stream, messages, say), name="reading", daemon=True).start()
         while (message := messages.get()) is not None:
+            say(wire.framed_sign(wire.BEGINS))
             say(_reply(engine, message))
 
 
@@ -67,7 +68,7 @@ def _read(stream: BinaryIO, messages: "SimpleQueue[bytes | None]", say: Callable
             messages.put(message)
             continue
         try:
-            say(wire.framed_sign_of_life())
+            say(wire.framed_sign(wire.SIGN_OF_LIFE))
         except OSError:
             message = None  # the service is gone
             messages.put(message)

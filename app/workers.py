@@ -259,6 +259,8 @@ class _Asked:
 
     expected_s: float
     reply: asyncio.Future[bytes]
+    begun: bool = False
+    """The worker has said so; before, none of its items can have harmed it."""
 
 
 class ProcessWorker:
@@ -318,7 +320,7 @@ class ProcessWorker:
     async def compute(self, model: str, items: Sequence[Item], expected_s: float) -> list[Answer]:
         """One batch. A worker that takes too long is killed, as nothing else would end its hanging."""
         if self._lost:
-            raise Untouched("a worker was lost with another batch")
+            raise Untouched("a worker was lost before it began")
         asked = _Asked(expected_s, asyncio.get_running_loop().create_future())
         self._asked.append(asked)
         if self._turn is None:
@@ -343,7 +345,9 @@ class ProcessWorker:
                 self.lose("a worker died")
                 return
             self._sign()
-            if message != wire.SIGN_OF_LIFE:
+            if message == wire.BEGINS and self._asked:
+                self._asked[0].begun = True
+            elif message != wire.SIGN_OF_LIFE:
                 self._answered(message)
 
     def _answered(self, reply: bytes) -> None:
@@ -366,7 +370,7 @@ class ProcessWorker:
         frozen_ticks = min(FROZEN_TICKS, max(1, round(self._stall_timeout_s / TICK_S)))
         while not self._lost:
             if self._silent_ticks == 0:  # what it hasn't read need not be said again
-                self._say(wire.framed_sign_of_life())
+                self._say(wire.framed_sign(wire.SIGN_OF_LIFE))
             self._silent_ticks += 1
             await asyncio.sleep(TICK_S)
             granted = self._granted_ticks
@@ -393,11 +397,12 @@ class ProcessWorker:
         self._lost, self._turn = True, None
         with suppress(ProcessLookupError):
             self.process.kill()
-        error: Exception = Interrupted(reason)
         while self._asked:
-            if not (reply := self._asked.popleft().reply).done():
-                reply.set_exception(error)
-            error = Untouched("a worker was lost with another batch")
+            asked = self._asked.popleft()
+            if not asked.reply.done():
+                asked.reply.set_exception(
+                    Interrupted(reason) if asked.begun else Untouched(f"{reason} before it began")
+                )
 
     def close(self) -> None:
         """Nothing more is said to it."""

@@ -210,32 +210,36 @@ def settings_for(bundle: Path, **changed) -> Settings:
     return Settings(bundles=(BundleSource("shapes", bundle),), workers=1, inference_threads=1, **changed)
 
 
-async def test_a_worker_that_is_lost_interrupts_its_batch(tiny_bundle):
+LONG = [Item({"text": "a ripe fruit beside deep water " * 20})] * 2_000
+RED = [Item({"text": "red"})]
+
+
+async def test_a_worker_that_is_lost_interrupts_its_batch_and_what_waited_behind_it_is_not_suspected(tiny_bundle):
     workforce = Processes(settings_for(tiny_bundle))
     async with workforce.working() as models:
         assert models["shapes"].description.labels
         worker = await workforce.pool.take()
-        worker.process.kill()
-        with pytest.raises(Interrupted):
-            await worker.compute("shapes", [Item({"text": "red"})], 0.1)
-        workforce.pool.give_back(worker)
-        assert workforce.pool.idle == 0
-        (answer,) = await (await workforce.pool.take()).compute("shapes", [Item({"text": "red"})], 0.1)
-        assert answer.outcome.scores
-
-
-async def test_a_batch_whose_turn_had_not_come_when_its_worker_was_lost_is_told_so(tiny_bundle):
-    workforce = Processes(settings_for(tiny_bundle))
-    async with workforce.working():
-        worker = await workforce.pool.take()
-        os.kill(worker.process.pid, signal.SIGSTOP)
-        batches = [asyncio.create_task(worker.compute("shapes", [Item({"text": "red"})], 0.1)) for _ in range(2)]
-        await asyncio.sleep(0.05)
+        batches = [asyncio.create_task(worker.compute("shapes", each, 60)) for each in (LONG, RED)]
+        while not (worker._asked and worker._asked[0].begun):  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
         worker.process.kill()
         assert [type(each) for each in await asyncio.gather(*batches, return_exceptions=True)] == [
             Interrupted,
             Untouched,
         ]
+        workforce.pool.give_back(worker)
+        assert workforce.pool.idle == 0
+        (answer,) = await (await workforce.pool.take()).compute("shapes", RED, 0.1)
+        assert answer.outcome.scores
+
+
+async def test_what_a_worker_was_given_but_had_not_begun_when_it_was_lost_is_not_suspected(tiny_bundle):
+    workforce = Processes(settings_for(tiny_bundle))
+    async with workforce.working():
+        worker = await workforce.pool.take()
+        worker.process.kill()
+        with pytest.raises(Untouched):
+            await worker.compute("shapes", RED, 0.1)
 
 
 async def test_batches_given_ahead_are_answered_in_their_order(tiny_bundle):
