@@ -7,7 +7,7 @@ import asyncio
 import math
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Final, Generic, Protocol, Self, TypeVar
@@ -40,7 +40,14 @@ class Overloaded(Exception):
 
 
 class DeadlineExceeded(Exception):
-    """The answer would come after the request's deadline."""
+    """The answer would come after the request's deadline.
+
+    `queue_s` is how long the item had waited until a worker began it, or until now.
+    """
+
+    def __init__(self, problem: str, queue_s: float = 0.0) -> None:
+        super().__init__(problem)
+        self.queue_s = queue_s
 
 
 class Stopped(Exception):
@@ -209,13 +216,19 @@ class Batcher(Generic[Item, Result, Worker]):
     @property
     def backlog_s(self) -> float:
         """Predicted seconds until the workers have computed all that was submitted here."""
-        now, at_work, seconds = time.perf_counter(), set[int](), self._predicted(self._queue)
-        for batch in self._batches.values():  # the oldest first; a worker's other one has not begun
-            first = id(batch.worker) not in at_work
-            at_work.add(id(batch.worker))
-            spent_s = now - max(batch.since, self._workers.turn(batch.worker)) if first else 0.0
+        now, seconds = time.perf_counter(), self._predicted(self._queue)
+        for batch, began in self._under_way():
+            spent_s = 0.0 if began is None else now - began
             seconds += max(0.0, self._predicted(batch.entries) - spent_s)
         return seconds / max(1, self._workers.alive)
+
+    def _under_way(self) -> Iterator[tuple[_Batch[Item, Result, Worker], float | None]]:
+        """What workers have, and when it was begun, on perf_counter; None while it waits behind another batch of its worker."""
+        at_work = set[int]()
+        for batch in self._batches.values():  # the oldest first
+            first = id(batch.worker) not in at_work
+            at_work.add(id(batch.worker))
+            yield batch, max(batch.since, self._workers.turn(batch.worker)) if first else None
 
     @property
     def _large_s(self) -> float:
@@ -272,7 +285,7 @@ class Batcher(Generic[Item, Result, Worker]):
         self._queue.append(entry)
         self._arrival.set()
         self._workers.nudge()
-        late = loop.call_at(deadline, _fail, entry, DeadlineExceeded("no result before the request's deadline"))
+        late = loop.call_at(deadline, self._give_up, entry)
         try:
             return await entry.answer
         finally:
@@ -280,6 +293,14 @@ class Batcher(Generic[Item, Result, Worker]):
             entry.answer.cancel()  # nothing happens when it is there
             if entry in self._queue:
                 self._queue.remove(entry)
+
+    def _give_up(self, entry: _Waiting[Item, Result]) -> None:
+        now = time.perf_counter()
+        begun = (began for batch, began in self._under_way() if began is not None and entry in batch.entries)
+        began = next(begun, now)
+        queue_s = began - entry.since
+        where = f"in the queue for {queue_s:.2f} s and with a worker for {now - began:.2f} s"
+        _fail(entry, DeadlineExceeded(f"no result before the request's deadline; it was {where}", queue_s))
 
     async def drain(self, timeout_s: float) -> bool:
         """Wait until nothing waits and nothing is computed; False when that took longer than `timeout_s`."""

@@ -315,7 +315,11 @@ class Service:
         served.batcher.check_time(deadline)  # before anything is spent on it
         timeline = timeline or Timeline()
         item, keys = await self._item(served, parts, timeline)
-        computed = await served.batcher.submit(item, deadline=deadline)
+        try:
+            computed = await served.batcher.submit(item, deadline=deadline)
+        except DeadlineExceeded as late:  # what was given up has waited too, and longest
+            self._note_queue(served, time.perf_counter() - late.queue_s, late.queue_s, timeline, number)
+            raise
         answer = computed.result
         for name, embedding in answer.embeddings.items():
             if self._cache and name in keys:
@@ -328,12 +332,17 @@ class Service:
 
     def _note(self, served: _Served, computed: Computed[Answer], timeline: Timeline, number: int | None) -> None:
         name = served.description.name
-        timeline.note(QUEUE, computed.began - computed.queue_s, computed.queue_s, number)
-        self._observer.stage(name, QUEUE, computed.queue_s)
+        self._note_queue(served, computed.began - computed.queue_s, computed.queue_s, timeline, number)
         for stage in served.stages:  # whatever else a worker says ends here
             if took := computed.result.stages.get(stage):
                 timeline.note(stage, computed.began + took.after_s, took.seconds, number)
                 self._observer.stage(name, stage, took.seconds)
+
+    def _note_queue(
+        self, served: _Served, since: float, seconds: float, timeline: Timeline, number: int | None
+    ) -> None:
+        timeline.note(QUEUE, since, seconds, number)
+        self._observer.stage(served.description.name, QUEUE, seconds)
 
     async def _item(self, served: _Served, parts: Parts, timeline: Timeline) -> tuple[Item, Mapping[str, Key]]:
         """What a worker must do for these parts, and under which keys its embeddings are kept."""

@@ -283,8 +283,9 @@ async def test_an_item_whose_deadline_passes_in_the_queue_is_not_computed(batchi
     bench.hold()
     async with batching() as batcher:
         patient = await submit_all(batcher, [1])
-        with pytest.raises(DeadlineExceeded):
+        with pytest.raises(DeadlineExceeded, match=r"in the queue for 0\.\d\d s and with a worker for 0\.00 s") as late:
             await batcher.submit(2, deadline=later(0.03))
+        assert late.value.queue_s >= 0.03
         assert batcher.waiting == 0
         bench.go()
         await asyncio.gather(*patient)
@@ -294,10 +295,29 @@ async def test_an_item_whose_deadline_passes_in_the_queue_is_not_computed(batchi
 async def test_a_deadline_also_ends_the_wait_for_a_computation_that_hangs(batching, bench):
     bench.hold()
     async with batching() as batcher:
-        with pytest.raises(DeadlineExceeded):
-            await batcher.submit(1, deadline=later(0.03))
+        with pytest.raises(
+            DeadlineExceeded, match=r"in the queue for 0\.\d\d s and with a worker for 0\.[12]\d s"
+        ) as late:
+            await batcher.submit(1, deadline=later(0.15))
+        assert late.value.queue_s < 0.15
         bench.go()
         assert await batcher.drain(5)
+
+
+async def test_what_is_given_up_behind_another_batch_of_its_worker_was_in_the_queue(batching, bench):
+    bench.pool.remove(next(iter(bench.pool._batches)))
+    bench.hire(depth=2)
+    bench.hold()
+    async with batching() as batcher:
+        tasks = await submit_all(batcher, [1])
+        given_up = asyncio.create_task(batcher.submit(2, deadline=later(0.1)))
+        tasks += await submit_all(batcher, [3, 4, 5, 6])
+        assert batcher.waiting == 1  # two to five are with the worker
+        with pytest.raises(DeadlineExceeded) as late:
+            await given_up
+        assert late.value.queue_s >= 0.1
+        bench.go()
+        await asyncio.gather(*tasks)
 
 
 async def test_workers_compute_at_the_same_time_and_each_takes_its_share(batching, bench):

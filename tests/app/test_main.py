@@ -294,6 +294,8 @@ def test_a_hung_computation_does_not_keep_the_process_alive(start):
     service = start(drain_timeout_s=0, request_timeout_ms=100)
     answer = httpx.post(f"{service.url}/v1/classify", json={"text": "blue " * 8})
     assert answer.status_code == 504
+    assert "with a worker for 0." in answer.json()["detail"]
+    assert "queue;dur=" in answer.headers["Server-Timing"]
     assert service.stop() == 1
     assert any("inference_abandoned" in line for line in service.lines)
 
