@@ -26,7 +26,7 @@ export PYTHON
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # the words share one .venv
-.PHONY: help serve docs test test-documents test-redis test-generated-client test-browser screenshots test-observability contract fuzz check fix data train ablation bench bench-peers chaos soak image image-torch settings sbom audit constraints setup clean
+.PHONY: help serve docs test test-documents test-redis test-generated-client test-browser screenshots test-observability test-compose contract fuzz check fix data train ablation bench bench-peers chaos soak image image-torch settings sbom audit constraints setup clean
 
 help: ## list these words
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r word does; do \
@@ -52,6 +52,9 @@ test-redis: .venv/dev.ok ## run the tests of rate limits in Redis (needs redis-s
 
 test-observability: .venv/dev.ok ## have a real Prometheus watch the service while it breaks (3 minutes; needs prometheus)
 	OBSERVABILITY_TESTS=1 $(BIN)/python -m pytest tests/deploy/test_rules.py tests/deploy/test_prometheus.py
+
+test-compose: .venv/dev.ok ## do `docker compose up` on a clean checkout, ask, and stop it (needs Docker with compose)
+	COMPOSE_TESTS=1 $(BIN)/python -m pytest tests/deploy/test_compose.py
 
 test-browser: .venv/browser.ok ## run the tests of the page in a browser (needs chromium; axe's tests need npm, too)
 	@command -v npm >/dev/null && npm install --silent --no-package-lock --no-save --prefix build/browser axe-core@$(AXE) \
