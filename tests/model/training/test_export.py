@@ -9,6 +9,7 @@ import torch
 from torch.nn import functional
 
 from model.bundle import read_bundle
+from model.modalities.text.encoders import RecurrentEncoder
 from model.runtimes.onnx_runtime import is_unused
 from model.training.export import export_graph
 
@@ -127,3 +128,12 @@ def test_a_convolution_keeps_its_bias_and_gets_none_of_zeros():
     plain, biased = (node for node in onnx.load_model_from_string(graph).graph.node if node.op_type == "Conv")
     assert list(plain.input)[1:] == ["plain.weight"]
     assert list(biased.input)[1:] == ["biased.weight", "biased.bias"]
+
+
+@pytest.mark.parametrize("cell", RecurrentEncoder.CELLS)
+def test_a_recurrent_encoder_can_be_exported_again_in_the_same_process(cell):
+    encoder = RecurrentEncoder(4, vocabulary=9, cell=cell, hidden=4, tokens=4).eval()
+    batch = {"ids": torch.ones(2, 2, dtype=torch.int64), "mask": torch.ones(2, 2, dtype=torch.bool)}
+    free = {key: {0: "batch", 1: "length"} for key in batch}
+    first, second = (export_graph(encoder, batch, list(batch), free) for _ in range(2))
+    assert first == second
