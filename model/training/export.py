@@ -95,8 +95,8 @@ def trace(
     module: nn.Module, feed: dict[str, Any], names: list[str], free: dict[str, Any], *, optimize: bool
 ) -> onnx.ModelProto:
     """The graph of `module(**feed)` with its weights."""
-    # While it exports, torch 2.13 has recurrent cells computed in a way that leaves the length free, but forgets to clear where each
-    # operator keeps what it once looked up: the second export of a process, and so all later ones, could find the length fixed.
+    # While it exports, torch 2.13 has recurrent cells computed in a way that leaves the length free, but doesn't clear where each
+    # operator keeps what it once looked up: from the second export of a process on, it could find the length fixed.
     for cell in (torch.ops.aten.lstm.input, torch.ops.aten.gru.input):
         cell._dispatch_cache.clear()
     # The exporter chats on standard output and warns of its own internals.
