@@ -36,7 +36,7 @@ serve: .venv/serve.ok ## set up, then serve the embedded model on http://127.0.0
 	@exec $(BIN)/polymodal serve
 
 test: .venv/dev.ok ## set up, then run all tests, on as many as four cores
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 docs: .venv/serve.ok ## make the site of all documents in build/site, and check its links
 	@$(BIN)/python -c 'import material' 2>/dev/null || $(BIN)/python -m pip install --disable-pip-version-check \

@@ -18,6 +18,17 @@ WORDS = {
 }
 COLOURS = {"sea": "blue", "tomato": "red"}
 PARTS = (("train", 12), ("validation", 6), ("test", 6))  # rows of each label
+LONG = {
+    "test_ablation",
+    "test_documents",
+    "test_examples",
+    "test_faults",
+    "test_int8",
+    "test_task_journeys",
+    "test_train",
+    "test_workers",
+}
+"""Files that take half a minute and more."""
 COLUMNS = ("id", "image", "text", "label", "group", "split", "source", "licence")
 
 
@@ -47,6 +58,11 @@ def _rows(folder: Path) -> list[dict[str, str]]:
                     row["text"] = f"{WORDS[label][number % 4]}, {COLOURS[label]}"
                 rows.append(row)
     return rows
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files first: begun last, one of them would be waited for while all other processes of `make test` have nothing to do."""
+    items.sort(key=lambda item: item.path.stem not in LONG)
 
 
 @pytest.fixture(autouse=True)
