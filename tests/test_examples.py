@@ -70,7 +70,7 @@ def test_a_picture_that_is_none_has_its_own_error_in_the_table(url, tmp_path):
     )
     assert status == 0, errors
     bad, good = list(csv.DictReader((tmp_path / "out.csv").read_text(encoding="utf-8").splitlines()))
-    assert "image: bytes of no known picture format" in bad["error"]
+    assert bad["error"].startswith("415 unsupported_format: image: bytes of no known picture format")
     assert (good["label"], good["error"]) == ("food", "")
 
 

@@ -27,6 +27,7 @@ import httpx
 import pytest
 from PIL import Image
 
+from benchmarks.servers import free_port
 from model import load_bundle
 
 ROOT = Path(__file__).parents[2]
@@ -82,12 +83,6 @@ if "app.worker" in sys.orig_argv:
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits and descriptors as Linux has them")
 ORDINARY = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
 """Before a command: file permissions hold for root too."""
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 class Service:

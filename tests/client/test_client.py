@@ -1,13 +1,13 @@
 """Both clients, against the real service and against servers that misbehave."""
 
 import io
-import socket
 import time
 
 import httpx
 import pytest
 from PIL import Image
 
+from benchmarks.servers import free_port
 from polymodal_client import (
     AsyncClient,
     Client,
@@ -248,11 +248,6 @@ def test_what_is_no_models_name_is_not_asked_for(both, scripted, name):
 
 
 # --- servers that misbehave ---
-
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
 
 
 def test_a_closed_port_is_told(both):

@@ -4,9 +4,7 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
-import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +13,9 @@ import httpx
 import pytest
 
 from app.settings import embedded_bundle
+from benchmarks.servers import free_port
 from model import load_bundle
+from tests.deploy.patience import answered, soon
 
 if not os.environ.get("COMPOSE_TESTS"):
     pytest.skip("COMPOSE_TESTS is not set", allow_module_level=True)
@@ -27,11 +27,6 @@ BUILD_S, START_S, STOP_S = 1500, 60, 30
 TEXT, PICTURE = "a sailing dinghy has capsized", PROJECT / "examples" / "boat.png"
 
 pytestmark = pytest.mark.timeout(2 * BUILD_S)
-
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return free.getsockname()[1]
 
 
 class Compose:
@@ -79,15 +74,6 @@ def docker(*command):
     return subprocess.run(["docker", *command], check=True, capture_output=True, text=True).stdout
 
 
-def soon(condition, seconds):
-    """What the condition answers as soon as it is true."""
-    until = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < until, f"not within {seconds} s"
-        time.sleep(0.25)
-    return value
-
-
 @pytest.fixture(scope="module")
 def compose(tmp_path_factory):
     checkout = tmp_path_factory.mktemp("checkout") / "polymodal"
@@ -116,10 +102,7 @@ def test_docker_compose_up_builds_serves_and_ctrl_c_loses_nothing(compose, ask, 
 
         def ready():
             assert running.poll() is None, log.read_text()
-            try:
-                return httpx.get(f"{compose.url}/readyz", timeout=2, trust_env=False).status_code == 200
-            except httpx.HTTPError:
-                return False
+            return answered(f"{compose.url}/readyz")
 
         soon(ready, BUILD_S)
         predictor = load_bundle(embedded_bundle().path, threads=1)

@@ -3,18 +3,16 @@
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-import time
 from contextlib import contextmanager
 from pathlib import Path
 
-import httpx
 import pytest
 
-from benchmarks.servers import children
+from benchmarks.servers import children, free_port
 from scripts.observe import Prometheus, answers, load, queries, write_shortened
+from tests.deploy.patience import answered, soon
 
 if not os.environ.get("OBSERVABILITY_TESTS"):
     pytest.skip("OBSERVABILITY_TESTS is not set", allow_module_level=True)
@@ -37,27 +35,6 @@ BROKEN = {
 """What never fires while all is well, however busy the machine is that the test runs on."""
 
 pytestmark = pytest.mark.timeout(600)
-
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return free.getsockname()[1]
-
-
-def soon(condition, seconds=60):
-    """What the condition answers as soon as it is true; a busy machine gets its time."""
-    until = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < until, f"not within {seconds} s"
-        time.sleep(0.25)
-    return value
-
-
-def answered(url):
-    try:
-        return httpx.get(url, timeout=2, trust_env=False).status_code == 200
-    except httpx.HTTPError:
-        return False
 
 
 @contextmanager
