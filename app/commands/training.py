@@ -151,5 +151,5 @@ def check(
         print_json(inspection.as_json())
     else:
         typer.echo(inspection.summary())
-    if inspection.findings.errors:
+    if inspection.result.errors:
         raise typer.Exit(FAILED)

@@ -17,7 +17,7 @@ from typing import Any, Final
 from tokenizers import Tokenizer, models
 
 from model.config import TaskName
-from model.manifest import SPLITS, Manifest, ManifestError, Row, read_manifest, read_rows
+from model.manifest import SPLITS, CheckResult, Manifest, ManifestError, Row, read_manifest, read_rows
 from model.modalities import Input
 from model.modalities.image.input import ImageInput
 from model.modalities.text.input import TextInput
@@ -43,21 +43,13 @@ _WORD: Final = re.compile(r"[^\W_]+")
 
 
 @dataclass(frozen=True, slots=True)
-class Findings:
-    """One line for each error and each warning."""
-
-    errors: tuple[str, ...]
-    warnings: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class Inspection:
     """A manifest that was looked at from all sides."""
 
     rows: tuple[Row, ...]
     """With the split that a training would use, unless errors leave none."""
     task: TaskName
-    findings: Findings
+    result: CheckResult
 
     def summary(self) -> str:
         """All of it for a terminal: rows by label and part, then every warning and every error."""
@@ -71,9 +63,9 @@ class Inspection:
         table.append(["all rows", *(str(sum(row.split == part for row in self.rows)) for part in parts)])
         widths = [max(len(line[column]) for line in table) for column in range(len(table[0]))]
         lines = ["  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]) for line in table]
-        lines += [f"warning: {warning}" for warning in self.findings.warnings]
-        lines += [f"error: {error}" for error in self.findings.errors]
-        found = (len(self.findings.errors), len(self.findings.warnings))
+        lines += [f"warning: {warning}" for warning in self.result.warnings]
+        lines += [f"error: {error}" for error in self.result.errors]
+        found = (len(self.result.errors), len(self.result.warnings))
         lines.append(
             ", ".join(
                 f"{count} {what}{'s' * (count != 1)}" for count, what in zip(found, ("error", "warning"), strict=True)
@@ -88,8 +80,8 @@ class Inspection:
         return {
             "rows": {part: sum(row.split == part for row in self.rows) for part in parts},
             "labels": {part: counts[part] for part in parts},
-            "errors": list(self.findings.errors),
-            "warnings": list(self.findings.warnings),
+            "errors": list(self.result.errors),
+            "warnings": list(self.result.warnings),
         }
 
 
@@ -101,38 +93,36 @@ def read_checked(source: Path, task: TaskName, split_seed: int, workers: int) ->
     """
     try:
         manifest = with_splits(read_manifest(source, task), split_seed)
-        findings = check_parts(manifest.rows, task)
+        result = check_parts(manifest.rows, task)
     except ManifestError as problem:
-        findings = Findings(problem.problems, ())
-    if findings.errors:
-        everything = inspect(source, task, split_seed, workers).findings
+        result = CheckResult(list(problem.problems))
+    if result.errors:
+        everything = inspect(source, task, split_seed, workers).result
         warn(everything.warnings)  # one of them may explain an error: labels that look like those of another task
         raise ManifestError(source, everything.errors)
-    return manifest, findings.warnings
+    return manifest, (*manifest.warnings, *result.warnings)
 
 
 def inspect(source: Path, task: TaskName, split_seed: int, workers: int) -> Inspection:
     """Every check, each picture decoded on the way; nothing is kept and nothing is raised."""
-    found, errors = read_rows(source, task)
+    found, result = read_rows(source, task)
     rows = tuple(found)
-    warnings: list[str] = []
     if rows and _can_be_divided(rows, task):
         rows = rows if rows[0].split else split_rows(rows, split_seed, task)
-        findings = check_parts(rows, task)
-        errors += findings.errors
-        warnings += findings.warnings
-        warnings += check_captions(rows, task)
+        of_parts = check_parts(rows, task)
+        result.errors.extend(of_parts.errors)
+        result.warnings.extend([*of_parts.warnings, *check_captions(rows, task)])
     root = Path(os.path.abspath(source))
     prints: dict[int, Fingerprint] = {}
     for number, arrays in prepared(
         rows, root if root.is_dir() else root.parent, _lenient_inputs(), workers, "checking"
     ):
         if isinstance(arrays, str):
-            errors.append(arrays)
+            result.errors.append(arrays)
         elif "image" in arrays:
             prints[number] = fingerprint_of_pixels(arrays["image"])
-    warnings += check_pictures(rows, prints)
-    return Inspection(rows, task, Findings(tuple(errors), tuple(warnings)))
+    result.warnings.extend(check_pictures(rows, prints))
+    return Inspection(rows, task, result)
 
 
 def _can_be_divided(rows: Sequence[Row], task: TaskName) -> bool:
@@ -154,7 +144,7 @@ def _lenient_inputs() -> dict[str, Input]:
 # --- parts and labels ---
 
 
-def check_parts(rows: Sequence[Row], task: TaskName = "single-label") -> Findings:
+def check_parts(rows: Sequence[Row], task: TaskName = "single-label") -> CheckResult:
     """Rows that all have a split: is there something to learn, to tune and to measure with, and are the parts apart?"""
     cells = {split: [row.label for row in rows if row.split == split] for split in SPLITS}
     counts = label_counts(rows, task)
@@ -173,7 +163,7 @@ def check_parts(rows: Sequence[Row], task: TaskName = "single-label") -> Finding
         warnings.append(
             "no rows in the test part: the report will have no figures but those that training was steered by"
         )
-    return Findings((*errors, *_spanning_groups(rows)), tuple(warnings))
+    return CheckResult([*errors, *_spanning_groups(rows)], warnings)
 
 
 def _spanning_groups(rows: Sequence[Row]) -> Iterator[str]:

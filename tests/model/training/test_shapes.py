@@ -32,8 +32,8 @@ def test_the_same_seed_draws_the_same_and_another_one_otherwise(shapes, tmp_path
 
 
 def test_nothing_is_wrong_with_it_and_nothing_is_suspicious(shapes):
-    findings = inspect(shapes, "single-label", 0, 2).findings
-    assert (findings.errors, findings.warnings) == ((), ())
+    findings = inspect(shapes, "single-label", 0, 2).result
+    assert (findings.errors, findings.warnings) == ([], [])
 
 
 def test_the_picture_shows_the_colour_and_the_caption_names_the_material(shapes):

@@ -1,0 +1,183 @@
+"""Read, check and write manifests."""
+
+import csv
+import hashlib
+import json
+import os
+from collections.abc import Container, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from model.config import Scale, TaskName
+from model.errors import ModelError
+from model.manifest.digest import cells_of, data_digest, file_digest
+from model.manifest.forms import COLUMNS, SPLITS, records_of
+from model.manifest.result import CheckResult
+from model.manifest.rows import Row, check_row, check_rows, column_problems
+from model.manifest.tables import UnixLines
+from model.targets import TARGETS
+
+LISTED = 20  # problems shown in the message; the rest is counted
+
+
+class ManifestError(ModelError):
+    """A manifest that cannot be trained on; `problems` has one line for everything wrong with it."""
+
+    def __init__(self, path: Path, problems: Sequence[str]) -> None:
+        self.problems = tuple(problems)
+        lines = [f"{path}: {len(problems)} problem{'s' if len(problems) != 1 else ''}", *problems[:LISTED]]
+        if len(problems) > LISTED:
+            lines.append(f"… and {len(problems) - LISTED} more; `polymodal check` lists them all")
+        super().__init__("\n  ".join(lines))
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """A checked table: every picture exists, every id is unique, either all rows have a split or none has."""
+
+    rows: tuple[Row, ...]
+    root: Path
+    """The folder that image paths are relative to."""
+    digest: str
+    """The data digest, see `data_digest`: changes with any cell, any picture's bytes, and the order of the rows."""
+    image_digests: tuple[str, ...] = field(repr=False, compare=False, default=())
+    """SHA-256 of each row's picture, "" where there is none; kept so that no picture is read twice."""
+    task: TaskName = "single-label"
+    """How label cells were read: a name in the table TARGETS."""
+    split_seed: int | None = None
+    """What its rows were divided with; None where it came with splits, or has none yet."""
+    warnings: tuple[str, ...] = field(repr=False, compare=False, default=())
+    """What was left out or read in another way than it is written; for its user to see."""
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Every label that occurs, sorted; none for a regression."""
+        return TARGETS[self.task].labels(self.cells())
+
+    @property
+    def scale(self) -> Scale | None:
+        """Mean and standard deviation of the training part's numbers; None for labels."""
+        return TARGETS[self.task].scale(self.cells("train"))
+
+    def cells(self, split: str | None = None) -> list[str]:
+        """The label cells, of one split or of all rows."""
+        return [row.label for row in (self.rows if split is None else self.by_split(split))]
+
+    def by_split(self, name: str) -> tuple[Row, ...]:
+        """The rows of one split, in the manifest's order."""
+        if name not in SPLITS:
+            raise ValueError(f"split: {name!r}; allowed: {', '.join(SPLITS)}")
+        return tuple(row for row in self.rows if row.split == name)
+
+
+def read_manifest(path: Path, task: TaskName = "single-label") -> Manifest:
+    """Read and check a manifest file or folder, its label cells as `task` has them.
+
+    Raises ManifestError with every problem in it.
+    """
+    path = Path(os.path.abspath(path))  # not resolve(): a user's links stay what they are
+    rows, result = read_rows(path, task)
+    if result.errors:
+        raise ManifestError(path, result.errors)
+    root = path if path.is_dir() else path.parent
+    digests = tuple(file_digest(row.image) for row in rows)
+    return Manifest(tuple(rows), root, data_digest(rows, root, digests), digests, task, warnings=tuple(result.warnings))
+
+
+def read_rows(path: Path, task: TaskName = "single-label") -> tuple[list[Row], CheckResult]:
+    """Return the rows of a manifest and what the checks found; rows with errors are only good for finding more errors."""
+    path = Path(os.path.abspath(path))
+    result = CheckResult()
+    records = list(records_of(path, result))
+    if not records and not result.errors:
+        result.errors.append("no rows; allowed: at least one")
+    rows = check_rows(records, path if path.is_dir() else path.parent, TARGETS[task], result)
+    return rows, result
+
+
+def task_name(task: str) -> TaskName:
+    """A task's name, checked; raises ModelError."""
+    try:
+        return TypeAdapter(TaskName).validate_python(task)
+    except ValidationError as problem:
+        raise ModelError(f"task {task!r} is not known; known are {', '.join(TARGETS)}") from problem
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A manifest that is read row by row and never held: bad rows are told, and don't keep the others from being read."""
+
+    path: Path
+    digest: str
+    """SHA-256 over every row's cells as they were found; pictures are not read for it."""
+    length: int
+    """Rows."""
+    columns: frozenset[str]
+    split_folders: bool
+    """Whether folders named after splits say what part rows belong to."""
+    warnings: tuple[str, ...] = ()
+    """What was left out or read in another way than it is written."""
+
+    @property
+    def has_splits(self) -> bool:
+        """Whether rows say what part they belong to."""
+        return "split" in self.columns or self.split_folders
+
+    def rows(self, task: str | None) -> Iterator[tuple[Row, tuple[str, ...]]]:
+        """Each row, and what is wrong with it; with problems the row only has an id. Ids may occur twice.
+
+        Label cells are read as `task` has them, or not at all. Raises ManifestError when the file is no longer what it was.
+        """
+        root = self.path if self.path.is_dir() else self.path.parent
+        columns = self.columns if task else self.columns - {"label"}
+        result = CheckResult()
+        for number, record in enumerate(records_of(self.path, result), start=1):
+            row, wrong = check_row(number, record, root, columns, TARGETS[task or "single-label"])
+            yield row, tuple(wrong)
+        if result.errors:
+            raise ManifestError(self.path, result.errors)
+
+
+def open_table(path: Path, *, labelled: bool = True) -> Table:
+    """Read a manifest through once, without its pictures, and check what concerns it as a whole.
+
+    Raises ManifestError with all of that: no such file, no or unknown columns, lines that are broken.
+    """
+    path = Path(os.path.abspath(path))
+    result = CheckResult()
+    columns: set[str] = set()
+    length, split_folders = 0, False
+    total = hashlib.sha256()
+    for record in records_of(path, result):
+        length += 1
+        columns.update(record.cells)
+        split_folders = split_folders or bool(record.split)
+        line = json.dumps([dict(record.cells), record.split], sort_keys=True, default=str)
+        total.update(line.encode() + b"\n")
+    if not length and not result.errors:
+        result.errors.append("no rows; allowed: at least one")
+    if length:
+        result.errors.extend(column_problems(columns, labelled))
+    if result.errors:
+        raise ManifestError(path, result.errors)
+    return Table(path, total.hexdigest(), length, frozenset(columns), split_folders, tuple(result.warnings))
+
+
+def read_parts(row: Row, names: Container[str]) -> dict[str, bytes | str]:
+    """What a row has of the named modalities; its picture is read here. Raises OSError."""
+    parts: dict[str, bytes | str] = {}
+    if row.image is not None and "image" in names:
+        parts["image"] = row.image.read_bytes()
+    if row.text and "text" in names:
+        parts["text"] = row.text
+    return parts
+
+
+def write_manifest(path: Path, rows: Iterable[Row]) -> None:
+    r"""Write a CSV manifest; the same rows give the same bytes (UTF-8, all columns, lines ended by \n)."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(UnixLines(file), COLUMNS, lineterminator="\r\n")
+        writer.writeheader()
+        writer.writerows(cells_of(row, path.parent) for row in rows)
