@@ -22,6 +22,7 @@ from benchmarks.bodies import Item, items
 from benchmarks.limit import service_time, throughput
 from benchmarks.load import closed_loop, open_loop
 from benchmarks.servers import POLYMODAL, PROJECT, Server, peers, running
+from model import processor
 
 BUNDLE = PROJECT / "model" / "bundles" / "illustrations"
 CONNECTIONS = (1, 8, 32)
@@ -108,11 +109,10 @@ def _ratio(each: dict[str, Any], other: float) -> float:
 
 def conditions(cores: int) -> dict[str, Any]:
     """What the figures depend on."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+    cpu = processor()
     revision = subprocess.run(["git", "rev-parse", "HEAD"], cwd=PROJECT, capture_output=True, text=True, check=False)
     return {
-        "cpu": model,
+        "cpu": ", ".join([cpu.name, *cpu.dot_products]),
         "cores": cores,
         "python": platform.python_version(),
         "versions": {name: version(name) for name in ("onnxruntime", "fastapi", "uvicorn", "pillow", "numpy")},

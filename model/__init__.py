@@ -12,6 +12,7 @@ from model.errors import (
 )
 from model.modalities import workload
 from model.predictor import Predictor, load_bundle
+from model.runtimes.processor import Processor, processor
 from model.types import Description, InputSpec, Parts, Prediction, Probe, Sample
 
 __all__ = [
@@ -25,11 +26,13 @@ __all__ = [
     "Prediction",
     "Predictor",
     "Probe",
+    "Processor",
     "Sample",
     "TooLarge",
     "Undecodable",
     "UnknownModality",
     "UnsupportedFormat",
     "load_bundle",
+    "processor",
     "workload",
 ]

@@ -29,12 +29,14 @@ DOOR = [
     "Prediction",
     "Predictor",
     "Probe",
+    "Processor",
     "Sample",
     "TooLarge",
     "Undecodable",
     "UnknownModality",
     "UnsupportedFormat",
     "load_bundle",
+    "processor",
     "workload",
 ]
 EVALUATION = [

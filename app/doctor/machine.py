@@ -10,9 +10,8 @@ from typing import Final
 from app.cpus import available_cpus, control_groups
 from app.doctor.finding import Finding, ok, warn
 from app.settings import Settings
+from model import Processor, processor
 
-QUICK_INT8: Final = {"avx512_vnni": "AVX-512 VNNI", "avx_vnni": "AVX VNNI", "i8mm": "i8mm", "asimddp": "dot products"}
-"""Flags of /proc/cpuinfo: instructions that add four products of 8 bits to 32."""
 MIB: Final = 2**20
 OTHER_FILES: Final = 64
 """Open files beside connections, roughly."""
@@ -24,7 +23,7 @@ def look(settings: Settings, environ: Mapping[str, str]) -> Iterator[Finding]:
     cores, all_cores = available_cpus(), os.cpu_count() or 1
     limited = f" of {all_cores}, as the container or the affinity mask allows" if cores < all_cores else ""
     yield ok("machine", "cores", f"{cores}{limited}")
-    yield _processor(Path("/proc/cpuinfo"))
+    yield _processor(processor())
     yield _threads(settings, cores)
     if odd := [f"{name}={environ[name]}" for name in _THREADS if environ.get(name, "1") not in ("1", str(cores))]:
         yield warn(
@@ -38,19 +37,13 @@ def look(settings: Settings, environ: Mapping[str, str]) -> Iterator[Finding]:
         yield ok("machine", "open files", f"{soft:,}, enough for {settings.max_connections:,} connections")
 
 
-def _processor(cpuinfo: Path) -> Finding:
-    try:
-        lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return ok("machine", "processor", f"{platform.machine()}; its instructions are told on Linux only")
-    fields = dict(line.split(":", 1) for line in lines if ":" in line)
-    facts = {name.strip(): value.strip() for name, value in fields.items()}
-    model = facts.get("model name", platform.machine())
-    flags = set(facts.get("flags", facts.get("Features", "")).split())
-    if quick := [name for flag, name in QUICK_INT8.items() if flag in flags]:
-        return ok("machine", "processor", f"{model}, with {' and '.join(quick)} for 8 bits")
-    advice = "nothing is wrong; one with VNNI (AMD since Zen 4, Intel since Ice Lake) computes pictures quicker"
-    return warn("machine", "processor", f"{model}, without VNNI: 8 bits save it little time", advice)
+def _processor(found: Processor) -> Finding:
+    if not found.flags:
+        return ok("machine", "processor", f"{found.name}; its instructions are known on Linux only")
+    if found.dot_products:
+        return ok("machine", "processor", f"{found.name}, with {' and '.join(found.dot_products)} for 8 bits")
+    advice = "nothing is wrong; one with VNNI (AMD since Zen 4, Intel since Ice Lake) computes images faster"
+    return warn("machine", "processor", f"{found.name}, without VNNI: 8 bits save it little time", advice)
 
 
 def _threads(settings: Settings, cores: int) -> Finding:

@@ -14,7 +14,7 @@ from app.doctor import bundle, installation, machine, port, service
 from app.doctor.finding import State
 from app.keys import digest, make_record, new_key, write_keys
 from app.settings import BundleSource, Settings
-from model import load_bundle
+from model import load_bundle, processor
 from tests.app.conftest import listening, logs, make, predictor, runtime, settings  # noqa: F401 — fixtures
 
 
@@ -120,7 +120,7 @@ def test_a_processor_is_known_by_its_instructions(tmp_path, cpuinfo, state, told
     file = tmp_path / "cpuinfo"
     if cpuinfo is not None:
         file.write_text(cpuinfo, encoding="utf-8")
-    found = machine._processor(file)
+    found = machine._processor(processor(file))
     assert found.state is state
     assert told in found.found
 

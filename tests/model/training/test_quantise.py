@@ -8,8 +8,10 @@ import torch
 from torch import nn
 
 from model.bundle import narrow, widen
+from model.runtimes import onnx_runtime
 from model.runtimes.onnx_int8_runtime import in_8_bits
-from model.runtimes.onnx_runtime import open_session
+from model.runtimes.onnx_runtime import PRECISE, open_session
+from model.runtimes.processor import Processor
 from model.training.export import export_graph, trace
 from model.training.quantise import convolutions, convolutions_in_8_bits, matrices_in_8_bits
 
@@ -135,23 +137,36 @@ def test_convolutions_in_8_bits_say_nearly_the_same(pixels, in_float):
     assert np.abs(found - exact).mean() < 0.1 * exact.std()
 
 
-def slower_way(session):
-    """Whether it is allowed to go the slower way where sums of two products would overflow."""
-    return session.get_session_options().get_session_config_entry("session.x64quantprecision") == "1"
+def is_precise(session):
+    """Whether the session takes the slower way, which is exact where sums of two products would overflow."""
+    try:
+        return session.get_session_options().get_session_config_entry(PRECISE) == "1"
+    except RuntimeError:  # the session has no such entry
+        return False
 
 
-def test_convolutions_are_exact_where_sums_of_two_products_would_overflow(pixels):
+@pytest.mark.parametrize(
+    ("flags", "precise"),
+    [
+        pytest.param("avx2", True, id="without-vnni"),
+        pytest.param("avx512f avx512_vnni", False, id="avx-512-vnni"),
+        pytest.param("avx2 avx_vnni", False, id="avx-vnni"),
+        pytest.param("", True, id="unknown"),
+    ],
+)
+def test_convolutions_take_the_slower_way_only_where_the_processor_lacks_vnni(pixels, monkeypatch, flags, precise):
+    monkeypatch.setattr(onnx_runtime, "processor", lambda: Processor("CPU", frozenset(flags.split())))
     _, batches, model = pixels
     graph = convolutions_in_8_bits(model, batches, in_float=0, unused=set())
-    assert slower_way(open_session(graph, {}, threads=1))
+    assert is_precise(open_session(graph, {}, threads=1)) is precise
 
 
-def test_products_of_matrices_never_overflow_16_bits_and_need_no_slower_way(words):
+def test_products_of_matrices_never_overflow_16_bits_and_need_no_slower_way(words, monkeypatch):
+    monkeypatch.setattr(onnx_runtime, "processor", lambda: Processor("CPU", frozenset({"avx2"})))
     _, stored, graph = words
     made = matrices_in_8_bits(graph, stored)
     session = open_session(made, in_8_bits(stored), threads=1)
-    with pytest.raises(RuntimeError, match="does not have configuration"):
-        slower_way(session)
+    assert not is_precise(session)
     constants = {each.name: onnx.numpy_helper.to_array(each) for each in onnx.load_model_from_string(made).graph.initializer
                  if each.name in ("int8.most", "int8.middle")}  # fmt: skip
     largest = int(constants["int8.most"] + constants["int8.middle"])
