@@ -200,7 +200,7 @@ class Batcher(Generic[Item, Result, Worker]):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stop taking batches; what still waits or is computed fails with Stopped. Call `drain` first to lose nothing."""
+        """Stop taking batches; what still waits or is computed fails with Stopped. Drain the service first to lose nothing."""
         running = [task for task in (self._dispatching, *self._batches) if task is not None]
         for task in running:
             task.cancel()
@@ -301,15 +301,6 @@ class Batcher(Generic[Item, Result, Worker]):
         queue_s = began - entry.since
         where = f"in the queue for {queue_s:.2f} s and with a worker for {now - began:.2f} s"
         _fail(entry, DeadlineExceeded(f"no result before the request's deadline; it was {where}", queue_s))
-
-    async def drain(self, timeout_s: float) -> bool:
-        """Wait until nothing waits and nothing is computed; False when that took longer than `timeout_s`."""
-        give_up = time.perf_counter() + timeout_s
-        while self._queue or self._batches:
-            if time.perf_counter() >= give_up:
-                return False
-            await asyncio.sleep(0.01)
-        return True
 
     async def _dispatch(self) -> None:
         """Give every worker that becomes idle a batch, made as late as possible."""

@@ -1,6 +1,6 @@
 """The OpenAPI document: FastAPI's own, and what it can't know: the bodies that `app.body` and `app.errors` handle themselves, what
 answers look like, and what these settings ask of clients. A client that is generated from it compiles and works
-(tests/generated_client.py)."""
+(tests/generated/)."""
 
 from collections.abc import Iterator
 from typing import Any, Final

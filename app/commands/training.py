@@ -1,17 +1,17 @@
 """`polymodal train | check`: from a manifest to a bundle, and what is wrong with a manifest."""
 
-import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
 from app.commands.command import FAILED, AsJson, command, print_json, say
+from app.cpus import available_cpus
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["fp32", "bf16", "fp16"]
 
-CORES = os.cpu_count() or 1
+CORES = available_cpus()
 CACHE = Path.home() / ".cache" / "polymodal"
 
 commands = typer.Typer()

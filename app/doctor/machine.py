@@ -7,14 +7,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
+from app.connections import OTHER_DESCRIPTORS
 from app.cpus import available_cpus, control_groups
 from app.doctor.finding import Finding, ok, warn
 from app.settings import Settings
 from model import Processor, processor
 
 MIB: Final = 2**20
-OTHER_FILES: Final = 64
-"""Open files beside connections, roughly."""
 _THREADS: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -29,12 +28,13 @@ def look(settings: Settings, environ: Mapping[str, str]) -> Iterator[Finding]:
         yield warn(
             "machine", "libraries", ", ".join(odd), "unset it: POLYMODAL_INFERENCE_THREADS says how many are used"
         )
-    soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if resource.RLIM_INFINITY != _hard < settings.max_connections + OTHER_FILES:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if resource.RLIM_INFINITY != hard < settings.max_connections + OTHER_DESCRIPTORS:
         advice = "raise the limit (ulimit -Hn, LimitNOFILE=), or lower POLYMODAL_MAX_CONNECTIONS"
-        yield warn("machine", "open files", f"{_hard:,} at most, for {settings.max_connections:,} connections", advice)
+        yield warn("machine", "open files", f"{hard:,} at most, for {settings.max_connections:,} connections", advice)
     else:
-        yield ok("machine", "open files", f"{soft:,}, enough for {settings.max_connections:,} connections")
+        limit = "no limit" if hard == resource.RLIM_INFINITY else f"up to {hard:,}"
+        yield ok("machine", "open files", f"{limit}, enough for {settings.max_connections:,} connections")
 
 
 def _processor(found: Processor) -> Finding:

@@ -301,7 +301,6 @@ async def test_a_deadline_also_ends_the_wait_for_a_computation_that_hangs(batchi
             await batcher.submit(1, deadline=later(0.15))
         assert late.value.queue_s < 0.15
         bench.go()
-        assert await batcher.drain(5)
 
 
 async def test_what_is_given_up_behind_another_batch_of_its_worker_was_in_the_queue(batching, bench):
@@ -315,7 +314,7 @@ async def test_what_is_given_up_behind_another_batch_of_its_worker_was_in_the_qu
         assert batcher.waiting == 1  # two to five are with the worker
         with pytest.raises(DeadlineExceeded) as late:
             await given_up
-        assert late.value.queue_s >= 0.1
+        assert str(late.value).endswith("and with a worker for 0.00 s")
         bench.go()
         await asyncio.gather(*tasks)
 
@@ -403,16 +402,6 @@ async def test_a_computation_that_loses_items_is_an_error_and_not_a_mix_up(batch
     async with batching(compute=no_results) as batcher:
         with pytest.raises(RuntimeError, match="1 items were computed to 0 results"):
             await batcher.submit(1, deadline=later())
-
-
-async def test_draining_waits_for_what_was_accepted(batching, bench):
-    bench.hold()
-    async with batching() as batcher:
-        tasks = await submit_all(batcher, [1, 2])
-        assert not await batcher.drain(0.02)
-        bench.go()
-        assert await batcher.drain(5)
-        assert all(task.done() for task in tasks)
 
 
 async def test_closing_tells_everybody_who_still_waits(batching, bench):

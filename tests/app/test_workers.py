@@ -163,7 +163,7 @@ def test_an_idle_worker_that_is_stopped_does_not_count_until_it_goes_on(start, e
 
 
 def test_a_worker_that_stays_stopped_is_replaced_long_before_its_requests_time_out(start, eventually):
-    service = start(workers=1)
+    service = start(workers=1, request_timeout_ms=60_000)  # longer than a busy machine needs
     (worker,) = service.workers()
     os.kill(worker, signal.SIGSTOP)
     assert service.ask().status_code == 200

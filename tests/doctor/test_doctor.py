@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from app.cli import app
+from app.connections import OTHER_DESCRIPTORS, affordable
 from app.doctor import bundle, installation, machine, port, service
 from app.doctor.finding import State
 from app.keys import digest, make_record, new_key, write_keys
@@ -133,6 +134,14 @@ def test_more_threads_than_cores_are_warned_of(monkeypatch):
     few = by_check(machine.look(Settings(workers=1, inference_threads=2), {"OMP_NUM_THREADS": "1"}))
     assert few["workers"].state is State.OK
     assert "libraries" not in few
+
+
+@pytest.mark.parametrize("spare", [0, 64, OTHER_DESCRIPTORS - 1, OTHER_DESCRIPTORS])
+def test_the_doctor_warns_of_open_files_exactly_where_the_service_lowers_its_connections(monkeypatch, spare):
+    monkeypatch.setattr("resource.getrlimit", lambda _: (100, 1000 + spare))
+    monkeypatch.setattr("resource.setrlimit", lambda *_: None)
+    found = by_check(machine.look(Settings(max_connections=1000), {}))["open files"]
+    assert (found.state is State.WARN) == (affordable(1000) < 1000)
 
 
 def test_memory_is_what_the_models_took_for_each_worker(monkeypatch):
