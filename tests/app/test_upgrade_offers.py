@@ -1,0 +1,219 @@
+"""A client that offers another protocol is answered as if it had not, whatever the packets and the body look like."""
+
+import asyncio
+import json
+import re
+import shutil
+import socket
+import subprocess
+from functools import partial
+from pathlib import Path
+
+import pytest
+import uvicorn
+from uvicorn.server import ServerState
+
+from app import errors
+from app.connections import ConnectionLimits, Connections
+
+JAVA = Path(__file__).with_name("JavaClient.java")
+MODELS = b"GET /v1/models HTTP/1.1\r\nHost: x\r\n\r\n"
+OFFERS = {
+    "h2c": b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n",
+    "websocket": b"upgrade: websocket\r\nconnection: keep-alive, upgrade\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n",
+    "tls": b"Upgrade: TLS/1.2, HTTP/1.1\r\nConnection: Upgrade\r\n",
+    "twice": b"Upgrade: a\r\nConnection: Upgrade\r\nUPGRADE: b\r\nConnection: upgrade\r\n",
+    "anything": b"Connection: Upgrade\r\nUpgrade: \t /?%\xff, x\r\n",
+}
+
+
+def conversation(offer: bytes) -> bytes:
+    """Requests with bodies of every framing, each of which looks like another request; the last one closes the connection."""
+    post = b"POST /%s HTTP/1.1\r\nHost: x\r\n" + offer.replace(b"%", b"%%") + b"%s\r\n\r\n"
+    length = b"Content-Length: %d" % len(MODELS)
+    return b"".join(
+        (
+            post % (b"length", length) + MODELS,
+            post % (b"none", b"Content-Length: 0"),
+            b"GET /get?a=b HTTP/1.1\r\n" + offer + b"Host: x\r\n\r\n",
+            post % (b"chunked", b"Transfer-Encoding: chunked"),
+            b"%x;a=b\r\n%s\r\n3\r\nabc\r\n0\r\nX-Trailer: y\r\n" % (len(MODELS), MODELS) + offer + b"\r\n",
+            post % (b"waits", length + b"\r\nExpect: 100-continue") + MODELS,
+            b"GET /last HTTP/1.1\r\nHost: x\r\nConnection: close\r\n" + offer + b"\r\n",
+        )
+    )
+
+
+async def echo(scope, receive, send):
+    """Answer with method, path and body."""
+    body, more = b"", True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return
+        body, more = body + message["body"], message["more_body"]
+    fields = [name.decode() for name, _ in scope["headers"]]
+    assert "x-trailer" not in fields
+    content = json.dumps([scope["method"], scope["path"], scope["query_string"].decode(), body.decode()]).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(content))]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": content})
+
+
+async def answers_to(*pieces: bytes) -> bytes:
+    """All that a connection sends back when these pieces come, each in a packet of its own."""
+    limits = ConnectionLimits(connections=10, head_bytes=4096, head_s=10, answer_s=10)
+    connections = Connections(limits, errors.bare_answer)
+    config = uvicorn.Config(echo, log_config=None, ws="none", http="httptools")
+    protocol = partial(connections.protocol, config=config, server_state=ServerState(), app_state={})
+    loop = asyncio.get_running_loop()
+    ours, theirs = socket.socketpair()
+    with ours:
+        ours.setblocking(False)
+        _, connection = await loop.connect_accepted_socket(protocol, theirs)
+        for piece in pieces:
+            if not connection.transport.is_closing():
+                connection.data_received(piece)
+            if len(pieces) < 100:
+                await asyncio.sleep(0)
+        received = b""
+        async with asyncio.timeout(10):
+            while more := await loop.sock_recv(ours, 65536):
+                received += more
+    return re.sub(rb"[0-9a-f]{32}", b"ID", received)
+
+
+@pytest.mark.parametrize("offer", OFFERS.values(), ids=OFFERS)
+async def test_answers_are_those_without_the_offer_wherever_packets_end(offer):
+    expected = await answers_to(conversation(b""))
+    found = [json.loads(line) for line in re.findall(rb"\[.*?\](?=HTTP|$)", expected)]
+    assert [path for _, path, _, _ in found] == ["/length", "/none", "/get", "/chunked", "/waits", "/last"]
+    assert [body for *_, body in found][::3] == [MODELS.decode(), MODELS.decode() + "abc"]
+    assert expected.count(b"100 Continue") == 1
+    sent = conversation(offer)
+    assert await answers_to(sent) == expected
+    assert await answers_to(*(sent[at : at + 1] for at in range(len(sent)))) == expected
+    for at in range(1, len(sent)):
+        assert await answers_to(sent[:at], sent[at:]) == expected, sent[:at]
+
+
+BROKEN = {
+    "two-lengths": b"Content-Length: 3\r\nContent-Length: 4\r\n\r\nabcd",
+    "one-length-twice": b"Content-Length: 3\r\nContent-Length: 3\r\n\r\nabc",
+    "a-length-and-chunks": b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "chunks-and-a-length": b"Transfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n0\r\n\r\n",
+    "no-number": b"Content-Length: +3\r\n\r\nabc",
+    "another-coding": b"Transfer-Encoding: gzip\r\n\r\nabc",
+    "chunks-twice": b"Transfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n",
+    "coding-behind-chunks": b"Transfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n",
+    "a-folded-field": b"X: a\r\n b\r\nContent-Length: 3\r\n\r\nabc",
+    "a-folded-length": b"Content-Length:\r\n 3\r\n\r\nabc",
+    "a-bare-line-end": b"X: a\nContent-Length: 3\r\n\r\nabc",
+    "a-space-before-the-colon": b"Content-Length : 3\r\n\r\nabc",
+    "no-chunk": b"Transfer-Encoding: chunked\r\n\r\nzz\r\n",
+    "a-chunk-that-is-too-long": b"Transfer-Encoding: chunked\r\n\r\n1\r\nab\r\n0\r\n\r\n",
+    "a-length-behind-chunks": b"Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\nContent-Length: 3\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("offer", [b"", OFFERS["h2c"]], ids=["no-offer", "h2c"])
+@pytest.mark.parametrize("message", BROKEN.values(), ids=BROKEN)
+async def test_an_ambiguous_message_ends_the_connection_and_nothing_behind_it_is_read(message, offer):
+    sent = b"POST / HTTP/1.1\r\nHost: x\r\n" + offer + message + MODELS
+    for pieces in ((sent,), (sent[:-60], sent[-60:]), [sent[at : at + 1] for at in range(len(sent))]):
+        received = await answers_to(*pieces)
+        assert received.count(b"HTTP/1.1 ") == 1
+        assert received.startswith(b"HTTP/1.1 400 ")
+        assert b'"code":"malformed_request"' in received
+
+
+@pytest.mark.parametrize(
+    "tunnel",
+    [
+        pytest.param(b"CONNECT x:443 HTTP/1.1\r\nHost: x:443\r\n\r\n", id="an-authority"),
+        pytest.param(b"CONNECT / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc", id="a-path-and-a-body"),
+        pytest.param(
+            b"CONNECT x:443 HTTP/1.1\r\nHost: x\r\nUpgrade: h2c\r\nConnection: upgrade\r\n\r\n", id="an-offer-too"
+        ),
+        pytest.param(b"CONNECT http://x/ HTTP/1.1\r\nHost: x\r\n\r\n", id="an-absolute-target"),
+        pytest.param(
+            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00", id="the-preface-of-http2"
+        ),
+    ],
+)
+async def test_no_tunnel_is_opened_and_requests_before_are_answered_first(tunnel):
+    for sent in (tunnel + MODELS, MODELS + tunnel + MODELS):
+        before = sent.count(MODELS) - 1
+        for pieces in ((sent,), [sent[at : at + 1] for at in range(len(sent))]):
+            received = await answers_to(*pieces)
+            assert received.count(b"HTTP/1.1 200 OK") == before
+            assert received.count(b"HTTP/1.1 400 ") == received.count(b"HTTP/1.1 4") == 1
+            assert received.index(b"HTTP/1.1 400 ") >= received.rfind(b"HTTP/1.1 200 OK")
+
+
+async def test_a_head_with_an_offer_has_the_same_limit():
+    offer = b"Connection: Upgrade\r\nUpgrade: %s\r\n" % (b"x" * 5000)
+    received = await answers_to(b"GET / HTTP/1.1\r\nHost: x\r\n" + offer + b"\r\n")
+    assert received.startswith(b"HTTP/1.1 431 ")
+
+
+def test_a_body_that_is_a_request_is_never_answered_as_one(listening, eventually):
+    head = b"POST /v1/classify HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n" % len(
+        MODELS
+    )
+    with listening() as service, socket.create_connection(("127.0.0.1", service.port), timeout=10) as connection:
+        connection.sendall(head + OFFERS["h2c"] + b"\r\n")
+        eventually(lambda: service.app.state.service.inside == 1)
+        connection.sendall(MODELS + b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        received = b"".join(iter(lambda: connection.recv(65536), b""))
+    assert re.findall(rb"HTTP/1.1 (\d+)", received) == [b"400", b"200"]
+    assert b'"code":"malformed_body"' in received
+    assert b'"default":"toy"' not in received
+
+
+# --- clients that make the offer by themselves ---
+
+
+def has_http2() -> bool:
+    curl = shutil.which("curl")
+    return (
+        bool(curl) and "HTTP2" in subprocess.run([curl, "--version"], capture_output=True, text=True, check=True).stdout
+    )
+
+
+@pytest.mark.skipif(not has_http2(), reason="no curl that speaks HTTP/2 is installed")
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(["-H", "Content-Type: application/json", "-d", '{"text": "blue"}'], id="json"),
+        pytest.param(
+            ["-H", "Content-Type: application/json", "-H", "Transfer-Encoding: chunked", "-d", '{"text": "blue"}'],
+            id="chunked",
+        ),
+        pytest.param(["-H", "Expect: 100-continue", "-F", "text=blue"], id="form"),
+    ],
+)
+def test_curl_with_http2_gets_its_answers_on_one_connection(listening, body):
+    with listening() as service:
+        url = f"{service.url}/v1/classify"
+        shown = ["-w", "\n%{http_code} %{http_version} %{num_connects}\n"]
+        command = ["curl", "-q", "--noproxy", "*", "-s", "-m", "20", "--http2", *shown, *body, url, url]
+        lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert [json.loads(line)["labels"][0]["label"] for line in lines[::2]] == ["blue", "blue"]
+    assert lines[1::2] == ["200 1.1 1", "200 1.1 0"]
+
+
+@pytest.mark.skipif(shutil.which("java") is None, reason="no Java is installed")
+def test_javas_own_client_gets_its_answers(listening):
+    with listening() as service:
+        done = subprocess.run(
+            ["java", str(JAVA), service.url], capture_output=True, text=True, check=False, timeout=120
+        )
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert [line.split(" ", 3)[:3] for line in lines] == [
+        [name, "HTTP_1_1", "200"] for name in ("json", "form", "models", "chunked")
+    ]
+    answers = [json.loads(line.split(" ", 3)[3]) for line in lines]
+    assert [answer["labels"][0]["label"] for answer in (answers[0], answers[1], answers[3])] == ["blue", "green", "red"]
+    assert answers[2]["default"] == "toy"
