@@ -186,7 +186,7 @@ class Connection(HttpToolsProtocol):
         self._pending_bytes += len(data)
         self._parse(data)
         if self._pending_bytes > (limit := self._all.limits.head_bytes) and not self.transport.is_closing():
-            part = "trailer" if self._in_body else "head"
+            part = "chunk extension or trailer" if self._in_body else "head"
             self.refuse(HeadTooLarge(f"{part}: more than {limit} bytes; allowed: up to {limit} bytes"))
 
     def _parse(self, data: bytes) -> None:
@@ -232,6 +232,8 @@ class Connection(HttpToolsProtocol):
             error = TooFarAhead(f"{found}; allowed: {MOST_AHEAD}")
         elif self.parser.get_method() == b"CONNECT":
             error = NotHttp("request: CONNECT; allowed: other methods, as this service opens no tunnels")
+        elif (version := self.parser.get_http_version()) not in ("1.1", "1.0"):
+            error = NotHttp(f"request: HTTP/{version}; allowed: HTTP/1.1 and HTTP/1.0")
         if error:
             self._parse_error = error
             raise error  # out of the parser, which ends in send_400_response

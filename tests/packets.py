@@ -23,15 +23,20 @@ async def echo(scope, receive, send):
         body, more = body + message["body"], message["more_body"]
     fields = [name.decode() for name, _ in scope["headers"]]
     assert "x-trailer" not in fields
-    content = json.dumps([scope["method"], scope["path"], scope["query_string"].decode(), body.decode()]).encode()
+    content = json.dumps(
+        [scope["method"], scope["path"], scope["query_string"].decode(), body.decode("latin-1")]
+    ).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(content))]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": content})
 
 
-async def answers_to(*pieces: bytes) -> bytes:
-    """All that a connection sends back when these pieces come, each in a packet of its own."""
-    limits = ConnectionLimits(connections=10, head_bytes=4096, head_s=10, answer_s=10)
+async def answers_to(*pieces: bytes, head_bytes: int = 4096, shut: bool = False) -> bytes:
+    """All that a connection sends back when these pieces come, each in a packet of its own.
+
+    With `shut`, they and the end of the client's side come before anything is answered.
+    """
+    limits = ConnectionLimits(connections=10, head_bytes=head_bytes, head_s=10, answer_s=10)
     connections = Connections(limits, errors.bare_answer)
     config = uvicorn.Config(echo, log_config=None, ws="none", http="httptools")
     protocol = partial(connections.protocol, config=config, server_state=ServerState(), app_state={})
@@ -43,8 +48,10 @@ async def answers_to(*pieces: bytes) -> bytes:
         for piece in pieces:
             if not connection.transport.is_closing():
                 connection.data_received(piece)
-            if len(pieces) < 100:
+            if not shut and len(pieces) < 100:
                 await asyncio.sleep(0)
+        if shut:
+            ours.shutdown(socket.SHUT_WR)
         received = b""
         async with asyncio.timeout(10):
             while more := await loop.sock_recv(ours, 65536):
