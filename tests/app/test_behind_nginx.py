@@ -14,6 +14,7 @@ import pytest
 
 from app.rate_limits import Rate
 from benchmarks.servers import free_port
+from polymodal_client import Client
 from tests.documents.blocks import read_blocks
 
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
@@ -92,12 +93,12 @@ def test_all_that_leads_on_from_the_prefix_stays_below_it(proxied):
     moved = proxied.get(str(proxied.base_url).rstrip("/"))
     assert (moved.status_code, moved.headers["Location"]) == (301, str(proxied.base_url))
     page = proxied.get("")
-    found = re.findall(r'(?:href|src)="([^"#]+)"', page.text)
+    links = re.findall(r'(?:href|src)="([^"#]+)"', page.text)
     viewer = proxied.get("docs")
-    found += re.findall(r"url: '([^']+)'", viewer.text)
-    assert {"web/main.js", "docs", "openapi.json", "v1/models"} <= set(found)
-    statuses = {address: proxied.get(urljoin(str(page.url), address)).status_code for address in found}
-    assert statuses == dict.fromkeys(found, 200)
+    links += re.findall(r"url: '([^']+)'", viewer.text)
+    assert {"web/main.js", "docs", "openapi.json", "v1/models"} <= set(links)
+    statuses = {address: proxied.get(urljoin(str(page.url), address)).status_code for address in links}
+    assert statuses == dict.fromkeys(links, 200)
     assert proxied.head("v1/models").status_code == 200
 
 
@@ -108,20 +109,22 @@ def test_openapis_server_is_where_the_routes_are(proxied):
     assert base == str(proxied.base_url).rstrip("/")
     assert proxied.get(f"{base}/readyz").status_code == 200
     assert proxied.post(f"{base}/v1/classify", json={"text": "blue"}).json()["labels"][0]["label"] == "blue"
+    client = Client(str(proxied.base_url), transport=proxied._transport)
+    assert client.classify(text="blue").labels[0].label == "blue"
     without_the_proxy = "http://127.0.0.1:8000/openapi.json"
     assert urljoin(without_the_proxy, server["url"]).rstrip("/") == "http://127.0.0.1:8000"
 
 
 def test_each_client_has_its_own_limit(proxied):
-    def ask(forwarded: str | None = None) -> httpx.Response:
+    def classify(forwarded: str | None = None) -> httpx.Response:
         headers = {} if forwarded is None else {"X-Forwarded-For": forwarded}
         return proxied.post("v1/classify", json={"text": "red"}, headers=headers)
 
-    assert [ask("192.0.2.1").status_code for _ in range(LIMIT + 1)] == [200] * LIMIT + [429], (
+    assert [classify("192.0.2.1").status_code for _ in range(LIMIT + 1)] == [200] * LIMIT + [429], (
         "127.0.0.1 is trusted, so this counts"
     )
-    assert ask("192.0.2.2").status_code == 200
-    assert ask("192.0.2.3, 192.0.2.1").status_code == 429, "the nearest address that no trusted proxy has"
+    assert classify("192.0.2.2").status_code == 200
+    assert classify("192.0.2.3, 192.0.2.1").status_code == 429, "the nearest address that no trusted proxy has"
 
 
 @pytest.mark.parametrize("proxied", [KEPT, PASSED_ON], indirect=True, ids=["as-documented", "the-offer-is-passed-on"])

@@ -29,14 +29,12 @@ def fields(answer: httpx.Response) -> dict[str, str]:
 
 @pytest.mark.parametrize("path", [*PAGE, *PROBES, *ADMIN, *MODELS, *NOT_THERE])
 async def test_head_is_get_without_the_body(client, path):
-    got, asked = await both(client, path)
-    assert (
-        asked.status_code == got.status_code == (200 if path not in NOT_THERE else 405 if "classify" in path else 404)
-    )
-    assert fields(asked) == fields(got)
-    assert int(asked.headers["Content-Length"]) > 0
-    assert asked.content == b""
-    assert got.content
+    get, head = await both(client, path)
+    assert head.status_code == get.status_code == (200 if path not in NOT_THERE else 405 if "classify" in path else 404)
+    assert fields(head) == fields(get)
+    assert int(head.headers["Content-Length"]) > 0
+    assert head.content == b""
+    assert get.content
 
 
 @pytest.mark.parametrize("path", [*PROBES, *ADMIN])
@@ -47,15 +45,15 @@ async def test_the_admin_port_answers_head_too(settings, predictor, path):
         app.router.lifespan_context(app),
         httpx.AsyncClient(transport=transport, base_url="http://admin") as admin,
     ):
-        got, asked = await both(admin, path)
-    assert (asked.status_code, fields(asked), asked.content) == (200, fields(got), b"")
+        get, head = await both(admin, path)
+    assert (head.status_code, fields(head), head.content) == (200, fields(get), b"")
 
 
 async def test_a_probe_that_fails_fails_with_head_too(client):
     await client._transport.app.state.service.drain(0)
-    got, asked = await both(client, "/readyz")
-    assert (asked.status_code, asked.headers["Retry-After"]) == (got.status_code, got.headers["Retry-After"])
-    assert (asked.status_code, asked.content) == (503, b"")
+    get, head = await both(client, "/readyz")
+    assert (head.status_code, head.headers["Retry-After"]) == (get.status_code, get.headers["Retry-After"])
+    assert (head.status_code, head.content) == (503, b"")
 
 
 def test_no_byte_of_a_body_is_sent_and_the_connection_serves_on(listening):
@@ -82,9 +80,9 @@ async def test_where_get_is_allowed_head_is_named_too(client, method, path):
 
 async def test_a_file_that_has_not_changed_is_not_sent_to_either(client):
     tag = (await client.head("/web/page.css")).headers["ETag"]
-    got, asked = await both(client, "/web/page.css", headers={"If-None-Match": tag})
-    assert (asked.status_code, fields(asked)) == (got.status_code, fields(got))
-    assert asked.status_code == 304
+    get, head = await both(client, "/web/page.css", headers={"If-None-Match": tag})
+    assert (head.status_code, fields(head)) == (get.status_code, fields(get))
+    assert head.status_code == 304
 
 
 async def test_log_and_metrics_name_the_method_that_was_sent(client, logs):
@@ -110,21 +108,21 @@ async def test_head_needs_the_same_key_and_counts_like_get(serving, tmp_path):
     )
     async with serving(api_keys_file=keys, rate_limit_per_key=Rate(3, 86_400)) as client:
         for path in PAGE + PROBES + ADMIN + MODELS:
-            got, asked = await both(client, path)
-            assert asked.status_code == got.status_code == (200 if is_open(path) else 401), path
+            get, head = await both(client, path)
+            assert head.status_code == get.status_code == (200 if is_open(path) else 401), path
         assert (await client.head("/v1/models", headers={"X-API-Key": "k2"})).status_code == 403
         answers = [await client.head("/v1/models", headers={"X-API-Key": "k1"}) for _ in range(4)]
     assert [answer.status_code for answer in answers] == [200, 200, 200, 429]
 
 
 async def test_pages_of_other_sites_may_use_head_with_a_key(serving):
-    asked = {
+    preflight = {
         "Origin": "https://app.example",
         "Access-Control-Request-Method": "HEAD",
         "Access-Control-Request-Headers": "x-api-key",
     }
     async with serving(cors_origins="https://app.example") as client:
-        answer = await client.options("/v1/models", headers=asked)
+        answer = await client.options("/v1/models", headers=preflight)
         assert answer.status_code == 200
         answer = await client.head("/v1/models", headers={"Origin": "https://app.example"})
     assert answer.headers["Access-Control-Allow-Origin"] == "https://app.example"

@@ -18,9 +18,9 @@ JAVA = Path(__file__).with_name("JavaClient.java")
 @pytest.mark.parametrize("offer", OFFERS.values(), ids=OFFERS)
 async def test_answers_are_those_without_the_offer_wherever_packets_end(offer):
     expected = await answers_to(conversation(b""))
-    found = [json.loads(line) for line in re.findall(rb"\[.*?\](?=HTTP|$)", expected)]
-    assert [path for _, path, _, _ in found] == ["/length", "/none", "/get", "/chunked", "/waits", "/last"]
-    assert [body for *_, body in found][::3] == [MODELS.decode(), MODELS.decode() + "abc"]
+    answers = [json.loads(line) for line in re.findall(rb"\[.*?\](?=HTTP|$)", expected)]
+    assert [path for _, path, _, _ in answers] == ["/length", "/none", "/get", "/chunked", "/waits", "/last"]
+    assert [body for *_, body in answers][::3] == [MODELS.decode(), MODELS.decode() + "abc"]
     assert expected.count(b"100 Continue") == 1
     sent = conversation(offer)
     assert await answers_to(sent) == expected

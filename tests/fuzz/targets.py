@@ -67,11 +67,11 @@ def conversation(content: bytes) -> None:
     """Requests of one connection, whole and in two packets; the first two bytes say where the second begins."""
     sent = content[2:]
     cut = int.from_bytes(content[:2]) % (len(sent) + 1)
-    found = [
+    answers = [
         asyncio.run(answers_to(*pieces, head_bytes=1 << 20, shut=True))
         for pieces in ((sent,), (sent[:cut], sent[cut:]))
     ]
-    assert found[0] == found[1]
+    assert answers[0] == answers[1]
 
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
