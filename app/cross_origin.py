@@ -22,7 +22,7 @@ def cross_origin_for(settings: Settings) -> Callable[[ASGIApp], ASGIApp] | None:
     return partial(
         CORSMiddleware,
         allow_origins=settings.cors_origins,
-        allow_methods=("GET", "POST"),
+        allow_methods=("GET", "HEAD", "POST"),
         allow_headers=_SENT,
         expose_headers=_SHOWN,
     )

@@ -179,7 +179,8 @@ def install(app: FastAPI) -> None:
             raise error
         path, headers = request.url.path[:128], dict(error.headers or {})
         if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-            headers.setdefault("Allow", "GET, HEAD")  # the files of the page don't say so themselves
+            allowed = headers.get("Allow", "GET")  # the files of the page don't say so themselves
+            headers["Allow"] = allowed.replace("GET", "GET, HEAD") if "HEAD" not in allowed else allowed
             return answer(MethodNotAllowed("method", request.method, headers["Allow"]), request, headers)
         if error.status_code == HTTPStatus.NOT_FOUND:
             return answer(RouteNotFound("path", path, "the routes in /openapi.json"), request, headers)

@@ -14,7 +14,7 @@ from typing import Any, Final, cast
 
 import structlog
 import uvicorn
-from fastapi import APIRouter, FastAPI, Request
+from fastapi import APIRouter, FastAPI, Request, Response
 from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -175,6 +175,9 @@ class _Application(FastAPI):
                 return
 
     async def _dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] == "*" and scope["method"] == "OPTIONS":  # of the whole server (RFC 9110, 9.3.7)
+            await Response(status_code=204, headers={"Allow": "GET, HEAD, OPTIONS, POST"})(scope, receive, send)
+            return
         route = self.direct.get((scope["method"], scope["path"]))
         if route is None:
             await super().__call__(scope, receive, send)

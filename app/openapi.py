@@ -71,7 +71,12 @@ def _document(app: FastAPI) -> Document:
         description=app.description,
         routes=app.routes,
         license_info={"name": "Apache 2.0", "identifier": "Apache-2.0"},
-        servers=[{"url": "/", "description": "The service that this document comes from."}],
+        servers=[
+            {
+                "url": ".",
+                "description": "The service that this document comes from, relative to the document's address.",
+            }
+        ],
     )
     _, bodies = models_json_schema(
         [(schema, "validation") for schema in (BatchBody, ClassifyBody, ClassifyForm, Problem)],

@@ -50,11 +50,16 @@ class Telemetry:
 
     async def around(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
         """Have an application serve one request."""
+        method = scope["method"]
+        if (
+            method == "HEAD"
+        ):  # where GET is answered, so is HEAD: with the same fields, without the body (RFC 9110, 9.3.2)
+            scope = {**scope, "method": "GET"}
         state = scope.setdefault("state", {})
         headers = Headers(scope=scope)
         context = {"request_id": _request_id(headers.get("x-request-id", ""))}
         state["request_id"], state["timeline"] = context["request_id"], (timeline := Timeline())
-        exchange = _Exchange(scope, receive, send)
+        exchange = _Exchange(scope, method, receive, send)
         trace_id = _trace_id(headers.get("traceparent", ""))
         if self._tracing and scope["path"] not in QUIET:
             trace_id = self._tracing.begin(timeline, scope, exchange.method, headers) or trace_id
@@ -111,10 +116,10 @@ class Telemetry:
 class _Exchange:
     """A request and its answer, as they pass by."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(self, scope: Scope, method: str, receive: Receive, send: Send) -> None:
         self.began = time.perf_counter()
         self.scope = scope
-        self.method: str = scope["method"] if scope["method"] in _METHODS else "_OTHER"
+        self.method = method if method in _METHODS else "_OTHER"
         self.status = 0
         self.received = 0
         self.sent = 0
@@ -137,6 +142,8 @@ class _Exchange:
         if message["type"] == "http.response.start":
             self.write_began = time.perf_counter()
             self._complete(message)
+        elif self.method == "HEAD":
+            message = {**message, "body": b""}
         await self._send(message)
         self.sent += len(message.get("body", b""))
         self.write_s = time.perf_counter() - self.write_began

@@ -40,7 +40,7 @@ def install(app: FastAPI, links: Collection[str]) -> None:
     html = (_WEB / "index.html").read_text(encoding="utf-8")
     body = _LINK.sub(lambda link: link[0] if link[1] in links else "", html)
 
-    @app.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
+    @app.get("/", include_in_schema=False)
     async def page() -> HTMLResponse:
         """Drop a picture, type a caption, see the scores."""
         return HTMLResponse(body, headers=_HEADERS)

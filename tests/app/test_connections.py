@@ -2,10 +2,12 @@
 
 import asyncio
 import json
+import re
 import resource
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -17,6 +19,7 @@ from uvicorn.server import ServerState
 
 from app import errors
 from app.connections import MOST_AHEAD, ConnectionLimits, Connections
+from tests.packets import answers_to
 
 GET = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
 
@@ -230,6 +233,146 @@ def test_a_connection_serves_on_after_a_refusal_whose_body_was_whole(listening):
         while b"200 OK" not in received:
             received += connection.recv(65536)
         assert received.startswith(b"HTTP/1.1 404")
+
+
+def post(text: str, *fields: bytes) -> bytes:
+    body = json.dumps({"text": text}).encode()
+    head = (b"POST /v1/classify HTTP/1.1", b"Host: x", b"Content-Type: application/json", *fields)
+    return b"\r\n".join((*head, b"Content-Length: %d" % len(body), b"", body))
+
+
+def statuses(received: bytes) -> list[int]:
+    return [int(status) for status in re.findall(rb"HTTP/1\.1 (\d+) ", received)]
+
+
+@pytest.mark.parametrize(
+    ("sent", "expected"),
+    [
+        pytest.param(GET, [200], id="a-probe"),
+        pytest.param(post("blue"), [200], id="a-classification"),
+        pytest.param(post("blue", b"Connection: close"), [200], id="that-closes"),
+        pytest.param(post("blue").replace(b"1.1", b"1.0", 1), [200], id="http-1.0"),
+        pytest.param(post("blue", b"Expect: 100-continue"), [100, 200], id="that-expects-100"),
+        pytest.param(post("blue", b"Connection: Upgrade", b"Upgrade: h2c"), [200], id="that-offers-an-upgrade"),
+        pytest.param(post("blue") + post("red") + GET, [200, 200, 200], id="three-in-a-row"),
+        pytest.param(GET + post("blue") + GET[:-4], [200, 200], id="and-a-part-of-a-head"),
+        pytest.param(GET + post("blue") + post("red")[:-4], [200, 200], id="and-a-part-of-a-body"),
+        pytest.param(post("blue") + b"what?\r\n\r\n", [200, 400], id="and-no-http"),
+        pytest.param(post("red red red red red"), [500], id="that-fails"),
+        pytest.param(b"", [], id="nothing"),
+        pytest.param(GET[:-4], [], id="a-part-of-a-head-alone"),
+        pytest.param(post("blue")[:-4], [], id="a-part-of-a-body-alone"),
+    ],
+)
+def test_who_sends_no_more_gets_the_answers_to_all_requests_that_are_whole(
+    listening, runtime, eventually, sent, expected
+):
+    with listening() as service:
+        for computes in (False, True):
+            with connected(service) as connection:
+                if computes:
+                    runtime.may_go.clear()
+                connection.sendall(sent)
+                if computes and b"POST" in sent:
+                    eventually(lambda: service.app.state.service.inside)
+                connection.shutdown(socket.SHUT_WR)
+                threading.Timer(0.2, runtime.may_go.set).start()
+                assert statuses(all_of(connection)) == expected
+        eventually(lambda: not service.app.state.service.inside)
+
+
+def test_who_has_sent_all_and_hangs_up_is_noticed_and_its_work_is_dropped(listening, runtime, eventually):
+    with listening() as service:
+        runtime.may_go.clear()
+        with connected(service) as first:
+            first.sendall(post("blue"))
+            eventually(lambda: service.app.state.service.busy_s)
+            with connected(service) as second:
+                second.sendall(post("red") + post("green"))
+                eventually(lambda: service.app.state.service.waiting == 1)
+            eventually(lambda: service.app.state.service.inside == 1)
+            runtime.may_go.set()
+            assert first.recv(65536).startswith(b"HTTP/1.1 200 OK")
+
+
+def test_a_refusal_comes_after_the_answers_to_the_requests_before_it(listening, runtime, eventually):
+    with listening() as service, connected(service) as connection:
+        runtime.may_go.clear()
+        connection.sendall(post("blue") + b"what?\r\n\r\n" + GET)
+        eventually(lambda: service.app.state.service.busy_s)
+        connection.sendall(GET * 2000)
+        runtime.may_go.set()
+        assert statuses(all_of(connection)) == [200, 400]
+
+
+@pytest.mark.parametrize(
+    "endless",
+    [
+        pytest.param(b"1;x=" + b"y" * 9000, id="chunk-extension"),
+        pytest.param(b"0\r\nX-Trailer: " + b"y" * 9000, id="trailer-field"),
+        pytest.param(b"0\r\n" + b"X-Trailer: y\r\n" * 700, id="trailer-fields"),
+    ],
+)
+def test_chunk_extensions_and_trailer_fields_have_the_limit_of_a_head(listening, endless):
+    head = (
+        b"POST /v1/classify HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+    )
+    with listening(max_head_bytes=4096) as service, connected(service) as connection:
+        connection.sendall(head)
+        drip(connection, (endless[at : at + 1000] for at in range(0, len(endless), 1000)))
+        assert problem_in(all_of(connection)) == (431, "head_too_large")
+
+
+def test_a_trailer_field_is_no_header_field(listening):
+    """A proxy that checks header fields may pass on any trailer field."""
+    body = b"10\r\n" + b'{"text": "blue"}' + b"\r\n0\r\nX-Request-Id: from-the-trailer\r\n\r\n"
+    head = b"POST /v1/classify HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n"
+    with listening() as service, connected(service) as connection:
+        connection.sendall(head + b"Connection: close\r\n\r\n" + body)
+        received = all_of(connection)
+    assert statuses(received) == [200]
+    assert b"from-the-trailer" not in received
+
+
+@pytest.mark.parametrize(
+    ("line", "path", "query"),
+    [
+        pytest.param(b"GET /a?b=c", "/a", "b=c", id="origin"),
+        pytest.param(b"GET //x/a", "//x/a", "", id="origin-with-two-slashes"),
+        pytest.param(b"GET /http://x/a", "/http://x/a", "", id="an-address-as-a-path"),
+        pytest.param(b"GET http://x/a?b=c", "/a", "b=c", id="absolute"),
+        pytest.param(b"GET http://x", "/", "", id="no-path"),
+        pytest.param(b"POST http://x", "/", "", id="post-without-a-path"),
+        pytest.param(b"GET HTTP://X", "/", "", id="capitals"),
+        pytest.param(b"GET https://x", "/", "", id="https"),
+        pytest.param(b"GET http://x?", "/", "", id="empty-query"),
+        pytest.param(b"GET http://x?b=c", "/", "b=c", id="query-without-a-path"),
+        pytest.param(b"GET http://x?/a", "/", "/a", id="a-path-in-the-query"),
+        pytest.param(b"GET http://x//a", "//a", "", id="two-slashes"),
+        pytest.param(b"GET http://elsewhere.example:8000/a", "/a", "", id="another-host"),
+        pytest.param(b"GET http://user:word@x", "/", "", id="user"),
+        pytest.param(b"GET http://@x:", "/", "", id="empty-user-and-port"),
+        pytest.param(b"GET http://a_b/a", "/a", "", id="underscore"),
+        pytest.param(b"GET http://%61.b/a", "/a", "", id="percent"),
+        pytest.param(b"GET http://[::1]:80", "/", "", id="ipv6"),
+        pytest.param(b"GET http://127.0.0.1/a", "/a", "", id="ipv4"),
+        pytest.param(b"OPTIONS *", "*", "", id="options"),
+        pytest.param(b"OPTIONS http://x", "*", "", id="options-without-a-path"),
+        pytest.param(b"OPTIONS http://x/", "/", "", id="options-with-a-path"),
+        pytest.param(b"OPTIONS http://x?b", "/", "b", id="options-with-a-query"),
+    ],
+)
+async def test_all_forms_of_a_target_are_read(line, path, query):
+    received = await answers_to(line + b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    assert json.loads(received.partition(b"\r\n\r\n")[2])[1:3] == [path, query]
+
+
+@pytest.mark.parametrize(
+    "target", ["http://", "http:///a", "http://:80/a", "http://u@/a", "http:/a", "x:80", "a", "", "http://x#a"]
+)
+async def test_what_is_no_target_is_refused(target):
+    received = await answers_to(b"GET %s HTTP/1.1\r\nHost: x\r\n\r\n" % target.encode())
+    assert problem_in(received) == (400, "malformed_request")
 
 
 async def test_who_does_not_take_an_answer_is_cut_off():

@@ -388,6 +388,21 @@ def test_a_client_that_hangs_up_leaves_the_queue(listening, runtime, eventually)
             connection.close()
 
 
+def test_who_sends_no_more_gets_the_answer_and_who_has_gone_is_noticed_on_the_real_event_loop(start, eventually):
+    """uvloop, and a real worker process."""
+    service = start()
+    for hangs_up in (False, True):
+        with half_sent(service.port, b'{"text": "red"}') as connection:
+            eventually(lambda: inside(service.url) == 1)
+            connection.sendall(b'{"text": "red"}'[7:])
+            connection.shutdown(socket.SHUT_WR)
+            if not hangs_up:
+                answer = b"".join(iter(lambda: connection.recv(65536), b""))
+                assert answer.startswith(b"HTTP/1.1 200 OK")
+                assert answer.count(b"HTTP/1.1") == 1
+        eventually(lambda: inside(service.url) == 0)
+
+
 def test_a_server_does_not_say_what_it_is(listening):
     with listening() as service:
         assert "server" not in httpx.get(f"{service.url}/livez").headers

@@ -6,7 +6,7 @@ from app import wire
 from app.engine import Answer, Item
 from app.timeline import Took
 from model import Prediction, Undecodable
-from tests.hostile import uploads
+from tests.hostile import conversations, uploads
 from tests.hostile.pictures import apng, png, saved, tiff_deflated, webp_animation
 
 SMALL = 2000  # bytes
@@ -14,7 +14,14 @@ SMALL = 2000  # bytes
 
 def seeds(name: str) -> Iterator[bytes]:
     """The seeds of one target."""
-    yield from {"picture": _pictures, "form": _forms, "document": _documents, "message": _messages}[name]()
+    groups = {
+        "picture": _pictures,
+        "form": _forms,
+        "document": _documents,
+        "message": _messages,
+        "conversation": _conversations,
+    }
+    yield from groups[name]()
 
 
 def _pictures() -> Iterator[bytes]:
@@ -46,3 +53,16 @@ def _messages() -> Iterator[bytes]:
     yield wire.answered([Answer(prediction, stages, {"image": b"123"}), Answer(refusal, {}, {})])[start:]
     yield wire.answered(wire.Failed("ValueError"))[start:]
     yield wire.begun(wire.Refused("weights.safetensors was altered"))[start:]
+
+
+def _conversations() -> Iterator[bytes]:
+    models, offers = conversations.MODELS, conversations.OFFERS
+    whole = [conversations.conversation(offer) for offer in (b"", *offers.values())]
+    post = b"POST / HTTP/1.1\r\nHost: x\r\n"
+    whole += [
+        post + offer + message + models
+        for offer in (b"", offers["h2c"])
+        for message in conversations.AMBIGUOUS.values()
+    ]
+    whole += [models + tunnel + models for tunnel in conversations.TUNNELS.values()]
+    yield from (cut.to_bytes(2) + sent for sent in whole for cut in (70, 230))

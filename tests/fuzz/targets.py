@@ -3,6 +3,7 @@
 `run.py` runs them under atheris; `test_targets` replays the corpus without it.
 """
 
+import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -14,6 +15,7 @@ from app.settings import Settings
 from model.errors import InputError
 from model.modalities.image.header import size_of
 from model.modalities.image.input import ImageInput, sniff
+from tests.packets import answers_to
 
 IMAGE = ImageInput(side=32, max_pixels=4_000_000)
 SETTINGS = Settings(workers=0)
@@ -61,9 +63,21 @@ def message(content: bytes) -> None:
             read(content)
 
 
+def conversation(content: bytes) -> None:
+    """Requests of one connection, whole and in two packets; the first two bytes say where the second begins."""
+    sent = content[2:]
+    cut = int.from_bytes(content[:2]) % (len(sent) + 1)
+    answers = [
+        asyncio.run(answers_to(*pieces, head_bytes=1 << 20, shut=True))
+        for pieces in ((sent,), (sent[:cut], sent[cut:]))
+    ]
+    assert answers[0] == answers[1]
+
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
     "picture": picture,
     "form": form,
     "document": document,
     "message": message,
+    "conversation": conversation,
 }
