@@ -51,9 +51,7 @@ class Telemetry:
     async def around(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
         """Have an application serve one request."""
         method = scope["method"]
-        if (
-            method == "HEAD"
-        ):  # where GET is answered, so is HEAD: with the same fields, without the body (RFC 9110, 9.3.2)
+        if method == "HEAD":  # answered wherever GET is: with the same fields, without the body (RFC 9110, 9.3.2)
             scope = {**scope, "method": "GET"}
         state = scope.setdefault("state", {})
         headers = Headers(scope=scope)
