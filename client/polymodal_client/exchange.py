@@ -16,7 +16,7 @@ from time import monotonic
 from typing import Any, Final, TypeVar
 
 from polymodal_client.answers import ItemAnswer
-from polymodal_client.calls import Call, Options, Packed, classify_batch
+from polymodal_client.calls import Call, Options, Packed, classify_batch, real_number
 from polymodal_client.errors import (
     ConnectionFailed,
     DeadlineExceeded,
@@ -89,12 +89,13 @@ class Exchange:
     clock: Callable[[], float] = monotonic
 
     def __post_init__(self) -> None:
-        if not 0 < self.timeout_s < float("inf"):
+        object.__setattr__(self, "timeout_s", real_number("timeout", self.timeout_s, "seconds, more than 0"))
+        if self.timeout_s <= 0:
             raise ValueError(f"timeout: {self.timeout_s}; allowed: seconds, more than 0")
 
     def ask(self, call: Call[Answer], request_id: str | None = None) -> Steps[Answer]:
         """One call to its end. Raises PolymodalError; ValueError for an id that the service would not keep."""
-        if request_id is not None and not _REQUEST_ID.fullmatch(request_id):
+        if request_id is not None and not (isinstance(request_id, str) and _REQUEST_ID.fullmatch(request_id)):
             raise ValueError(f"request_id: {request_id!r}; allowed: up to 128 letters, digits, '.', '_' and '-'")
         request_id = request_id or secrets.token_hex(16)
         until = self.clock() + self.timeout_s
