@@ -124,8 +124,9 @@ def _at_least_1(name: str, value: int) -> int:
 
 def _iterator(items: Any) -> Iterator[object]:  # noqa: ANN401
     """Raises TypeError for one item, and for a table, whose iterator yields the names of its columns."""
-    if isinstance(items, str | bytes | Mapping | Item) or hasattr(items, "columns") or not hasattr(items, "__iter__"):
-        allowed = "an iterable of Items or mappings; of a pandas DataFrame its to_dict('records')"
+    is_table = any(kind.__name__ == "DataFrame" for kind in type(items).__mro__)
+    if isinstance(items, str | bytes | Mapping | Item) or is_table or not hasattr(items, "__iter__"):
+        allowed = "an iterable of Items or mappings; of a DataFrame its rows, such as frame.to_dict('records')"
         raise TypeError(f"items: {type(items).__name__}; allowed: {allowed}")
     iterator: Iterator[object] = iter(items)
     return iterator

@@ -2,7 +2,6 @@
 
 import base64
 import math
-import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
@@ -54,8 +53,6 @@ class Options:
 
 def whole_number(name: str, value: Any) -> int:  # noqa: ANN401
     """Return an int for any whole number, also one of numpy's. Raises TypeError or ValueError naming it."""
-    if not isinstance(value, bool) and hasattr(value, "__index__"):
-        return operator.index(value)
     number = real_number(name, value, "a whole number")
     if not number.is_integer():
         raise ValueError(f"{name}: {value}; allowed: a whole number")
@@ -64,12 +61,13 @@ def whole_number(name: str, value: Any) -> int:  # noqa: ANN401
 
 def real_number(name: str, value: Any, allowed: str = "a number") -> float:  # noqa: ANN401
     """Return a float for any finite number, also one of numpy's. Raises TypeError or ValueError naming it."""
-    if isinstance(value, bool) or not hasattr(value, "__float__"):
-        raise TypeError(f"{name}: {type(value).__name__}; allowed: {allowed}")
+    kind = type(value).__name__
+    if kind.startswith("bool") or not hasattr(value, "__float__") or getattr(value, "shape", ()) != ():
+        raise TypeError(f"{name}: {kind}; allowed: {allowed}")
     try:
         number = float(value)
-    except (TypeError, ValueError) as problem:  # an array
-        raise TypeError(f"{name}: {type(value).__name__}; allowed: {allowed}") from problem
+    except OverflowError:
+        number = math.inf
     if not math.isfinite(number):
         raise ValueError(f"{name}: {number}; allowed: {allowed}")
     return number

@@ -10,7 +10,7 @@ The two clients differ only in how they send and pause; what they have in common
 import json
 import re
 import secrets
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any, Final, TypeVar
@@ -134,14 +134,25 @@ class Exchange:
             if error.code not in _DIVISIBLE or len(items) == 1:
                 raise
             half = len(items) // 2
-            first = yield from self.ask_batch(items[:half], options)
-            return first + (yield from self.ask_batch(items[half:], options))
+            return (yield from self._in_shares((items[:half], items[half:]), options))
         busy = [number for number, answer in enumerate(answers) if isinstance(answer.error, _NO_TURN)]
         if busy and (wait_s := self.retries.wait_s(1, None)) is not None:
             yield Pause(wait_s)
             again = yield from self._once_more([items[number] for number in busy], options)
             for number, answer in zip(busy, again, strict=False):
                 answers[number] = answer
+        return answers
+
+    def _in_shares(self, shares: Iterable[Sequence[Packed]], options: Options) -> Steps[list[ItemAnswer]]:
+        """Return the answers of several requests. The error of one is its own items', once there are others to keep."""
+        answers: list[ItemAnswer] = []
+        for items in shares:
+            try:
+                answers += yield from self.ask_batch(items, options)
+            except PolymodalError as error:
+                if not answers and not isinstance(error, InvalidRequest):
+                    raise
+                answers += [ItemAnswer(item.index, item.id, None, error) for item in items]
         return answers
 
     def _once_more(self, items: Sequence[Packed], options: Options) -> Steps[Sequence[ItemAnswer]]:
