@@ -1,14 +1,16 @@
 """The bytes of a PIL image. Imported only where there is one, since the client doesn't need Pillow.
 
-An image that `Image.open` returned and whose pixels nothing has read can't have been changed: the bytes of its file are
-sent, in the formats that every service reads. Anything else is encoded as it looks.
+Of an image that `Image.open` returned and that was not changed since, the bytes of its file are sent, in the formats that
+every service reads. Any other image is encoded as it looks.
 """
 
 import io
+import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from pathlib import Path
 from threading import Lock
-from typing import IO, Final
+from typing import IO, Final, TypeGuard
 
 from PIL import Image, ImageCms
 from PIL.ImageFile import ImageFile
@@ -17,6 +19,15 @@ _SENT_AS_THEY_ARE: Final = frozenset({"JPEG", "MPO", "PNG", "GIF", "WEBP", "TIFF
 _READING: Final = Lock()
 """One image may be in several items, which threads prepare: its file has one position."""
 _ORIENTATION: Final = 274  # EXIF 2.32, 4.6.4
+_BITS: Final = 258  # TIFF 6.0: BitsPerSample
+_LARGEST: Final = 281  # MaxSampleValue
+_LEVELS: Final = (
+    262,
+    280,
+    _LARGEST,
+    340,
+    341,
+)  # PhotometricInterpretation, and the samples' range: what is black and white
 _TURNS: Final[Mapping[int, Image.Transpose]] = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -29,37 +40,62 @@ _TURNS: Final[Mapping[int, Image.Transpose]] = {
 
 
 def bytes_of(image: Image.Image, read: Callable[[IO[bytes]], bytes]) -> bytes:
-    """Return the bytes of an image's file, by `read`, or its present frame in a file of its own.
+    """Return the bytes of an unchanged image's file, by `read`, or else its present frame in a file of its own.
 
     Raises OSError for an image that can't be read.
     """
     with _READING:
-        if (file := _untouched_file(image)) is not None:
-            position = file.tell()
-            file.seek(0)
+        content = _of_unread(image, read)
+        if content is None:
             try:
-                return read(file)
-            finally:
-                file.seek(position)  # where PIL goes on when it loads the pixels
-        try:
-            image.load()
-        except Exception as problem:
-            raise _unreadable(problem) from problem
+                image.load()
+            except Exception as problem:
+                raise _unreadable(problem) from problem
+    content = content or _of_unchanged(image, read)
+    if content is not None:
+        return content
     try:
         turn = _TURNS.get(_orientation(image))
-        return _written(image if turn is None else image.transpose(turn), image.format)
+        return _written(image if turn is None else image.transpose(turn), image)
     except Exception as problem:
         raise _unreadable(problem) from problem
 
 
-def _untouched_file(image: Image.Image) -> IO[bytes] | None:
-    """Return the open file of an image that is at its first frame, and whose pixels were not read."""
-    if not isinstance(image, ImageFile) or image.format not in _SENT_AS_THEY_ARE:
+def _may_be_sent(image: Image.Image) -> TypeGuard[ImageFile]:
+    """Whether the service takes the file for what the image shows. Not every service shows LAB."""
+    of_file = isinstance(image, ImageFile) and image.format in _SENT_AS_THEY_ARE and image.mode != "LAB"
+    return of_file and image.tell() == 0
+
+
+def _of_unread(image: Image.Image, read: Callable[[IO[bytes]], bytes]) -> bytes | None:
+    """Return the file of an image whose pixels nothing has read: they can't have been changed."""
+    if not _may_be_sent(image) or image.fp is None or getattr(image.fp, "closed", False):
         return None
     unread = image.tile or image.format == "WEBP"  # which has no tiles before it is loaded, and no file afterwards
     drafted = image.decoderconfig if image.format in ("JPEG", "MPO") else ()  # by `draft`, which may also make it grey
-    closed = getattr(image.fp, "closed", True)
-    return image.fp if unread and not drafted and not closed and image.tell() == 0 else None
+    if not unread or drafted:
+        return None
+    position = image.fp.tell()
+    image.fp.seek(0)
+    try:
+        return read(image.fp)
+    finally:
+        image.fp.seek(position)  # where PIL goes on when it loads the pixels
+
+
+def _of_unchanged(image: Image.Image, read: Callable[[IO[bytes]], bytes]) -> bytes | None:
+    """Return the file of a loaded image that was opened by its path, where it still holds the same pixels.
+
+    A photograph's JPEG is a tenth of its PNG, which many services would find too large.
+    """
+    if not _may_be_sent(image) or not image.filename:
+        return None
+    with suppress(Exception):  # it may have been moved, replaced or changed
+        content = read(io.BytesIO(Path(os.fsdecode(image.filename)).read_bytes()))
+        with Image.open(io.BytesIO(content)) as again:
+            if again == image and _orientation(again) == _orientation(image):
+                return content
+    return None
 
 
 def _unreadable(problem: Exception) -> OSError:
@@ -75,15 +111,21 @@ def _orientation(image: Image.Image) -> int:
     return 1
 
 
-def _written(image: Image.Image, kind: str | None) -> bytes:
-    """`kind`: the format that the image came from, if any."""
-    if image.mode in ("I", "F") and kind != "PNG":  # Pillow before 11.3 reads a PNG of 16 bits as I
-        return _saved(image, "TIFF")
-    if image.mode in ("I;16L", "I;16N"):  # which Pillow writes as nothing
+def _written(image: Image.Image, source: Image.Image) -> bytes:
+    """`source`: the image as it was given, with its format and its tags."""
+    if image.mode in ("I;16L", "I;16N"):  # which Pillow doesn't write
         image = image.convert("I").convert("I;16")
-    if image.mode.startswith("I"):
-        return _saved(image, "TIFF" if kind == "TIFF" else "PNG")
-    return _saved(_shown(image), "PNG")
+    if image.mode == "F" or image.mode.startswith(
+        "I"
+    ):  # of a TIFF the service finds out which values are black and white
+        if source.format == "PNG":  # where 16 bits go from black to white; one grey may be transparent
+            return _saved(image, "PNG", transparency=image.info.get("transparency"))
+        tags = getattr(source, "tag_v2", {})
+        told = {tag: tags[tag] for tag in _LEVELS if tag in tags}
+        if tags.get(_BITS) == (12,):
+            told.setdefault(_LARGEST, 4095)
+        return _saved(image, "TIFF", tiffinfo=told, compression="raw")
+    return _saved(_shown(image), "PNG", transparency=None)
 
 
 def _shown(image: Image.Image) -> Image.Image:
@@ -102,8 +144,8 @@ def _shown(image: Image.Image) -> Image.Image:
     return image.convert("RGBA" if transparent else "RGB")
 
 
-def _saved(image: Image.Image, kind: str) -> bytes:
+def _saved(image: Image.Image, kind: str, **options: object) -> bytes:
     """Without metadata: the service reads none, and a profile of CMYK doesn't fit RGB."""
     content = io.BytesIO()
-    image.save(content, kind, compression="raw", icc_profile=None, transparency=None)
+    image.save(content, kind, icc_profile=None, **options)
     return content.getvalue()

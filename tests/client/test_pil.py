@@ -89,6 +89,7 @@ FILES = {
     "png-RGB-with-a-transparent-colour": saved(drawing(), transparency=(255, 255, 255)),
     "png-RGBA": saved(transparent()),
     "png-16-bits": saved(sixteen_bits()),
+    "png-16-bits-dark": saved(Image.fromarray(np.full((32, 48), 700, np.uint16))),
     "png-animated": saved(drawing(), save_all=True, append_images=[drawing().rotate(180)]),
     "png-turned": turned(6, "PNG"),
     "jpeg-L": saved(drawing("L"), "JPEG"),
@@ -134,6 +135,35 @@ def test_a_format_that_not_every_service_reads_is_sent_as_it_looks():
     for kind in ("PPM", "TGA", "PCX", "ICO"):
         image = opened(saved(drawing(size=(48, 48)), kind))
         assert alike(image, saved(drawing(size=(48, 48)))), kind
+
+
+def test_a_loaded_image_of_a_path_is_sent_as_its_file_as_long_as_that_has_its_pixels(tmp_path):
+    """A photograph's PNG has ten times the bytes of its JPEG."""
+    (tmp_path / "a.jpg").write_bytes(FILES["jpeg-turned-6"])
+    image = Image.open(tmp_path / "a.jpg")
+    image.load()
+    assert pictures.bytes_of(image) == FILES["jpeg-turned-6"]
+    image.putpixel((0, 0), (1, 2, 3))
+    assert alike(ImageOps.exif_transpose(image), pictures.bytes_of(image))
+    image = Image.open(tmp_path / "a.jpg")
+    image.load()
+    image.getexif()[ORIENTATION] = 1  # what it shows has changed with it
+    assert shown(pictures.bytes_of(image)).shape == (32, 48, 3)
+    for replaced in (saved(drawing("L"), "JPEG"), b"no picture", None):
+        (tmp_path / "a.jpg").unlink()
+        if replaced:
+            (tmp_path / "a.jpg").write_bytes(replaced)
+        image.info["comment"] = "still the old one"
+        assert shown(pictures.bytes_of(image)).shape == (32, 48, 3)
+        assert pictures.bytes_of(image) != replaced
+
+
+def test_what_a_tiff_tells_about_its_values_is_sent_with_them():
+    values = np.linspace(0, 4095, 48 * 32).reshape(32, 48).astype(np.uint16)
+    image = loaded(saved(Image.fromarray(values), "TIFF", tiffinfo={281: 4095, 262: 0}))
+    with opened(pictures.bytes_of(image)) as sent:
+        assert (sent.tag_v2[281], sent.tag_v2[262]) == ((4095,), 0)
+        assert np.array_equal(np.asarray(sent), values)
 
 
 CHANGES = {
@@ -220,7 +250,7 @@ def test_16_bits_keep_their_depth_and_their_look(mode):
     image = Image.frombytes(mode, (48, 32), values.astype(order).tobytes())
     with opened(pictures.bytes_of(image)) as sent:
         assert np.array_equal(np.asarray(sent), values)
-        assert sent.format == "PNG"
+        assert sent.format == "TIFF"
 
 
 @pytest.mark.parametrize("values", [np.arange(12, dtype=np.int32), np.linspace(0, 1, 12, dtype=np.float32)])
