@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from threading import Lock
-from typing import IO, Final, TypeGuard
+from typing import IO, Final, TypeGuard, cast
 
 from PIL import Image, ImageCms
 from PIL.ImageFile import ImageFile
@@ -21,13 +21,8 @@ _READING: Final = Lock()
 _ORIENTATION: Final = 274  # EXIF 2.32, 4.6.4
 _BITS: Final = 258  # TIFF 6.0: BitsPerSample
 _LARGEST: Final = 281  # MaxSampleValue
-_LEVELS: Final = (
-    262,
-    280,
-    _LARGEST,
-    340,
-    341,
-)  # PhotometricInterpretation, and the samples' range: what is black and white
+# PhotometricInterpretation, and the range of the samples: which values are black and white.
+_LEVELS: Final = (262, 280, _LARGEST, 340, 341)
 _TURNS: Final[Mapping[int, Image.Transpose]] = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -78,9 +73,14 @@ def _of_unread(image: Image.Image, read: Callable[[IO[bytes]], bytes]) -> bytes 
     position = image.fp.tell()
     image.fp.seek(0)
     try:
-        return read(image.fp)
+        content = read(image.fp)
     finally:
         image.fp.seek(position)  # where PIL goes on when it loads the pixels
+    if image.format != "PNG":  # which may note its orientation behind the pixels, so that asking for it reads them
+        with suppress(Exception), Image.open(io.BytesIO(content)) as again:
+            if _orientation(again) != _orientation(image):
+                return None
+    return content
 
 
 def _of_unchanged(image: Image.Image, read: Callable[[IO[bytes]], bytes]) -> bytes | None:
@@ -91,7 +91,8 @@ def _of_unchanged(image: Image.Image, read: Callable[[IO[bytes]], bytes]) -> byt
     if not _may_be_sent(image) or not image.filename:
         return None
     with suppress(Exception):  # it may have been moved, replaced or changed
-        content = read(io.BytesIO(Path(os.fsdecode(image.filename)).read_bytes()))
+        with Path(os.fsdecode(image.filename)).open("rb") as file:
+            content = read(file)
         with Image.open(io.BytesIO(content)) as again:
             if again == image and _orientation(again) == _orientation(image):
                 return content
@@ -115,26 +116,22 @@ def _written(image: Image.Image, source: Image.Image) -> bytes:
     """`source`: the image as it was given, with its format and its tags."""
     if image.mode in ("I;16L", "I;16N"):  # which Pillow doesn't write
         image = image.convert("I").convert("I;16")
-    if image.mode == "F" or image.mode.startswith(
-        "I"
-    ):  # of a TIFF the service finds out which values are black and white
-        if source.format == "PNG":  # where 16 bits go from black to white; one grey may be transparent
-            return _saved(image, "PNG", transparency=image.info.get("transparency"))
-        tags = getattr(source, "tag_v2", {})
-        told = {tag: tags[tag] for tag in _LEVELS if tag in tags}
-        if tags.get(_BITS) == (12,):
-            told.setdefault(_LARGEST, 4095)
-        return _saved(image, "TIFF", tiffinfo=told, compression="raw")
-    return _saved(_shown(image), "PNG", transparency=None)
+    if image.mode != "F" and not image.mode.startswith("I"):
+        return _saved(_shown(image), "PNG", transparency=None)
+    if source.format == "PNG":  # whose 16 bits go from black to white; one grey may be transparent
+        return _saved(image, "PNG", transparency=image.info.get("transparency"))
+    tags = getattr(source, "tag_v2", {})  # by which the service finds out which values are black and white
+    levels = {tag: tags[tag] for tag in _LEVELS if tag in tags}
+    if tags.get(_BITS) == (12,):
+        levels.setdefault(_LARGEST, 4095)
+    return _saved(image, "TIFF", tiffinfo=levels, compression="raw")
 
 
 def _shown(image: Image.Image) -> Image.Image:
     """In a mode that PNG has."""
     if image.mode == "LAB":
         lab, rgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
-        shown = ImageCms.profileToProfile(image, lab, rgb, outputMode="RGB")
-        assert shown is not None  # noqa: S101 — for mypy: it is None only when done in place
-        return shown
+        return cast(Image.Image, ImageCms.profileToProfile(image, lab, rgb, outputMode="RGB"))
     if image.mode in ("La", "RGBa"):
         image = image.convert(image.mode.upper())
     may_have_key = image.mode in ("1", "L", "P", "RGB")  # a colour that counts as transparent
