@@ -38,7 +38,7 @@ class Example(_Schema):
     image: str | None = None
     """The image file as base64, or as a data: URI with ;base64."""
     text: str | None = None
-    """The text; an empty or blank one counts as missing."""
+    """The text; one that shows nothing (empty, blank, zero-width characters alone) counts as missing."""
 
 
 class ClassifyForm(Options):
@@ -47,7 +47,7 @@ class ClassifyForm(Options):
     image: Annotated[bytes | None, Field(json_schema_extra={"format": "binary"})] = None
     """The image file; its bytes say what it is, not its name or declared type."""
     text: str | None = None
-    """The text in UTF-8; an empty or blank one counts as missing."""
+    """The text in UTF-8; one that shows nothing (empty, blank, zero-width characters alone) counts as missing."""
 
 
 class ClassifyBody(Options, Example):

@@ -28,7 +28,7 @@ def main() -> None:
     options.add_argument("out", type=Path)
     options.add_argument("--url", default="http://127.0.0.1:8000")
     chosen = options.parse_args()
-    with chosen.table.open(encoding="utf-8", newline="") as file, Client(chosen.url, timeout=60) as client:
+    with chosen.table.open(encoding="utf-8-sig", newline="") as file, Client(chosen.url, timeout=60) as client:
         answers = client.classify_batch(items_of(csv.DictReader(file), chosen.table.parent), top_k=1)
     with chosen.out.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)

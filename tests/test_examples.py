@@ -64,7 +64,9 @@ def test_many_rows_are_scored_as_the_command_scores_them(url, tmp_path):
 
 def test_a_picture_that_is_none_has_its_own_error_in_the_table(url, tmp_path):
     (tmp_path / "words.png").write_text("words", encoding="utf-8")
-    (tmp_path / "table.csv").write_text("image,text\nwords.png,\n,a slice of lime\n", encoding="utf-8")
+    (tmp_path / "table.csv").write_text(
+        "image,text\nwords.png,\n,a slice of lime\n", encoding="utf-8-sig"
+    )  # as Excel does
     status, _, errors = run(
         sys.executable, EXAMPLES / "bulk_scores.py", tmp_path / "table.csv", tmp_path / "out.csv", "--url", url
     )

@@ -1,5 +1,6 @@
 // Asking the service: with a key where one was given, and with problems in plain words.
 
+import { isBlank } from "./blank.js";
 import { known, say } from "./say.js";
 
 const KEY = "polymodal-key"; // in sessionStorage: this tab's, gone when it is closed
@@ -26,7 +27,7 @@ export class Problem extends Error {
 export function formOf({ image, text, model }) {
   const form = new FormData();
   if (image) form.append("image", image, image.name);
-  if (text?.trim()) form.append("text", text);
+  if (text && !isBlank(text)) form.append("text", text);
   if (model) form.append("model", model);
   return form;
 }

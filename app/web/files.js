@@ -1,5 +1,6 @@
 // Files that come in many at a time: several chosen, a folder, or whatever was dropped; and the rows that they make.
 
+import { isBlank } from "./blank.js";
 import { parseCsv } from "./csv.js";
 import { count, say } from "./say.js";
 
@@ -77,7 +78,7 @@ function tableRows(text, pictures, name) {
     const [path, words] = [cell("image"), cell("text")];
     const image = path ? find(path) : null;
     const missing = path && !image ? say("batch.no-picture", { path }) : "";
-    const nothing = !path && !words ? say("batch.nothing") : "";
+    const nothing = !path && isBlank(words) ? say("batch.nothing") : "";
     const extra = cells.length > columns.length ? say("batch.too-many-cells", { cells: count(cells.length), columns: count(columns.length) }) : "";
     return { number: index + 1, name: path, text: words, label: cell("label"), image, problem: extra || missing || nothing };
   });

@@ -2,6 +2,7 @@
 
 import { Problem, classify } from "./ask.js";
 import { drawAnswer, drawNothing, drawProblem } from "./answer.js";
+import { isBlank } from "./blank.js";
 import { element } from "./dom.js";
 import { picture } from "./picture.js";
 import { count, say } from "./say.js";
@@ -26,7 +27,7 @@ export function ask(model, { atOnce = false } = {}) {
   current = new AbortController();
   const { signal } = current;
   const question = { image: picture(), text: element("text").value, model: model?.name };
-  if (!question.image && !question.text.trim()) {
+  if (!question.image && isBlank(question.text)) {
     settle();
     drawNothing(model);
     return;

@@ -1,6 +1,7 @@
 // The request that the page makes, as a command or a program to copy.
 
 import { hasKey } from "./ask.js";
+import { isBlank } from "./blank.js";
 import { element, make } from "./dom.js";
 import { say } from "./say.js";
 
@@ -75,8 +76,8 @@ async function copy() {
 
 /** Names and values to send; with nothing given yet an example, so that the code always runs. */
 function given({ image, text, model }) {
-  const none = !image && !text.trim();
-  return { image: none ? "picture.png" : image?.name, text: none ? say("code.text") : text.trim() && text, model, key: hasKey() };
+  const none = !image && isBlank(text);
+  return { image: none ? "picture.png" : image?.name, text: none ? say("code.text") : !isBlank(text) && text, model, key: hasKey() };
 }
 
 function curl({ image, text, model, key }) {

@@ -1,6 +1,7 @@
 """A client of Polymodal: `Client` for ordinary code, `AsyncClient` for asyncio and trio, with the same calls.
 
-pictures.py   what may be given as an image
+pictures.py   what may be given as an image; pil.py, the images of Pillow
+items.py      rows of tables as items, and which values are missing
 calls.py      what can be asked, each described once: method, path, body, and how the answer is read
 exchange.py   what happens around one call: deadline, retries, errors; it only says what is to be sent, and when
 sync.py, asynchronous.py   send it, in two thin ways

@@ -81,7 +81,7 @@ class Classification:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One example of a batch; image or text may be missing."""
+    """One example of a batch; image or text may be missing: None, NaN or pandas.NA."""
 
     image: Image | None = None
     text: str | None = None
@@ -98,7 +98,7 @@ class ItemAnswer:
     id: str | None
     classification: Classification | None
     error: Exception | None
-    """Why there is none: a PolymodalError, or an OSError or ValueError of the image that was given."""
+    """Why there is none: a PolymodalError, or what the row or its image raised when it was read here."""
 
     def result(self) -> Classification:
         """The classification, or raise the error."""

@@ -44,7 +44,10 @@ class AsyncClient:
         threshold: float | None = None,
         request_id: str | None = None,
     ) -> Classification:
-        """Classify one example; image or text may be missing. Raises PolymodalError, or OSError for an image that can't be read."""
+        """Classify one example; image or text may be missing: None, NaN or pandas.NA.
+
+        Raises PolymodalError, OSError for an image that can't be read, TypeError or ValueError for what can't be sent.
+        """
         options = Options(model, top_k, threshold)
         call = await run_sync(calls.classify, Item(image, text), options)  # reads the image
         return await self._run(self._exchange.ask(call, request_id))
@@ -62,8 +65,9 @@ class AsyncClient:
     ) -> list[ItemAnswer]:
         """Classify many examples; the answers are in their order, and a bad one fails alone.
 
-        `progress` is called with how many are done, and of how many. Raises
-        what would befall all of them: no connection from the start, a wrong key, an unknown model.
+        `progress` is called with how many are done, and of how many. An iterable that raises ends there, and its error is
+        that of the last answer. Raises an error that all of them would get, as long as there are no answers: no connection
+        from the start, a wrong key, an unknown model; TypeError or ValueError for options, and for what is no iterable.
         """
         options = Options(model, top_k, threshold)
         batch = Batch(

@@ -10,13 +10,13 @@ The two clients differ only in how they send and pause; what they have in common
 import json
 import re
 import secrets
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any, Final, TypeVar
 
 from polymodal_client.answers import ItemAnswer
-from polymodal_client.calls import Call, Options, Packed, classify_batch
+from polymodal_client.calls import Call, Options, Packed, classify_batch, real_number
 from polymodal_client.errors import (
     ConnectionFailed,
     DeadlineExceeded,
@@ -89,12 +89,13 @@ class Exchange:
     clock: Callable[[], float] = monotonic
 
     def __post_init__(self) -> None:
-        if not 0 < self.timeout_s < float("inf"):
+        object.__setattr__(self, "timeout_s", real_number("timeout", self.timeout_s, "seconds, more than 0"))
+        if self.timeout_s <= 0:
             raise ValueError(f"timeout: {self.timeout_s}; allowed: seconds, more than 0")
 
     def ask(self, call: Call[Answer], request_id: str | None = None) -> Steps[Answer]:
         """One call to its end. Raises PolymodalError; ValueError for an id that the service would not keep."""
-        if request_id is not None and not _REQUEST_ID.fullmatch(request_id):
+        if request_id is not None and not (isinstance(request_id, str) and _REQUEST_ID.fullmatch(request_id)):
             raise ValueError(f"request_id: {request_id!r}; allowed: up to 128 letters, digits, '.', '_' and '-'")
         request_id = request_id or secrets.token_hex(16)
         until = self.clock() + self.timeout_s
@@ -133,14 +134,25 @@ class Exchange:
             if error.code not in _DIVISIBLE or len(items) == 1:
                 raise
             half = len(items) // 2
-            first = yield from self.ask_batch(items[:half], options)
-            return first + (yield from self.ask_batch(items[half:], options))
+            return (yield from self._in_shares((items[:half], items[half:]), options))
         busy = [number for number, answer in enumerate(answers) if isinstance(answer.error, _NO_TURN)]
         if busy and (wait_s := self.retries.wait_s(1, None)) is not None:
             yield Pause(wait_s)
             again = yield from self._once_more([items[number] for number in busy], options)
             for number, answer in zip(busy, again, strict=False):
                 answers[number] = answer
+        return answers
+
+    def _in_shares(self, shares: Iterable[Sequence[Packed]], options: Options) -> Steps[list[ItemAnswer]]:
+        """Return the answers of several requests. The error of one is its own items', once there are others to keep."""
+        answers: list[ItemAnswer] = []
+        for items in shares:
+            try:
+                answers += yield from self.ask_batch(items, options)
+            except PolymodalError as error:
+                if not answers and not isinstance(error, InvalidRequest):
+                    raise
+                answers += [ItemAnswer(item.index, item.id, None, error) for item in items]
         return answers
 
     def _once_more(self, items: Sequence[Packed], options: Options) -> Steps[Sequence[ItemAnswer]]:

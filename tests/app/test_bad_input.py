@@ -160,6 +160,13 @@ BAD = [
         id="only-a-blank-text",
     ),
     pytest.param(
+        as_json({"text": "\u200b\u3164\ufe0f"}),
+        422,
+        "nothing_given",
+        "at least one of image, text",
+        id="only-a-text-that-shows-nothing",
+    ),
+    pytest.param(
         form(("image", "", b""), ("text", None, b"")),
         422,
         "nothing_given",

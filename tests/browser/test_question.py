@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from model.modalities.text.blank import is_blank
 from tests.browser.conftest import EXAMPLES
 
 
@@ -41,6 +42,23 @@ def test_nothing_is_asked_before_something_is_given(open_page, address):
     asked = page.evaluate("performance.getEntriesByType('resource').map(({ name }) => name)")
     assert asked
     assert not [each for each in asked if "classify" in each]
+
+
+def test_a_text_that_shows_nothing_is_not_asked_about(page):
+    """By the service's own rule, for every character."""
+    page.fill("#text", "\u200b\u3164")
+    page.wait_for_timeout(500)
+    asked = page.evaluate("performance.getEntriesByType('resource').map(({ name }) => name)")
+    assert not [name for name in asked if "classify" in name]
+    blank = page.evaluate("""async () => {
+        const { isBlank } = await import("/web/blank.js");
+        const found = [];
+        for (let code = 0; code < 0x110000; code += 1) {
+            if ((code < 0xd800 || code > 0xdfff) && isBlank(String.fromCodePoint(code))) found.push(code);
+        }
+        return found;
+    }""")
+    assert blank == [code for code in range(0x110000) if not 0xD800 <= code <= 0xDFFF and is_blank(chr(code))]
 
 
 def test_an_example_is_answered_without_scrolling(page):

@@ -98,6 +98,30 @@ def test_the_sync_client_asks_a_real_server(listening, solid, tmp_path):
             client.classify()
 
 
+def test_what_is_read_to_its_end_and_an_empty_file_have_no_bytes(listening, tmp_path):
+    (tmp_path / "empty.png").touch()
+    read = io.BytesIO(b"bytes of a file")
+    read.read()
+    with listening() as service, Client(service.url) as client:
+        for image in (b"", tmp_path / "empty.png", read):
+            with pytest.raises(InvalidInput, match="image: 0 bytes; allowed: a whole picture"):
+                client.classify(image)
+            (answer,) = client.classify_batch([{"image": image, "text": "red"}])
+            assert (answer.error.code, answer.error.found) == ("undecodable", "0 bytes")
+
+
+def test_a_missing_text_of_pandas_costs_nothing(listening):
+    rows = [{"text": "red"}, {"text": float("nan")}, {"text": "blue"}, {"text": "\u200b"}]
+    with listening() as service, Client(service.url) as client:
+        answers = client.classify_batch(rows)
+    assert [answer.error.code if answer.error else answer.result().best.label for answer in answers] == [
+        "red",
+        "nothing_given",
+        "blue",
+        "nothing_given",
+    ]
+
+
 def test_a_regression_and_several_labels_are_answered_in_their_own_way(listening, make):
     with (
         listening({"tags": make("tags", task="multi-label"), "prices": make("prices", task="regression")}) as service,

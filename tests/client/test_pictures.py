@@ -28,6 +28,27 @@ def test_an_image_may_be_given_in_many_ways(file, given):
     assert pictures.bytes_of(given(file)) == b"bytes of a file"
 
 
+class Upload(io.BytesIO):
+    """Like an upload of Flask or Django: a file with a `save` and a `mode`, but no PIL image."""
+
+    mode = "rb"
+
+    def save(self, *_):
+        raise AssertionError("saved")
+
+
+class Dribble(io.BytesIO):
+    """Like a pipe without a buffer: returns less than what was asked for."""
+
+    def read(self, size=-1):
+        return super().read(min(size, 4))
+
+
+@pytest.mark.parametrize("kind", [Upload, Dribble])
+def test_whatever_reads_bytes_is_a_file(kind):
+    assert pictures.bytes_of(kind(b"bytes of a file")) == b"bytes of a file"
+
+
 def test_an_open_file_is_read_from_where_it_stands(file):
     with file.open("rb") as opened:
         opened.read(6)
@@ -56,12 +77,20 @@ def test_a_pil_image_is_sent_as_png():
         assert (sent.format, sent.size, sent.getpixel((0, 0))) == ("PNG", (3, 2), (255, 0, 0))
 
 
+class AsyncFile:
+    async def read(self, size):
+        raise AssertionError("awaited")
+
+
 @pytest.mark.parametrize(
     ("given", "error", "told"),
     [
         pytest.param(lambda folder: folder / "nowhere.png", FileNotFoundError, "nowhere.png", id="no-such-file"),
         pytest.param(lambda folder: folder, IsADirectoryError, "directory", id="folder"),
         pytest.param(lambda _: io.StringIO("text"), TypeError, "mode 'rb'", id="opened-as-text"),
+        pytest.param(lambda _: io.StringIO(), TypeError, r"mode 'rb'", id="opened-as-text-and-empty"),
+        pytest.param(lambda _: AsyncFile(), TypeError, "for asyncio .*coroutine", id="opened-for-asyncio"),
+        pytest.param(lambda _: [1, 2], TypeError, "list; allowed: a path, bytes", id="list"),
         pytest.param(lambda _: 17, TypeError, "int; allowed: a path, bytes", id="number"),
         pytest.param(lambda _: Path("/dev/zero"), ValueError, "image: more than 1,000 bytes", id="without-an-end"),
     ],

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 CORPUS, FOUND = Path(__file__).parent / "corpus", ROOT / "build/fuzz"
 SECONDS = int(os.environ.get("FUZZ_SECONDS", "300"))
 RSS_MIB, INPUT_S, LONGEST = 1024, 10, 8192
-NAMES = {"picture": 5, "form": 2, "document": 2, "message": 1, "conversation": 2}
+NAMES = {"picture": 5, "text": 1, "form": 2, "document": 2, "message": 1, "conversation": 2}
 """And how large a part of the time each gets."""
 
 

@@ -16,6 +16,7 @@ def seeds(name: str) -> Iterator[bytes]:
     """The seeds of one target."""
     groups = {
         "picture": _pictures,
+        "text": _texts,
         "form": _forms,
         "document": _documents,
         "message": _messages,
@@ -32,6 +33,11 @@ def _pictures() -> Iterator[bytes]:
     for group in (uploads.pngs, uploads.jpegs, uploads.gifs, uploads.webps, uploads.bmps, uploads.tiffs):
         files = (each.content.partition(b"\r\n\r\n")[2].removesuffix(b"\r\n" + uploads.END) for each in group())
         yield from (each for each in files if len(each) <= SMALL)
+
+
+def _texts() -> Iterator[bytes]:
+    files = (upload.content.partition(b"\r\n\r\n")[2].removesuffix(b"\r\n" + uploads.END) for upload in uploads.texts())
+    yield from (content for content in files if len(content) <= SMALL)
 
 
 def _forms() -> Iterator[bytes]:

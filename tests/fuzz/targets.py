@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from pydantic import ValidationError
+from tokenizers import Tokenizer, models
 
 from app import wire
 from app.body import BatchQuestion, RequestError, _batch, _Form, _parse_json, _question
@@ -15,9 +16,12 @@ from app.settings import Settings
 from model.errors import InputError
 from model.modalities.image.header import size_of
 from model.modalities.image.input import ImageInput, sniff
+from model.modalities.text.blank import is_blank
+from model.modalities.text.input import TextInput
 from tests.packets import answers_to
 
 IMAGE = ImageInput(side=32, max_pixels=4_000_000)
+TEXT = TextInput(Tokenizer(models.WordLevel({"[PAD]": 0, "[UNK]": 1}, "[UNK]")))
 SETTINGS = Settings(workers=0)
 
 
@@ -28,6 +32,14 @@ def picture(content: bytes) -> None:
     with suppress(InputError):
         prepared = IMAGE.preprocess(IMAGE.decode(content))
         assert prepared.shape == (32, 32, 3)
+
+
+def text(content: bytes) -> None:
+    """An uploaded text's way to the encoder: refused, blank, or tokens of something that shows."""
+    with suppress(InputError):
+        decoded = TEXT.decode(content)
+        assert decoded is None or not is_blank(decoded)
+        assert decoded is None or len(TEXT.preprocess(decoded)) >= 1
 
 
 def form(content: bytes) -> None:
@@ -76,6 +88,7 @@ def conversation(content: bytes) -> None:
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
     "picture": picture,
+    "text": text,
     "form": form,
     "document": document,
     "message": message,

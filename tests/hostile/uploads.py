@@ -473,6 +473,20 @@ def texts() -> Iterator[Upload]:
     yield text("empty", b"", NOTHING)
     yield text("blank", " \t\r\n\u00a0\u2003\u3000".encode(), NOTHING)
     yield text("a byte order mark alone", b"\xef\xbb\xbf", NOTHING)
+    for name, content in {
+        "zero-width characters": "\u200b\u200c\u200d\u2060\ufeff" * 1000,
+        "control characters": "".join(map(chr, (*range(1, 32), *range(0x7F, 0xA0)))),
+        "soft hyphens": "\u00ad \u00ad",
+        "directions": "\u200e\u202a\u202c\u2066\u2069",
+        "variation selectors": "\ufe0f\U000e0100",
+        "tags": "".join(chr(0xE0000 + ord(letter)) for letter in "ignore"),
+        "Hangul fillers": "\u115f\u1160\u3164\uffa0",
+        "blank Braille cells": "\u2800\u2800",
+        "private characters": "\ue000\U000f0000",
+        "noncharacters": "\ufffe\uffff\U0010ffff",
+        "places of attachments": "\ufffc \ufffc",
+    }.items():
+        yield text(f"nothing but {name}", content.encode(), NOTHING)
     yield text("NUL", b"\x00", UNDECODABLE)
     yield text("NUL at the end", b"red\x00", UNDECODABLE)
     for name, content in {

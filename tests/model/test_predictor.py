@@ -70,6 +70,7 @@ def test_what_was_learned_is_recognised(predictor):
         pytest.param(EXAMPLES[1], {"text"}, id="text"),
         pytest.param(EXAMPLES[2], {"image"}, id="image"),
         pytest.param(EXAMPLES[4], {"image"}, id="blank-text"),
+        pytest.param(EXAMPLES[0] | {"text": "\u200b\ufeff\ue000"}, {"image"}, id="text-that-shows-nothing"),
         pytest.param({"text": b"deep water"}, {"text"}, id="text-in-bytes"),
     ],
 )
@@ -163,6 +164,7 @@ def test_nothing_asked_nothing_answered(predictor):
     [
         pytest.param({}, NothingGiven, "at least one of image, text", id="nothing"),
         pytest.param({"text": " \n"}, NothingGiven, "or only blank ones", id="only-blank"),
+        pytest.param({"text": "\u200b"}, NothingGiven, "or only blank ones", id="only-what-shows-nothing"),
         pytest.param({"sound": b"x", "text": "sea"}, UnknownModality, "sound: not an input", id="unknown"),
         pytest.param({"image": b"words"}, UnsupportedFormat, "image: bytes of no known", id="no-picture"),
         pytest.param({"image": b"", "text": "sea"}, Undecodable, "image: 0 bytes", id="empty-picture"),

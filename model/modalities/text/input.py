@@ -14,6 +14,7 @@ import numpy.typing as npt
 from tokenizers import Tokenizer
 
 from model.errors import TooLarge, Undecodable
+from model.modalities.text.blank import is_blank
 from model.types import Array, InputSpec, Probe, Workload
 
 TOKENIZER_FILE: Final = "tokenizer.json"
@@ -71,7 +72,7 @@ class TextInput:
         return InputSpec(self.name, ("text/plain",), limits)
 
     def decode(self, content: bytes | str) -> str | None:
-        """A checked text with single spaces, in normal form C; None when it is blank. Raises Undecodable or TooLarge."""
+        """A checked text with single spaces, in normal form C; None when it shows nothing. Raises Undecodable or TooLarge."""
         text = self._as_characters(content)
         if len(text) > self.max_characters:
             raise TooLarge(self.name, f"{len(text):,} characters", f"at most {self.max_characters:,} characters")
@@ -79,7 +80,7 @@ class TextInput:
             raise Undecodable(self.name, f"a NUL character at position {position}", "text without NUL characters")
         if (marks := _longest_run_of_marks(text)) > MOST_MARKS:
             raise TooLarge(self.name, f"{marks:,} combining characters in a row", f"at most {MOST_MARKS}")
-        return " ".join(unicodedata.normalize("NFC", text).split()) or None
+        return None if is_blank(text) else " ".join(unicodedata.normalize("NFC", text).split())
 
     def preprocess(self, decoded: str) -> TokenIds:
         """Token ids: int64 (L,), 1 ≤ L ≤ max_tokens."""

@@ -39,6 +39,8 @@ INPUT = TextInput(make_tokenizer(), max_tokens=6, max_characters=1000)
         pytest.param(b"", None, id="empty-bytes"),
         pytest.param(" \n\t\u00a0", None, id="blank"),
         pytest.param(b"\xef\xbb\xbf", None, id="only-a-byte-order-mark"),
+        pytest.param("\u200b \u2060", None, id="nothing-that-shows"),
+        pytest.param("\u200b deep\u00ad \ue000", "\u200b deep\u00ad \ue000", id="hidden-characters-of-a-text-stay"),
         pytest.param("x" * 1000, "x" * 1000, id="as-long-as-allowed"),
     ],
 )
@@ -72,7 +74,7 @@ def test_what_is_no_text_is_refused_in_words(content, error, problem):
     [
         pytest.param("Deep, BLUE sea", [DEEP, COMMA, BLUE, SEA], id="words"),
         pytest.param("深い", [UNKNOWN, UNKNOWN], id="unknown"),
-        pytest.param("\x01", [UNKNOWN], id="nothing-that-the-tokenizer-keeps"),
+        pytest.param("\u0301", [UNKNOWN], id="nothing-that-the-tokenizer-keeps"),
         pytest.param("sea " * 50, [SEA] * 6, id="longer-than-the-encoder-reads"),
     ],
 )

@@ -1,0 +1,352 @@
+"""Rows of tables as items: missing values, values of other types, numbers of numpy, and iterables that fail."""
+
+import json
+import sqlite3
+import subprocess
+import sys
+from collections import UserDict, namedtuple
+from datetime import date
+from decimal import Decimal
+from fractions import Fraction
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+
+from polymodal_client import InternalError, Item, Retries, Unauthorized
+from polymodal_client.items import is_missing
+
+ANSWER = {"model": "toy", "digest": "ab", "modalities": ["text"], "labels": [{"label": "red", "score": 0.5}]}
+NAN = float("nan")
+
+
+def answering(request):
+    """The answer of a service that classifies every item; whatever has no text and no image has nothing given."""
+    document = json.loads(request.content)
+    if "items" not in document:
+        return httpx.Response(200, json=ANSWER)
+    items = [
+        {"index": index, "status": 200, "classification": ANSWER}
+        if {"text", "image"} & set(item)
+        else {"index": index, "status": 422, "problem": {"status": 422, "code": "nothing_given", "detail": "nothing"}}
+        for index, item in enumerate(document["items"])
+    ]
+    return httpx.Response(200, json={"items": items})
+
+
+def sent_items(transport):
+    return [item for request in transport.seen for item in json.loads(request.content)["items"]]
+
+
+def outcomes(answers):
+    return [str(answer.error) if answer.error else "ok" for answer in answers]
+
+
+def stand_in(name):
+    """A value like pandas' own, of a type with that name, that is neither true nor equal to anything."""
+
+    def refuse(*_):
+        raise TypeError("boolean value is ambiguous")
+
+    return type(name, (), {"__bool__": refuse, "__eq__": refuse, "__ne__": refuse, "__hash__": None})()
+
+
+MISSING = {
+    "None": None,
+    "nan": NAN,
+    "numpy-nan": np.nan,
+    "float32-nan": np.float32("nan"),
+    "float64-nan": np.float64("nan"),
+    "array-of-nan-without-dimensions": np.array(np.nan),
+    "complex-nan": complex(0, NAN),
+    "decimal-nan": Decimal("nan"),
+    "numpy-not-a-time": np.datetime64("NaT"),
+    "numpy-masked": np.ma.masked,
+    "pandas-NA": stand_in("NAType"),
+    "pandas-NaT": stand_in("NaTType"),
+}
+
+
+@pytest.mark.parametrize("value", MISSING.values(), ids=MISSING)
+def test_a_missing_value_is_no_input(both, scripted, value):
+    service = scripted(answering)
+    rows = [{"text": "red", "image": value, "id": value}, {"text": value, "image": b"bytes"}, {"text": value}]
+    answers = both.ask(service, "classify_batch", [*rows, Item(value, "red", value)])
+    assert sent_items(service) == [{"text": "red"}, {"image": "Ynl0ZXM="}, {}, {"text": "red"}]
+    assert outcomes(answers) == ["ok", "ok", "422 nothing_given: nothing", "ok"]
+    assert [answer.id for answer in answers] == [None] * 4
+    both.ask(service, "classify", value, "red")
+    assert json.loads(service.seen[-1].content) == {"text": "red"}
+
+
+@pytest.mark.parametrize("value", [0, 0.0, "", "nan", b"", [NAN], np.array([NAN]), date(2026, 1, 1), object()])
+def test_a_value_that_is_there_is_not_missing(value):
+    assert not is_missing(value)
+
+
+def test_an_empty_path_is_no_image(both, scripted):
+    service = scripted(answering)
+    both.ask(service, "classify_batch", [{"image": "", "text": "red"}])
+    assert sent_items(service) == [{"text": "red"}]
+
+
+WRONG = {
+    "number": ({"text": 7}, "text: int; allowed: str, or None or NaN for no text"),
+    "numpy-number": ({"text": np.int64(7)}, "text: int64; allowed: str"),
+    "truth": ({"text": True}, "text: bool; allowed: str"),
+    "list": ({"text": ["red"]}, "text: list; allowed: str"),
+    "bytes": ({"text": b"red"}, "text: bytes; allowed: str"),
+    "array": ({"text": np.array(["red", "blue"])}, "text: ndarray; allowed: str"),
+    "date": ({"text": date(2026, 1, 1)}, "text: date; allowed: str"),
+    "half-a-character": ({"text": "\ud800"}, "surrogates not allowed"),
+    "image-of-pixels": ({"image": np.zeros((2, 2, 3))}, "image: ndarray; allowed: a path, bytes, a binary file"),
+    "image-that-is-a-number": ({"image": 7}, "image: int; allowed: a path"),
+    "item-with-a-number": (Item(text=7), "text: int; allowed: str"),
+    "another-key": ({"text": "red", "label": "x"}, "item: key 'label'; allowed: image, text, id"),
+    "other-keys": ({"Text": "red", 1: 2}, "item: keys 'Text', 1; allowed: image, text, id"),
+    "cells-behind-the-header": ({"text": "red", None: ["blue"]}, "item: key None; allowed: image, text, id"),
+    "a-thousand-keys": ({f"k{n}": 1 for n in range(1000)}, "item: keys 'k0', 'k1', 'k2', 'k3', 'k4' …; allowed"),
+    "no-mapping": ("red", "item: str; allowed: an Item, or a mapping with image, text, id"),
+    "tuple": (("a.png", "red"), "item: tuple; allowed: an Item"),
+    "none": (None, "item: NoneType; allowed: an Item"),
+    "nan": (NAN, "item: float; allowed: an Item"),
+}
+
+
+@pytest.mark.parametrize(("row", "told"), WRONG.values(), ids=WRONG)
+def test_a_row_that_cannot_be_sent_fails_alone_with_a_sentence(both, scripted, row, told):
+    service = scripted(answering)
+    answers = both.ask(service, "classify_batch", [{"text": "red"}, row, {"text": "blue"}])
+    assert sent_items(service) == [{"text": "red"}, {"text": "blue"}]
+    first, middle, last = outcomes(answers)
+    assert (first, last) == ("ok", "ok")
+    assert told in middle
+
+
+def test_a_row_that_cannot_be_sent_keeps_its_id(both, scripted):
+    rows = [{"id": "a", "colour": "red"}, {"id": "b", "text": 7}, Item(text=7, id="c")]
+    answers = both.ask(scripted(answering), "classify_batch", rows)
+    assert [answer.id for answer in answers] == ["a", "b", "c"]
+
+
+def test_a_row_that_raises_anything_fails_alone(both, scripted):
+    class Broken(UserDict):
+        def __getitem__(self, key):
+            raise ZeroDivisionError("a row of its own kind")
+
+    answers = both.ask(scripted(answering), "classify_batch", [{"text": "a"}, Broken(text="b")])
+    assert outcomes(answers) == ["ok", "a row of its own kind"]
+
+
+class Series:
+    """Like a row of pandas: keys and items, but no Mapping, and iterating it gives values."""
+
+    def __init__(self, cells):
+        self.cells = cells
+
+    def keys(self):
+        return self.cells.keys()
+
+    def __getitem__(self, key):
+        return self.cells[key]
+
+    def __iter__(self):
+        return iter(self.cells.values())
+
+
+def row_of_sqlite(text):
+    connection = sqlite3.connect(":memory:")
+    connection.row_factory = sqlite3.Row
+    try:
+        return connection.execute("SELECT ? AS text, 'a' AS id", [text]).fetchone()
+    finally:
+        connection.close()
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        pytest.param({"text": "red", "id": "a"}, id="dict"),
+        pytest.param(UserDict(text="red", id="a"), id="mapping"),
+        pytest.param(Series({"text": "red", "id": "a"}), id="series"),
+        pytest.param(namedtuple("Row", "text id")("red", "a"), id="named-tuple"),
+        pytest.param(row_of_sqlite("red"), id="sqlite"),
+        pytest.param({"text": np.str_("red"), "id": "a"}, id="numpy-text"),
+    ],
+)
+def test_whatever_has_keys_is_a_row(both, scripted, row):
+    service = scripted(answering)
+    (answer,) = both.ask(service, "classify_batch", [row])
+    assert answer.result().best.label == "red"
+    assert (answer.id, sent_items(service)) == ("a", [{"text": "red"}])
+
+
+@pytest.mark.parametrize(
+    "items",
+    [
+        pytest.param({"text": "red"}, id="one-row"),
+        pytest.param(Item(text="red"), id="one-item"),
+        pytest.param("red", id="a-text"),
+        pytest.param(b"red", id="bytes"),
+        pytest.param(None, id="none"),
+        pytest.param(7, id="a-number"),
+        pytest.param(type("GeoDataFrame", (type("DataFrame", (list,), {}),), {})(), id="a-table"),
+    ],
+)
+def test_what_is_no_iterable_of_rows_is_refused_at_once(both, scripted, items):
+    service = scripted(AssertionError("asked"))
+    with pytest.raises(TypeError, match=r"^items: .*allowed: an iterable of Items or mappings.*to_dict\('records'\)"):
+        both.ask(service, "classify_batch", items)
+
+
+def test_neither_numpy_nor_pandas_is_imported():
+    code = "import polymodal_client.items, sys; sys.exit(bool({'numpy', 'pandas', 'PIL'} & set(sys.modules)))"
+    subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2] / "client", check=True)
+
+
+# --- options ---
+
+
+@pytest.mark.parametrize(
+    ("options", "sent"),
+    [
+        pytest.param({"top_k": np.int64(3)}, {"top_k": 3}, id="int64"),
+        pytest.param({"top_k": np.uint8(3)}, {"top_k": 3}, id="uint8"),
+        pytest.param({"top_k": np.array(3)}, {"top_k": 3}, id="array-without-dimensions"),
+        pytest.param({"top_k": 3.0}, {"top_k": 3}, id="whole-float"),
+        pytest.param({"top_k": np.float64(3)}, {"top_k": 3}, id="whole-float64"),
+        pytest.param({"threshold": np.float32(0.5)}, {"threshold": 0.5}, id="float32"),
+        pytest.param({"threshold": np.float16(0.5)}, {"threshold": 0.5}, id="float16"),
+        pytest.param({"threshold": Decimal("0.5")}, {"threshold": 0.5}, id="decimal"),
+        pytest.param({"threshold": Fraction(1, 2)}, {"threshold": 0.5}, id="fraction"),
+        pytest.param({"threshold": 1}, {"threshold": 1.0}, id="whole-number"),
+        pytest.param({"model": np.str_("toy")}, {"model": "toy"}, id="numpy-text"),
+        pytest.param({"top_k": None, "threshold": None, "model": None}, {}, id="none"),
+    ],
+)
+def test_numbers_of_any_kind_are_options(both, scripted, options, sent):
+    service = scripted(answering)
+    both.ask(service, "classify", text="red", **options)
+    both.ask(service, "classify_batch", [{"text": "red"}], **options)
+    one, batch = (json.loads(request.content) for request in service.seen)
+    assert one == {"text": "red", **sent}
+    assert batch == {"items": [{"text": "red"}], **sent}
+
+
+def test_numbers_of_numpy_travel_in_a_form_too(both, scripted):
+    service = scripted(httpx.Response(200, json=ANSWER))
+    both.ask(service, "classify", b"image", top_k=np.int64(3), threshold=np.float32(0.5))
+    (request,) = service.seen
+    for part in (b'name="top_k"\r\n\r\n3\r\n', b'name="threshold"\r\n\r\n0.5\r\n'):
+        assert part in request.content
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "told"),
+    [
+        ({"top_k": "3"}, TypeError, "top_k: str; allowed: a whole number"),
+        ({"top_k": True}, TypeError, "top_k: bool; allowed: a whole number"),
+        ({"top_k": np.bool_(True)}, TypeError, "top_k: bool; allowed: a whole number"),
+        ({"top_k": np.array([3, 4])}, TypeError, "top_k: ndarray; allowed: a whole number"),
+        ({"top_k": 10**400}, ValueError, "top_k: inf; allowed: a whole number"),
+        ({"top_k": 2.5}, ValueError, "top_k: 2.5; allowed: a whole number"),
+        ({"top_k": NAN}, ValueError, "top_k: nan; allowed: a whole number"),
+        ({"top_k": stand_in("NAType")}, TypeError, "top_k: NAType; allowed: a whole number"),
+        ({"threshold": "0.5"}, TypeError, "threshold: str; allowed: a number"),
+        ({"threshold": NAN}, ValueError, "threshold: nan; allowed: a number"),
+        ({"threshold": np.float32("inf")}, ValueError, "threshold: inf; allowed: a number"),
+        ({"threshold": 0.5j}, TypeError, "threshold: complex; allowed: a number"),
+        ({"threshold": [0.5]}, TypeError, "threshold: list; allowed: a number"),
+        ({"model": 7}, TypeError, "model: int; allowed: a name of models"),
+    ],
+    ids=lambda value: str(value)[:60] if isinstance(value, dict) else "",
+)
+def test_options_of_other_types_are_refused_at_once_with_a_sentence(both, scripted, options, error, told):
+    service = scripted(AssertionError("asked"))
+    for call, given in (("classify", "red"), ("classify_batch", [{"text": "red"}])):
+        with pytest.raises(error, match=told):
+            both.ask(service, call, given, **options)
+
+
+@pytest.mark.parametrize("options", [{"items_per_request": np.int64(2)}, {"concurrency": np.int32(1)}])
+def test_numbers_of_numpy_cut_a_batch_too(both, scripted, options):
+    answers = both.ask(scripted(answering), "classify_batch", [{"text": "red"}] * 5, **options)
+    assert outcomes(answers) == ["ok"] * 5
+
+
+def test_ids_and_names_of_other_types_are_refused_with_a_sentence(both, scripted):
+    service = scripted(AssertionError("asked"))
+    with pytest.raises(ValueError, match="request_id: 7; allowed"):
+        both.ask(service, "classify", text="red", request_id=7)
+    with pytest.raises(ValueError, match="model: 7; allowed"):
+        both.ask(service, "model", 7)
+    with pytest.raises(TypeError, match="timeout: NoneType; allowed: seconds"):
+        both.ask(service, "classify", text="red", timeout=None)
+    assert both.ask(scripted(answering), "classify", text="red", timeout=np.float32(9)).best.label == "red"
+
+
+# --- answers that are there are kept ---
+
+
+def test_an_iterable_that_raises_ends_the_batch_with_its_error_and_keeps_the_answers(both, scripted):
+    def rows():
+        yield {"text": "red"}
+        yield {"text": "blue"}
+        raise RuntimeError("the database has gone")
+
+    done = []
+    answers = both.ask(
+        scripted(answering),
+        "classify_batch",
+        rows(),
+        items_per_request=1,
+        progress=lambda number, total: done.append((number, total)),
+    )
+    assert outcomes(answers) == ["ok", "ok", "the database has gone"]
+    assert [answer.index for answer in answers] == [0, 1, 2]
+    assert done[-1] == (3, None)
+    with pytest.raises(RuntimeError, match="the database has gone"):
+        answers[-1].result()
+
+
+def test_a_key_that_is_revoked_on_the_way_costs_no_answer_and_asks_no_more(both, scripted):
+    def refuse(request):
+        return httpx.Response(401, json={"status": 401, "code": "unauthorized", "detail": "key: revoked"})
+
+    service = scripted(answering, refuse)
+    answers = both.ask(service, "classify_batch", [{"text": "red"}] * 9, items_per_request=1, concurrency=1)
+    assert [type(answer.error) for answer in answers] == [type(None), *[Unauthorized] * 8]
+    assert len(service.seen) == 2
+
+
+def test_a_service_that_dies_on_the_way_costs_no_answer(both, scripted):
+    service = scripted(answering, httpx.ConnectError("refused"), httpx.Response(500), answering)
+    answers = both.ask(
+        service,
+        "classify_batch",
+        [{"text": "red"}] * 4,
+        items_per_request=1,
+        concurrency=1,
+        retries=Retries(attempts=1),
+    )
+    assert [answer.error is None for answer in answers] == [True, False, False, True]
+    assert not isinstance(answers[1].error, InternalError)
+
+
+def test_an_item_that_is_too_large_for_any_request_fails_alone(both, scripted):
+    def answer(request):
+        if b"huge" in request.content:
+            return httpx.Response(413, json={"status": 413, "code": "too_many_bytes", "detail": "body: too long"})
+        return answering(request)
+
+    rows = [{"text": text} for text in ("a", "b", "huge", "d", "e")]
+    answers = both.ask(scripted(answer), "classify_batch", rows)
+    assert outcomes(answers) == ["ok", "ok", "413 too_many_bytes: body: too long", "ok", "ok"]
+
+
+def test_half_a_request_that_fails_leaves_the_other_half_its_answers(both, scripted):
+    too_long = httpx.Response(413, json={"status": 413, "code": "too_many_bytes", "detail": "body: too long"})
+    broken = httpx.Response(500, json={"status": 500, "code": "internal_error", "detail": "why"})
+    answers = both.ask(scripted(too_long, answering, broken), "classify_batch", [{"text": "red"}] * 4)
+    assert outcomes(answers) == ["ok", "ok", *["500 internal_error: why"] * 2]
