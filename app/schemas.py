@@ -3,7 +3,8 @@
 from dataclasses import asdict
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
 
 from app.service import Outcome
 from app.settings import Settings
@@ -15,6 +16,20 @@ _PIXEL = (
 )
 
 
+def _integral(value: object) -> object:
+    """Return an integer for a number that JSON Schema counts as one: 3.0 and 3e0 are 3."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _encodable(text: str) -> str:
+    """Raise pydantic's own error for half of a surrogate pair, which it finds only in strings with other limits."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise PydanticCustomError("string_unicode", "half of a surrogate pair") from None
+    return text
+
+
 class _Schema(BaseModel):
     """Frozen, closed, and documented by the sentences below its fields."""
 
@@ -24,11 +39,11 @@ class _Schema(BaseModel):
 class Options(_Schema):
     """What to answer, and by which model."""
 
-    top_k: Annotated[int, Field(ge=1)] | None = None
-    """Answer only the best labels, at most this many; from 1 to the number of labels. Not for a regression."""
+    top_k: Annotated[int, Field(ge=1), BeforeValidator(_integral)] | None = None
+    """Answer only the best labels, at most this many; from 1 to the number of labels; 3.0 is 3. Not for a regression."""
     threshold: Annotated[float, Field(ge=0, le=1)] | None = None
     """Answer only labels with at least this score. Not for a regression."""
-    model: str | None = None
+    model: Annotated[str, AfterValidator(_encodable)] | None = None
     """Name of the model; the first of /v1/models unless given."""
 
 
@@ -36,18 +51,19 @@ class Example(_Schema):
     """One picture with its text; either may be missing."""
 
     image: str | None = None
-    """The image file as base64, or as a data: URI with ;base64."""
+    """The image file as base64, of the standard alphabet or the one for URLs, with or without padding; or as a data: URI."""
     text: str | None = None
     """The text; one that shows nothing (empty, blank, zero-width characters alone) counts as missing."""
 
 
 class ClassifyForm(Options):
-    """The multipart form of POST /v1/classify; documents it, `app.body` reads it."""
+    """The multipart form of POST /v1/classify; documents it, `app.body` reads it. Its numbers are written as in JSON."""
 
     image: Annotated[bytes | None, Field(json_schema_extra={"format": "binary"})] = None
     """The image file; its bytes say what it is, not its name or declared type."""
     text: str | None = None
-    """The text in UTF-8; one that shows nothing (empty, blank, zero-width characters alone) counts as missing."""
+    """The text, in UTF-8 or the charset that its part declares; one that shows nothing (empty, blank, zero-width characters
+    alone) counts as missing."""
 
 
 class ClassifyBody(Options, Example):

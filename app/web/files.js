@@ -70,7 +70,7 @@ function tableRows(text, pictures, name) {
   const [header = [], ...lines] = parseCsv(text);
   const columns = header.map((cell) => cell.trim().toLowerCase());
   if (!COLUMNS.some((column) => columns.includes(column))) {
-    throw new Error(say("batch.no-columns", { name, columns: header.join(", ").slice(0, 120) || "–" }));
+    throw new Error(say("batch.no-columns", { name, columns: [...header.join(", ")].slice(0, 120).join("") || "–" }));
   }
   const find = finder(pictures);
   return lines.map((cells, index) => {

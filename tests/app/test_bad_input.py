@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import binascii
 import io
 import json
 import struct
@@ -217,7 +218,7 @@ BAD = [
         as_json({"image": "not base64!"}),
         400,
         "malformed_body",
-        "image: invalid base64; allowed: base64",
+        'image: invalid base64, with " " at position 3; allowed: base64',
         id="bad-base64",
     ),
     pytest.param(
@@ -285,14 +286,14 @@ BAD = [
         as_json(b'{"text": "caf\xe9"}'),
         400,
         "malformed_body",
-        "body: invalid UTF-8 at byte 13; allowed: a JSON object in UTF-8",
+        "text: half of a surrogate pair, or a byte that is not UTF-8, at position 3; allowed: whole characters",
         id="json-of-invalid-utf-8",
     ),
     pytest.param(
         as_json(b'{"text": "\\ud800"}'),
         400,
         "malformed_body",
-        "body: half of a surrogate pair; allowed: a JSON object",
+        "text: half of a surrogate pair, or a byte that is not UTF-8, at position 0; allowed: whole characters",
         id="half-a-surrogate-pair",
     ),
     pytest.param(
@@ -321,7 +322,7 @@ BAD = [
         as_json(b'{"\\ud800": 1}'),
         400,
         "malformed_body",
-        "body: half of a surrogate pair",
+        'body: field "\\ud800", which has half of a surrogate pair; allowed: whole characters',
         id="half-a-surrogate-pair-as-a-field",
     ),
     pytest.param(
@@ -349,13 +350,13 @@ BAD = [
     pytest.param(
         as_json(b"[1, 2]"), 400, "malformed_body", "body: a list of 2; allowed: a JSON object", id="json-list"
     ),
-    pytest.param(as_json(b'{"threshold": NaN}'), 400, "malformed_body", "body: NaN", id="json-nan"),
+    pytest.param(as_json(b'{"threshold": NaN}'), 400, "malformed_body", "threshold: NaN", id="json-nan"),
     pytest.param(as_json(b"[" * 100_000), 400, "malformed_body", "body: JSON nested too deeply", id="deep-json"),
     pytest.param(
         as_json(b'{"top_k": ' + b"9" * 10_000 + b"}"),
         400,
         "malformed_body",
-        "body: a number that is too long",
+        "top_k: a number that is too long; allowed: up to 4300 digits",
         id="json-number-of-10000-digits",
     ),
     # Options
@@ -364,24 +365,27 @@ BAD = [
             request({"text": "red", name: value}),
             422,
             "invalid_parameter",
-            f"{name}: {shown}; allowed: {allowed}",
+            f"{name}: {value}; allowed: {allowed}",
             id=f"{name}-{value}-{kind}",
         )
-        for kind, request, quote in (
-            ("json", as_json, str),
-            (
-                "form",
-                lambda fields: form(*((n, None, str(v).encode()) for n, v in fields.items())),
-                lambda shown: f'"{shown}"',
-            ),
+        for kind, request in (
+            ("json", as_json),
+            ("form", lambda fields: form(*((n, None, str(v).encode()) for n, v in fields.items()))),
         )
-        for name, value, shown, allowed in (
-            ("top_k", 0, quote(0), "an integer from 1 to"),
-            ("top_k", 1.5, quote(1.5), "an integer from 1 to"),
-            ("top_k", 4, "4", "an integer from 1 to 3"),
-            ("threshold", 1.5, quote(1.5), "a number from 0 to 1"),
-            ("threshold", -1, quote(-1), "a number from 0 to 1"),
+        for name, value, allowed in (
+            ("top_k", 0, "an integer from 1 to"),
+            ("top_k", 1.5, "an integer from 1 to"),
+            ("top_k", 4, "an integer from 1 to 3"),
+            ("threshold", 1.5, "a number from 0 to 1"),
+            ("threshold", -1, "a number from 0 to 1"),
         )
+    ),
+    pytest.param(
+        form(("text", None, b"red"), ("top_k", None, b"1_0")),
+        422,
+        "invalid_parameter",
+        'top_k: "1_0"; allowed: an integer from 1 to the number of labels, as JSON writes numbers',
+        id="a-number-of-pythons",
     ),
     pytest.param(
         form(("text", None, b"red"), ("threshold", None, b"nan")),
@@ -451,6 +455,127 @@ async def test_the_declared_media_type_of_a_picture_is_not_believed(client):
 async def test_a_form_in_which_no_file_was_chosen_is_a_text_alone(client):
     answer = await client.post("/v1/classify", **form(("image", "", b""), ("text", None, b"blue")))
     assert answer.json()["modalities"] == ["text"]
+
+
+# --- a bad item of a batch ---
+
+
+@pytest.mark.parametrize(
+    ("item", "id_", "code", "detail"),
+    [
+        pytest.param(
+            rb'{"id": "b", "text": "red \ud83d"}', "b", "malformed_body", "text: half of a surro", id="half-an-emoji"
+        ),
+        pytest.param(
+            b'{"id": "b", "text": "caf\xe9"}', "b", "malformed_body", "text: half of a surrogate", id="latin-1"
+        ),
+        pytest.param(
+            b'{"id": "b", "text": "\xf0\x9f\x98"}', "b", "malformed_body", "a byte that is not", id="cut-utf-8"
+        ),
+        pytest.param(
+            rb'{"id": "b", "image": "\ud83d"}', "b", "malformed_body", "image: invalid base64", id="half-in-an-image"
+        ),
+        pytest.param(rb'{"id": "b\ud83d", "text": "red"}', None, "malformed_body", "id: half of a", id="half-in-an-id"),
+        pytest.param(rb'{"id": "b", "\ud83d": "red"}', "b", "malformed_body", r'field "\ud83d"', id="half-in-a-key"),
+        pytest.param(
+            b'{"id": "b", "text": "red", "text": "blue"}',
+            "b",
+            "repeated_field",
+            'item: field "text" twice',
+            id="a-key-twice",
+        ),
+        pytest.param(
+            b'{"id": "b", "id": "c", "text": "red"}', None, "repeated_field", 'item: field "id" twice', id="an-id-twice"
+        ),
+        pytest.param(
+            b'{"id": "b", "text": {"a": 1, "a": 2}}',
+            "b",
+            "repeated_field",
+            'text: field "a" twice',
+            id="a-key-twice-inside",
+        ),
+        pytest.param(b'{"id": "b", "text": NaN}', "b", "malformed_body", "text: NaN", id="nan"),
+        pytest.param(b'{"id": "b", "image": -Infinity}', "b", "malformed_body", "image: -Infinity", id="infinity"),
+        pytest.param(b'{"id": NaN, "text": "red"}', None, "malformed_body", "id: NaN", id="nan-for-an-id"),
+        pytest.param(b"NaN", None, "malformed_body", "item: NaN", id="nan-for-an-item"),
+        pytest.param(b'{"id": "b", "text": [NaN]}', "b", "invalid_parameter", "text: a list of 1", id="nan-inside"),
+        pytest.param(
+            b'{"id": "b", "text": ' + b"9" * 5000 + b"}",
+            "b",
+            "malformed_body",
+            "text: a number that is too long",
+            id="a-long-number",
+        ),
+        pytest.param(
+            b"9" * 5000, None, "malformed_body", "item: a number that is too long", id="a-long-number-for-an-item"
+        ),
+        pytest.param(b'{"id": "b", "text": 1e999}', "b", "invalid_parameter", "text: Infinity", id="a-huge-exponent"),
+        pytest.param(b'{"id": "b", "text": 7}', "b", "invalid_parameter", "text: 7", id="a-wrong-type"),
+        pytest.param(
+            b'{"id": "b", "top_k": 1, "text": "red"}', "b", "unknown_field", 'field "top_k"', id="an-unknown-field"
+        ),
+        pytest.param(
+            b'{"id": "b", "colour": NaN}', "b", "unknown_field", 'field "colour"', id="nan-in-an-unknown-field"
+        ),
+        pytest.param(
+            b'{"id": "b", "image": "QUJDR"}', "b", "malformed_body", "image: invalid base64, of 5", id="bad-base64"
+        ),
+        pytest.param(rb'{"id": "b", "text": "a\u0000b"}', "b", "undecodable", "text: a NUL", id="nul"),
+        pytest.param(
+            b'{"id": "' + b"b" * 129 + b'", "text": "red"}', None, "invalid_parameter", "id: ", id="a-long-id"
+        ),
+    ],
+)
+async def test_a_bad_item_of_a_batch_fails_alone_and_is_named(client, item, id_, code, detail):
+    body = b'{"items": [{"id": "a", "text": "red"}, ' + item + b', {"id": "c", "text": "blue"}]}'
+    answer = await client.post("/v1/classify/batch", **as_json(body))
+    assert answer.status_code == 200, answer.json()
+    first, bad, last = answer.json()["items"]
+    assert [first["status"], bad["status"] // 100, last["status"]] == [200, 4, 200]
+    assert (bad["index"], bad.get("id"), bad["problem"]["code"]) == (1, id_, code)
+    assert detail in bad["problem"]["detail"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "code", "detail"),
+    [
+        pytest.param(rb'"model": "\ud83d"', "malformed_body", "model: half of a surrogate pair", id="half-an-emoji"),
+        pytest.param(b'"model": "\xe9"', "malformed_body", "model: half of a surrogate pair", id="latin-1"),
+        pytest.param(rb'"\ud83d": 1', "malformed_body", r'body: field "\ud83d"', id="half-in-a-key"),
+        pytest.param(b'"top_k": 1, "top_k": 2', "repeated_field", 'body: field "top_k" twice', id="a-key-twice"),
+        pytest.param(b'"items": [{}]', "repeated_field", 'body: field "items" twice', id="items-twice"),
+        pytest.param(b'"threshold": NaN', "malformed_body", "threshold: NaN", id="nan"),
+        pytest.param(b'"top_k": Infinity', "malformed_body", "top_k: Infinity", id="infinity"),
+        pytest.param(b'"top_k": ' + b"9" * 5000, "malformed_body", "top_k: a number that is too", id="a-long-number"),
+        pytest.param(b'"colour": NaN', "unknown_field", 'body: field "colour"', id="an-unknown-field"),
+        pytest.param(b'"top_k": 1.5', "invalid_parameter", "top_k: 1.5", id="no-integer"),
+        pytest.param(b'"threshold": "0.5"', "invalid_parameter", 'threshold: "0.5"', id="a-wrong-type"),
+    ],
+)
+async def test_the_same_faults_outside_of_the_items_refuse_the_batch_and_say_where(client, fields, code, detail):
+    answer = await client.post("/v1/classify/batch", **as_json(b'{"items": [{"text": "red"}], ' + fields + b"}"))
+    assert (answer.status_code // 100, answer.json()["code"]) == (4, code)
+    assert answer.json()["detail"].startswith(detail)
+
+
+@pytest.mark.parametrize("items", [b"NaN", b'{"a": 1, "a": 2}', b"9" * 5000])
+async def test_items_that_are_no_list_refuse_the_batch(client, items):
+    answer = await client.post("/v1/classify/batch", **as_json(b'{"items": ' + items + b"}"))
+    assert (answer.status_code, answer.json()["input"]) == (400, "items")
+
+
+async def test_a_batch_that_is_no_json_is_refused_where_it_ends_to_be_json(client):
+    answer = await client.post("/v1/classify/batch", **as_json(b'{"items": [{"text": "red"}, {"text": "\\x41"}]}'))
+    assert answer.json()["detail"].startswith("body: invalid JSON at line 1, column 3")
+
+
+@pytest.mark.parametrize("encoding", ["base64", "quoted-printable"])
+async def test_a_picture_in_a_transfer_encoding_is_classified(client, encoding):
+    content = base64.encodebytes(picture()) if encoding == "base64" else binascii.b2a_qp(picture(), istext=False)
+    head = f'Content-Disposition: form-data; name="image"\r\nContent-Transfer-Encoding: {encoding}\r\n\r\n'
+    body = b"--frontier\r\n" + head.encode() + content + b"\r\n--frontier--\r\n"
+    answer = await client.post("/v1/classify", **typed("multipart/form-data; boundary=frontier", body))
+    assert answer.json()["labels"][0]["label"] == "red"
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,8 @@ def _documents() -> Iterator[bytes]:
     for group in (uploads.documents, uploads.encodings):
         yield from (each.content for each in group() if len(each.content) <= SMALL)
     yield b'{"items": [{"id": "a", "text": "red"}, {"image": "AAAA"}, 7], "top_k": 1}'
+    yield rb'{"items": [{"id": "a", "text": "\ud83d"}, {"id": "b", "id": "c"}, NaN, {"text": -Infinity}], "top_k": 1.0}'
+    yield b'{"items": [{"id": "a", "text": "caf\xe9"}, {"image": "data:,%00"}, {"image": "-_-_"}], "threshold": 1e-1}'
 
 
 def _messages() -> Iterator[bytes]:

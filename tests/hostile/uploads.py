@@ -4,12 +4,14 @@ An answer is a status and a problem's code, `ok` for 200. `pictures` makes the b
 """
 
 import base64
+import binascii
 import json
 import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import chain
+from urllib.parse import quote
 
 from PIL import Image
 
@@ -67,6 +69,12 @@ def part(headers: bytes, content: bytes) -> bytes:
 def named(name: str, content: bytes, more: str = "") -> bytes:
     """A part as it should be."""
     return part(f'Content-Disposition: form-data; name="{name}"{more}'.encode(), content)
+
+
+def encoded_file(encoding: str, content: bytes) -> bytes:
+    """A part with a picture in a transfer encoding."""
+    disposition = 'Content-Disposition: form-data; name="image"; filename="a.png"'
+    return part(f"{disposition}\r\nContent-Transfer-Encoding: {encoding}".encode(), content)
 
 
 END = b"--frontier--\r\n"
@@ -520,11 +528,15 @@ def texts() -> Iterator[Upload]:
         "a surrogate pair in six bytes": b"\xed\xa0\xbd\xed\xb8\x80",
         "beyond Unicode": b"\xf4\x90\x80\x80",
         "latin-1": "café".encode("latin-1"),
-        "utf-16": "red".encode("utf-16"),
-        "bytes that never occur": b"\xfe\xff\xff\xfe",
+        "utf-16 without a mark, not of ASCII": "é".encode("utf-16-be") + b"\xff",
+        "utf-16 of half a unit": "red".encode("utf-16") + b"d",
+        "utf-16 of half a surrogate pair": b"\xff\xfe\x3d\xd8",
+        "utf-32": "red".encode("utf-32"),
+        "bytes that never occur": b"red\xfe\xff\xff\xfe",
         "a bad byte at the end": b"red" * 1000 + b"\xff",
     }.items():
-        yield text(f"invalid: {name}", content, UNDECODABLE)
+        yield text(f"invalid: {name}", content, MALFORMED if "half a" in name and "16" in name else UNDECODABLE)
+    yield text("utf-16 with a mark", "red".encode("utf-16"), OK)
     yield text("20,001 letters", b"r" * 20_001, TOO_LARGE)
     yield text("20,000 combining marks", ("\u0301\u0327" * 10_000).encode(), TOO_LARGE)
     yield text("257 combining marks", ("e" + "\u0301" * 257).encode(), TOO_LARGE)
@@ -545,20 +557,35 @@ def encodings() -> Iterator[Upload]:
         "as a data: URI of another type": f"data:text/html;charset=utf-8;base64,{good}",
         "as a data: URI in capitals": f"DATA:;BASE64,{good}",
         "of a jpeg that says it is a png": "data:image/png;base64," + base64.b64encode(SAMPLES["jpeg"]).decode(),
+        "for addresses": base64.urlsafe_b64encode(png()).decode(),
+        "without its padding": good.rstrip("="),
+        "in indented lines": "\n    ".join(good[at : at + 20] for at in range(0, len(good), 20)),
+        "percent-encoded": quote(good, safe=""),
+        "as a percent-encoded data: URI": "data:image/png;base64," + quote(good, safe=""),
+        "as a data: URI that is percent-encoded as a whole": quote("data:image/png;base64," + good, safe=""),
+        "as a data: URI with a file's name": f"data:image/png;name=a.png;base64,{good}",
+        "as a data: URI that says base64 early": f"data:image/png;base64;name=a.png,{good}",
+        "left out of a percent-encoded data: URI": "data:image/png," + quote(png()),
     }.items():
         yield document(f"base64 {name}", {"image": content}, OK)
     for name, content in {
-        "without its padding": good.rstrip("=") + "A",
+        "with a letter for its padding": good.rstrip("=") + "A",
         "with one letter more": good.rstrip("=") + "AAAAA",
         "padded in the middle": "AA==" + good,
         "of padding alone": "====",
-        "for addresses": "_-_-",
+        "of both alphabets": "_-+/" + good,
+        "with blanks for its pluses": good[:9] + " " + good[10:],
+        "with bits behind its end": "QR==",
+        "with half of its padding": "QQ=",
+        "with padding too much": "QUJD=",
+        "percent-encoded twice": quote(quote("data:image/png;base64,+" + good, safe=""), safe=""),
+        "with half of an escape": good[:8] + "%4",
+        "as a data: URI of 1 MB of parameters": "data:" + ";" * 1_000_000 + "," + good,
         "with a NUL": good[:8] + "\x00" + good[8:],
         "with a quote": good[:8] + '"' + good[8:],
         "with a letter of another alphabet": "é" + good,
         "with full-width letters": "ＡＡＡＡ",
         "with a wide space": good[:8] + "\u3000" + good[8:],
-        "percent-encoded": good.replace("/", "%2F") + "%3D",
         "of the hexadecimal kind": "0x89504e47",
         "as a data: URI without base64": "data:image/png," + good,
         "as a data: URI without a comma": "data:image/png;base64" + good,
@@ -567,6 +594,8 @@ def encodings() -> Iterator[Upload]:
         "as a path": "file:///etc/passwd",
     }.items():
         yield document(f"base64 {name}", {"image": content}, MALFORMED)
+    yield document("base64 for addresses of words", {"image": "_-_-"}, UNSUPPORTED)
+    yield document("base64 left out of 6 MB of escapes", {"image": "data:," + "%00" * 2_000_000}, UNSUPPORTED)
     yield document("base64 of nothing", {"image": ""}, UNDECODABLE)
     yield document("base64 of blanks", {"image": " \n"}, UNDECODABLE)
     yield document("base64 as a data: URI of nothing", {"image": "data:;base64,"}, UNDECODABLE)
@@ -595,7 +624,8 @@ def documents() -> Iterator[Upload]:
         "something behind": b'{"text": "red"}\x00',
         "a line break in a string": b'{"text": "r\ned"}',
         "a NUL in a string": b'{"text": "r\x00ed"}',
-        "a byte order mark": b'\xef\xbb\xbf{"text": "red"}',
+        "two byte order marks": b'\xef\xbb\xbf\xef\xbb\xbf{"text": "red"}',
+        "a byte order mark alone": b"\xef\xbb\xbf",
         "utf-16": '{"text": "red"}'.encode("utf-16"),
         "utf-16 without a mark": '{"text": "red"}'.encode("utf-16-le"),
         "utf-32": '{"text": "red"}'.encode("utf-32"),
@@ -605,7 +635,8 @@ def documents() -> Iterator[Upload]:
         "the other half": b'{"text": "\\udc00 red"}',
         "halves in the wrong order": b'{"text": "\\udc00\\ud800"}',
         "half of a pair in a field's name": b'{"\\ud800": 1}',
-        "half of a pair deep inside": b'{"text": [[{"a": "\\ud800"}]]}',
+        "half of a pair in the model's name": b'{"text": "red", "model": "\\ud83d"}',
+        "half of a pair in an image": b'{"image": "\\ud83d"}',
         "a surrogate pair in bytes": b'{"text": "\xed\xa0\xbd\xed\xb8\x80"}',
         "NaN": b'{"text": "red", "threshold": NaN}',
         "Infinity": b'{"text": "red", "threshold": Infinity}',
@@ -634,7 +665,19 @@ def documents() -> Iterator[Upload]:
     for name, content, answer in (
         ("a field twice", b'{"text": "red", "text": "blue"}', REPEATED),
         ("a field twice, once escaped", b'{"text": "red", "\\u0074ext": "blue"}', REPEATED),
-        ("a field twice deep inside", b'{"text": {"a": {"b": 1, "b": 2}}}', REPEATED),
+        ("a field twice in the text", b'{"text": {"b": 1, "b": 2}}', REPEATED),
+        ("a field twice deep inside", b'{"text": {"a": {"b": 1, "b": 2}}}', INVALID),
+        ("half of a pair deep inside", b'{"text": [[{"a": "\\ud800"}]]}', INVALID),
+        ("NaN deep inside", b'{"text": [[NaN]]}', INVALID),
+        ("NaN in another field", b'{"text": "red", "colour": NaN}', UNKNOWN),
+        ("a byte order mark", b'\xef\xbb\xbf{"text": "red"}', OK),
+        ("a top_k of 1.0", b'{"text": "red", "top_k": 1.0}', OK),
+        ("a top_k of 1e0", b'{"text": "red", "top_k": 1e0}', OK),
+        ("a top_k of 1e-400", b'{"text": "red", "top_k": 1e-400}', INVALID),
+        ("a top_k of −0.0", b'{"text": "red", "top_k": -0.0}', INVALID),
+        ("a top_k of 1e308", b'{"text": "red", "top_k": 1e308}', INVALID),
+        ("a threshold of true", b'{"text": "red", "threshold": true}', INVALID),
+        ("a threshold of 10⁴⁰⁰", b'{"text": "red", "threshold": ' + b"9" * 400 + b"}", INVALID),
         ("another field", b'{"text": "red", "colour": 1}', UNKNOWN),
         ("a field in capitals", b'{"TEXT": "red"}', UNKNOWN),
         ("a field with a NUL", b'{"text\\u0000": "red"}', UNKNOWN),
@@ -711,8 +754,8 @@ def forms() -> Iterator[Upload]:
             part(b'Content-Disposition: form-data; name*0="te"; name*1="xt"', b"red") + END,
             UNKNOWN,
         ),
-        ("two names", part(disposition + b'"text"; name="image"', b"red") + END, UNSUPPORTED),
-        ("two dispositions", part(disposition + b'"image"\r\n' + disposition + b'"text"', b"red") + END, OK),
+        ("two names", part(disposition + b'"text"; name="image"', b"red") + END, REPEATED),
+        ("two dispositions", part(disposition + b'"image"\r\n' + disposition + b'"text"', b"red") + END, REPEATED),
         ("a header without a colon", part(disposition + b'"text"\r\nwords', b"red") + END, MALFORMED),
         ("a header without a name", part(disposition + b'"text"\r\n: words', b"red") + END, MALFORMED),
         ("a header with a blank in its name", part(disposition + b'"text"\r\na b: c', b"red") + END, MALFORMED),
@@ -739,18 +782,48 @@ def forms() -> Iterator[Upload]:
                 b"--b\r\n\r\nred\r\n--b--",
             )
             + END,
-            OK,
+            UNSUPPORTED_TYPE,
         ),
-        (
-            "base64 by its own word",
-            part(disposition + b'"text"\r\nContent-Transfer-Encoding: base64', b"cmVk") + END,
-            OK,
+        *(
+            (f"{name} by its own word", part(disposition + b'"text"\r\n' + header, content) + END, answer)
+            for name, header, content, answer in (
+                ("base64", b"Content-Transfer-Encoding: base64", b"cmVk", OK),
+                ("base64 that it is not", b"Content-Transfer-Encoding: base64", b"r%64", MALFORMED),
+                ("quoted-printable", b"Content-Transfer-Encoding: quoted-printable", b"=72=65=\r\n=64", OK),
+                ("quoted-printable that it is not", b"Content-Transfer-Encoding: quoted-printable", b"r=ZZ", MALFORMED),
+                (
+                    "1 MB of soft line breaks",
+                    b"Content-Transfer-Encoding: quoted-printable",
+                    b"=\r\n" * 350_000,
+                    NOTHING,
+                ),
+                ("1 MB of base64", b"Content-Transfer-Encoding: base64", b"cmVk" * 250_000, TOO_MANY_BYTES),
+                ("another transfer encoding", b"Content-Transfer-Encoding: x-uuencode", b"red", UNSUPPORTED_TYPE),
+                ("utf-16", b"Content-Type: text/plain; charset=utf-16", "red".encode("utf-16"), OK),
+                ("latin-1", b"Content-Type: text/plain; charset=iso-8859-1", b"red \xe9", OK),
+                (
+                    "a charset of Python's",
+                    b"Content-Type: text/plain; charset=unicode_escape",
+                    b"red",
+                    UNSUPPORTED_TYPE,
+                ),
+                ("a charset with a NUL", b"Content-Type: text/plain; charset=utf\x00", b"red", UNSUPPORTED_TYPE),
+                (
+                    "a charset of 3000 letters",
+                    b"Content-Type: text/plain; charset=" + b"a" * 3000,
+                    b"red",
+                    UNSUPPORTED_TYPE,
+                ),
+                ("two charsets", b"Content-Type: text/plain; charset=utf-8; charset=utf-16", b"red", REPEATED),
+                ("1000 open quotes", b"Content-Type: text/plain" + b';a="\\' * 800, b"red", REPEATED),
+                ("JSON", b"Content-Type: application/json", b'"red"', OK),
+                ("JSON of depth", b"Content-Type: application/json", b"[" * 100_000, MALFORMED),
+                ("gzip", b"Content-Encoding: gzip", b"red", UNSUPPORTED_TYPE),
+            )
         ),
-        (
-            "another character set by its own word",
-            part(disposition + b'"text"\r\nContent-Type: text/plain; charset=utf-16', "red".encode("utf-16")) + END,
-            UNDECODABLE,
-        ),
+        ("a charset for all", named("_charset_", b"utf-16") + named("text", "red".encode("utf-16")) + END, OK),
+        ("a charset for all that is none", RED + named("_charset_", b"rot13") + END, UNSUPPORTED_TYPE),
+        ("two charsets for all", named("_charset_", b"utf-8") * 2 + RED + END, REPEATED),
         ("a line break in a file's name", named("image", png(), '; filename="a\r\nSet-Cookie: b=c"') + END, OK),
         (
             "an escaped line break in a file's name",
@@ -762,11 +835,26 @@ def forms() -> Iterator[Upload]:
         ("a file's name as in RFC 2231", named("image", png(), "; filename*=utf-8''a%00b.png") + END, OK),
         ("no file chosen", named("image", b"", '; filename=""') + RED + END, OK),
         ("an empty file", named("image", b"", '; filename="a.png"') + RED + END, UNDECODABLE),
+        ("an empty file as in RFC 2231", named("image", b"", "; filename*=utf-8''a.png") + RED + END, UNDECODABLE),
+        ("an empty file in base64", encoded_file("base64", b"") + RED + END, UNDECODABLE),
+        ("a picture in base64", encoded_file("base64", base64.encodebytes(png())) + END, OK),
+        (
+            "a picture in quoted-printable",
+            encoded_file("quoted-printable", binascii.b2a_qp(png(), istext=False)) + END,
+            OK,
+        ),
+        ("12 MB of base64", encoded_file("base64", b"AAAA" * 4_000_000) + END, TOO_MANY_BYTES),
         ("an image of 11 MB", named("image", b"a" * 11_000_000, '; filename="a"') + END, TOO_MANY_BYTES),
         ("an option of 2000 bytes", RED + named("model", b"a" * 2000) + END, TOO_MANY_BYTES),
         ("a top_k of words", RED + named("top_k", b"two") + END, INVALID),
         ("a top_k that is no UTF-8", RED + named("top_k", b"\xff") + END, INVALID),
         ("a top_k in other digits", RED + named("top_k", "١".encode()) + END, INVALID),
+        *((f"a top_k of {number.decode()}", RED + named("top_k", number) + END, OK) for number in (b"1.0", b"1e0")),
+        *(
+            (f"a top_k of {number!r}", RED + named("top_k", number) + END, INVALID)
+            for number in (b"1_0", b" 1", b"1\r\n", b"+1", b"01", b"1.", b"true", b"1e400", b"-0", b"1.5")
+        ),
+        ("a threshold of .5", RED + named("threshold", b".5") + END, INVALID),
         ("a top_k of 900 digits", RED + named("top_k", b"9" * 900) + END, INVALID),
         ("a threshold of nan", RED + named("threshold", b"nan") + END, INVALID),
         ("a threshold of 0x1", RED + named("threshold", b"0x1") + END, INVALID),
@@ -800,12 +888,20 @@ def content_types() -> Iterator[Upload]:
         "multipart/form-data; charset=utf-8": MALFORMED,
         'multipart/form-data; boundary="frontier"': OK,
         "Multipart/Form-Data; BOUNDARY=frontier": OK,
-        "multipart/form-data;boundary=frontier; charset=utf-16": OK,
+        "multipart/form-data;boundary=frontier; charset=utf-8": OK,
+        "multipart/form-data;boundary=frontier; charset=utf-16": MALFORMED,  # three bytes are not
+        "multipart/form-data;boundary=frontier; charset=rot13": UNSUPPORTED_TYPE,
+        "multipart/form-data; boundary=frontier; boundary=border": REPEATED,
     }.items():
         yield form(f"declared as {declared if declared is None else declared[:60]!r}", good, answer, declared)
     for declared, answer in {
         "application/json; charset=utf-8": OK,
-        "application/json; charset=utf-16": OK,  # RFC 8259: it is UTF-8, whatever this says
+        'application/json;charset="UTF-8"': OK,
+        "application/json; charset=us-ascii": OK,
+        "application/json; charset=": OK,
+        "application/json; charset=utf-16": UNSUPPORTED_TYPE,  # RFC 8259: JSON is UTF-8
+        "application/json; charset=iso-8859-1": UNSUPPORTED_TYPE,
+        "application/json; charset=utf-8; charset=utf-8": REPEATED,
         "APPLICATION/JSON": OK,
         "text/json": UNSUPPORTED_TYPE,
         "application/json-patch+json": UNSUPPORTED_TYPE,
