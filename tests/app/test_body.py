@@ -15,21 +15,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from app.body import (
-    _CODECS,
-    JSON_DEPTH,
-    JSON_PIECES,
-    InvalidParameter,
-    MalformedBody,
-    RequestError,
-    TooManyBytes,
-    _batch,
-    _check_structure,
-    _Form,
-    _image,
-    _parse_json,
-    _question,
-)
+from app.body import InvalidParameter, MalformedBody, RequestError, TooManyBytes
+from app.body.binary import image_of
+from app.body.charsets import _CODECS
+from app.body.form import Form
+from app.body.json import JSON_DEPTH, JSON_PIECES, _check_structure, batch_of, parse, question_of
 from app.settings import Settings
 
 SETTINGS = Settings()
@@ -42,7 +32,7 @@ FORM = (
 
 
 def read_form(*chunks: bytes, boundary: bytes = b"frontier", charset: bytes = b""):
-    form = _Form(boundary, SETTINGS, charset)
+    form = Form(boundary, SETTINGS, charset)
     for chunk in chunks:
         form.write(chunk)
     return form.close()
@@ -76,7 +66,7 @@ def test_a_damaged_form_is_read_or_refused(damage, start, end):
 @example(b"\xef\xbb\xbf{}")
 def test_any_bytes_as_json_are_read_or_refused(content):
     with suppress(RequestError):
-        assert isinstance(_parse_json(content), dict)
+        assert isinstance(parse(content), dict)
 
 
 values = st.recursive(
@@ -90,12 +80,12 @@ fields = st.sampled_from(["image", "text", "top_k", "threshold", "model"]) | st.
 @given(st.dictionaries(fields, values, max_size=4))
 def test_any_json_object_becomes_a_question_or_is_refused(document):
     with suppress(RequestError):
-        assert set(_question(_parse_json(json.dumps(document).encode()), SETTINGS).parts) <= {"image", "text"}
+        assert set(question_of(parse(json.dumps(document).encode()), SETTINGS).parts) <= {"image", "text"}
 
 
 @pytest.mark.parametrize("text", ["\U0001f600", "déjà vu", "日本"])
 def test_escaped_characters_outside_ascii_are_text(text):
-    question = _question(_parse_json(json.dumps({"text": text}).encode()), SETTINGS)
+    question = question_of(parse(json.dumps({"text": text}).encode()), SETTINGS)
     assert question.parts["text"].decode() == text
 
 
@@ -147,7 +137,7 @@ def test_the_pieces_of_json_are_counted(content, fits):
 def test_only_whole_characters_leave_the_reader(name, text):
     for document in ({name: text}, {text: 1}):
         with suppress(RequestError):
-            question = _question(_parse_json(json.dumps(document).encode()), SETTINGS)
+            question = question_of(parse(json.dumps(document).encode()), SETTINGS)
             (question.options.model or "").encode()
             assert all(isinstance(content, bytes) for content in question.parts.values())
 
@@ -159,7 +149,7 @@ def test_only_whole_characters_leave_the_reader(name, text):
 )
 def test_any_json_object_becomes_a_batch_or_is_refused(document):
     with suppress(RequestError):
-        question = _batch(_parse_json(json.dumps(document).encode()), SETTINGS)
+        question = batch_of(parse(json.dumps(document).encode()), SETTINGS)
         assert len(question.ids) == len(question.unpack) >= 1
         for unpack in question.unpack:
             with suppress(RequestError):
@@ -210,7 +200,7 @@ def part(name: str, content: bytes, *fields: str, disposition: str = "") -> byte
     return b"--frontier\r\n" + head.encode() + b"\r\n\r\n" + content + b"\r\n"
 
 
-def closed(form: _Form, content: bytes):
+def closed(form: Form, content: bytes):
     form.write(content + b"--frontier--\r\n")
     return form.close()
 
@@ -380,10 +370,10 @@ def test_the_limits_of_a_part_hold_for_what_was_decoded():
         ("Content-Type: text/plain; charset=koi8-r", b"\xc1" * 5),
         ("Content-Type: text/plain", b"a" * 9),
     ):
-        form = _Form(b"frontier", settings)
+        form = Form(b"frontier", settings)
         with pytest.raises(TooManyBytes, match=r"text: .*allowed: up to 8 bytes"):
             closed(form, part("text", content, field))
-    form = _Form(b"frontier", settings)
+    form = Form(b"frontier", settings)
     whole = closed(form, part("image", b"=61" * 9, "Content-Transfer-Encoding: quoted-printable"))
     assert form.encoded
     assert whole.parts == {"image": b"a" * 9}
@@ -397,7 +387,7 @@ def in_a_form(name: str, number: str):
 
 
 def in_json(name: str, number: str):
-    return getattr(_question(_parse_json(f'{{"{name}":{number}}}'.encode()), SETTINGS).options, name)
+    return getattr(question_of(parse(f'{{"{name}":{number}}}'.encode()), SETTINGS).options, name)
 
 
 @pytest.mark.parametrize("read", [in_a_form, in_json])
@@ -482,7 +472,7 @@ SPELLINGS = {
 @example(bytes(range(256)))
 @example(b"\xfb\xff\xfe")
 def test_bytes_are_the_same_in_every_unambiguous_spelling(spelling, content):
-    decoded = _image(SPELLINGS[spelling](content), 1000)
+    decoded = image_of(SPELLINGS[spelling](content), 1000)
     assert decoded.removeprefix(b"\xff") == content if spelling.endswith("without base64") else decoded == content
 
 
@@ -511,14 +501,14 @@ def test_bytes_are_the_same_in_every_unambiguous_spelling(spelling, content):
 )
 def test_base64_that_has_not_one_reading_is_refused_with_the_reason(written, message):
     with pytest.raises(MalformedBody) as refusal:
-        _image(written, 1000)
+        image_of(written, 1000)
     assert message in refusal.value.found
 
 
 @given(st.text(alphabet="AQR/+-_= \n%3D", max_size=12))
 def test_whatever_is_read_as_base64_has_exactly_these_bits(written):
     with suppress(MalformedBody):
-        content = _image(written, 1000)
+        content = image_of(written, 1000)
         letters = "".join(written.replace("%3D", "=").split()).rstrip("=")
         if "%" not in letters:
             assert base64.b64encode(content).decode().rstrip("=") == letters.replace("-", "+").replace("_", "/")
@@ -527,14 +517,14 @@ def test_whatever_is_read_as_base64_has_exactly_these_bits(written):
 @pytest.mark.parametrize("before", range(3))
 def test_an_escape_stays_whole_wherever_the_reader_cuts(before):
     written = "data:," + "a" * before + "%3Db" * 100_000
-    assert _image(written, 300_000) == b"a" * before + b"=b" * 100_000
+    assert image_of(written, 300_000) == b"a" * before + b"=b" * 100_000
 
 
 def test_escapes_of_a_data_uri_take_little_memory():
     written = "data:image/bmp," + "%00" * 500_000 + "=" * 1_500_000
     tracemalloc.start()
     try:
-        assert _image(written, 2_000_000) == bytes(500_000) + b"=" * 1_500_000
+        assert image_of(written, 2_000_000) == bytes(500_000) + b"=" * 1_500_000
         assert tracemalloc.get_traced_memory()[1] < 5 * len(written)
     finally:
         tracemalloc.stop()

@@ -13,8 +13,9 @@ import httpx
 import pytest
 from PIL import Image
 
-from app import body
-from app.schemas import Problem
+from app.body.form import PART_HEADER_BYTES, PART_HEADERS
+from app.body.json import JSON_DEPTH, JSON_PIECES
+from app.schemas import ClassifyBody, Problem
 from app.settings import Settings
 from model.modalities.image import bare
 from model.modalities.text.input import MOST_MARKS
@@ -239,10 +240,10 @@ def test_the_limits_are_those_of_the_documentation():
     documentation = (ROOT / "docs/api.md").read_text(encoding="utf-8")
     settings = Settings(workers=0)
     for row in (
-        f"| parts of a form | {len(body.ClassifyBody.model_fields)} |",
-        f"| header fields of a part | {body.PART_HEADERS}, each of {body.PART_HEADER_BYTES:,} bytes |",
-        f"| JSON within JSON | {body.JSON_DEPTH} lists and objects |",
-        f"| pieces of JSON | {body.JSON_PIECES:,} strings, commas and brackets |",
+        f"| parts of a form | {len(ClassifyBody.model_fields)} |",
+        f"| header fields of a part | {PART_HEADERS}, each of {PART_HEADER_BYTES:,} bytes |",
+        f"| JSON within JSON | {JSON_DEPTH} lists and objects |",
+        f"| pieces of JSON | {JSON_PIECES:,} strings, commas and brackets |",
         f"| items of a batch request | {settings.max_batch_request_items} |",
         f"| combining characters in a row | {MOST_MARKS} |",
         f"| segments of a JPEG before its picture | {bare.MOST_SEGMENTS:,} |",

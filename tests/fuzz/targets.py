@@ -11,7 +11,9 @@ from pydantic import ValidationError
 from tokenizers import Tokenizer, models
 
 from app import wire
-from app.body import BatchQuestion, RequestError, _batch, _Form, _parse_json, _question
+from app.body import BatchQuestion, RequestError
+from app.body.form import Form
+from app.body.json import batch_of, parse, question_of
 from app.settings import Settings
 from model.errors import InputError
 from model.modalities.image.header import size_of
@@ -49,7 +51,7 @@ def form(content: bytes) -> None:
     answers = []
     for chunks in ((body,), (body[:cut], body[cut:])):
         try:
-            reader = _Form(b"frontier", SETTINGS)
+            reader = Form(b"frontier", SETTINGS)
             for chunk in chunks:
                 reader.write(chunk)
             answers.append(reader.close())
@@ -60,9 +62,9 @@ def form(content: bytes) -> None:
 
 def document(content: bytes) -> None:
     """A JSON body of either route, with the base64 in it."""
-    for read in (_question, _batch):
+    for read in (question_of, batch_of):
         with suppress(RequestError):
-            question = read(_parse_json(content), SETTINGS)
+            question = read(parse(content), SETTINGS)
             for unpack in question.unpack if isinstance(question, BatchQuestion) else ():
                 with suppress(RequestError):
                     unpack()

@@ -1,0 +1,91 @@
+"""Images as texts: base64 in every unambiguous spelling, and data: URIs."""
+
+import base64
+import binascii
+import re
+
+from app.body.problems import MalformedBody, bounded, shown
+
+_BLANKS = " \t\r\n\v\f"
+_INDENTS = re.compile(rb"(?<![ \t])[ \t]*+[\r\n\v\f][ \t\r\n\v\f]*+")  # line breaks and the blanks around them
+_BASE64_LETTERS = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
+BASE64 = "base64 as in RFC 4648, of one alphabet, with all of its padding or none, also in lines; or a data: URI of it"
+_DATA_URI_HEAD = 1024  # characters before the comma
+_PIECE_BYTES = 65_536  # that are unescaped together
+_BAD_ESCAPE = re.compile(r"%(?![0-9a-fA-F]{2})")
+
+
+def image_of(encoded: str, limit: int) -> bytes:
+    """Return the bytes of an image that came as base64 or as a data: URI. Raises MalformedBody or TooManyBytes."""
+    encoded = encoded.strip(_BLANKS)
+    if encoded[:7].lower() == "data%3a":
+        encoded = _unescaped(encoded).decode("latin-1")
+    if encoded[:5].lower() == "data:":
+        if (comma := encoded.find(",", 0, _DATA_URI_HEAD)) < 0:
+            raise MalformedBody("image", "a data: URI without a comma", BASE64)
+        _, *parameters = encoded[:comma].lower().split(";")
+        encoded = encoded[comma + 1 :]
+        if "base64" not in map(str.strip, parameters):
+            if "%" not in encoded:  # no picture is made of such characters alone
+                raise MalformedBody("image", "a data: URI without ;base64", BASE64)
+            return bounded("image", _unescaped(encoded), limit)
+    return decode_base64("image", _unescaped(encoded), limit)
+
+
+def _unescaped(text: str) -> bytes:
+    """Encode as ASCII and decode percent-escapes. Raises MalformedBody."""
+    try:
+        content = text.encode("ascii")
+    except UnicodeEncodeError as error:
+        found = f"invalid base64 or data: URI, with {shown(text[error.start])} at position {error.start}"
+        raise MalformedBody("image", found, BASE64) from None
+    if "%" not in text:
+        return content
+    if bad := _BAD_ESCAPE.search(text):
+        raise MalformedBody("image", f"a bad percent-escape at position {bad.start()}", BASE64)
+    # Like urllib.parse.unquote_to_bytes, which makes an object of every escape and takes 20 times the memory.
+    unescaped, at = bytearray(), 0
+    while at < len(content):
+        end = at + _PIECE_BYTES
+        if (cut := content.rfind(b"%", end - 2, end)) > 0:  # an escape stays whole
+            end = cut
+        unescaped += binascii.a2b_qp(content[at:end].replace(b"=", b"=3D").replace(b"%", b"="))
+        at = end
+    return bytes(unescaped)
+
+
+def decode_base64(where: str, packed: bytes, limit: int) -> bytes:
+    """Decode base64 of either alphabet, with or without padding, also in lines. Raises MalformedBody if it is ambiguous."""
+    try:
+        content = base64.b64decode(packed, validate=True)
+        usual = len(packed) == (len(content) + 2) // 3 * 4  # binascii lets pass more padding
+    except binascii.Error:
+        usual = False
+    if not usual:
+        packed = _plain_base64(where, packed)
+        content = base64.b64decode(packed, validate=True)
+    if (rest := len(content) % 3) and base64.b64encode(content[-rest:]) != packed[-4:]:
+        raise MalformedBody(where, "invalid base64, whose last letter has bits of no byte", BASE64)
+    return bounded(where, content, limit)
+
+
+def _plain_base64(where: str, packed: bytes) -> bytes:
+    """Normalise base64: one line, standard alphabet, padding. Raises MalformedBody with the reason."""
+    packed = packed.strip()
+    if b" " in packed or b"\t" in packed:
+        packed = _INDENTS.sub(b"", packed)
+    packed = packed.translate(None, b"\r\n\v\f")
+    letters = packed.rstrip(b"=")
+    padding, signs = len(packed) - len(letters), letters.translate(None, _BASE64_LETTERS)
+    reason = None
+    if foreign := signs.translate(None, b"+/-_"):
+        reason = f"with {shown(chr(foreign[0]))} at position {letters.index(foreign[:1])}"
+    elif (b"+" in signs or b"/" in signs) and (b"-" in signs or b"_" in signs):
+        reason = 'of two alphabets, with "+" or "/" and with "-" or "_"'
+    elif len(letters) % 4 == 1:
+        reason = f"of {len(letters)} letters, which is one too many or too few"
+    elif padding and padding != -len(letters) % 4:
+        reason = f'of {len(letters)} letters with {padding} "="'
+    if reason:
+        raise MalformedBody(where, f"invalid base64, {reason}", BASE64)
+    return letters.replace(b"-", b"+").replace(b"_", b"/") + b"=" * (-len(letters) % 4)
