@@ -34,12 +34,13 @@ from model.manifest.reading import (
     read_manifest,
     read_parts,
     read_rows,
+    read_splits,
     task_name,
     write_manifest,
 )
 from model.manifest.result import CheckResult
 from model.manifest.rows import Row
-from model.manifest.tables import UnixLines
+from model.manifest.spreadsheets import csv_line
 
 __all__ = [
     "COLUMNS",
@@ -49,12 +50,13 @@ __all__ = [
     "ManifestError",
     "Row",
     "Table",
-    "UnixLines",
+    "csv_line",
     "data_digest",
     "open_table",
     "read_manifest",
     "read_parts",
     "read_rows",
+    "read_splits",
     "task_name",
     "write_manifest",
 ]

@@ -1,0 +1,136 @@
+"""Delimited text as spreadsheets write it, read alike by the command line and by the page: tests/tables/ says how."""
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from model.manifest import COLUMNS, CheckResult
+from model.manifest.delimited import ENCODING_NAMES, UTF_8, delimited_rows
+
+PROJECT = Path(__file__).parents[2]
+TABLES = PROJECT / "tests/tables"
+EXPECTED = json.loads((TABLES / "expected.json").read_text(encoding="utf-8"))
+NODE = shutil.which("node")
+
+MESSAGES = {
+    "open-quote": "a quote opens a cell and nothing closes it",
+    "text-after-quote": "a quoted cell ends",
+    "column-twice": "are the same",
+    "encoding": "allowed: UTF-8",
+    "no-table": "allowed: a table as text",
+}
+"""What the command line says of each fault that the page has a code for."""
+
+
+def read(path):
+    result = CheckResult()
+    return list(delimited_rows(path, COLUMNS, result)), result
+
+
+def test_every_table_is_expected():
+    assert {path.name for path in TABLES.iterdir() if path.suffix in (".csv", ".tsv", ".txt")} == EXPECTED.keys()
+
+
+@pytest.mark.parametrize("name", [name for name, expected in EXPECTED.items() if "fault" not in expected])
+def test_the_command_line_reads_a_table_as_it_is_meant(name):
+    expected = EXPECTED[name]
+    rows, result = read(TABLES / name)
+    whole = [row for row in expected["rows"] if row["line"] not in expected["too_many_cells"]]
+    assert [{"line": int(place.removeprefix("line ")), "cells": cells} for place, cells in rows] == whole
+    assert [error.partition(":")[0] for error in result.errors] == [f"line {n}" for n in expected["too_many_cells"]]
+    assert list(result.columns) == [name for name in expected["columns"] if name]
+    assert result.separators == {TABLES / name: expected["separator"]}
+    notes = [warning for warning in result.warnings if "read as" in warning]
+    usual = expected["separator"] == ("\t" if name.endswith(".tsv") else ",") and expected["encoding"] == "UTF-8"
+    assert len(notes) == (not usual)
+    assert all(note.startswith(f"{name}: read as {expected['encoding']}") for note in notes)
+
+
+@pytest.mark.parametrize("name", [name for name, expected in EXPECTED.items() if "fault" in expected])
+def test_the_command_line_reports_a_fault_where_it_is(name):
+    expected = EXPECTED[name]
+    _, result = read(TABLES / name)
+    (error,) = result.errors
+    assert MESSAGES[expected["fault"]] in error
+    if expected["line"]:
+        assert error.startswith(f"line {expected['line']}: ")
+
+
+READ_ALL = """
+import { readFileSync, readdirSync } from "node:fs";
+import { readTable, writeCsv } from "./csv.mjs";
+
+const [folder] = process.argv.slice(2);
+const found = {};
+for (const name of readdirSync(folder).filter((each) => /\\.(csv|tsv|txt)$/.test(each))) {
+  try {
+    const { encoding, separator, columns, rows } = readTable(new Uint8Array(readFileSync(`${folder}/${name}`)));
+    const many = rows.filter(({ spare }) => spare).map(({ line }) => line);
+    found[name] = { encoding, separator, columns, rows: rows.map(({ line, cells }) => ({ line, cells })), too_many_cells: many };
+  } catch (fault) {
+    found[name] = { fault: fault.code ?? String(fault), line: fault.values?.line ?? null };
+  }
+}
+console.log(JSON.stringify(found));
+"""
+
+
+@pytest.fixture(scope="module")
+def page_reads(tmp_path_factory):
+    """What app/web/csv.js makes of every table."""
+    folder = tmp_path_factory.mktemp("page")
+    (folder / "csv.mjs").write_text((PROJECT / "app/web/csv.js").read_text(encoding="utf-8"), encoding="utf-8")
+    (folder / "all.mjs").write_text(READ_ALL, encoding="utf-8")
+    done = subprocess.run(
+        [NODE, folder / "all.mjs", TABLES], capture_output=True, text=True, encoding="utf-8", check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.skipif(NODE is None, reason="node is not installed")
+@pytest.mark.parametrize("name", EXPECTED)
+def test_the_page_reads_a_table_as_the_command_line_does(page_reads, name):
+    found, expected = page_reads[name], EXPECTED[name]
+    if expected.get("line") is None or expected["fault"] == "column-twice":  # the page names the column instead
+        found, expected = ({key: value for key, value in each.items() if key != "line"} for each in (found, expected))
+    assert found == expected
+
+
+# --- what shared tables are too small for ---
+
+
+def test_a_byte_far_behind_the_beginning_decides_the_encoding_of_the_whole(tmp_path):
+    lines = ["text,label", *("plain words,x" for _ in range(200_000))]
+    (tmp_path / "long.csv").write_bytes("\n".join([*lines, "Stühle,x"]).encode("cp1252"))
+    rows, result = read(tmp_path / "long.csv")
+    assert rows[-1] == ("line 200002", {"text": "Stühle", "label": "x"})
+    assert result.warnings == ["long.csv: read as Windows-1252 (line 200002: 'Stühle'), separated by commas"]
+
+
+def test_a_quote_that_is_open_for_a_whole_long_file_is_reported_where_it_opens(tmp_path):
+    path = tmp_path / "long.csv"
+    path.write_text('text,label\na,x\n"5 inch,x\n' + "plain words,x\n" * 900_000, encoding="utf-8")
+    _, result = read(path)
+    assert result.errors[0].startswith("line 3: broken CSV (a quote opens a cell and nothing closes it)")
+
+
+def test_a_column_without_a_name_is_mentioned_once_where_it_has_cells(tmp_path):
+    path = tmp_path / "pandas.csv"
+    path.write_text(",text,label,\n0,a,x,\n1,b,y,\n", encoding="utf-8")
+    assert read(path)[1].warnings == ["column 1 has no name and is ignored (line 2: '0')"]
+
+
+def test_lines_swallowed_between_two_stray_quotes_are_suspicious(tmp_path):
+    path = tmp_path / "stray.csv"
+    path.write_text('text,label\n"12 inch,x\nb,y\nc,y\nwide 14",z\n', encoding="utf-8")
+    rows, result = read(path)
+    assert len(rows) == 1
+    assert result.warnings == ["line 2: a quoted cell goes on over lines that look like rows; is a quote missing?"]
+
+
+def test_every_encoding_has_a_name():
+    assert ENCODING_NAMES[UTF_8] == "UTF-8"
