@@ -97,7 +97,7 @@ const separatorName = ({ separator }) => (separator in SEPARATOR_NAMES ? say(`ba
 function notesOf(table) {
   const { name, encoding, example, separator, columns } = table;
   const notes = [];
-  if (encoding !== "UTF-8" || separator !== ",") {
+  if (encoding !== "UTF-8" || separator !== (/\.tsv$/i.test(name) ? "\t" : ",")) {
     const values = { name, encoding, separator: separatorName(table), example };
     notes.push(say(example ? "batch.read-as-guess" : "batch.read-as", values));
   }

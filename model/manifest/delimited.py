@@ -256,7 +256,7 @@ class _Rows:
                 return line, row
 
     def looks_like_rows(self, width: int) -> bool:
-        """Whether the present row has lines in a quoted cell, all of which would make rows of this width: a stray quote does that."""
+        """Whether the row has lines within a quoted cell that all make rows of this width: a stray quote does that."""
         inside = self._lines[1:-1]
         rows = csv.reader(inside, delimiter=self.form.separator)
         return len(inside) > 1 and width > 1 and all(len(row) == width for row in rows)

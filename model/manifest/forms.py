@@ -72,7 +72,9 @@ def _folder_records(root: Path, result: CheckResult) -> Iterator[Record]:
 
 def _table_in(folder: Path, stem: str, result: CheckResult) -> Path | None:
     """The table of that name, in whichever format; two of them are a problem."""
-    tables = [folder / f"{stem}{suffix}" for suffix in READERS if (folder / f"{stem}{suffix}").is_file()]
+    tables = [
+        folder / f"{stem}{suffix}" for suffix in READERS if suffix != ".txt" and (folder / f"{stem}{suffix}").is_file()
+    ]
     if len(tables) > 1:
         names = ", ".join(table.name for table in tables)
         result.errors.append(f"{folder.name}/ holds {names}; allowed: one of them")

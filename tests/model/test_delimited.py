@@ -1,5 +1,6 @@
 """Delimited text as spreadsheets write it, read alike by the command line and by the page: tests/tables/ says how."""
 
+import csv
 import json
 import shutil
 import subprocess
@@ -7,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from model.manifest import COLUMNS, CheckResult
-from model.manifest.delimited import ENCODING_NAMES, UTF_8, delimited_rows
+from model.manifest import COLUMNS, CheckResult, csv_line
+from model.manifest.delimited import delimited_rows
+from model.manifest.spreadsheets import restored
 
 PROJECT = Path(__file__).parents[2]
 TABLES = PROJECT / "tests/tables"
@@ -61,7 +63,7 @@ def test_the_command_line_reports_a_fault_where_it_is(name):
 
 READ_ALL = """
 import { readFileSync, readdirSync } from "node:fs";
-import { readTable, writeCsv } from "./csv.mjs";
+import { readTable } from "./csv.mjs";
 
 const [folder] = process.argv.slice(2);
 const found = {};
@@ -78,17 +80,20 @@ console.log(JSON.stringify(found));
 """
 
 
+def page_program(folder, program, *arguments):
+    """What a program says that imports app/web/csv.js, which has no suffix that node would take for a module."""
+    (folder / "csv.mjs").write_text((PROJECT / "app/web/csv.js").read_text(encoding="utf-8"), encoding="utf-8")
+    (folder / "program.mjs").write_text(program, encoding="utf-8")
+    command = [NODE, folder / "program.mjs", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
 @pytest.fixture(scope="module")
 def page_reads(tmp_path_factory):
     """What app/web/csv.js makes of every table."""
-    folder = tmp_path_factory.mktemp("page")
-    (folder / "csv.mjs").write_text((PROJECT / "app/web/csv.js").read_text(encoding="utf-8"), encoding="utf-8")
-    (folder / "all.mjs").write_text(READ_ALL, encoding="utf-8")
-    done = subprocess.run(
-        [NODE, folder / "all.mjs", TABLES], capture_output=True, text=True, encoding="utf-8", check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    return page_program(tmp_path_factory.mktemp("page"), READ_ALL, TABLES)
 
 
 @pytest.mark.skipif(NODE is None, reason="node is not installed")
@@ -104,16 +109,17 @@ def test_the_page_reads_a_table_as_the_command_line_does(page_reads, name):
 
 
 def test_a_byte_far_behind_the_beginning_decides_the_encoding_of_the_whole(tmp_path):
-    lines = ["text,label", *("plain words,x" for _ in range(200_000))]
+    lines = ["text,label", *("plain words,x" for _ in range(20_000))]
     (tmp_path / "long.csv").write_bytes("\n".join([*lines, "Stühle,x"]).encode("cp1252"))
     rows, result = read(tmp_path / "long.csv")
-    assert rows[-1] == ("line 200002", {"text": "Stühle", "label": "x"})
-    assert result.warnings == ["long.csv: read as Windows-1252 (line 200002: 'Stühle'), separated by commas"]
+    assert rows[-1] == ("line 20002", {"text": "Stühle", "label": "x"})
+    assert result.warnings == ["long.csv: read as Windows-1252 (line 20002: 'Stühle'), separated by commas"]
 
 
-def test_a_quote_that_is_open_for_a_whole_long_file_is_reported_where_it_opens(tmp_path):
+def test_a_quote_that_is_open_for_a_whole_long_file_is_reported_where_it_opens(tmp_path, monkeypatch):
+    monkeypatch.setattr("model.manifest.delimited.MAX_CELL", 100_000)
     path = tmp_path / "long.csv"
-    path.write_text('text,label\na,x\n"5 inch,x\n' + "plain words,x\n" * 900_000, encoding="utf-8")
+    path.write_text('text,label\na,x\n"5 inch,x\n' + "plain words,x\n" * 20_000, encoding="utf-8")
     _, result = read(path)
     assert result.errors[0].startswith("line 3: broken CSV (a quote opens a cell and nothing closes it)")
 
@@ -132,5 +138,53 @@ def test_lines_swallowed_between_two_stray_quotes_are_suspicious(tmp_path):
     assert result.warnings == ["line 2: a quoted cell goes on over lines that look like rows; is a quote missing?"]
 
 
-def test_every_encoding_has_a_name():
-    assert ENCODING_NAMES[UTF_8] == "UTF-8"
+def test_a_file_that_is_not_quite_utf_16_is_reported(tmp_path):
+    (tmp_path / "odd.csv").write_bytes("text,label\na,x\n".encode("utf-16") + b"\0")
+    assert read(tmp_path / "odd.csv")[1].errors[0].startswith("broken UTF-16 (truncated data); allowed: UTF-8")
+
+
+# --- writing ---
+
+WRITTEN = {
+    "=1+1": "'=1+1",
+    "+1": "'+1",
+    "-1": "'-1",
+    "@SUM(A1)": "'@SUM(A1)",
+    "\t=1": '"\'\t=1"',
+    "\r=1": '"\'\r=1"',
+    "\n=1": '"\'\n=1"',
+    "＝1+1": "'＝1+1",
+    "'=1": "''=1",
+    "'tis": "'tis",
+    "a;=1": '"a;=1"',
+    "a\t=1": '"a\t=1"',
+    'say "hi", please': '"say ""hi"", please"',
+    "two\nlines": '"two\nlines"',
+    "harmless = 1": "harmless = 1",
+    "": "",
+}
+
+
+@pytest.mark.parametrize(("cell", "written"), WRITTEN.items(), ids=repr)
+def test_a_text_that_a_spreadsheet_would_run_gets_an_apostrophe(cell, written):
+    assert csv_line(["id", cell]) == f"id,{written}\n"
+
+
+@pytest.mark.parametrize("cell", WRITTEN, ids=repr)
+def test_a_cell_that_was_escaped_is_restored(cell):
+    (written,) = next(csv.reader(csv_line([cell]).splitlines(keepends=True))) or [""]
+    assert restored(written) == cell
+
+
+def test_numbers_and_missing_cells_are_no_texts():
+    assert csv_line(["=a", -0.5, 3, None]) == "'=a,-0.5,3,\n"
+
+
+WRITE = 'import { writeCsv } from "./csv.mjs"; console.log(JSON.stringify(writeCsv(JSON.parse(process.argv[2]))));'
+
+
+@pytest.mark.skipif(NODE is None, reason="node is not installed")
+def test_the_page_writes_cells_as_the_command_line_does(tmp_path):
+    rows = [[cell, -0.5, None] for cell in WRITTEN]
+    written = page_program(tmp_path, WRITE, json.dumps(rows))
+    assert written == "".join(csv_line(row).removesuffix("\n") + "\r\n" for row in rows)
