@@ -38,7 +38,7 @@ export function readTable(bytes) {
   if (twice) throw new TableFault("column-twice", { column: twice });
   const ours = columns.join() === COLUMNS.join();
   const named = [...rows].map(({ line, cells }) => {
-    while (cells.length > columns.length && !cells.at(-1).trim()) cells.pop();
+    while (cells.length > columns.length && !shows(cells.at(-1))) cells.pop();
     const entries = columns.map((name, index) => [name, ours ? restored(cells[index] ?? "") : (cells[index] ?? "")]);
     return { line, cells: Object.fromEntries(entries.filter(([name]) => name)), spare: Math.max(0, cells.length - columns.length) };
   });
@@ -47,6 +47,8 @@ export function readTable(bytes) {
 
 /** A column's name without blanks, byte order marks and zero-width spaces around it, in lower case. */
 const plainName = (name) => name.replace(/^[ \t\r\n\v\f\u00A0\uFEFF\u200B]+|[ \t\r\n\v\f\u00A0\uFEFF\u200B]+$/g, "").toLowerCase();
+/** Whether a cell shows something. */
+const shows = (cell) => /[^ \t\r\n\v\f\u00A0\uFEFF\u200B]/.test(cell);
 
 /** UTF-8 if all of it is; UTF-16 with a byte order mark or where that is obvious; else Windows-1252, unless more lines are UTF-8 than not. */
 function decoded(bytes) {
@@ -140,7 +142,7 @@ function* parse(text, separator, padded, start = 0) {
       else state = "closed";
     } else if (end) {
       cells.push(cell);
-      if (cells.some((each) => each.trim())) yield { line: first, cells };
+      if (cells.some(shows)) yield { line: first, cells };
       [first, cells, cell, state] = [line, [], "", "start"];
     } else if (sign === "\r") continue; // its line feed follows
     else if (sign === separator) {
@@ -155,7 +157,7 @@ function* parse(text, separator, padded, start = 0) {
   }
   if (state === "quoted") throw new TableFault("open-quote", { line: opened });
   cells.push(cell);
-  if (cells.some((each) => each.trim())) yield { line: first, cells };
+  if (cells.some(shows)) yield { line: first, cells };
 }
 
 /**

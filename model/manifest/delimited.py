@@ -21,6 +21,8 @@ SAMPLE: Final = 65_536  # characters that decide the separator
 SAMPLE_ROWS: Final = 200
 SEPARATORS: Final = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 """Those that are recognised, and what messages call them; of equally good ones, the first is taken."""
+BLANKS: Final = " \t\r\n\v\f\u00a0\ufeff\u200b"
+"""What shows nothing in a cell."""
 SAVE_AS: Final = "allowed: UTF-8 (in a spreadsheet: save as «CSV UTF-8»)"
 
 UTF_8: Final = "utf-8-sig"
@@ -48,7 +50,7 @@ _NOT_ASCII: Final = re.compile(r"""[^\s,;|"]*[^\x00-\x7f][^\s,;|"]*""")
 
 def plain_name(name: str) -> str:
     """Return a column's name without blanks, byte order marks and zero-width spaces around it, in lower case."""
-    return name.strip(" \t\r\n\v\f\u00a0\ufeff\u200b").lower()
+    return name.strip(BLANKS).lower()
 
 
 def same_columns(names: Sequence[str]) -> Iterator[str]:
@@ -99,10 +101,10 @@ def _named_rows(rows: "_Rows", known: Sequence[str], result: CheckResult) -> Ite
     names = [plain_name(name) for name in header]
     result.columns.update((plain, name.strip()) for plain, name in zip(names, header, strict=True) if plain)
     ours = tuple(names) == tuple(known)
-    nameless = {number for number, name in enumerate(names) if not name}
+    nameless = [number for number, name in enumerate(names) if not name]
     for line, found in rows:
         # Empty cells at the end may be missing, or be more than there are columns: spreadsheets do both.
-        while len(found) > len(names) and not found[-1].strip():
+        while len(found) > len(names) and not found[-1].strip(BLANKS):
             found.pop()
         if len(found) > len(names):
             separator = separator_name(rows.form.separator)
@@ -113,8 +115,8 @@ def _named_rows(rows: "_Rows", known: Sequence[str], result: CheckResult) -> Ite
             continue
         cells = [*map(restored, found)] if ours else found
         cells += [""] * (len(names) - len(cells))
-        for number in sorted(number for number in nameless if cells[number].strip()):
-            nameless.discard(number)
+        for number in [number for number in nameless if cells[number].strip(BLANKS)]:
+            nameless.remove(number)
             result.warnings.append(
                 f"column {number + 1} has no name and is ignored (line {line}: {cells[number][:40]!r})"
             )
@@ -215,12 +217,16 @@ def _fit(sample: str, separator: str, known: Sequence[str]) -> tuple[int, float,
 def _sample_rows(sample: str, separator: str) -> Iterator[list[str]]:
     try:
         rows = csv.reader(io.StringIO(sample, newline=""), delimiter=separator, strict=True)
-        yield from islice((row for row in rows if any(map(str.strip, row))), SAMPLE_ROWS)
+        yield from islice((row for row in rows if not _is_blank(row)), SAMPLE_ROWS)
     except csv.Error:  # a quote that the end of the sample left open, or a fault that is reported when it is read
         return
 
 
 # --- rows ---
+
+
+def _is_blank(row: Sequence[str]) -> bool:
+    return not any(cell.strip(BLANKS) for cell in row)
 
 
 class _Rows:
@@ -252,14 +258,15 @@ class _Rows:
                 raise _Unreadable(
                     _quote_fault(self._lines, line, self.form) or f"line {line}: broken CSV ({error})"
                 ) from error
-            if any(map(str.strip, row)):
+            if not _is_blank(row):
                 return line, row
 
     def looks_like_rows(self, width: int) -> bool:
         """Whether the row has lines within a quoted cell that all make rows of this width: a stray quote does that."""
-        inside = self._lines[1:-1]
-        rows = csv.reader(inside, delimiter=self.form.separator)
-        return len(inside) > 1 and width > 1 and all(len(row) == width for row in rows)
+        if len(self._lines) < 4 or width < 2:
+            return False
+        rows = csv.reader(self._lines[1:-1], delimiter=self.form.separator)
+        return all(len(row) == width for row in rows)
 
 
 def _quote_fault(lines: Sequence[str], first: int, form: _Form) -> str:

@@ -137,8 +137,10 @@ def _table_records(path: Path, aliases: Mapping[str, str], split: str, result: C
 
 def _decimal_mark(label: object, separator: str | None) -> str:
     """What stands before the fraction of a number, "" if none does; a comma only where cells are separated by something else."""
-    found = _FRACTION.fullmatch(label.strip()) if isinstance(label, str) else None
-    return "" if found is None or separator in (None, ",") else found[1]
+    if separator in (None, ",") or not isinstance(label, str):
+        return ""
+    found = _FRACTION.fullmatch(label.strip())
+    return found[1] if found else ""
 
 
 def column_hint(name: str, known: Sequence[str]) -> str:

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import random
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -103,6 +105,52 @@ def test_the_page_reads_a_table_as_the_command_line_does(page_reads, name):
     if expected.get("line") is None or expected["fault"] == "column-twice":  # the page names the column instead
         found, expected = ({key: value for key, value in each.items() if key != "line"} for each in (found, expected))
     assert found == expected
+
+
+HEADERS = [
+    "text,label",
+    "text;label",
+    "Text\tLABEL",
+    "text|label",
+    "text, label",
+    "caption;category,x",
+    "sep=;\ntext;label",
+    '"text"',
+    "",
+]
+SIGNS = [*'aaa,,;;\t|"" \n\n\r\'=', "\r\n", "ü", "\ufeff", "\u200b", '""', '","', "\x85", "\u2028", "text"]
+
+
+def drawn_tables(count):
+    """Tables of random signs, in random encodings, the same on every run."""
+    chance = random.Random(18)
+    for _ in range(count):
+        text = f"{chance.choice(HEADERS)}\n{''.join(chance.choices(SIGNS, k=chance.randrange(30)))}"
+        yield text.encode(chance.choice(["utf-8", "utf-8", "utf-16", "cp1252"]), "replace")
+
+
+@pytest.mark.skipif(NODE is None, reason="node is not installed")
+def test_both_readers_agree_on_any_table(tmp_path):
+    """Rows, columns and what was found, or that there is a fault and in which line."""
+    tables = tmp_path / "tables"
+    tables.mkdir()
+    for number, content in enumerate(drawn_tables(500)):
+        (tables / f"{number}.csv").write_bytes(content)
+    pages = page_program(tmp_path, READ_ALL, tables)
+    for name, page in pages.items():
+        rows, result = read(tables / name)
+        whole = [error for error in result.errors if not re.match(r"line \d+: \d+ cells", error)]
+        if "fault" in page:
+            assert whole, (name, page)
+            assert MESSAGES[page["fault"]] in whole[0] or page["fault"] == "column-twice", (name, page, whole)
+            if isinstance(page["line"], int):
+                assert whole[0].startswith(f"line {page['line']}: "), (name, page, whole)
+            continue
+        assert not whole, (name, page, whole)
+        good = [row for row in page["rows"] if row["line"] not in page["too_many_cells"]]
+        assert [{"line": int(place.removeprefix("line ")), "cells": cells} for place, cells in rows] == good, name
+        assert list(result.columns) == list(filter(None, page["columns"])), name
+        assert result.separators == {tables / name: page["separator"]}, name
 
 
 # --- what shared tables are too small for ---
