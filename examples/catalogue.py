@@ -41,7 +41,7 @@ def main() -> None:
     options.add_argument("catalogue", type=Path, help="CSV with article,title,picture; pictures lie beside it")
     options.add_argument("--url", default="http://127.0.0.1:8000")
     chosen = options.parse_args()
-    with chosen.catalogue.open(encoding="utf-8", newline="") as file:
+    with chosen.catalogue.open(encoding="utf-8-sig", newline="") as file:
         items = [as_item(row, chosen.catalogue.parent) for row in csv.DictReader(file)]
     answer = httpx.post(
         f"{chosen.url}/v1/classify/batch", json={"items": items, "top_k": 1}, timeout=30, trust_env=False

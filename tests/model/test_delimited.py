@@ -123,7 +123,7 @@ SIGNS = [*'aaa,,;;\t|"" \n\n\r\'=', "\r\n", "ü", "\ufeff", "\u200b", '""', '","
 
 def drawn_tables(count):
     """Tables of random signs, in random encodings, the same on every run."""
-    chance = random.Random(18)
+    chance = random.Random(18)  # noqa: S311
     for _ in range(count):
         text = f"{chance.choice(HEADERS)}\n{''.join(chance.choices(SIGNS, k=chance.randrange(30)))}"
         yield text.encode(chance.choice(["utf-8", "utf-8", "utf-16", "cp1252"]), "replace")
