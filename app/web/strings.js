@@ -161,7 +161,7 @@ export const strings = {
   "batch.no-rows": "There is neither a table nor a picture among these files.",
   "batch.workbook": "{name} is a workbook. In the spreadsheet, save the sheet as “CSV UTF-8” and choose that file.",
   "batch.no-table": "{name} is not a table as text. In a spreadsheet, save it as “CSV UTF-8” and choose that file.",
-  "batch.encoding": "{name} is neither UTF-8 nor Windows-1252 (line {line}). Save it as “CSV UTF-8” and choose it again.",
+  "batch.encoding": "{name} is not text in UTF-8, UTF-16 or Windows-1252 (line {line}). Save it as “CSV UTF-8” and choose it again.",
   "batch.column-twice": "{name} has the column {column} more than once.",
   "batch.open-quote": "{name}, line {line}: a quote opens a cell and nothing closes it. A quote within a cell is written twice.",
   "batch.text-after-quote": "{name}, line {line}: text follows the quote that ends a cell. A quote within a cell is written twice.",

@@ -118,7 +118,9 @@ def test_a_row_that_cannot_be_asked_fails_alone(page, table):
     ("lines", "encoding", "words"),
     [
         pytest.param(["picture,words", "a,b"], "utf-8", "needs image or text", id="other-columns"),
-        pytest.param(["image,text", ",grün"], "cp850", "is neither UTF-8 nor Windows-1252 (line 2)", id="encoding"),
+        pytest.param(
+            ["image,text", ",grün"], "cp850", "is not text in UTF-8, UTF-16 or Windows-1252 (line 2)", id="encoding"
+        ),
         pytest.param(
             ["text,label", '"5" screen,x'], "utf-8", "line 2: text follows the quote", id="text-after-a-quote"
         ),
