@@ -57,7 +57,7 @@ def same_columns(names: Sequence[str]) -> Iterator[str]:
     """Yield a problem for each set of columns that have one plain name; columns without a name don't count."""
     plain = [plain_name(name) for name in names]
     for name in sorted({name for name in plain if name and plain.count(name) > 1}):
-        written = [each for each, other in zip(names, plain, strict=True) if other == name]
+        written = [original for original, other in zip(names, plain, strict=True) if other == name]
         if len(set(written)) == 1:
             yield f"column {written[0]!r} occurs {len(written)} times; allowed: once"
         else:
@@ -199,7 +199,7 @@ def _form_of(sample: str, known: Sequence[str]) -> _Form:
     """Return the separator that Excel's line names, or else the one which makes the best table of the sample."""
     named = _SEPARATOR_LINE.match(sample)
     table = sample[named.end() :] if named else sample
-    separator = named[1] or "," if named else max(SEPARATORS, key=lambda each: _fit(table, each, known))
+    separator = named[1] or "," if named else max(SEPARATORS, key=lambda candidate: _fit(table, candidate, known))
     header = next(_sample_rows(table, separator), [])
     return _Form(separator, any(name.startswith(" ") for name in header[1:]), 1 if named else 0)
 
@@ -276,20 +276,20 @@ def _quote_fault(lines: Sequence[str], first: int, form: _Form) -> str:
     for number, line in enumerate(lines, start=first):
         at = 0
         while at < len(line):
-            sign = line[at]
+            character = line[at]
             if state == "quoted":
                 if line.startswith('""', at):
                     at += 1
-                elif sign == '"':
+                elif character == '"':
                     state = "closed"
-            elif sign == form.separator:
+            elif character == form.separator:
                 state = "start"
-            elif state == "closed" and sign not in "\r\n":
+            elif state == "closed" and character not in "\r\n":
                 end = "" if number == opened else f" in line {number}"
                 return f"line {opened}: broken CSV (a quoted cell ends{end} before {line[at : at + 20].strip()!r}); {allowed}"
-            elif state == "start" and sign == '"':
+            elif state == "start" and character == '"':
                 opened, state = number, "quoted"
-            elif not (state == "start" and sign == " " and form.padded):
+            elif not (state == "start" and character == " " and form.padded):
                 state = "bare" if state != "closed" else state
             at += 1
     return (

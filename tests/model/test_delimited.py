@@ -26,7 +26,7 @@ MESSAGES = {
     "encoding": "allowed: UTF-8",
     "no-table": "allowed: a table as text",
 }
-"""What the command line says of each fault that the page has a code for."""
+"""Words of the command line's message for each fault that the page has a code for."""
 
 
 def read(path):
@@ -83,7 +83,7 @@ console.log(JSON.stringify(found));
 
 
 def page_program(folder, program, *arguments):
-    """What a program says that imports app/web/csv.js, which has no suffix that node would take for a module."""
+    """Return the JSON that a program prints which imports app/web/csv.js, which has no suffix that node would take for a module."""
     (folder / "csv.mjs").write_text((PROJECT / "app/web/csv.js").read_text(encoding="utf-8"), encoding="utf-8")
     (folder / "program.mjs").write_text(program, encoding="utf-8")
     command = [NODE, folder / "program.mjs", *arguments]
