@@ -75,6 +75,13 @@ def show_answer(answer: Classification) -> None:
     console.print(_table(Grid(("label", "score", ""), rows)))
 
 
+def show_warnings(warnings: Sequence[str]) -> None:
+    """What of a manifest was left out or read in another way, on standard error."""
+    console = Console(stderr=True, soft_wrap=True)
+    for warning in warnings:
+        console.print(Text(f"warning: {warning}"))
+
+
 def show_bad_rows(bad: Sequence[tuple[str, str]], count: int) -> None:
     """How many rows were left out, and why the first of them were, on standard error."""
     console = Console(stderr=True, soft_wrap=True)

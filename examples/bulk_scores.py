@@ -21,6 +21,11 @@ def items_of(rows: Iterable[dict[str, str]], folder: Path) -> Iterator[Item]:
         yield Item(image=folder / picture if picture else None, text=row.get("text") or None, id=str(number))
 
 
+def harmless(text: str) -> str:
+    """A cell that no spreadsheet takes for a formula; label and error are not the table's own words."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r", "\n")) else text
+
+
 def main() -> None:
     """CSV in, CSV out; both are read and written row by row, pictures as they are sent."""
     options = argparse.ArgumentParser(description=__doc__)
@@ -35,10 +40,10 @@ def main() -> None:
         writer.writerow(["row", "label", "score", "error"])
         for answer in answers:
             if answer.error:
-                writer.writerow([answer.id, "", "", answer.error])
+                writer.writerow([answer.id, "", "", harmless(str(answer.error))])
             else:
                 best = answer.result().best
-                writer.writerow([answer.id, best.label, best.score, ""])
+                writer.writerow([answer.id, harmless(best.label), best.score, ""])
     print(f"{chosen.out}: {len(answers)} rows")
 
 

@@ -40,8 +40,8 @@ class Targets(Protocol):
     hyperparameters: Mapping[str, Any]
     """What this task changes in every preset."""
 
-    def plain(self, value: object) -> object:
-        """A cell as it was found in JSON or Parquet, brought to text where this task knows how."""
+    def plain(self, value: object, decimal_mark: str = ".") -> object:
+        """A cell as it was found, brought to text where this task knows how; numbers in text have this decimal mark."""
         ...
 
     def checked(self, cell: str) -> str:
@@ -82,7 +82,7 @@ class SingleLabelTargets:
 
     hyperparameters: Mapping[str, Any] = {}
 
-    def plain(self, value: object) -> object:
+    def plain(self, value: object, decimal_mark: str = ".") -> object:
         """Text and whole numbers alone; raises WrongCell for what another task would take."""
         if isinstance(value, list):
             raise WrongCell("label is a list; allowed: text, or lists with --task multi-label")
@@ -145,7 +145,7 @@ class MultiLabelTargets:
     # Smoothed towards 1/2, many rare labels would all be thought likelier than they are.
     hyperparameters: Mapping[str, Any] = {"smoothing": 0.0}
 
-    def plain(self, value: object) -> object:
+    def plain(self, value: object, decimal_mark: str = ".") -> object:
         """A list of labels with | between them; raises WrongCell for a list of anything else."""
         if not isinstance(value, list):
             return value
@@ -206,9 +206,17 @@ class RegressionTargets:
 
     hyperparameters: Mapping[str, Any] = {"smoothing": 0.0}
 
-    def plain(self, value: object) -> object:
-        """Any number as text."""
-        return str(value) if isinstance(value, float | Decimal) else value
+    def plain(self, value: object, decimal_mark: str = ".") -> object:
+        """Any number as text with a decimal point; raises WrongCell for a point in a table with decimal commas."""
+        if isinstance(value, float | Decimal):
+            return str(value)
+        if decimal_mark == "," and isinstance(value, str):
+            if "." in value:
+                raise WrongCell(
+                    f"label {value[:40]!r}; allowed: a number with a decimal comma, as labels before it have"
+                )
+            return value.replace(",", ".")
+        return value
 
     def checked(self, cell: str) -> str:
         """The shortest spelling that is read as the same number."""

@@ -184,6 +184,22 @@ def test_a_place_that_cannot_be_written_to_is_explained(tiny_bundle, with_a_bad_
     assert_explained(told, "polymodal: ", "file")
 
 
+@pytest.mark.parametrize("command", ["score", "evaluate", "check"])
+def test_what_was_read_in_another_way_is_shown_once(tiny_bundle, tmp_path, command):
+    rows = [
+        f"{'deep water, blue' if number % 2 else 'red'};{'sea' if number % 2 else 'tomato'};x" for number in range(8)
+    ]
+    (tmp_path / "new.csv").write_text("\n".join(["text;label;mood", *rows]), encoding="utf-8")
+    bundle = [] if command == "check" else [tiny_bundle]
+    out = ["--out", tmp_path / "scores.csv"] if command == "score" else []
+    shown = polymodal(command, *bundle, tmp_path / "new.csv", *out).output
+    assert shown.count("warning: new.csv: read as UTF-8, separated by semicolons") == 1
+    assert shown.count("warning: unknown column 'mood' is ignored") == 1
+    out = ["--out", tmp_path / "again.csv"] if command == "score" else []
+    told = json.loads(polymodal(command, *bundle, tmp_path / "new.csv", *out, "--json").stdout)
+    assert len([warning for warning in told["warnings"] if "new.csv" in warning or "mood" in warning]) == 2
+
+
 # --- card ---
 
 

@@ -106,14 +106,15 @@ def score(
     Columns: id, label (the best), score, score_LABEL for every label, error; a multi-label model has its selected labels with |
     between them and no score, a regression value, low and high. A row that can't be read has nothing but an error.
     """
-    from app.terminal import show_bad_rows, watched
+    from app.terminal import show_bad_rows, show_warnings, watched
     from model.evaluation import score as run
 
-    scored = run(open_bundle(bundle), manifest, out, restart=restart, workers=workers, watch=watched)
+    predictor = open_bundle(bundle)
+    scored = run(predictor, manifest, out, restart=restart, workers=workers, watch=watched, warn=show_warnings)
     if as_json:
         errors = [{"id": identifier, "problem": problem} for identifier, problem in scored.errors]
         counts = {"rows": scored.rows, "resumed": scored.resumed, "failed": scored.failed}
-        print_json({"out": str(out), **counts, "errors": errors})
+        print_json({"out": str(out), **counts, "errors": errors, "warnings": list(scored.warnings)})
     resumed = f", {scored.resumed:,} of them earlier" if scored.resumed else ""
     say(f"{out}: {scored.rows:,} rows{resumed}, {scored.failed:,} with an error")
     show_bad_rows(scored.errors, scored.failed)
@@ -150,12 +151,15 @@ def evaluate(
 
     Rows that can't be read, or whose label the bundle doesn't know, are listed and left out.
     """
-    from app.terminal import show_bad_rows, show_evaluation, watched
+    from app.terminal import show_bad_rows, show_evaluation, show_warnings, watched
     from model.evaluation import evaluate as run
 
     if out:
         from model.evaluation.folder import write_folder  # before the work: it needs a package that may be missing
-    evaluation = run(open_bundle(bundle), manifest, split=split, splits=splits, workers=workers, watch=watched)
+    predictor = open_bundle(bundle)
+    evaluation = run(
+        predictor, manifest, split=split, splits=splits, workers=workers, watch=watched, warn=show_warnings
+    )
     show_bad_rows([(each.id, each.problem) for each in evaluation.skipped], len(evaluation.skipped))
     if out:
         write_folder(evaluation, out)

@@ -17,6 +17,8 @@ const WAIT_S = 1; // where a busy service does not say how long
 let found = [];
 /** @type {import("./files.js").Row[]} */
 let rows = [];
+/** What is to be said of how the table was read. @type {string[]} */
+let notes = [];
 /** @type {Map<number, {answer?: any, problem?: string, verdict?: any}>} by the row's number */
 let results = new Map();
 let running = null;
@@ -58,6 +60,7 @@ function clear() {
   running?.abort();
   found = [];
   rows = [];
+  notes = [];
   results = new Map();
   trouble("");
   show();
@@ -85,7 +88,7 @@ async function add(more) {
   found = [...found, ...more];
   results = new Map();
   try {
-    rows = await rowsOf(found);
+    ({ rows, notes } = await rowsOf(found));
     trouble(rows.length ? "" : say("batch.no-rows"));
   } catch (problem) {
     found = found.filter((each) => !more.includes(each));
@@ -201,5 +204,5 @@ function stateWords() {
   if (bad) words.push(sayCount("batch.bad", bad));
   const spare = found.filter(({ file }) => isPicture(file)).length - pictures;
   if (spare > 0) words.push(sayCount("batch.spare", spare));
-  return words.join(" · ");
+  return [...words, ...notes].join(" · ");
 }

@@ -1,12 +1,14 @@
 // Files that come in many at a time: several chosen, a folder, or whatever was dropped; and the rows that they make.
 
 import { isBlank } from "./blank.js";
-import { parseCsv } from "./csv.js";
+import { COLUMNS, TableFault, readTable } from "./csv.js";
 import { count, say } from "./say.js";
 
 const PICTURE = /\.(jpe?g|png|webp|gif|bmp|tiff?)$/i;
-const TABLE = /\.(csv|tsv)$/i;
-const COLUMNS = ["image", "text"];
+const TABLE = /\.(csv|tsv|tab)$/i;
+const TEXT = /\.txt$/i; // a table if it has our columns: spreadsheets save “Unicode text” so
+const WORKBOOK = /\.(xlsx|xlsm|xlsb|xls|ods|numbers)$/i;
+const SEPARATOR_NAMES = { ",": "comma", ";": "semicolon", "\t": "tab", "|": "bar" };
 
 /** @typedef {{path: string, file: File}} Found a file, and where it lies in what was chosen */
 /** @typedef {{number: number, name: string, text: string, label: string, image: File | null, problem: string}} Row */
@@ -22,10 +24,10 @@ export const filesOf = (list) => [...list].map((file) => ({ path: file.webkitRel
 export async function filesDropped(dropped) {
   const entries = [...dropped.items].map((item) => item.webkitGetAsEntry?.()).filter(Boolean);
   if (!entries.some((entry) => entry.isDirectory)) return filesOf(dropped.files);
-  return (await Promise.all(entries.map(opened))).flat();
+  return (await Promise.all(entries.map(filesIn))).flat();
 }
 
-async function opened(entry) {
+async function filesIn(entry) {
   if (entry.isFile) {
     const file = await new Promise((resolve, reject) => entry.file(resolve, reject));
     return [{ path: entry.fullPath.replace(/^\//, ""), file }];
@@ -34,7 +36,7 @@ async function opened(entry) {
   const inside = [];
   for (;;) {
     const some = await new Promise((resolve, reject) => reader.readEntries(resolve, reject)); // about a hundred at a time
-    if (!some.length) return (await Promise.all(inside.map(opened))).flat();
+    if (!some.length) return (await Promise.all(inside.map(filesIn))).flat();
     inside.push(...some);
   }
 }
@@ -44,42 +46,78 @@ export const isTable = (file) => TABLE.test(file.name) || file.type === "text/cs
 export const isPicture = (file) => file.type.startsWith("image/") || PICTURE.test(file.name);
 
 /**
- * The rows that files make: those of a table, whose pictures are among the files, or else one for each picture.
+ * The rows that files make: those of a table, whose pictures are among the files, or else one for each picture. And what is to be
+ * said of how the table was read.
  * @param {Found[]} found
- * @returns {Promise<Row[]>}
+ * @returns {Promise<{rows: Row[], notes: string[]}>}
  */
 export async function rowsOf(found) {
-  const table = found.find(({ file }) => isTable(file));
   const pictures = found.filter(({ file }) => isPicture(file)).sort((one, other) => one.path.localeCompare(other.path));
-  if (!table) {
-    return pictures.map(({ path, file }, index) => ({ number: index + 1, name: path, text: "", label: "", image: file, problem: "" }));
+  const table = await tableOf(found, pictures.length > 0);
+  if (!table && !pictures.length) {
+    const workbook = found.find(({ file }) => WORKBOOK.test(file.name));
+    if (workbook) throw new Error(say("batch.workbook", { name: workbook.path }));
   }
-  return tableRows(await readText(table.file), pictures, table.path);
+  if (table) return { rows: tableRows(table, pictures), notes: notesOf(table) };
+  const rows = pictures.map(({ path, file }, index) => ({ number: index + 1, name: path, text: "", label: "", image: file, problem: "" }));
+  return { rows, notes: [] };
 }
 
-async function readText(file) {
-  try {
-    return new TextDecoder("utf-8", { fatal: true }).decode(await file.arrayBuffer());
-  } catch {
-    throw new Error(say("batch.not-utf8", { name: file.name }));
+/** The first table among files. A .txt next to pictures may be anything, so there it is one only with our columns. */
+async function tableOf(found, lenient) {
+  const table = found.find(({ file }) => isTable(file));
+  if (table) return checked(await opened(table));
+  for (const text of found.filter(({ file }) => TEXT.test(file.name))) {
+    try {
+      return checked(await opened(text));
+    } catch (problem) {
+      if (!lenient) throw problem;
+    }
   }
+  return null;
+}
+
+async function opened({ path, file }) {
+  try {
+    return { name: path, ...readTable(new Uint8Array(await file.arrayBuffer())) };
+  } catch (problem) {
+    if (problem instanceof TableFault) throw new Error(say(`batch.${problem.code}`, { name: path, ...problem.values }));
+    throw problem;
+  }
+}
+
+function checked(table) {
+  if (table.columns.includes("image") || table.columns.includes("text")) return table;
+  const columns = table.columns.join(", ").slice(0, 120) || "–";
+  throw new Error(say("batch.no-columns", { name: table.name, columns, separator: separatorName(table) }));
+}
+
+const separatorName = ({ separator }) => (separator in SEPARATOR_NAMES ? say(`batch.${SEPARATOR_NAMES[separator]}`) : separator);
+
+/** What differs from plain CSV in UTF-8, and which columns are not used. */
+function notesOf(table) {
+  const { name, encoding, example, separator, columns } = table;
+  const notes = [];
+  if (encoding !== "UTF-8" || separator !== (/\.tsv$/i.test(name) ? "\t" : ",")) {
+    const values = { name, encoding, separator: separatorName(table), example };
+    notes.push(say(example ? "batch.read-as-guess" : "batch.read-as", values));
+  }
+  const ignored = columns.filter((column) => column && !COLUMNS.includes(column));
+  if (ignored.length) notes.push(say("batch.ignored", { columns: ignored.join(", ").slice(0, 120) }));
+  return notes;
 }
 
 /** @returns {Row[]} */
-function tableRows(text, pictures, name) {
-  const [header = [], ...lines] = parseCsv(text);
-  const columns = header.map((cell) => cell.trim().toLowerCase());
-  if (!COLUMNS.some((column) => columns.includes(column))) {
-    throw new Error(say("batch.no-columns", { name, columns: [...header.join(", ")].slice(0, 120).join("") || "–" }));
-  }
+function tableRows(table, pictures) {
   const find = finder(pictures);
-  return lines.map((cells, index) => {
-    const cell = (column) => (columns.includes(column) ? (cells[columns.indexOf(column)] ?? "").trim() : "");
+  return table.rows.map(({ cells, spare }, index) => {
+    const cell = (column) => (cells[column] ?? "").trim();
     const [path, words] = [cell("image"), cell("text")];
     const image = path ? find(path) : null;
     const missing = path && !image ? say("batch.no-picture", { path }) : "";
     const nothing = !path && isBlank(words) ? say("batch.nothing") : "";
-    const extra = cells.length > columns.length ? say("batch.too-many-cells", { cells: count(cells.length), columns: count(columns.length) }) : "";
+    const [width, separator] = [table.columns.length, separatorName(table)];
+    const extra = spare ? say("batch.too-many-cells", { cells: count(width + spare), columns: count(width), separator }) : "";
     return { number: index + 1, name: path, text: words, label: cell("label"), image, problem: extra || missing || nothing };
   });
 }

@@ -3,8 +3,7 @@
 N rows.
 """
 
-import csv
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -16,7 +15,7 @@ from model.config import subset_key, subsets
 from model.errors import ModelError
 from model.evaluation.measures import measure
 from model.evaluation.stream import Found, Prepared, prepared
-from model.manifest import SPLITS, Row, Table, open_table
+from model.manifest import SPLITS, Row, Table, open_table, read_splits
 from model.metrics import Indices
 from model.predictor import Predictor
 from model.targets import TARGETS
@@ -27,6 +26,7 @@ ALL: Final = "all"
 
 Watch = Callable[[Iterator[Found], int], Iterator[Found]]
 """Passes rows on, and may tell somebody how many of so many went by."""
+Warn = Callable[[Sequence[str]], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +70,8 @@ class Evaluation:
     skipped: tuple[Skipped, ...]
     metrics: Mapping[str, Any]
     """By set of modalities, as the training report has them."""
+    warnings: tuple[str, ...]
+    """What of the manifest was left out or read in another way than it is written."""
 
     def as_json(self) -> dict[str, Any]:
         """Everything that was measured; nothing in it depends on when or where that was."""
@@ -81,6 +83,7 @@ class Evaluation:
             "manifest_digest": self.manifest_digest,
             "split": self.split,
             "items": len(self.rows),
+            "warnings": list(self.warnings),
             "skipped": [{"id": each.id, "problem": each.problem} for each in self.skipped],
             "metrics": self.metrics,
         }
@@ -94,16 +97,20 @@ def evaluate(
     splits: Path | None = None,
     workers: int = 1,
     watch: Watch | None = None,
+    warn: Warn | None = None,
 ) -> Evaluation:
     """Ask about every row of one part of a manifest, with each set of modalities, and measure the answers.
 
     `split` is a part, or "all"; without it, the test part of a manifest that has parts, and all of another. `splits` is a
     split.csv (id, split) that a training has left, which divides the rows in place of the manifest's own splits. Rows that can't
-    be read or whose label the bundle doesn't know are skipped. Raises ModelError when nothing is left.
+    be read or whose label the bundle doesn't know are skipped. `warn` gets the manifest's warnings before the work begins. Raises
+    ModelError when nothing is left.
     """
     description = predictor.description
     table = open_table(manifest)
-    divided = _read_splits(splits) if splits else None
+    if warn:
+        warn(table.warnings)
+    divided = read_splits(splits) if splits else None
     part = _part(table, split, divided is not None)
     found = table.rows(description.task)
     if divided is not None:
@@ -133,6 +140,7 @@ def evaluate(
         answers,
         tuple(collected.skipped),
         metrics,
+        table.warnings,
     )
 
 
@@ -146,15 +154,6 @@ def _part(table: Table, split: str | None, divided: bool) -> str:
         allowed = f"{ALL}, or --splits with the split.csv that its training has left"
         raise ModelError(f"{table.path}: its rows name no split, so there is no {split} part; allowed: {allowed}")
     return split
-
-
-def _read_splits(path: Path) -> dict[str, str]:
-    """From id to split. Raises ModelError."""
-    with path.open(encoding="utf-8", newline="") as file:
-        reader = csv.DictReader(file)
-        if not {"id", "split"} <= set(reader.fieldnames or ()):
-            raise ModelError(f"{path}: columns {reader.fieldnames or 'none'}; allowed: id and split")
-        return {row["id"]: row["split"] for row in reader}
 
 
 def _divided(rows: Iterator[Found], splits: Mapping[str, str]) -> Iterator[Found]:

@@ -4,7 +4,6 @@ What is done stands beside the output as FILE.part: JSON lines, of which the fir
 every row is there, it is rewritten in the output's own format, which then appears at once.
 """
 
-import csv
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -15,7 +14,7 @@ from typing import IO, Any, Final, Protocol
 
 from model.errors import ModelError
 from model.evaluation.stream import BATCH, Found, prepared
-from model.manifest import Table, UnixLines, open_table
+from model.manifest import Table, csv_line, open_table
 from model.predictor import Predictor
 from model.targets import SEPARATOR
 from model.types import Prediction
@@ -29,6 +28,7 @@ ROW_GROUP: Final = 4096  # rows that a Parquet file is written by
 Cells = dict[str, str | float | None]
 Watch = Callable[[Iterator[Found], int, int], Iterator[Found]]
 """Passes rows on, and may tell somebody how many went by, of so many, after so many of an earlier run."""
+Warn = Callable[[Sequence[str]], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,8 @@ class Scored:
     """Rows without scores."""
     errors: tuple[tuple[str, str], ...]
     """Id and reason of the first of them."""
+    warnings: tuple[str, ...]
+    """What of the manifest was left out or read in another way than it is written."""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -60,14 +62,18 @@ def score(
     restart: bool = False,
     workers: int = 1,
     watch: Watch | None = None,
+    warn: Warn | None = None,
 ) -> Scored:
     """Score every row of a manifest, with all that it has, and write `out`: CSV, JSON lines or Parquet by its suffix.
 
     Labels are not needed, and not looked at. A row that can't be read gets a reason in the column `error`, and no scores.
-    Goes on from `out` + ".part" if there is one; `restart` begins anew, and replaces an `out`. Raises ModelError.
+    Goes on from `out` + ".part" if there is one; `restart` begins anew, and replaces an `out`. `warn` gets the
+    manifest's warnings before the work begins. Raises ModelError.
     """
     _check_output(out, restart)
     table = open_table(manifest, labelled=False)
+    if warn:
+        warn(table.warnings)
     part = _Part(out.with_name(out.name + ".part"), _header(predictor, table))
     if restart:
         part.path.unlink(missing_ok=True)
@@ -81,7 +87,7 @@ def score(
         raise ModelError(f"{part.path}: {part.rows:,} rows instead of {table.length:,}; --restart begins anew")
     names = ("id", *OUTPUTS[predictor.description.task].columns(predictor.description.labels), "error")
     failed, errors = _finish(part, out, names)
-    return Scored(out, table.length, resumed, failed, errors)
+    return Scored(out, table.length, resumed, failed, errors, table.warnings)
 
 
 def _score(predictor: Predictor, found: Iterator[Found], part: "_Part", workers: int) -> None:
@@ -277,9 +283,8 @@ def _finish(part: _Part, out: Path, names: tuple[str, ...]) -> tuple[int, tuple[
 
 def _write_csv(path: Path, rows: Iterable[Cells], names: tuple[str, ...]) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(UnixLines(file), names, lineterminator="\r\n")
-        writer.writeheader()
-        writer.writerows(rows)
+        file.write(csv_line(names))
+        file.writelines(csv_line(cells[name] for name in names) for cells in rows)
 
 
 def _write_jsonl(path: Path, rows: Iterable[Cells], names: tuple[str, ...]) -> None:

@@ -7,21 +7,22 @@ One row is one example. `label` is required, and `image` or `text` or both; the 
     label    the answer: one label; several with | between them, or none (multi-label); or a number (regression)
     id       unique name of the row; default: its number, counted from 1
     group    rows of one group are never separated by a split; default: the id
-    split    train, validation, test, unseen (a source never trained or tuned on, only reported); or no row has one
+    split    train, validation, val, valid, dev, test, unseen (a source never trained or tuned on, only reported); or no row has one
     source   where the example comes from; results are reported per source
     licence  under which terms it may be used
 
 Three forms hold the same table:
 
-* a file: `.csv` (UTF-8, first line names the columns), `.jsonl` (an object a line) or `.parquet` (needs pyarrow);
-* a folder that holds one of `manifest.csv`, `manifest.jsonl`, `manifest.parquet`;
+* a file: `.csv`, `.tsv`, `.tab` or `.txt` (first line names the columns; separators and encodings of spreadsheets are recognised),
+  `.jsonl` or `.ndjson` (an object a line) or `.parquet` (needs pyarrow);
+* a folder that holds one of `manifest.csv`, `manifest.jsonl`, `manifest.parquet` and so on;
 * a folder in the "imagefolder" convention (https://huggingface.co/docs/datasets/image_dataset#imagefolder):
   `metadata.csv`, `.jsonl` or `.parquet` with `file_name` (our image), `text` or `caption` (our text) and perhaps
   `label`, in the folder itself or in one folder per split (`train`; `validation`, `val`, `valid` or `dev`; `test`).
   Without a label column, a picture's label is the name of the folder that it lies in; without metadata, every picture
   below the folder is a row.
 
-Whatever is wrong is reported at once, as `ManifestError.problems`.
+Columns of other names are ignored with a warning. Whatever is wrong is reported at once, as `ManifestError.problems`.
 """
 
 from model.manifest.digest import data_digest
@@ -34,12 +35,13 @@ from model.manifest.reading import (
     read_manifest,
     read_parts,
     read_rows,
+    read_splits,
     task_name,
     write_manifest,
 )
 from model.manifest.result import CheckResult
 from model.manifest.rows import Row
-from model.manifest.tables import UnixLines
+from model.manifest.spreadsheets import csv_line
 
 __all__ = [
     "COLUMNS",
@@ -49,12 +51,13 @@ __all__ = [
     "ManifestError",
     "Row",
     "Table",
-    "UnixLines",
+    "csv_line",
     "data_digest",
     "open_table",
     "read_manifest",
     "read_parts",
     "read_rows",
+    "read_splits",
     "task_name",
     "write_manifest",
 ]

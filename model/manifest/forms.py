@@ -1,13 +1,14 @@
 """The forms that a manifest can have: one table, a folder with a table, or a folder in the imagefolder convention."""
 
 import difflib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from model.manifest.result import CheckResult
-from model.manifest.tables import READERS
+from model.manifest.tables import READERS, unknown_format
 
 COLUMNS = ("id", "image", "text", "label", "group", "split", "source", "licence")
 SPLITS = ("train", "validation", "test", "unseen")
@@ -30,6 +31,8 @@ USUAL_NAMES = {
     "id": ("key", "uid", "uuid", "index"),
 }
 
+_FRACTION = re.compile(r"[+-]?\d*([.,])\d+(?:[eE][+-]?\d+)?")
+
 
 @dataclass(frozen=True, slots=True)
 class Record:
@@ -39,6 +42,7 @@ class Record:
     cells: Mapping[str, Any]
     base: Path  # what its image path is relative to
     split: str = ""  # from the name of a split folder
+    decimal_mark: str = "."
 
 
 def records_of(path: Path, result: CheckResult) -> Iterator[Record]:
@@ -48,7 +52,7 @@ def records_of(path: Path, result: CheckResult) -> Iterator[Record]:
     elif path.is_dir():
         yield from _folder_records(path, result)
     elif path.suffix.lower() not in READERS:
-        result.errors.append(f"format {path.suffix or '(none)'!r}; allowed: {', '.join(READERS)}, or a folder")
+        result.errors.append(unknown_format(path))
     else:
         yield from _table_records(path, {}, "", result)
 
@@ -68,7 +72,9 @@ def _folder_records(root: Path, result: CheckResult) -> Iterator[Record]:
 
 def _table_in(folder: Path, stem: str, result: CheckResult) -> Path | None:
     """The table of that name, in whichever format; two of them are a problem."""
-    tables = [folder / f"{stem}{suffix}" for suffix in READERS if (folder / f"{stem}{suffix}").is_file()]
+    tables = [
+        folder / f"{stem}{suffix}" for suffix in READERS if suffix != ".txt" and (folder / f"{stem}{suffix}").is_file()
+    ]
     if len(tables) > 1:
         names = ", ".join(table.name for table in tables)
         result.errors.append(f"{folder.name}/ holds {names}; allowed: one of them")
@@ -98,28 +104,49 @@ def _completed(record: Record) -> Record:
 
 
 def _table_records(path: Path, aliases: Mapping[str, str], split: str, result: CheckResult) -> Iterator[Record]:
-    """The rows of one table, its columns renamed by `aliases`."""
+    """The rows of one table, its columns renamed by `aliases`; unknown columns are left out, with a warning for each."""
     prefix = f"{path.parent.name}/{path.name} " if split else ""  # one of several tables: say which
     read = READERS[path.suffix.lower()]
     known = (*COLUMNS, *aliases)
     reported: set[str] = set()
-    for place, found in read(path, result):
-        for name in found:
-            if name not in known and name not in reported:
-                reported.add(name)
-                result.errors.append(f"{prefix}{_unknown_column(name, known)}")
+    decimal_mark = ""
+    for place, found in read(path, known, result):
         cells: dict[str, Any] = {}
         for name, value in found.items():
-            column = aliases.get(name, name)
-            if column not in cells or cells[column] in (None, ""):  # both `text` and `caption`: the one that is there
-                cells[column] = value
-        yield Record(prefix + place, cells, path.parent, split)
+            if name in known:
+                column = aliases.get(name, name)
+                if column not in cells or cells[column] in (
+                    None,
+                    "",
+                ):  # both `text` and `caption`: the one that is there
+                    cells[column] = value
+            elif name not in reported:
+                reported.add(name)
+                written = result.columns[name]
+                hint = column_hint(written, known)
+                result.warnings.append(
+                    f"{prefix}unknown column {written!r}{hint} is ignored; allowed: {', '.join(known)}"
+                )
+        if not decimal_mark and (decimal_mark := _decimal_mark(cells.get("label"), result.separators.get(path))) == ",":
+            label = f"label {cells['label'].strip()!r}"
+            result.warnings.append(
+                f"{prefix}{place}: {label} has a decimal comma, with which --task regression reads numbers"
+            )
+        yield Record(prefix + place, cells, path.parent, split, decimal_mark or ".")
 
 
-def _unknown_column(name: str, known: Sequence[str]) -> str:
+def _decimal_mark(label: object, separator: str | None) -> str:
+    """What stands before the fraction of a number, "" if none does; a comma only where cells are separated by something else."""
+    if separator in (None, ",") or not isinstance(label, str):
+        return ""
+    found = _FRACTION.fullmatch(label.strip())
+    return found[1] if found else ""
+
+
+def column_hint(name: str, known: Sequence[str]) -> str:
+    """Return " (did you mean …?)" for the column that an unknown one was probably meant to be, "" if none is like it."""
     meant = column_meant_by(name, known)
-    hint = f" (did you mean {meant!r}?)" if meant else ""
-    return f"unknown column {name!r}{hint}; allowed: {', '.join(known)}"
+    return f" (did you mean {meant!r}?)" if meant else ""
 
 
 def column_meant_by(name: str, known: Sequence[str]) -> str:

@@ -1,6 +1,5 @@
 """Read, check and write manifests."""
 
-import csv
 import hashlib
 import json
 import os
@@ -15,8 +14,9 @@ from model.errors import ModelError
 from model.manifest.digest import cells_of, data_digest, file_digest
 from model.manifest.forms import COLUMNS, SPLITS, records_of
 from model.manifest.result import CheckResult
-from model.manifest.rows import Row, check_row, check_rows, column_problems
-from model.manifest.tables import UnixLines
+from model.manifest.rows import Row, check_row, check_rows, column_problems, split_named
+from model.manifest.spreadsheets import csv_line
+from model.manifest.tables import READERS, unknown_format
 from model.targets import TARGETS
 
 LISTED = 20  # problems shown in the message; the rest is counted
@@ -159,7 +159,7 @@ def open_table(path: Path, *, labelled: bool = True) -> Table:
     if not length and not result.errors:
         result.errors.append("no rows; allowed: at least one")
     if length:
-        result.errors.extend(column_problems(columns, labelled))
+        result.errors.extend(column_problems(columns, result, labelled))
     if result.errors:
         raise ManifestError(path, result.errors)
     return Table(path, total.hexdigest(), length, frozenset(columns), split_folders, tuple(result.warnings))
@@ -175,9 +175,30 @@ def read_parts(row: Row, names: Container[str]) -> dict[str, bytes | str]:
     return parts
 
 
+def read_splits(path: Path) -> dict[str, str]:
+    """Return the split of each id that a table with the columns `id` and `split` has. Raises ManifestError."""
+    if path.suffix.lower() not in READERS:
+        raise ManifestError(path, [unknown_format(path)])
+    result = CheckResult()
+    names = ("id", "split")
+    rows = [
+        [str(cells.get(name) or "").strip() for name in names]
+        for _, cells in READERS[path.suffix.lower()](path, names, result)
+    ]
+    if not set(names) <= result.columns.keys():
+        result.errors.append(f"columns {list(result.columns.values()) or 'none'}; allowed: id and split")
+    if result.errors:
+        raise ManifestError(path, result.errors)
+    return {identifier: split_named(split) for identifier, split in rows}
+
+
 def write_manifest(path: Path, rows: Iterable[Row]) -> None:
-    r"""Write a CSV manifest; the same rows give the same bytes (UTF-8, all columns, lines ended by \n)."""
+    r"""Write a CSV manifest; the same rows give the same bytes (UTF-8, all columns, lines ended by \n).
+
+    A text that a spreadsheet would run has an apostrophe in front, which reading the file takes away again.
+    """
     with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(UnixLines(file), COLUMNS, lineterminator="\r\n")
-        writer.writeheader()
-        writer.writerows(cells_of(row, path.parent) for row in rows)
+        file.write(csv_line(COLUMNS))
+        for row in rows:
+            cells = cells_of(row, path.parent)
+            file.write(csv_line(cells[column] for column in COLUMNS))

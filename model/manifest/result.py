@@ -1,6 +1,7 @@
 """What the checks of a manifest found."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -9,3 +10,7 @@ class CheckResult:
 
     errors: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    columns: dict[str, str] = field(default_factory=dict)
+    """Every column that was found: its plain name, and the name as the table writes it."""
+    separators: dict[Path, str] = field(default_factory=dict)
+    """What separates the cells of each delimited file that was read."""

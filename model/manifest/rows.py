@@ -1,13 +1,23 @@
 """Rows of a manifest: their cells, checked."""
 
 import os
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
-from model.manifest.forms import COLUMNS, SPLITS, Record, column_meant_by
+from model.manifest.delimited import SEPARATORS, separator_name
+from model.manifest.forms import COLUMNS, FOLDER_SPLITS, SPLITS, Record, column_hint
 from model.manifest.result import CheckResult
 from model.targets import Targets, WrongCell
+
+NAMED: Final = 20  # columns that a message names
+CELL_SPLITS: Final[Mapping[str, str]] = FOLDER_SPLITS | {
+    "training": "train",
+    "development": "validation",
+    "testing": "test",
+}
+"""The split that each usual name of one means in a cell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +40,7 @@ def check_rows(records: Sequence[Record], root: Path, targets: Targets, result: 
     """Return the rows; add everything that is wrong with them, or with the table as a whole, to `result`."""
     columns = {column for record in records for column in record.cells}
     if records:
-        result.errors.extend(column_problems(columns))
+        result.errors.extend(column_problems(columns, result))
     rows: list[Row] = []
     seen: dict[str, str] = {}  # id → where
     for number, record in enumerate(records, start=1):
@@ -44,14 +54,25 @@ def check_rows(records: Sequence[Record], root: Path, targets: Targets, result: 
     return rows
 
 
-def column_problems(columns: Set[str], labelled: bool = True) -> Iterator[str]:
-    """Yield which required columns are missing."""
-    # A misspelt column was reported with what it was meant to be; that it is missing as well is no second problem.
-    found = columns | {column_meant_by(column, COLUMNS) for column in columns - set(COLUMNS)}
-    if labelled and "label" not in found:
-        yield "no column 'label'; allowed: a manifest with one"
-    if not found & {"image", "text"}:
-        yield "no column 'image' or 'text'; allowed: a manifest with one or both"
+def column_problems(columns: Set[str], result: CheckResult, labelled: bool = True) -> Iterator[str]:
+    """Yield which required columns are missing, with what was found instead."""
+    names = [
+        f"{name!r}{'' if plain in COLUMNS else column_hint(name, COLUMNS)}" for plain, name in result.columns.items()
+    ]
+    found = f"found: {', '.join(names[:NAMED]) or 'no names'}{', …' if len(names) > NAMED else ''}"
+    allowed = ""
+    if separators := sorted(set(result.separators.values())):
+        found += f", separated by {' and '.join(map(separator_name, separators))}"
+        allowed = f", separated by {', '.join(SEPARATORS.values())}"
+    if labelled and "label" not in columns:
+        yield f"no column 'label'; {found}; allowed: a manifest with one{allowed}"
+    if not columns & {"image", "text"}:
+        yield f"no column 'image' or 'text'; {found}; allowed: a manifest with one or both{allowed}"
+
+
+def split_named(cell: str) -> str:
+    """Return the split that a cell names, in whichever usual spelling; the cell itself if it names none."""
+    return CELL_SPLITS.get(cell.lower(), cell)
 
 
 def _split_problems(rows: Sequence[Row], records: Sequence[Record]) -> Iterator[str]:
@@ -68,11 +89,11 @@ def check_row(number: int, record: Record, root: Path, columns: Set[str], target
     """
     wrong: list[str] = []
     cells = {name: _text_of(name, record.cells.get(name), wrong) for name in COLUMNS if name != "label"}
-    label = _label_of(record.cells.get("label"), targets, wrong) if "label" in columns else ""
+    label = _label_of(record, targets, wrong) if "label" in columns else ""
     image = _image_path(cells["image"], record.base, root, wrong) if cells["image"] else None
     if cells["image"] == "" and cells["text"] == "" and columns & {"image", "text"}:
         wrong.append("neither image nor text; allowed: at least one of them")
-    split = cells["split"] or record.split
+    split = split_named(cells["split"]) if cells["split"] else record.split
     if split and split not in SPLITS:
         wrong.append(f"split {split!r}; allowed: {', '.join(SPLITS)}, or no split in any row")
     name = cells["id"] or str(number)
@@ -89,10 +110,10 @@ def check_row(number: int, record: Record, root: Path, columns: Set[str], target
     return row, wrong
 
 
-def _label_of(value: object, targets: Targets, wrong: list[str]) -> str:
+def _label_of(record: Record, targets: Targets, wrong: list[str]) -> str:
     """A label cell as its task spells it, "" when it was wrong."""
     try:
-        cell = _text_of("label", targets.plain(value), wrong)
+        cell = _text_of("label", targets.plain(record.cells.get("label"), record.decimal_mark), wrong)
         return "" if cell is None else targets.checked(cell)
     except WrongCell as problem:
         wrong.append(str(problem))

@@ -1,56 +1,97 @@
-"""Rows of one table file: CSV, JSON lines or Parquet, cells as they were found."""
+"""Rows of one table file: delimited text, JSON lines or Parquet, cells as they were found."""
 
-import csv
+import codecs
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, TextIO
+from typing import Any, Final
 
+from model.manifest.delimited import delimited_rows, plain_name, same_columns
 from model.manifest.result import CheckResult
 
-MAX_CELL = 10_000_000  # characters in one cell of a CSV; Python's own limit (131,072) is short for a long text
+ELSEWHERE: Final = {
+    "workbook": "in a spreadsheet, save the sheet as «CSV UTF-8»",
+    "packed": "unpack the file first",
+    "json": "write an object a line, for example with `jq -c '.[]' things.json > things.jsonl`, or in pandas with "
+    "to_json(orient='records', lines=True)",
+}
+"""What to do with tables in other formats."""
+OTHER_SUFFIXES: Final = {
+    **dict.fromkeys((".xlsx", ".xlsm", ".xlsb", ".xls", ".ods", ".fods", ".numbers"), "workbook"),
+    **dict.fromkeys((".gz", ".bz2", ".xz", ".zst", ".zip", ".7z"), "packed"),
+    ".json": "json",
+}
 
 
-def _csv_rows(path: Path, result: CheckResult) -> Iterator[tuple[str, dict[str, Any]]]:
-    previous_limit = csv.field_size_limit(MAX_CELL)
+def unknown_format(path: Path) -> str:
+    """Return the problem with a file whose suffix has no reader."""
+    suffix = path.suffix.lower()
+    remedy = f"; {ELSEWHERE[OTHER_SUFFIXES[suffix]]}" if suffix in OTHER_SUFFIXES else ""
+    return f"format {path.suffix or '(none)'!r}; allowed: {', '.join(READERS)}, or a folder{remedy}"
+
+
+class _KeyTwice(ValueError):
+    """A JSON object that has one key twice."""
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise _KeyTwice(f"key {twice!r} occurs {keys.count(twice)} times; allowed: once")
+    return found
+
+
+def _jsonl_rows(path: Path, known: Sequence[str], result: CheckResult) -> Iterator[tuple[str, dict[str, Any]]]:
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, strict=True)
-            header = next(reader, [])
-            twice = sorted({name for name in header if header.count(name) > 1})
-            result.errors.extend(f"line 1: column {name!r} stands there twice; allowed: once" for name in twice)
-            for cells in reader:
-                where = f"line {reader.line_num}"
-                if len(cells) == len(header):
-                    yield where, dict(zip(header, cells, strict=True))
-                elif cells:  # an empty line is no row
-                    result.errors.append(f"{where}: {len(cells)} cells; allowed: {len(header)}, as many as columns")
+        # Bytes that are no UTF-8 become surrogates, so that they are reported with their line and don't end the reading.
+        with path.open(encoding=_json_encoding(path), errors="surrogateescape", newline="\n") as file:
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    yield from _json_row(line, f"line {number}", result)
     except UnicodeDecodeError as error:
-        result.errors.append(f"not UTF-8 text (byte {error.object[error.start]:#04x}); allowed: UTF-8")
-    except csv.Error as error:
-        result.errors.append(f"line {reader.line_num}: broken CSV ({error})")
-    finally:
-        csv.field_size_limit(previous_limit)
+        result.errors.append(f"broken {error.encoding} ({error.reason}); allowed: UTF-8")
 
 
-def _jsonl_rows(path: Path, result: CheckResult) -> Iterator[tuple[str, dict[str, Any]]]:
+def _json_encoding(path: Path) -> str:
+    """Return UTF-8, as JSON has it, or UTF-16, as PowerShell writes it: with its mark, or with a zero next to the first «{»."""
     with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            where = f"line {number}"
-            try:
-                found = json.loads(line.decode("utf-8-sig"))
-            except (UnicodeDecodeError, ValueError, RecursionError) as error:
-                result.errors.append(f"{where}: broken JSON ({error})")
-                continue
-            if isinstance(found, dict):
-                yield where, found
-            else:
-                result.errors.append(f"{where}: a JSON {type(found).__name__}; allowed: an object, {{…}}")
+        start = file.read(2)
+    if start in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+        return "utf-16"
+    return {b"{\0": "utf-16-le", b"\0{": "utf-16-be"}.get(start, "utf-8")
 
 
-def _parquet_rows(path: Path, result: CheckResult) -> Iterator[tuple[str, dict[str, Any]]]:
+def _json_row(line: str, where: str, result: CheckResult) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the row of one line, unless something is wrong with it."""
+    try:
+        line.encode()
+        found = json.loads(line.removeprefix("\ufeff"), object_pairs_hook=_object)
+    except _KeyTwice as problem:
+        result.errors.append(f"{where}: {problem}")
+    except UnicodeEncodeError as error:
+        result.errors.append(f"{where}: broken JSON (byte {ord(line[error.start]) - 0xDC00:#04x} is not UTF-8)")
+    except (ValueError, RecursionError) as error:
+        result.errors.append(f"{where}: broken JSON ({error})")
+    else:
+        if isinstance(found, dict):
+            result.errors.extend(f"{where}: {problem}" for problem in same_columns(list(found)))
+            yield where, _by_plain_name(found, result)
+        else:
+            result.errors.append(f"{where}: a JSON {type(found).__name__}; allowed: an object, {{…}}")
+
+
+def _by_plain_name(found: Mapping[str, Any], result: CheckResult) -> dict[str, Any]:
+    cells = {}
+    for name, cell in found.items():
+        plain = plain_name(name)
+        cells[plain] = cell
+        result.columns.setdefault(plain, name)
+    return cells
+
+
+def _parquet_rows(path: Path, known: Sequence[str], result: CheckResult) -> Iterator[tuple[str, dict[str, Any]]]:
     try:
         # An optional dependency: who has no parquet file need not have it.
         import pyarrow  # noqa: PLC0415
@@ -63,28 +104,25 @@ def _parquet_rows(path: Path, result: CheckResult) -> Iterator[tuple[str, dict[s
     try:
         number = 0
         with pyarrow.parquet.ParquetFile(path) as file:
+            result.errors.extend(same_columns(file.schema_arrow.names))
             for batch in file.iter_batches(batch_size=1024):
                 for found in batch.to_pylist():
                     number += 1
-                    yield f"row {number}", found
+                    yield f"row {number}", _by_plain_name(found, result)
     except (pyarrow.ArrowException, OSError) as error:
         result.errors.append(f"broken parquet ({error})")
 
 
-class UnixLines:
-    r"""Ends lines by \n, for a csv writer that ends them by \r\n: with \n alone it would not quote a \r in a cell."""
+Reader = Callable[[Path, Sequence[str], CheckResult], Iterator[tuple[str, dict[str, Any]]]]
 
-    def __init__(self, file: TextIO) -> None:
-        self._file = file
-
-    def write(self, line: str) -> int:
-        """Write one line, as a file does."""
-        return self._file.write(line.removesuffix("\r\n") + "\n")
-
-
-READERS: Final[Mapping[str, Callable[[Path, CheckResult], Iterator[tuple[str, dict[str, Any]]]]]] = {
-    ".csv": _csv_rows,
+READERS: Final[Mapping[str, Reader]] = {
+    ".csv": delimited_rows,
     ".jsonl": _jsonl_rows,
     ".parquet": _parquet_rows,
+    ".ndjson": _jsonl_rows,
+    ".tsv": delimited_rows,
+    ".tab": delimited_rows,
+    ".txt": delimited_rows,
 }
-"""By file suffix: yields the place of each row, for messages, and its cells by column name; adds what is wrong to the result."""
+"""By file suffix: yields the place of each row, for messages, and its cells by plain column name. A reader knows which columns are
+expected, and adds what is wrong to the result."""

@@ -7,7 +7,9 @@ from typing import Any, Final
 import torch
 
 from model.bundle import Bundle, check_replaceable, read_bundle, write_bundle
+from model.config import TaskName
 from model.errors import ModelError
+from model.manifest import Manifest
 from model.predictor import Predictor, load_bundle
 from model.runtimes import start_runtime, suitable
 from model.runtimes.onnx_int8_runtime import NAME
@@ -18,6 +20,7 @@ from model.training.checks import read_checked
 from model.training.examples import Examples, input_fingerprint, prepare_examples
 from model.training.export import export_graphs
 from model.training.int8 import quantise
+from model.training.progress import warn
 from model.training.splits import describe_split
 
 ADDED: Final = "added"
@@ -84,8 +87,8 @@ def remeasure(
     bundle, threads = read_bundle(directory), torch.get_num_threads()
     exact = suitable(bundle)[-1]
     runtime = start_runtime(exact, bundle, threads=threads)
-    manifest, _ = read_checked(source, bundle.config.network.task, split_seed, workers)
-    if describe_split(manifest) != bundle.report["data"]["split"]:
+    manifest = _read(source, bundle.config.network.task, split_seed, workers)
+    if bundle.report["data"]["split"] not in (describe_split(manifest), describe_split(manifest, escaped=False)):
         raise ModelError(f"{source}: other rows, labels or parts; allowed: the manifest that the bundle was trained on")
     examples = prepare_examples(manifest, bundle.inputs, input_fingerprint(bundle.inputs), work, workers=workers)
     metrics, added = {}, set[str]()
@@ -121,9 +124,16 @@ def _graphs(bundle: Bundle) -> dict[str, bytes]:
     return {path.stem: (bundle.directory / path).read_bytes() for path in paths if path.suffix == ".onnx"}
 
 
+def _read(source: Path, task: TaskName, split_seed: int, workers: int) -> Manifest:
+    """Read a manifest with splits, and show in which other way than it is written it was read. Raises ManifestError."""
+    manifest, _ = read_checked(source, task, split_seed, workers)
+    warn(manifest.warnings)
+    return manifest
+
+
 def _examples(bundle: Bundle, source: Path, work: Path, split_seed: int, workers: int) -> Examples:
     """The manifest's rows, if it is what the bundle was trained on. Raises ModelError."""
-    manifest, _ = read_checked(source, bundle.config.network.task, split_seed, workers)
+    manifest = _read(source, bundle.config.network.task, split_seed, workers)
     trained, found = bundle.report["data"]["digest"], manifest.digest
     if trained != found:
         raise ModelError(

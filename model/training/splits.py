@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from model.config import TaskName
-from model.manifest import SPLITS, Manifest, Row, data_digest
+from model.manifest import SPLITS, Manifest, Row, csv_line, data_digest
 from model.targets import TARGETS
 
 SHARES: Final[Mapping[str, float]] = {"train": 0.70, "validation": 0.12, "test": 0.18}
@@ -108,11 +108,11 @@ class _Placing:
                     self.put(free.pop(0 if part == 0 else -1), part)
 
 
-def describe_split(manifest: Manifest) -> dict[str, Any]:
+def describe_split(manifest: Manifest, escaped: bool = True) -> dict[str, Any]:
     """What a bundle's report says of the parts: the seed, if they were made here; the SHA-256 of `split_table`; rows by label."""
     return {
         "seed": manifest.split_seed,
-        "sha256": hashlib.sha256(split_table(manifest.rows).encode()).hexdigest(),
+        "sha256": hashlib.sha256(split_table(manifest.rows, escaped).encode()).hexdigest(),
         "rows": dict(Counter(row.split for row in manifest.rows)),
         "labels": {part: counts for part, counts in label_counts(manifest.rows, manifest.task).items() if counts},
     }
@@ -129,12 +129,13 @@ def label_counts(rows: Sequence[Row], task: TaskName) -> dict[str, dict[str, int
     return counts
 
 
-def split_table(rows: Sequence[Row]) -> str:
-    """CSV of `id` and `split`, in the manifest's order."""
+def split_table(rows: Sequence[Row], escaped: bool = True) -> str:
+    """CSV of `id` and `split`, in the manifest's order; ids that a spreadsheet would run were not `escaped` in older releases."""
+    lines = [("id", "split"), *((row.id, row.split) for row in rows)]
+    if escaped:
+        return "".join(map(csv_line, lines))
     text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(["id", "split"])
-    table.writerows((row.id, row.split) for row in rows)
+    csv.writer(text, lineterminator="\n").writerows(lines)
     return text.getvalue()
 
 

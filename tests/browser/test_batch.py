@@ -118,7 +118,14 @@ def test_a_row_that_cannot_be_asked_fails_alone(page, table):
     ("lines", "encoding", "words"),
     [
         pytest.param(["picture,words", "a,b"], "utf-8", "needs image or text", id="other-columns"),
-        pytest.param(["image,text", ",grün"], "latin-1", "is not UTF-8", id="not-utf-8"),
+        pytest.param(
+            ["image,text", ",grün"], "cp850", "is not text in UTF-8, UTF-16 or Windows-1252 (line 2)", id="encoding"
+        ),
+        pytest.param(
+            ["text,label", '"5" screen,x'], "utf-8", "line 2: text follows the quote", id="text-after-a-quote"
+        ),
+        pytest.param(["text,label", '"a,x', "b,y"], "utf-8", "line 2: a quote opens a cell", id="open-quote"),
+        pytest.param(["text,Text", "a,b"], "utf-8", "has the column text more than once", id="column-twice"),
     ],
 )
 def test_a_table_that_cannot_be_read_is_explained(page, table, lines, encoding, words):
@@ -144,6 +151,34 @@ def test_tables_come_in_many_forms(page, table, lines):
     start(page)
     finish(page, 1)
     assert cells(page, 4)[0].split()[0] == "animals"
+
+
+def test_how_a_table_was_read_is_said(page, table):
+    choose(page, table("Text;Mood", "grün;calm", ";", encoding="cp1252"))
+    page.get_by_text(
+        "1 row · 0 pictures · things.csv: read as Windows-1252 (“grün”), separated by semicolons"
+    ).wait_for()
+    assert page.locator("#batch-state").inner_text().endswith("ignored columns: mood")
+    page.get_by_role("button", name="Start over").click()
+    choose(page, table("text", "plain"))
+    page.get_by_text("1 row ·").wait_for()
+    assert "read as" not in page.locator("#batch-state").inner_text()
+
+
+def test_excels_unicode_text_is_a_table_and_another_text_is_not(page, tmp_path):
+    (tmp_path / "things.txt").write_bytes("image\ttext\r\n\tein Tiger\r\n".encode("utf-16"))
+    choose(page, tmp_path / "things.txt")
+    page.get_by_text("things.txt: read as UTF-16, separated by tabs").wait_for()
+    page.get_by_role("button", name="Start over").click()
+    (tmp_path / "notes.txt").write_text("Remember the milk", encoding="utf-8")
+    choose(page, tmp_path / "notes.txt", EXAMPLES / "tiger.png")
+    page.get_by_text("1 row · 1 picture").wait_for()
+
+
+def test_a_workbook_is_explained(page, tmp_path):
+    (tmp_path / "things.xlsx").write_bytes(b"PK\x03\x04")
+    choose(page, tmp_path / "things.xlsx")
+    page.get_by_text("things.xlsx is a workbook. In the spreadsheet, save the sheet as “CSV UTF-8”").wait_for()
 
 
 def test_what_is_downloaded_runs_nothing_in_a_spreadsheet(page, table):

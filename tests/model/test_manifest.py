@@ -21,8 +21,11 @@ from model.manifest import (
     open_table,
     read_manifest,
     read_parts,
+    read_rows,
+    read_splits,
     write_manifest,
 )
+from model.training.splits import write_split
 
 
 @pytest.fixture
@@ -180,6 +183,34 @@ def test_without_pyarrow_the_message_says_what_to_install(folder, monkeypatch):
     assert "pip install 'polymodal[train]'" in problems_of(path)[0]
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+def test_json_lines_may_be_utf_16(folder, encoding):
+    path = folder / "manifest.ndjson"
+    path.write_bytes('{"text": "zwei Stühle\u2028", "label": "x"}\r\n\r\n{"text": "b", "label": "y"}'.encode(encoding))
+    assert [row.text for row in read_manifest(path).rows] == ["zwei Stühle\u2028", "b"]
+
+
+def test_bytes_in_json_lines_that_are_no_text_are_reported_with_their_line(folder):
+    path = folder / "manifest.jsonl"
+    path.write_bytes('{"text": "fine", "label": "x"}\n{"text": "Stühle"}\n[]\n'.encode("latin-1"))
+    assert problems_of(path) == (
+        "line 2: broken JSON (byte 0xfc is not UTF-8)",
+        "line 3: a JSON list; allowed: an object, {…}",
+    )
+
+
+@pytest.mark.parametrize("name", ["manifest.tsv", "manifest.ndjson"])
+def test_a_folder_may_hold_a_table_with_any_suffix_of_tables(folder, name):
+    save(folder, '{"text": "a", "label": "x"}' if name.endswith("json") else "text\tlabel\na\tx", name=name)
+    assert len(read_manifest(folder).rows) == 1
+
+
+def test_a_text_file_in_a_folder_is_no_manifest(folder):
+    save(folder, "image", name="metadata.txt")
+    (folder / "images/c.png").write_bytes(b"third picture")
+    assert len(read_manifest(folder).rows) == 3
+
+
 # --- the imagefolder convention ---
 
 
@@ -246,13 +277,28 @@ def test_metadata_above_the_split_folders_tells_splits_by_path(tmp_path):
         pytest.param(["image,text,label", ", ,x"], "neither image nor text", id="nothing-given"),
         pytest.param(["text,label,split", "a,x,holdout"], "split 'holdout'; allowed: train", id="unknown-split"),
         pytest.param(["id,text,label", "1,a,x", "1,b,x"], "id '1' is taken by line 2", id="duplicate-id"),
-        pytest.param(["text,lable", "a,x"], "unknown column 'lable' (did you mean 'label'?)", id="misspelt-column"),
-        pytest.param(["text,label,mood", "a,x,sad"], "unknown column 'mood'; allowed: id, image", id="odd-column"),
+        pytest.param(
+            ["text,lable", "a,x"],
+            "no column 'label'; found: 'text', 'lable' (did you mean 'label'?), separated by commas; allowed: a manifest with one",
+            id="misspelt-column",
+        ),
+        pytest.param(
+            ["a:b", "c:d"],
+            "found: 'a:b', separated by commas; allowed: a manifest with one",
+            id="other-separator",
+        ),
         pytest.param(["text", "a"], "no column 'label'", id="no-label-column"),
         pytest.param(["label", "x"], "no column 'image' or 'text'", id="no-input-column"),
         pytest.param(["text,label", "a\0b,x"], "text holds a NUL byte", id="nul"),
         pytest.param(["text,label", "a,x,more"], "line 2: 3 cells; allowed: 2", id="too-many-cells"),
-        pytest.param(["text,text,label", "a,b,x"], "column 'text' stands there twice", id="column-twice"),
+        pytest.param(
+            ["text,text,label", "a,b,x"], "line 1: column 'text' occurs 2 times; allowed: once", id="column-twice"
+        ),
+        pytest.param(
+            ["text,Text ,label", "a,b,x"],
+            "line 1: columns 'text' and 'Text ' are the same",
+            id="column-twice-in-capitals",
+        ),
         pytest.param(["text,label", 'a,"x'], "broken CSV", id="open-quote"),
         pytest.param(["text,label,split", "a,x,train", "b,x,"], "1 of 2 rows have no split", id="mixed-splits"),
         pytest.param(["text,label"], "no rows", id="no-rows"),
@@ -276,6 +322,14 @@ def test_a_bad_csv_is_explained(folder, lines, problem):
         ),
         pytest.param('{"text": "a", "label": 0.5}', "label is a float; allowed: text, or numbers with", id="number"),
         pytest.param('{"text": "\\ud800", "label": "x"}', "half a surrogate pair", id="surrogate"),
+        pytest.param(
+            '{"text": "a", "label": "x", "text": "b"}',
+            "line 2: key 'text' occurs 2 times; allowed: once",
+            id="key-twice",
+        ),
+        pytest.param(
+            '{"text": "a", "label": "x", "Text": "b"}', "line 2: columns 'text' and 'Text' are the same", id="same-key"
+        ),
     ],
 )
 def test_a_bad_json_line_is_explained_once(folder, line, problem):
@@ -289,13 +343,24 @@ def test_a_bad_json_line_is_explained_once(folder, line, problem):
     [
         pytest.param("nothing.csv", "no such file or folder", id="missing"),
         pytest.param("table.xlsx", "format '.xlsx'; allowed: .csv, .jsonl, .parquet", id="format"),
-        pytest.param("latin.csv", "not UTF-8 text (byte 0xfc)", id="encoding"),
+        pytest.param("table.xls", "in a spreadsheet, save the sheet as «CSV UTF-8»", id="old-excel"),
+        pytest.param("table.ods", "in a spreadsheet, save the sheet as «CSV UTF-8»", id="opendocument"),
+        pytest.param("table.csv.gz", "format '.gz'; allowed: .csv, .jsonl", id="compressed"),
+        pytest.param("table.zip", "unpack the file first", id="zip"),
+        pytest.param("table.json", "to_json(orient='records', lines=True)", id="json"),
+        pytest.param("table.pickle", "format '.pickle'; allowed: .csv", id="other"),
+        pytest.param("renamed.csv", "a workbook or another zip file; allowed: a table as text", id="renamed-workbook"),
+        pytest.param("dos.csv", "line 2: byte 0x81 is neither UTF-8 nor Windows-1252; allowed: UTF-8", id="encoding"),
         pytest.param("broken.parquet", "broken parquet", id="parquet"),
+        pytest.param("twice.parquet", "columns 'text' and 'Text' are the same", id="parquet-column-twice"),
     ],
 )
 def test_a_bad_file_is_explained(tmp_path, name, problem):
-    (tmp_path / "table.xlsx").write_bytes(b"")
-    (tmp_path / "latin.csv").write_bytes("text,label\nStühle,x\n".encode("latin-1"))
+    for empty in ("table.xlsx", "table.xls", "table.ods", "table.csv.gz", "table.zip", "table.json", "table.pickle"):
+        (tmp_path / empty).write_bytes(b"")
+    (tmp_path / "renamed.csv").write_bytes(b"PK\x03\x04\x14\0")
+    (tmp_path / "dos.csv").write_bytes("text,label\nStühle,x\n".encode("cp850"))
+    pyarrow.parquet.write_table(pyarrow.table({"text": ["a"], "Text": ["b"]}), tmp_path / "twice.parquet")
     (tmp_path / "broken.parquet").write_bytes(b"PAR1 but no more")
     assert problem in problems_of(tmp_path / name)[0]
 
@@ -334,16 +399,43 @@ def test_a_column_under_a_usual_other_name_is_recognised(folder, name, meant):
     columns = {"text": "a", "label": "x", meant: "train"}
     del columns[meant]
     path = save(folder, ",".join([name, *columns]), ",".join(["images/a.png", *columns.values()]))
-    assert f"unknown column {name!r} (did you mean {meant!r}?)" in problems_of(path)[0]
+    _, result = read_rows(path)
+    assert f"unknown column {name!r} (did you mean {meant!r}?) is ignored; allowed: id, image" in result.warnings[0]
 
 
-def test_a_column_under_another_name_is_one_problem_and_not_two(folder):
-    found = problems_of(save(folder, "file,caption,category", "images/a.png,a lamp,lamps"))
-    assert [problem.partition(";")[0] for problem in found] == [
-        "unknown column 'file' (did you mean 'image'?)",
-        "unknown column 'caption' (did you mean 'text'?)",
-        "unknown column 'category' (did you mean 'label'?)",
+def test_a_missing_column_names_those_that_were_found(folder):
+    found = (
+        "found: 'file' (did you mean 'image'?), 'caption' (did you mean 'text'?), 'category' (did you mean 'label'?)"
+    )
+    separated = "separated by commas, semicolons, tabs, vertical bars"
+    assert problems_of(save(folder, "file,caption,category", "images/a.png,a lamp,lamps")) == (
+        f"no column 'label'; {found}, separated by commas; allowed: a manifest with one, {separated}",
+        f"no column 'image' or 'text'; {found}, separated by commas; allowed: a manifest with one or both, {separated}",
+    )
+
+
+def test_a_missing_key_of_json_lines_names_no_separator(folder):
+    (problem,) = problems_of(save(folder, '{"text": "a", "class": "x"}', name="manifest.jsonl"))
+    assert problem == "no column 'label'; found: 'text', 'class' (did you mean 'label'?); allowed: a manifest with one"
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_unknown_columns_are_ignored_with_one_warning_each(folder, suffix):
+    table = [
+        {"Text": row["text"] or "words", "LABEL ": row["label"], "mood": "sad", "Unnamed: 0": "0"} for row in TABLE
     ]
+    path = save_table(folder, suffix, table)
+    manifest = read_manifest(path)
+    assert [row.text for row in manifest.rows] == ["a lamp, green", "words", "zwei Stühle"]
+    known = ", ".join(COLUMNS)
+    warnings = (
+        f"unknown column 'mood' is ignored; allowed: {known}",
+        f"unknown column 'Unnamed: 0' is ignored; allowed: {known}",
+    )
+    assert manifest.warnings == open_table(path).warnings == warnings
+    without = [{"text": row["Text"], "label": row["LABEL "]} for row in table]
+    other = read_manifest(save_table(folder, suffix, without, stem="other"))
+    assert (other.digest, other.warnings) == (manifest.digest, ())
 
 
 def test_a_picture_without_read_permission_is_a_problem(folder, monkeypatch):
@@ -377,7 +469,72 @@ def test_the_digest_does_not_depend_on_where_the_folder_stands(folder, tmp_path_
     assert read_manifest(moved / "manifest.csv").digest == before
 
 
+# --- numbers ---
+
+
+@pytest.mark.parametrize(
+    ("lines", "labels"),
+    [
+        pytest.param(
+            ["text;label", "a;1,5", "b;-0,25", "c;7", "d;2,5e3"], ["1.5", "-0.25", "7.0", "2500.0"], id="commas"
+        ),
+        pytest.param(["text;label", "a;1.5", "b;7"], ["1.5", "7.0"], id="points"),
+        pytest.param(["text\tlabel", "a\t1,5"], ["1.5"], id="tabs"),
+    ],
+)
+def test_numbers_have_a_decimal_comma_where_cells_are_not_separated_by_commas(folder, lines, labels):
+    manifest = read_manifest(save(folder, *lines), "regression")
+    assert [row.label for row in manifest.rows] == labels
+    assert any("has a decimal comma" in warning for warning in manifest.warnings) == ("," in lines[1])
+
+
+@pytest.mark.parametrize(
+    ("lines", "problem"),
+    [
+        pytest.param(
+            ["text,label", 'a,"1,5"'], "line 2: label '1,5'; allowed: a finite number such as 12.5", id="commas"
+        ),
+        pytest.param(
+            ["text;label", "a;1,5", "b;1.234"],
+            "line 3: label '1.234'; allowed: a number with a decimal comma",
+            id="both",
+        ),
+        pytest.param(
+            ["text;label", "a;1.234", "b;1,5"], "line 3: label '1,5'; allowed: a finite number", id="points-first"
+        ),
+        pytest.param(["text;label", "a;1.234,5"], "line 2: label '1.234,5'; allowed", id="thousands"),
+    ],
+)
+def test_numbers_whose_decimal_mark_is_not_clear_are_refused(folder, lines, problem):
+    with pytest.raises(ManifestError) as caught:
+        read_manifest(save(folder, *lines), "regression")
+    assert problem in "\n".join(caught.value.problems)
+
+
+def test_a_label_with_a_comma_stays_as_it_is_for_other_tasks(folder):
+    assert read_manifest(save(folder, "text;label", "a;1,5")).rows[0].label == "1,5"
+
+
 # --- splits ---
+
+
+@pytest.mark.parametrize(
+    ("cell", "split"),
+    [
+        ("train", "train"),
+        ("Training", "train"),
+        ("val", "validation"),
+        ("valid", "validation"),
+        ("dev", "validation"),
+        ("Validation ", "validation"),
+        ("development", "validation"),
+        ("TEST", "test"),
+        ("testing", "test"),
+        ("Unseen", "unseen"),
+    ],
+)
+def test_a_cell_names_a_split_in_any_usual_spelling(folder, cell, split):
+    assert read_manifest(save(folder, "text,label,split", f"a,x,{cell}")).rows[0].split == split
 
 
 def test_the_rows_of_a_split_are_found_by_its_name(folder):
@@ -434,6 +591,27 @@ def test_what_is_written_is_read_back(tmp_path, rows):
     assert path.read_bytes() == first
 
 
+def test_a_written_manifest_runs_nothing_in_a_spreadsheet(folder):
+    row = Row("-7", None, "=1+1", "@x", group="'+1", split="", source="", licence="")
+    write_manifest(folder / "out.csv", [row])
+    assert (folder / "out.csv").read_text(encoding="utf-8").splitlines()[1] == "'-7,,'=1+1,'@x,''+1,,,"
+    assert read_manifest(folder / "out.csv").rows == (row,)
+
+
+def test_splits_are_read_back_with_the_ids_that_were_written(folder):
+    rows = [
+        Row(name, None, "a", "x", name, "train", "", "") for name in ("=1+1", "-7", "'=1", "plain", "a;b", 'say "hi"')
+    ]
+    write_split(folder / "split.csv", rows)
+    assert list(read_splits(folder / "split.csv")) == [row.id for row in rows]
+    assert "\n=1" not in (folder / "split.csv").read_text(encoding="utf-8")
+
+
+def test_splits_may_have_been_saved_by_a_spreadsheet(folder):
+    (folder / "split.csv").write_bytes("\ufeffID;Split\r\nStühle;val\r\n;\r\n".encode())
+    assert read_splits(folder / "split.csv") == {"Stühle": "validation"}
+
+
 # --- row by row ---
 
 
@@ -473,7 +651,7 @@ def test_labels_that_nobody_asks_for_are_not_looked_at(folder):
     ("lines", "problem"),
     [
         pytest.param(["text,label"], "no rows", id="empty"),
-        pytest.param(["txt,label", "words,lamps"], "did you mean 'text'", id="unknown-column"),
+        pytest.param(["txt,label", "words,lamps"], "did you mean 'text'", id="misspelt-column"),
         pytest.param(["label", "lamps"], "no column 'image' or 'text'", id="nothing-to-classify"),
         pytest.param(["text,label", "words,lamps,chairs"], "line 2: 3 cells", id="broken-line"),
     ],

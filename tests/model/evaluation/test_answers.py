@@ -97,9 +97,22 @@ def test_the_split_that_a_training_made_divides_a_manifest_without_one(served, t
     assert (found.split, [row.id for row in found.rows]) == ("test", ["b"])
     assert [each.id for each in found.skipped] == ["c"]
     assert "no split in the file given with --splits" in found.skipped[0].problem
+    made.write_bytes("\ufeffid;Split\r\na;train\r\nb;Test\r\n".encode())  # a spreadsheet has saved it
+    assert [row.id for row in evaluate(served, tmp_path, splits=made).rows] == ["b"]
     made.write_text("name,part\na,train\n", encoding="utf-8")
     with pytest.raises(ModelError, match=r"columns \['name', 'part'\]; allowed: id and split"):
         evaluate(served, tmp_path, splits=made)
+
+
+def test_what_was_ignored_is_reported_first_and_in_the_json(served, tmp_path):
+    (tmp_path / "manifest.csv").write_text("text;label;mood\nblue;sea;calm\nred;tomato;\n", encoding="utf-8")
+    reported = []
+    found = evaluate(served, tmp_path, warn=reported.extend)
+    assert [warning.partition(";")[0] for warning in reported] == [
+        "manifest.csv: read as UTF-8, separated by semicolons",
+        "unknown column 'mood' is ignored",
+    ]
+    assert found.as_json()["warnings"] == reported
 
 
 def test_a_manifest_of_bad_rows_alone_is_refused_with_a_reason(served, tmp_path):

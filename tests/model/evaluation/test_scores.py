@@ -233,3 +233,36 @@ def test_cells_that_csv_must_quote_come_back(served, tmp_path):
     (tmp_path / "manifest.jsonl").write_text("\n".join(lines), encoding="utf-8")
     score(served, tmp_path, tmp_path / "scores.csv")
     assert [row["id"] for row in read(tmp_path / "scores.csv")] == names
+
+
+def test_a_csv_file_runs_nothing_in_a_spreadsheet_and_other_formats_keep_texts(tmp_path):
+    names = ("id", "label", "score", "score_=1", "error")
+    row = dict(zip(names, ("=1+1", "@SUM(A1)", -0.5, None, "-1: no picture"), strict=True))
+    for suffix, write in WRITERS.items():
+        write(tmp_path / f"scores{suffix}", iter([row]), names)
+    lines = (tmp_path / "scores.csv").read_text(encoding="utf-8").splitlines()
+    assert lines == ["id,label,score,score_=1,error", "'=1+1,'@SUM(A1),-0.5,,'-1: no picture"]
+    assert json.loads((tmp_path / "scores.jsonl").read_text(encoding="utf-8")) == row
+    assert pyarrow.parquet.read_table(tmp_path / "scores.parquet").to_pylist() == [row]
+
+
+def test_a_run_with_formulas_for_ids_goes_on_where_it_stopped(served, tmp_path, small_batches):
+    ids = ["=1+1", "-7", "@x", "'=1", *"abcdefghijkl"]
+    (tmp_path / "manifest.jsonl").write_text("\n".join(json.dumps({"id": each, "text": "blue"}) for each in ids))
+    with pytest.raises(Interrupted):
+        score(served, tmp_path, tmp_path / "scores.csv", watch=Interruption(after=10))
+    assert score(served, tmp_path, tmp_path / "scores.csv").resumed > 0
+    written = [row["id"] for row in read(tmp_path / "scores.csv")]
+    assert written == ["'=1+1", "'-7", "'@x", "''=1", *"abcdefghijkl"]
+
+
+def test_what_a_spreadsheet_wrote_is_scored_and_what_was_found_is_reported_first(served, tmp_path):
+    (tmp_path / "new.csv").write_bytes("Text;mood\r\ngrün, deep water;calm\r\nripe fruit;\r\n;\r\n".encode("cp1252"))
+    reported = []
+    scored = score(served, tmp_path / "new.csv", tmp_path / "scores.csv", warn=reported.extend)
+    assert scored.warnings == tuple(reported)
+    assert reported == [
+        "new.csv: read as Windows-1252 (line 2: 'grün'), separated by semicolons",
+        "unknown column 'mood' is ignored; allowed: id, image, text, label, group, split, source, licence",
+    ]
+    assert [row["label"] for row in read(tmp_path / "scores.csv")] == ["sea", "tomato"]

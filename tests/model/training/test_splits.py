@@ -3,12 +3,13 @@
 import csv
 import hashlib
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.manifest import Row, read_manifest, write_manifest
+from model.manifest import Manifest, Row, read_manifest, write_manifest
 from model.training.splits import SHARES, describe_split, split_rows, split_table, with_splits, write_split
 
 
@@ -148,3 +149,11 @@ def test_the_written_split_is_the_one_that_the_report_names(tmp_path, manifest):
         "test": {"a": 2, "b": 2},
     }
     assert split_table(divided.rows).startswith('id,split\n"item 0, new",')
+
+
+def test_the_split_of_an_older_release_is_recognised_though_it_escaped_no_ids():
+    row = Row("-7", None, "a", "x", "-7", "train", "", "")
+    manifest = Manifest((row,), Path(), "")
+    older = hashlib.sha256(b"id,split\n-7,train\n").hexdigest()
+    assert describe_split(manifest, escaped=False)["sha256"] == older
+    assert describe_split(manifest)["sha256"] == hashlib.sha256(b"id,split\n'-7,train\n").hexdigest()

@@ -1,0 +1,33 @@
+"""Cells of CSV files that spreadsheets run: escaped when they are written, and restored where a file is ours.
+
+`app/web/csv.js` writes by the same rule.
+"""
+
+import re
+from collections.abc import Iterable
+from typing import Final
+
+# What begins a formula, by https://owasp.org/www-community/attacks/CSV_Injection. A text that has apostrophes in front of it
+# already gets one more, so that `restored` is exact.
+_FORMULA: Final = re.compile("'*[=+\\-@\t\r\n＝＋－＠]")
+_QUOTED: Final = re.compile('[",;\t\r\n]')
+
+
+def csv_line(cells: Iterable[str | float | None]) -> str:
+    r"""Return one line of CSV, ended by \n; a text that would be a formula gets an apostrophe in front of it."""
+    return ",".join(map(_written, cells)) + "\n"
+
+
+def restored(cell: str) -> str:
+    """Return a cell without the apostrophe that `csv_line` added."""
+    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
+
+
+def _written(cell: str | float | None) -> str:
+    if cell is None:
+        return ""
+    if not isinstance(cell, str):
+        return str(cell)
+    text = f"'{cell}" if _FORMULA.match(cell) else cell
+    # A semicolon or a tab needs no quotes, but a spreadsheet that separates by it would find a cell of its own behind it.
+    return '"' + text.replace('"', '""') + '"' if _QUOTED.search(text) else text
