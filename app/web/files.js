@@ -88,7 +88,7 @@ async function opened({ path, file }) {
 
 function checked(table) {
   if (table.columns.includes("image") || table.columns.includes("text")) return table;
-  const columns = table.columns.join(", ").slice(0, 120) || "–";
+  const columns = [...table.columns.join(", ")].slice(0, 120).join("") || "–";
   throw new Error(say("batch.no-columns", { name: table.name, columns, separator: separatorName(table) }));
 }
 
@@ -103,7 +103,7 @@ function notesOf(table) {
     notes.push(say(example ? "batch.read-as-guess" : "batch.read-as", values));
   }
   const ignored = columns.filter((column) => column && !COLUMNS.includes(column));
-  if (ignored.length) notes.push(say("batch.ignored", { columns: ignored.join(", ").slice(0, 120) }));
+  if (ignored.length) notes.push(say("batch.ignored", { columns: [...ignored.join(", ")].slice(0, 120).join("") }));
   return notes;
 }
 
