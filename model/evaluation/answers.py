@@ -4,7 +4,7 @@ N rows.
 """
 
 import csv
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -16,9 +16,11 @@ from model.config import subset_key, subsets
 from model.errors import ModelError
 from model.evaluation.measures import measure
 from model.evaluation.stream import Found, Prepared, prepared
+from model.faults import Fault, Faults, fault_of
 from model.manifest import SPLITS, Row, Table, open_table
 from model.metrics import Indices
 from model.predictor import Predictor
+from model.spelling import look, spelled
 from model.targets import TARGETS
 from model.tasks import Task
 from model.types import Array, Description, Sample
@@ -71,6 +73,10 @@ class Evaluation:
     metrics: Mapping[str, Any]
     """By set of modalities, as the training report has them."""
 
+    def faults(self) -> list[str]:
+        """Return one line for each kind of reason why rows were skipped."""
+        return Faults(fault_of(each.problem).at(each.id) for each in self.skipped).lines()
+
     def as_json(self) -> dict[str, Any]:
         """Everything that was measured; nothing in it depends on when or where that was."""
         return {
@@ -94,6 +100,7 @@ def evaluate(
     splits: Path | None = None,
     workers: int = 1,
     watch: Watch | None = None,
+    roots: Sequence[Path] = (),
 ) -> Evaluation:
     """Ask about every row of one part of a manifest, with each set of modalities, and measure the answers.
 
@@ -102,7 +109,7 @@ def evaluate(
     be read or whose label the bundle doesn't know are skipped. Raises ModelError when nothing is left.
     """
     description = predictor.description
-    table = open_table(manifest)
+    table = open_table(manifest, roots=roots)
     divided = _read_splits(splits) if splits else None
     part = _part(table, split, divided is not None)
     found = table.rows(description.task)
@@ -116,7 +123,7 @@ def evaluate(
     if not collected.rows:
         raise ModelError(_nothing_left(table, part, collected.skipped))
     cells = [row.label for row in collected.rows]
-    targets = TARGETS[description.task].array(cells, description.labels, predictor.scale)
+    targets = TARGETS[description.task].array(cells, _spelled_labels(description), predictor.scale)
     answers = collected.answers()
     metrics = {
         key: measure(each.scores, targets[each.rows], [collected.rows[row] for row in each.rows], predictor.task)
@@ -134,6 +141,12 @@ def evaluate(
         tuple(collected.skipped),
         metrics,
     )
+
+
+def _spelled_labels(description: Description) -> tuple[str, ...]:
+    """The bundle's labels as a manifest's cells are read; an older release did not read them so."""
+    labels = description.labels
+    return tuple(label if spelled(label) in labels else spelled(label) for label in labels)
 
 
 def _part(table: Table, split: str | None, divided: bool) -> str:
@@ -154,7 +167,7 @@ def _read_splits(path: Path) -> dict[str, str]:
         reader = csv.DictReader(file)
         if not {"id", "split"} <= set(reader.fieldnames or ()):
             raise ModelError(f"{path}: columns {reader.fieldnames or 'none'}; allowed: id and split")
-        return {row["id"]: row["split"] for row in reader}
+        return {spelled(row["id"]): row["split"] for row in reader}
 
 
 def _divided(rows: Iterator[Found], splits: Mapping[str, str]) -> Iterator[Found]:
@@ -215,9 +228,12 @@ class _Collected:
 
     def _unknown(self, cell: str) -> str:
         """What is wrong with a label cell that names labels which the bundle doesn't know; empty when nothing is."""
-        known = self._description.labels
+        known = _spelled_labels(self._description)
         unknown = [label for label in TARGETS[self._description.task].labels([cell]) if label not in known]
-        return f"label {unknown[0]!r} is not one of the bundle's; allowed: {', '.join(known)}" if unknown else ""
+        if not unknown:
+            return ""
+        meant = next((f" (did you mean {label!r}?)" for label in known if look(label) == look(unknown[0])), "")
+        return Fault("label {} is not one of the bundle's", f"{unknown[0]!r}{meant}", allowed=", ".join(known))
 
     def answers(self) -> dict[str, Answers]:
         """For each set of modalities that some row has."""
