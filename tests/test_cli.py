@@ -203,7 +203,9 @@ def test_a_check_counts_equal_errors_names_the_first_and_fails(tmp_path):
     assert "line 2 ('0.png'), line 3 ('1.png'), line 4 ('2.png') and 27 more; allowed: a file below" in line
     assert told.stdout.splitlines()[-1].startswith("31 errors, ")
     each = json.loads(polymodal("check", tmp_path, "--json").stdout)["errors"]
-    assert [f"line {number + 2}: image '{number}.png' is not there" in " ".join(each) for number in range(30)] == [True] * 30
+    assert [f"line {number + 2}: image '{number}.png' is not there" in " ".join(each) for number in range(30)] == [
+        True
+    ] * 30
 
 
 def test_serve_says_everything_that_is_wrong_with_the_settings():

@@ -20,7 +20,7 @@ from model.faults import Fault, Faults, fault_of
 from model.manifest import SPLITS, Row, Table, open_table
 from model.metrics import Indices
 from model.predictor import Predictor
-from model.spelling import look, spelled
+from model.spelling import look, spelled, visible
 from model.targets import TARGETS
 from model.tasks import Task
 from model.types import Array, Description, Sample
@@ -167,7 +167,7 @@ def _read_splits(path: Path) -> dict[str, str]:
         reader = csv.DictReader(file)
         if not {"id", "split"} <= set(reader.fieldnames or ()):
             raise ModelError(f"{path}: columns {reader.fieldnames or 'none'}; allowed: id and split")
-        return {spelled(row["id"]): row["split"] for row in reader}
+        return {visible(row["id"]).strip(): row["split"] for row in reader}
 
 
 def _divided(rows: Iterator[Found], splits: Mapping[str, str]) -> Iterator[Found]:
