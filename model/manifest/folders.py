@@ -118,7 +118,7 @@ def _holds(test: Callable[[], bool]) -> bool:
 
 def is_hidden(name: str) -> bool:
     """Whether a file or folder is hidden, or belongs to an operating system or a tool."""
-    return name.startswith((".", "~$")) or name.lower() in SYSTEM_NAMES
+    return name.lower().startswith((".", "~$", "@syno")) or name.lower() in SYSTEM_NAMES
 
 
 def listed(names: Sequence[str]) -> str:

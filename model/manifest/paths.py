@@ -4,9 +4,13 @@ import os
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 from model.faults import Fault
 from model.spelling import spelled
+
+SHOWN: Final = 200
+"""Characters of a path that a message shows."""
 
 
 class ImagePaths:
@@ -20,23 +24,24 @@ class ImagePaths:
         """Return the absolute path of an image cell that is relative to `base`, or why there is none."""
         path = Path(os.path.normpath(base / image))
         root = _root_of(path, self._roots)
+        name = repr(image if len(image) <= SHOWN else f"{image[:SHOWN]}…")
         if root is None:
             allowed = "a path below the manifest's folder, or below a folder that --root names"
-            return Fault("image {} leaves the folder", repr(image), allowed=allowed)
-        if not path.is_file() and path.is_relative_to(root):
+            return Fault("image {} leaves the folder", name, allowed=allowed)
+        if not os.path.isfile(path) and path.is_relative_to(root):
             path = self._spelled_otherwise(path, root)
-        if not path.is_file():
-            return Fault("image {} is not there", repr(image), allowed=f"a file below {base.name}/")
+        if not os.path.isfile(path):  # Path.is_file raises for a name that is too long
+            return Fault("image {} is not there", name, allowed=f"a file below {base.name}/")
         if not os.access(path, os.R_OK):
             allowed = "a file with read permission"
-            return Fault("image {} must not be read by this user", repr(image), allowed=allowed)
+            return Fault("image {} must not be read by this user", name, allowed=allowed)
         return path
 
     def _spelled_otherwise(self, path: Path, root: Path) -> Path:
         """Return the one path that looks the same, such as one in normal form D; `path` itself if there is none."""
         found = root
         for part in path.relative_to(root).parts:
-            alike = [part] if (found / part).exists() else self._listing(found).get(spelled(part), [])
+            alike = [part] if os.path.exists(found / part) else self._listing(found).get(spelled(part), [])
             if len(alike) != 1:
                 return path
             found /= alike[0]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import typer
+from PIL import Image
 from typer.testing import CliRunner
 
 from app.cli import app
@@ -232,6 +233,22 @@ def test_a_manifest_is_checked_for_machines(manifest_folder, tmp_path):
     broken = polymodal("check", tmp_path, "--json")
     assert broken.exit_code == FAILED
     assert any("lost.png" in error for error in json.loads(broken.stdout)["errors"])
+
+
+def test_a_root_is_allowed_by_an_option_that_may_be_repeated(tmp_path):
+    for name in ("photos/a.png", "archive/b.png"):
+        (tmp_path / name).parent.mkdir()
+        Image.new("RGB", (20, 20)).save(tmp_path / name)
+    (tmp_path / "tables").mkdir()
+    table = tmp_path / "tables/things.csv"
+    table.write_text(f"image,label\n{tmp_path}/photos/a.png,x\n../archive/b.png,y\n", encoding="utf-8")
+    refused = polymodal("check", table)
+    assert "2 × image … leaves the folder: line 2" in refused.stdout
+    assert "or below a folder that --root names" in refused.stdout
+    allowed = polymodal("check", table, "--root", tmp_path / "photos", "--root", tmp_path / "archive")
+    assert "image" not in "".join(line for line in allowed.stdout.splitlines() if line.startswith("error: "))
+    for name in ("train", "check", "score", "evaluate", "export", "remeasure"):
+        assert "--root" in polymodal(name, "--help").stdout, name
 
 
 def test_scoring_is_summed_up_for_machines(tiny_bundle, tmp_path):

@@ -15,7 +15,7 @@ NFC, NFD = "café.png", "cafe\u0301.png"
 
 @pytest.fixture
 def data(tmp_path):
-    """`data(lines, folder)` writes a manifest with one picture at data/a.png, and two at pictures/."""
+    """`data(*lines)` writes data/manifest.csv, next to a picture and with others in the folders beside it."""
     for name in ("data/a.png", "pictures/b.png", "pictures/deep/c.png", "secret/d.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(name.encode())
@@ -75,6 +75,14 @@ def test_the_digest_does_not_depend_on_how_the_disk_spells_a_name(data):
         digests.add(read_manifest(folder).digest)
         (folder / name).unlink()
     assert len(digests) == 1
+
+
+def test_a_picture_in_the_place_of_a_path_is_one_bad_row(data):
+    with pytest.raises(ManifestError) as caught:
+        read_manifest(data("image,label", f"{'iVBORw0KGgo' * 1000},x"))
+    (problem,) = caught.value.problems
+    assert "is not there; allowed: a file below data/" in problem
+    assert len(problem) < 300
 
 
 # --- --root ---

@@ -143,9 +143,7 @@ def test_equal_reasons_are_one_line_also_of_rows_that_an_earlier_run_did(served,
     scored = score(served, tmp_path / "rows.csv", out)
     assert scored.resumed
     allowed = f"allowed: a file below {tmp_path.name}/"
-    assert scored.faults == (
-        f"9 × image … is not there: 1 ('0.png'), 2 ('1.png'), 3 ('2.png') and 6 more; {allowed}",
-    )
+    assert scored.faults == (f"9 × image … is not there: 1 ('0.png'), 2 ('1.png'), 3 ('2.png') and 6 more; {allowed}",)
     assert list(read(out)[0]) == COLUMNS
     assert read(out)[0]["error"] == f"image '0.png' is not there; {allowed}"
 
