@@ -7,11 +7,13 @@ from typing import Final
 
 # Default_Ignorable_Code_Point of Unicode 16 (DerivedCoreProperties.txt), without those that may be seen (below), and controls.
 _HIDDEN: Final = re.compile(
-    r"[\0-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b\u200e\u200f\u202a-\u202e"
+    r"[\0-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e\u200b\u200e\u200f\u202a-\u202e"
     r"\u2060-\u206f\u3164\ufeff\uffa0\ufff0-\ufffb\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0080-\U000e00ff\U000e01f0-\U000e0fff]"
 )
 # Joiners, variation selectors and tags change the look of some characters, and of all others nothing.
-_SOMETIMES: Final = re.compile(r"[\u200c\u200d\ufe00-\ufe0f\U000e0000-\U000e007f\U000e0100-\U000e01ef]")
+_SOMETIMES: Final = re.compile(
+    r"[\u180b-\u180d\u180f\u200c\u200d\ufe00-\ufe0f\U000e0000-\U000e007f\U000e0100-\U000e01ef]"
+)
 _VIRAMA: Final = 9  # canonical combining class
 _BLANK_BRAILLE: Final = "\u2800"
 
@@ -51,6 +53,8 @@ def _if_it_shows(match: re.Match[str]) -> str:
             or "AL" in (unicodedata.bidirectional(before), unicodedata.bidirectional(after))
             or _VIRAMA in (unicodedata.combining(before), unicodedata.combining(after))
         )
+    elif character <= "\u180f":  # forms of Mongolian letters
+        shows = "\u1820" <= before <= "\u18aa"
     elif "\U000e0000" <= character <= "\U000e007f":  # flags of England, Scotland, Wales
         shows = before == "\U0001f3f4" or "\U000e0020" <= before <= "\U000e007f"
     elif character >= "\U000e0100":  # variants of ideographs

@@ -61,8 +61,9 @@ class Found:
         if self.garbled:
             yield f"left out, names that are no UTF-8: {listed(self.garbled)}; allowed: names in UTF-8"
         if self.bare:
-            files = [*self.other, *self.empty, *self.lost]
-            counts = Counter({folder: sum(name.startswith(folder) for name in files) for folder in self.bare})
+            counts = Counter(dict.fromkeys(self.bare, 0))
+            for name in (*self.other, *self.empty, *self.lost):
+                counts.update(folder for parent in Path(name).parents if (folder := f"{parent.as_posix()}/") in counts)
             yield f"folders without a picture, with the files left out there: {numbered(counts)}"
 
 

@@ -108,18 +108,19 @@ def _imagefolder_records(
     """The rows of one folder, the root or one of its split folders, below which these images are."""
     table = _table_in(root / part, "metadata", result)
     if not table:
-        for image in images:
-            where = f"picture {printable((part / image).as_posix())}"
-            yield _completed(Record(where, {"image": image.as_posix()}, root / part, split))
+        for path in images:
+            where = f"picture {printable((part / path).as_posix())}"
+            yield _completed(Record(where, {"image": path.as_posix()}, root / part, split))
         result.warnings.extend(_doubtful_labels(part, images))
         return
     name = (part / table.name).as_posix()
     found.other = [other for other in found.other if other != name]
     paths = set()
     for record in _table_records(table, FOLDER_COLUMNS, split, result):
-        paths.add(spelled(os.path.normpath(table.parent / str(record.cells.get("image")))))
+        image = spelled(str(record.cells.get("image")))
+        paths.add(spelled(os.path.normpath(table.parent / image)))
         yield _completed(record)
-    unlisted = [(part / image).as_posix() for image in images if spelled(str(table.parent / image)) not in paths]
+    unlisted = [(part / path).as_posix() for path in images if spelled(str(table.parent / path)) not in paths]
     if unlisted:
         result.warnings.append(f"left out, not in {name}: {listed(unlisted)}; allowed: a row for each picture")
 

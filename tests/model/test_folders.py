@@ -280,7 +280,7 @@ def test_split_folders_below_class_folders_are_named(things):
 
 def test_images_that_metadata_do_not_list_are_named(things):
     folder = things("1.png", "2.png", "sub/3.png", "sub/café.png", "notes.txt")
-    listed = ["./1.png", unicodedata.normalize("NFD", "sub/café.png")]
+    listed = ["./1.png ", unicodedata.normalize("NFD", "sub/café.png")]
     lines = ["file_name,label", *(f"{name},x" for name in listed)]
     (folder / "metadata.csv").write_text("\n".join(lines), encoding="utf-8")
     assert len(read_manifest(folder).rows) == 2
