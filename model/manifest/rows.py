@@ -44,8 +44,7 @@ def check_rows(records: Sequence[Record], paths: ImagePaths, targets: Targets, r
         row, wrong = check_row(number, record, paths, columns, targets)
         if row.id in seen:
             taken = f"id {row.id!r} is taken by {seen[row.id]}"
-            fault = Fault(taken, allowed="unique ids", kind="ids are taken by earlier rows")
-            wrong.append(fault)
+            wrong.append(Fault(taken, repr(row.id), allowed="unique ids", kind="ids are taken by earlier rows"))
         seen.setdefault(row.id, record.where)
         result.errors.extend(fault_of(problem).at(record.where) for problem in wrong)
         rows.append(row)
@@ -112,7 +111,7 @@ def _alike(rows: Sequence[Row], columns: Set[str], targets: Targets) -> Iterator
     """Yield which labels, groups and sources are easily taken for each other."""
     labels = Counter(label for row in rows for label in targets.labels([row.label]) if label)
     yield from _near_equal("labels", labels, look)
-    for column in {"group", "source"} & columns:
+    for column in sorted({"group", "source"} & columns):  # a bundle's report has the warnings, in one order
         names = Counter(cell for row in rows if (cell := getattr(row, column)))
         yield from _near_equal(f"{column}s", names, str.casefold)
 
