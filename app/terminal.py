@@ -18,7 +18,7 @@ from app.schemas import Classification
 from app.tune import Measured
 from model.evaluation import Evaluation, Grid, label_grid, summary_grid
 
-LISTED: Final = 20  # bad rows that are shown; the rest is counted
+LISTED: Final = 20  # kinds of bad rows that are shown; the rest is counted
 LONGEST: Final = 1000  # columns of a finding
 WIDE: Final = 160  # columns of a table that goes to a file or to another program
 
@@ -82,15 +82,15 @@ def show_warnings(warnings: Sequence[str]) -> None:
         console.print(Text(f"warning: {warning}"))
 
 
-def show_bad_rows(bad: Sequence[tuple[str, str]], count: int) -> None:
-    """How many rows were left out, and why the first of them were, on standard error."""
+def show_bad_rows(faults: Sequence[str], count: int) -> None:
+    """How many rows were left out, and why, a line for each kind of fault, on standard error."""
     console = Console(stderr=True, soft_wrap=True)
     if count:
         console.print(Text(f"{count:,} row{'s' if count != 1 else ''} left out:"))
-    for identifier, problem in islice(bad, LISTED):
-        console.print(Text(f"  {identifier}: {problem}"))
-    if count > LISTED:
-        console.print(Text(f"  … and {count - LISTED:,} more"))
+    for line in islice(faults, LISTED):
+        console.print(Text(f"  {line}"))
+    if len(faults) > LISTED:
+        console.print(Text(f"  … and {len(faults) - LISTED:,} other reasons"))
 
 
 def show_card(card: str) -> None:

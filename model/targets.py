@@ -13,6 +13,8 @@ import numpy as np
 
 from model.config import FEWEST_LABELS, Scale
 from model.errors import ModelError
+from model.faults import Fault
+from model.spelling import spelled
 from model.types import Array
 
 SEPARATOR: Final = "|"
@@ -31,7 +33,11 @@ NUMBER: Final = "a finite number such as 12.5"
 
 
 class WrongCell(Exception):
-    """A label cell that its task can't read; the message says what was found and what is allowed."""
+    """A label cell that its task can't read; `fault` says what was found and what is allowed."""
+
+    def __init__(self, found: str, value: str = "", *, allowed: str = "") -> None:
+        self.fault = Fault(found, value, allowed=allowed)
+        super().__init__(self.fault)
 
 
 class Targets(Protocol):
@@ -85,15 +91,15 @@ class SingleLabelTargets:
     def plain(self, value: object, decimal_mark: str = ".") -> object:
         """Text and whole numbers alone; raises WrongCell for what another task would take."""
         if isinstance(value, list):
-            raise WrongCell("label is a list; allowed: text, or lists with --task multi-label")
+            raise WrongCell("label is a list", allowed="text, or lists with --task multi-label")
         if isinstance(value, float | Decimal):
-            raise WrongCell(f"label is a {type(value).__name__}; allowed: text, or numbers with --task regression")
+            raise WrongCell(f"label is a {type(value).__name__}", allowed="text, or numbers with --task regression")
         return value
 
     def checked(self, cell: str) -> str:
         """Any text."""
         if not cell:
-            raise WrongCell("no label; allowed: any text")
+            raise WrongCell("no label", allowed="any text")
         return cell
 
     def labels(self, cells: Sequence[str]) -> tuple[str, ...]:
@@ -151,16 +157,15 @@ class MultiLabelTargets:
             return value
         texts = [str(each) if isinstance(each, int) and not isinstance(each, bool) else each for each in value]
         if wrong := [each for each in texts if not isinstance(each, str) or SEPARATOR in each]:
-            raise WrongCell(f"label holds {wrong[0]!r}; allowed: a list of texts without «{SEPARATOR}»")
+            raise WrongCell("label holds {}", repr(wrong[0]), allowed=f"a list of texts without «{SEPARATOR}»")
         return SEPARATOR.join(str(each) for each in texts)
 
     def checked(self, cell: str) -> str:
         """The labels without blanks around them; an empty cell has none."""
         labels = _parts(cell)
         if not all(labels):
-            raise WrongCell(
-                f"label {cell!r} names nothing at one place; allowed: labels with one «{SEPARATOR}» between them"
-            )
+            allowed = f"labels with one «{SEPARATOR}» between them"
+            raise WrongCell("label {} names nothing at one place", repr(cell), allowed=allowed)
         return SEPARATOR.join(labels)
 
     def labels(self, cells: Sequence[str]) -> tuple[str, ...]:
@@ -212,18 +217,17 @@ class RegressionTargets:
             return str(value)
         if decimal_mark == "," and isinstance(value, str):
             if "." in value:
-                raise WrongCell(
-                    f"label {value[:40]!r}; allowed: a number with a decimal comma, as labels before it have"
-                )
+                allowed = "a number with a decimal comma, as labels before it have"
+                raise WrongCell("label {}", repr(value[:40]), allowed=allowed)
             return value.replace(",", ".")
         return value
 
     def checked(self, cell: str) -> str:
         """The shortest spelling that is read as the same number."""
         if not cell:
-            raise WrongCell(f"no label; allowed: {NUMBER}")
+            raise WrongCell("no label", allowed=NUMBER)
         if not _is_number(cell):
-            raise WrongCell(f"label {cell[:40]!r}; allowed: {NUMBER}")
+            raise WrongCell("label {}", repr(cell[:40]), allowed=NUMBER)
         return repr(float(cell))
 
     def labels(self, cells: Sequence[str]) -> tuple[str, ...]:
@@ -282,7 +286,8 @@ def class_weights(wanted: str, task: str, training: Sequence[str], labels: tuple
         return TARGETS[task].balanced_weights(training, labels)
     weights = dict.fromkeys(labels, 1.0)
     for each in wanted.split(","):
-        label, _, weight = each.rpartition("=")
+        name, _, weight = each.rpartition("=")
+        label = spelled(name)
         if label not in weights:
             known = f"none, balanced, or LABEL=WEIGHT,… for {', '.join(labels)}" if labels else "none"
             raise ModelError(f"class weights: {each!r}; allowed for this {task} data: {known}")
@@ -305,4 +310,4 @@ def _is_number(cell: str) -> bool:
 
 
 def _without_training_rows(labels: Sequence[str], learnt: set[str]) -> list[str]:
-    return [f"label {label!r} has no rows in the train part" for label in labels if label not in learnt]
+    return [Fault("label {} has no rows in the train part", repr(label)) for label in labels if label not in learnt]

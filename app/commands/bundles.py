@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.commands.command import BAD_ROWS, AsJson, command, print_json, say
+from app.commands.command import BAD_ROWS, AsJson, Roots, command, print_json, say
 from app.cpus import available_cpus
 
 if TYPE_CHECKING:
@@ -100,6 +100,7 @@ def score(
     strict: Annotated[bool, typer.Option("--strict", help=f"Exit with code {BAD_ROWS} when a row is bad.")] = False,
     as_json: AsJson = False,
     workers: Workers = CPUS,
+    root: Roots = None,
 ) -> None:
     """Score every row of a manifest; labels are not needed. The same command goes on from where it was interrupted.
 
@@ -110,14 +111,23 @@ def score(
     from model.evaluation import score as run
 
     predictor = open_bundle(bundle)
-    scored = run(predictor, manifest, out, restart=restart, workers=workers, watch=watched, warn=show_warnings)
+    scored = run(
+        predictor,
+        manifest,
+        out,
+        restart=restart,
+        workers=workers,
+        watch=watched,
+        warn=show_warnings,
+        roots=root or (),
+    )
     if as_json:
         errors = [{"id": identifier, "problem": problem} for identifier, problem in scored.errors]
         counts = {"rows": scored.rows, "resumed": scored.resumed, "failed": scored.failed}
         print_json({"out": str(out), **counts, "errors": errors, "warnings": list(scored.warnings)})
     resumed = f", {scored.resumed:,} of them earlier" if scored.resumed else ""
     say(f"{out}: {scored.rows:,} rows{resumed}, {scored.failed:,} with an error")
-    show_bad_rows(scored.errors, scored.failed)
+    show_bad_rows(scored.faults, scored.failed)
     if strict and scored.failed:
         raise typer.Exit(BAD_ROWS)
 
@@ -146,6 +156,7 @@ def evaluate(
     ] = None,
     as_json: AsJson = False,
     workers: Workers = CPUS,
+    root: Roots = None,
 ) -> None:
     """Measure a bundle on a manifest, given each set of modalities: the whole, each label, and the worst mistakes.
 
@@ -158,9 +169,16 @@ def evaluate(
         from model.evaluation.folder import write_folder  # before the work: it needs a package that may be missing
     predictor = open_bundle(bundle)
     evaluation = run(
-        predictor, manifest, split=split, splits=splits, workers=workers, watch=watched, warn=show_warnings
+        predictor,
+        manifest,
+        split=split,
+        splits=splits,
+        workers=workers,
+        watch=watched,
+        warn=show_warnings,
+        roots=root or (),
     )
-    show_bad_rows([(each.id, each.problem) for each in evaluation.skipped], len(evaluation.skipped))
+    show_bad_rows(evaluation.faults(), len(evaluation.skipped))
     if out:
         write_folder(evaluation, out)
     if as_json:
@@ -185,6 +203,7 @@ def export(
     split_seed: Annotated[int, typer.Option(help="Of the parts, if the manifest has no column split.")] = 0,
     as_json: AsJson = False,
     workers: Workers = CPUS,
+    root: Roots = None,
 ) -> None:
     """Export a bundle's graphs anew: in float32 and, where hardly anything is lost by it, in 8 bits.
 
@@ -202,6 +221,7 @@ def export(
         split_seed=split_seed,
         measure_test=test,
         workers=workers,
+        roots=root or (),
     )
     description = predictor.description
     if as_json:
@@ -224,6 +244,7 @@ def remeasure(
     split_seed: Annotated[int, typer.Option(help="Of the parts, if the manifest has no column split.")] = 0,
     as_json: AsJson = False,
     workers: Workers = CPUS,
+    root: Roots = None,
 ) -> None:
     """Add to a bundle's report what an older release did not measure, such as the confusion matrix.
 
@@ -232,7 +253,9 @@ def remeasure(
     from model.training import remeasure as run
 
     work = out.with_name(out.name + ".run") / "examples"
-    added = run(bundle_folder(bundle), out, source=manifest, work=work, split_seed=split_seed, workers=workers)
+    added = run(
+        bundle_folder(bundle), out, source=manifest, work=work, split_seed=split_seed, workers=workers, roots=root or ()
+    )
     if as_json:
         print_json({"bundle": str(out), "added": list(added)})
     say(f"{out}: added {', '.join(added) or 'nothing'}")

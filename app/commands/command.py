@@ -16,6 +16,7 @@ import traceback
 from collections.abc import Callable
 from contextvars import ContextVar
 from functools import wraps
+from pathlib import Path
 from typing import Annotated, Any, Final, ParamSpec
 
 import typer
@@ -28,6 +29,14 @@ BUG: Final = 70  # EX_SOFTWARE of sysexits.h
 INTERRUPTED: Final = 130  # what a shell reports of a program ended by Ctrl-C
 
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on standard output instead of text.")]
+Roots = Annotated[
+    list[Path] | None,
+    typer.Option(
+        help="Images may be below this folder too, also by absolute paths and paths with ..; several times for several folders.",
+        exists=True,
+        file_okay=False,
+    ),
+]
 Debug = Annotated[bool, typer.Option("--debug", help="Show where in the program an error came from.")]
 
 debugging: Final[ContextVar[bool]] = ContextVar("debugging", default=False)

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from app.commands.command import FAILED, AsJson, command, print_json, say
+from app.commands.command import FAILED, AsJson, Roots, command, print_json, say
 from app.cpus import available_cpus
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
@@ -84,6 +84,7 @@ def train(
     ] = True,
     workers: Annotated[int, typer.Option(min=1, help="Threads that decode pictures and make batches.")] = CORES,
     cache: Annotated[Path, typer.Option(help="Where downloaded weights are kept.")] = CACHE,
+    root: Roots = None,
     as_json: AsJson = False,
 ) -> None:
     """Train on a manifest of (image, text, label) and write a bundle that `polymodal serve` serves.
@@ -119,6 +120,7 @@ def train(
         tensorboard=tensorboard,
         int8=int8,
         changes={key: value for key, value in options.items() if value is not None},
+        roots=root or (),
     )
     description = predictor.description
     if as_json:
@@ -141,12 +143,13 @@ def check(
     split_seed: Annotated[int, typer.Option(help="Of the parts, if the manifest has no column split.")] = 0,
     as_json: AsJson = False,
     workers: Annotated[int, typer.Option(min=1, help="Threads that decode pictures.")] = CORES,
+    root: Roots = None,
 ) -> None:
     """Say what is wrong or suspicious with a manifest, without training; exit code 1 if something is wrong."""
     from model.manifest import task_name
     from model.training.checks import inspect
 
-    inspection = inspect(manifest, task_name(task), split_seed, workers)
+    inspection = inspect(manifest, task_name(task), split_seed, workers, root or ())
     if as_json:
         print_json(inspection.as_json())
     else:

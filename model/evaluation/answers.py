@@ -15,9 +15,11 @@ from model.config import subset_key, subsets
 from model.errors import ModelError
 from model.evaluation.measures import measure
 from model.evaluation.stream import Found, Prepared, prepared
+from model.faults import Fault, Faults, fault_of
 from model.manifest import SPLITS, Row, Table, open_table, read_splits
 from model.metrics import Indices
 from model.predictor import Predictor
+from model.spelling import look, spelled
 from model.targets import TARGETS
 from model.tasks import Task
 from model.types import Array, Description, Sample
@@ -73,6 +75,10 @@ class Evaluation:
     warnings: tuple[str, ...]
     """What of the manifest was left out or read in another way than it is written."""
 
+    def faults(self) -> list[str]:
+        """Return one line for each kind of reason why rows were skipped."""
+        return Faults(fault_of(each.problem).at(each.id) for each in self.skipped).lines()
+
     def as_json(self) -> dict[str, Any]:
         """Everything that was measured; nothing in it depends on when or where that was."""
         return {
@@ -98,6 +104,7 @@ def evaluate(
     workers: int = 1,
     watch: Watch | None = None,
     warn: Warn | None = None,
+    roots: Sequence[Path] = (),
 ) -> Evaluation:
     """Ask about every row of one part of a manifest, with each set of modalities, and measure the answers.
 
@@ -107,9 +114,9 @@ def evaluate(
     ModelError when nothing is left.
     """
     description = predictor.description
-    table = open_table(manifest)
+    table = open_table(manifest, roots=roots)
     if warn:
-        warn(table.warnings)
+        warn(Faults(table.warnings).lines())
     divided = read_splits(splits) if splits else None
     part = _part(table, split, divided is not None)
     found = table.rows(description.task)
@@ -123,7 +130,7 @@ def evaluate(
     if not collected.rows:
         raise ModelError(_nothing_left(table, part, collected.skipped))
     cells = [row.label for row in collected.rows]
-    targets = TARGETS[description.task].array(cells, description.labels, predictor.scale)
+    targets = TARGETS[description.task].array(cells, _spelled_labels(description), predictor.scale)
     answers = collected.answers()
     metrics = {
         key: measure(each.scores, targets[each.rows], [collected.rows[row] for row in each.rows], predictor.task)
@@ -142,6 +149,12 @@ def evaluate(
         metrics,
         table.warnings,
     )
+
+
+def _spelled_labels(description: Description) -> tuple[str, ...]:
+    """The bundle's labels as a manifest's cells are read; an older release did not read them so."""
+    labels = description.labels
+    return tuple(label if spelled(label) in labels else spelled(label) for label in labels)
 
 
 def _part(table: Table, split: str | None, divided: bool) -> str:
@@ -214,9 +227,12 @@ class _Collected:
 
     def _unknown(self, cell: str) -> str:
         """What is wrong with a label cell that names labels which the bundle doesn't know; empty when nothing is."""
-        known = self._description.labels
+        known = _spelled_labels(self._description)
         unknown = [label for label in TARGETS[self._description.task].labels([cell]) if label not in known]
-        return f"label {unknown[0]!r} is not one of the bundle's; allowed: {', '.join(known)}" if unknown else ""
+        if not unknown:
+            return ""
+        meant = next((f" (did you mean {label!r}?)" for label in known if look(label) == look(unknown[0])), "")
+        return Fault("label {} is not one of the bundle's", f"{unknown[0]!r}{meant}", allowed=", ".join(known))
 
     def answers(self) -> dict[str, Answers]:
         """For each set of modalities that some row has."""

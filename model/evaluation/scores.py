@@ -14,6 +14,7 @@ from typing import IO, Any, Final, Protocol
 
 from model.errors import ModelError
 from model.evaluation.stream import BATCH, Found, prepared
+from model.faults import Fault, Faults, fault_of
 from model.manifest import Table, csv_line, open_table
 from model.predictor import Predictor
 from model.targets import SEPARATOR
@@ -23,6 +24,8 @@ FORMAT: Final = 1
 """Version of the lines of FILE.part."""
 TOLD: Final = 20
 """Rows with errors that are kept to be shown; the rest is counted."""
+FAULT: Final = "fault"
+"""What FILE.part has of a row with an error besides its columns."""
 ROW_GROUP: Final = 4096  # rows that a Parquet file is written by
 
 Cells = dict[str, str | float | None]
@@ -45,6 +48,8 @@ class Scored:
     """Id and reason of the first of them."""
     warnings: tuple[str, ...]
     """What of the manifest was left out or read in another way than it is written."""
+    faults: tuple[str, ...] = ()
+    """One line for each kind of reason, with the number of rows and the first of them."""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -63,6 +68,7 @@ def score(
     workers: int = 1,
     watch: Watch | None = None,
     warn: Warn | None = None,
+    roots: Sequence[Path] = (),
 ) -> Scored:
     """Score every row of a manifest, with all that it has, and write `out`: CSV, JSON lines or Parquet by its suffix.
 
@@ -71,9 +77,9 @@ def score(
     manifest's warnings before the work begins. Raises ModelError.
     """
     _check_output(out, restart)
-    table = open_table(manifest, labelled=False)
+    table = open_table(manifest, labelled=False, roots=roots)
     if warn:
-        warn(table.warnings)
+        warn(Faults(table.warnings).lines())
     part = _Part(out.with_name(out.name + ".part"), _header(predictor, table))
     if restart:
         part.path.unlink(missing_ok=True)
@@ -86,8 +92,8 @@ def score(
     if part.rows != table.length:
         raise ModelError(f"{part.path}: {part.rows:,} rows instead of {table.length:,}; --restart begins anew")
     names = ("id", *OUTPUTS[predictor.description.task].columns(predictor.description.labels), "error")
-    failed, errors = _finish(part, out, names)
-    return Scored(out, table.length, resumed, failed, errors, table.warnings)
+    failed, errors, faults = _finish(part, out, names)
+    return Scored(out, table.length, resumed, failed, errors, table.warnings, tuple(faults.lines()))
 
 
 def _score(predictor: Predictor, found: Iterator[Found], part: "_Part", workers: int) -> None:
@@ -97,9 +103,15 @@ def _score(predictor: Predictor, found: Iterator[Found], part: "_Part", workers:
             predictions = iter(predictor.predict([each.sample for each in batch if each.sample is not None]))
             lines: list[Cells] = []
             for each in batch:
-                said = {"error": each.problem} if each.sample is None else output.cells(next(predictions))
+                said = _failed(each.problem) if each.sample is None else output.cells(next(predictions))
                 lines.append({"id": each.row.id, **said})
             part.add(file, lines)
+
+
+def _failed(problem: str) -> Cells:
+    """The cells of a row without scores; what groups it with equal ones stays in FILE.part."""
+    fault = fault_of(problem)
+    return {"error": fault, FAULT: json.dumps([fault.found, fault.value, fault.allowed, fault.kind])}
 
 
 # --- what each task says ---
@@ -257,10 +269,14 @@ def _check_output(out: Path, restart: bool) -> None:
         import pyarrow.parquet  # noqa: F401, PLC0415 — optional, and better missed now than after hours
 
 
-def _finish(part: _Part, out: Path, names: tuple[str, ...]) -> tuple[int, tuple[tuple[str, str], ...]]:
-    """Write the output beside its place, then put it there at once. Returns how many rows failed, and the first."""
+def _finish(part: _Part, out: Path, names: tuple[str, ...]) -> tuple[int, tuple[tuple[str, str], ...], Faults]:
+    """Write the output next to its place, then put it there at once.
+
+    Returns how many rows failed, the first of them, and all of them by kind.
+    """
     failed = 0
     errors: list[tuple[str, str]] = []
+    faults = Faults()
 
     def watched() -> Iterator[Cells]:
         nonlocal failed
@@ -269,6 +285,7 @@ def _finish(part: _Part, out: Path, names: tuple[str, ...]) -> tuple[int, tuple[
                 failed += 1
                 if len(errors) < TOLD:
                     errors.append((str(cells["id"]), str(cells["error"])))
+                faults.add(_fault(cells))
             yield dict.fromkeys(names) | cells
 
     fresh = out.with_name(f".{out.name}.fresh")
@@ -278,7 +295,14 @@ def _finish(part: _Part, out: Path, names: tuple[str, ...]) -> tuple[int, tuple[
     finally:
         fresh.unlink(missing_ok=True)
     part.path.unlink()
-    return failed, tuple(errors)
+    return failed, tuple(errors), faults
+
+
+def _fault(cells: Cells) -> Fault:
+    """Take from a row what groups it with equal ones; an older release wrote the sentence alone."""
+    sentence = str(cells["error"])
+    found, value, allowed, kind = json.loads(str(cells.pop(FAULT, "null"))) or (sentence, "", "", sentence)
+    return Fault(found, value, allowed=allowed, kind=kind, place=str(cells["id"]))
 
 
 def _write_csv(path: Path, rows: Iterable[Cells], names: tuple[str, ...]) -> None:

@@ -8,6 +8,7 @@ from itertools import islice
 from typing import Final
 
 from model.errors import InputError, NothingGiven
+from model.faults import fault_of_input, joined
 from model.manifest import Row, read_parts
 from model.predictor import Predictor
 from model.types import Sample
@@ -50,12 +51,12 @@ def prepared(
 
 def _prepare(predictor: Predictor, names: set[str], row: Row, wrong: tuple[str, ...]) -> Prepared:
     if wrong:
-        return Prepared(row, None, "; ".join(wrong))
+        return Prepared(row, None, joined(wrong))
     try:
         return Prepared(row, predictor.prepare(read_parts(row, names)))
     except NothingGiven as problem:
         return Prepared(row, None, f"row: {problem.problem}; allowed: {problem.allowed}")
     except InputError as problem:
-        return Prepared(row, None, str(problem))
+        return Prepared(row, None, fault_of_input(problem))
     except OSError as problem:
         return Prepared(row, None, f"image: cannot be read: {problem.strerror}; allowed: a file that can be read")

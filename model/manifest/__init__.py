@@ -2,7 +2,7 @@
 
 One row is one example. `label` is required, and `image` or `text` or both; the other columns are optional:
 
-    image    path of a picture, relative to the manifest's folder, with forward slashes; may be empty
+    image    path of a picture below the manifest's folder, or below a folder that its reader allows; may be empty
     text     the words; may be empty (but not both)
     label    the answer: one label; several with | between them, or none (multi-label); or a number (regression)
     id       unique name of the row; default: its number, counted from 1
@@ -18,11 +18,13 @@ Three forms hold the same table:
 * a folder that holds one of `manifest.csv`, `manifest.jsonl`, `manifest.parquet` and so on;
 * a folder in the "imagefolder" convention (https://huggingface.co/docs/datasets/image_dataset#imagefolder):
   `metadata.csv`, `.jsonl` or `.parquet` with `file_name` (our image), `text` or `caption` (our text) and perhaps
-  `label`, in the folder itself or in one folder per split (`train`; `validation`, `val`, `valid` or `dev`; `test`).
+  `label`, in the folder itself or in one folder per split (`forms.FOLDER_SPLITS` has their names).
   Without a label column, a picture's label is the name of the folder that it lies in; without metadata, every picture
   below the folder is a row.
 
-Columns of other names are ignored with a warning. Whatever is wrong is reported at once, as `ManifestError.problems`.
+Columns of other names are ignored with a warning. Names (labels, ids, groups, …) are read as they look, see `model.spelling`.
+Whatever is wrong is reported at once, as `ManifestError.problems`; what is left out, or read in another way than it is written, as
+warnings.
 """
 
 from model.manifest.digest import data_digest

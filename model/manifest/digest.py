@@ -7,17 +7,20 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from model.manifest.paths import portable_name
 from model.manifest.rows import Row
 
 
-def data_digest(rows: Sequence[Row], root: Path, image_digests: Sequence[str]) -> str:
+def data_digest(rows: Sequence[Row], roots: Sequence[Path], image_digests: Sequence[str]) -> str:
     """SHA-256 over one line per row: its cells and `image_sha256`, the SHA-256 of its picture's bytes, as JSON.
 
-    Keys are sorted, there are no spaces, nothing but what JSON demands is escaped, the image's path is relative.
+    Keys are sorted, there are no spaces, nothing but what JSON demands is escaped. The image's path is relative to the innermost
+    of the folders `roots` that it is below, and in normal form C, so that it is the same on every machine.
     """
     total = hashlib.sha256()
     for row, image_digest in zip(rows, image_digests, strict=True):
-        cells = cells_of(row, root) | {"image_sha256": image_digest}
+        image = "" if row.image is None else portable_name(row.image, roots)
+        cells = cells_of(row, roots[0]) | {"image": image, "image_sha256": image_digest}
         line = json.dumps(cells, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         total.update(line.encode() + b"\n")
     return total.hexdigest()

@@ -1,24 +1,31 @@
 """The forms that a manifest can have: one table, a folder with a table, or a folder in the imagefolder convention."""
 
 import difflib
+import os
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from model.faults import Fault
+from model.manifest.folders import Found, is_hidden, listed, numbered, printable, walk
 from model.manifest.result import CheckResult
 from model.manifest.tables import READERS, unknown_format
+from model.spelling import spelled
 
 COLUMNS = ("id", "image", "text", "label", "group", "split", "source", "licence")
 SPLITS = ("train", "validation", "test", "unseen")
 
 # What the imagefolder convention calls our columns and splits.
 FOLDER_COLUMNS = {"file_name": "image", "caption": "text"}
-FOLDER_SPLITS = {"train": "train", "test": "test", "unseen": "unseen"} | dict.fromkeys(
-    ("validation", "val", "valid", "dev"), "validation"
-)
-PICTURE_SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"))
+FOLDER_SPLITS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("validation", "val", "valid", "dev"), "validation"),
+    **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
+    "unseen": "unseen",
+}
 
 # What other tables call our columns, for a hint to whoever has such a one.
 USUAL_NAMES = {
@@ -62,18 +69,36 @@ def _folder_records(root: Path, result: CheckResult) -> Iterator[Record]:
     if table:
         yield from _table_records(table, {}, "", result)
         return
-    splits = sorted(folder for folder in root.iterdir() if folder.is_dir() and folder.name in FOLDER_SPLITS)
-    if _table_in(root, "metadata", CheckResult()) or not splits:
-        yield from _imagefolder_records(root, "", result)
-        return
-    for folder in splits:
-        yield from _imagefolder_records(folder, FOLDER_SPLITS[folder.name], result)
+    found = walk(root)
+    for folder in found.closed:
+        result.errors.append(f"folder {folder!r} must not be read by this user; allowed: one with read permission")
+    parts = {Path(): ""}
+    if not _table_in(root, "metadata", CheckResult()):
+        folders = (entry.name for entry in sorted(root.iterdir()) if entry.is_dir() and not is_hidden(entry.name))
+        parts = {Path(name): split for name in folders if (split := folder_split(name))} or parts
+    rest = found.images
+    for part, split in parts.items():
+        images = [image.relative_to(part) for image in rest if image.is_relative_to(part)]
+        rest = [image for image in rest if not image.is_relative_to(part)]
+        yield from _imagefolder_records(root, part, split, images, found, result)
+    if rest:
+        beside = Counter(f"{image.parts[0]}/" if len(image.parts) > 1 else image.name for image in rest)
+        allowed = f"pictures in {', '.join(f'{part}/' for part in parts)}"
+        result.warnings.append(f"left out, next to the split folders: {numbered(beside)}; allowed: {allowed}")
+    result.warnings.extend(found.left_out())
+
+
+def folder_split(name: str) -> str:
+    """The split that a folder of this name holds, "" when it is none."""
+    return FOLDER_SPLITS.get(spelled(name).lower(), "")
 
 
 def _table_in(folder: Path, stem: str, result: CheckResult) -> Path | None:
     """The table of that name, in whichever format; two of them are a problem."""
     tables = [
-        folder / f"{stem}{suffix}" for suffix in READERS if suffix != ".txt" and (folder / f"{stem}{suffix}").is_file()
+        entry
+        for entry in sorted(folder.iterdir())
+        if entry.stem.lower() == stem and entry.suffix.lower() in READERS.keys() - {".txt"} and entry.is_file()
     ]
     if len(tables) > 1:
         names = ", ".join(table.name for table in tables)
@@ -81,25 +106,56 @@ def _table_in(folder: Path, stem: str, result: CheckResult) -> Path | None:
     return tables[0] if tables else None
 
 
-def _imagefolder_records(folder: Path, split: str, result: CheckResult) -> Iterator[Record]:
-    table = _table_in(folder, "metadata", result)
-    if table:
-        for record in _table_records(table, FOLDER_COLUMNS, split, result):
-            yield _completed(record)
+def _imagefolder_records(
+    root: Path, part: Path, split: str, images: Sequence[Path], found: Found, result: CheckResult
+) -> Iterator[Record]:
+    """The rows of one folder, the root or one of its split folders, below which these images are."""
+    table = _table_in(root / part, "metadata", result)
+    if not table:
+        for path in images:
+            where = f"picture {printable((part / path).as_posix())}"
+            yield _completed(Record(where, {"image": path.as_posix()}, root / part, split))
+        result.warnings.extend(_doubtful_labels(part, images))
         return
-    pictures = (path for path in folder.rglob("*") if path.suffix.lower() in PICTURE_SUFFIXES and path.is_file())
-    for picture in sorted(pictures):
-        image = picture.relative_to(folder).as_posix()
-        yield _completed(Record(f"picture {image}", {"image": image}, folder, split))
+    name = (part / table.name).as_posix()
+    found.other = [other for other in found.other if other != name]
+    paths = set()
+    for record in _table_records(table, FOLDER_COLUMNS, split, result):
+        image = spelled(str(record.cells.get("image")))
+        paths.add(spelled(os.path.normpath(table.parent / image)))
+        yield _completed(record)
+    unlisted = [(part / path).as_posix() for path in images if spelled(str(table.parent / path)) not in paths]
+    if unlisted:
+        result.warnings.append(f"left out, not in {name}: {listed(unlisted)}; allowed: a row for each picture")
+
+
+def _doubtful_labels(part: Path, images: Sequence[Path]) -> Iterator[str]:
+    """Yield why the names of the folders that images are in may not be the labels that are meant."""
+    loose = [(part / image).as_posix() for image in images if image.parent == Path()]
+    folders = Counter(image.parent for image in images if image.parent != Path())
+    if loose and folders:
+        yield f"next to the class folders, so without a label: {listed(loose)}; allowed: pictures in a class folder"
+    counts = Counter({f"{(part / folder).as_posix()}/": count for folder, count in folders.items()})
+    if inner := [name for name, folder in zip(counts, folders, strict=True) if any(map(folder_split, folder.parts))]:
+        yield f"folders named after splits, but not read as splits: {listed(inner)}; allowed: split folders at the top"
+    if len({len(folder.parts) for folder in folders}) > 1:
+        yield f"class folders on several levels, each with a label of its own: {numbered(counts)}"
+    by_label: dict[str, list[str]] = {}
+    for name, folder in zip(counts, folders, strict=True):
+        by_label.setdefault(spelled(folder.name), []).append(name)
+    for label, several in by_label.items():
+        if len(several) > 1:
+            kind = "labels are the names of several folders"
+            yield Fault(f"label {label!r} is the name of several folders: {listed(several)}", repr(label), kind=kind)
 
 
 def _completed(record: Record) -> Record:
-    """With what the path of the picture says: the label, and the split of a "train/…" beside metadata at the top."""
+    """With what the path of the picture says: the label, and the split of a "train/…" below metadata at the top."""
     image = record.cells.get("image")
     if not isinstance(image, str):
         return record
     path = PurePosixPath(image)
-    split = record.split or (FOLDER_SPLITS.get(path.parts[0], "") if len(path.parts) > 1 else "")
+    split = record.split or (folder_split(path.parts[0]) if len(path.parts) > 1 else "")
     return replace(record, cells={"label": path.parent.name, **record.cells}, split=split)
 
 

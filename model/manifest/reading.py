@@ -11,15 +11,18 @@ from pydantic import TypeAdapter, ValidationError
 
 from model.config import Scale, TaskName
 from model.errors import ModelError
+from model.faults import Faults
 from model.manifest.digest import cells_of, data_digest, file_digest
 from model.manifest.forms import COLUMNS, SPLITS, records_of
+from model.manifest.paths import ImagePaths
 from model.manifest.result import CheckResult
-from model.manifest.rows import Row, check_row, check_rows, column_problems, split_named
+from model.manifest.rows import Row, Spellings, check_row, check_rows, column_problems, split_named
 from model.manifest.spreadsheets import csv_line
 from model.manifest.tables import READERS, unknown_format
+from model.spelling import spelled, visible
 from model.targets import TARGETS
 
-LISTED = 20  # problems shown in the message; the rest is counted
+LISTED = 20  # kinds of problems shown in the message; the rest is counted
 
 
 class ManifestError(ModelError):
@@ -27,9 +30,10 @@ class ManifestError(ModelError):
 
     def __init__(self, path: Path, problems: Sequence[str]) -> None:
         self.problems = tuple(problems)
-        lines = [f"{path}: {len(problems)} problem{'s' if len(problems) != 1 else ''}", *problems[:LISTED]]
-        if len(problems) > LISTED:
-            lines.append(f"… and {len(problems) - LISTED} more; `polymodal check` lists them all")
+        kinds = Faults(problems).lines()
+        lines = [f"{path}: {len(problems)} problem{'s' if len(problems) != 1 else ''}", *kinds[:LISTED]]
+        if len(kinds) > LISTED:
+            lines.append(f"… and {len(kinds) - LISTED} more; `polymodal check` lists them all")
         super().__init__("\n  ".join(lines))
 
 
@@ -50,6 +54,8 @@ class Manifest:
     """What its rows were divided with; None where it came with splits, or has none yet."""
     warnings: tuple[str, ...] = field(repr=False, compare=False, default=())
     """What was left out or read in another way than it is written; for its user to see."""
+    allowed: tuple[Path, ...] = field(repr=False, compare=False, default=())
+    """Folders besides `root` that images may be below."""
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -72,29 +78,39 @@ class Manifest:
         return tuple(row for row in self.rows if row.split == name)
 
 
-def read_manifest(path: Path, task: TaskName = "single-label") -> Manifest:
+def read_manifest(path: Path, task: TaskName = "single-label", roots: Sequence[Path] = ()) -> Manifest:
     """Read and check a manifest file or folder, its label cells as `task` has them.
 
-    Raises ManifestError with every problem in it.
+    Images may be below the manifest's folder, and below `roots`. Raises ManifestError with every problem in it.
     """
     path = Path(os.path.abspath(path))  # not resolve(): a user's links stay what they are
-    rows, result = read_rows(path, task)
+    rows, result = read_rows(path, task, roots)
     if result.errors:
         raise ManifestError(path, result.errors)
-    root = path if path.is_dir() else path.parent
+    root, allowed = folder_of(path), absolute(roots)
     digests = tuple(file_digest(row.image) for row in rows)
-    return Manifest(tuple(rows), root, data_digest(rows, root, digests), digests, task, warnings=tuple(result.warnings))
+    digest = data_digest(rows, (root, *allowed), digests)
+    return Manifest(tuple(rows), root, digest, digests, task, warnings=tuple(result.warnings), allowed=allowed)
 
 
-def read_rows(path: Path, task: TaskName = "single-label") -> tuple[list[Row], CheckResult]:
+def folder_of(path: Path) -> Path:
+    """Return the folder that a manifest's image paths are relative to."""
+    return path if path.is_dir() else path.parent
+
+
+def absolute(roots: Sequence[Path]) -> tuple[Path, ...]:
+    """Return the folders' absolute paths; links stay what they are."""
+    return tuple(Path(os.path.abspath(root)) for root in roots)
+
+
+def read_rows(path: Path, task: TaskName = "single-label", roots: Sequence[Path] = ()) -> tuple[list[Row], CheckResult]:
     """Return the rows of a manifest and what the checks found; rows with errors are only good for finding more errors."""
     path = Path(os.path.abspath(path))
     result = CheckResult()
     records = list(records_of(path, result))
     if not records and not result.errors:
         result.errors.append("no rows; allowed: at least one")
-    rows = check_rows(records, path if path.is_dir() else path.parent, TARGETS[task], result)
-    return rows, result
+    return check_rows(records, ImagePaths(folder_of(path), absolute(roots)), TARGETS[task], result), result
 
 
 def task_name(task: str) -> TaskName:
@@ -119,6 +135,8 @@ class Table:
     """Whether folders named after splits say what part rows belong to."""
     warnings: tuple[str, ...] = ()
     """What was left out or read in another way than it is written."""
+    allowed: tuple[Path, ...] = ()
+    """Folders besides the manifest's own that images may be below."""
 
     @property
     def has_splits(self) -> bool:
@@ -130,18 +148,20 @@ class Table:
 
         Label cells are read as `task` has them, or not at all. Raises ManifestError when the file is no longer what it was.
         """
-        root = self.path if self.path.is_dir() else self.path.parent
+        paths = ImagePaths(folder_of(self.path), self.allowed)
         columns = self.columns if task else self.columns - {"label"}
         result = CheckResult()
         for number, record in enumerate(records_of(self.path, result), start=1):
-            row, wrong = check_row(number, record, root, columns, TARGETS[task or "single-label"])
+            row, wrong = check_row(number, record, paths, columns, TARGETS[task or "single-label"])
             yield row, tuple(wrong)
         if result.errors:
             raise ManifestError(self.path, result.errors)
 
 
-def open_table(path: Path, *, labelled: bool = True) -> Table:
+def open_table(path: Path, *, labelled: bool = True, roots: Sequence[Path] = ()) -> Table:
     """Read a manifest through once, without its pictures, and check what concerns it as a whole.
+
+    Images may be below the manifest's folder, and below `roots`.
 
     Raises ManifestError with all of that: no such file, no or unknown columns, lines that are broken.
     """
@@ -149,9 +169,10 @@ def open_table(path: Path, *, labelled: bool = True) -> Table:
     result = CheckResult()
     columns: set[str] = set()
     length, split_folders = 0, False
-    total = hashlib.sha256()
+    total, spellings = hashlib.sha256(), Spellings()
     for record in records_of(path, result):
         length += 1
+        spellings.add(record)
         columns.update(record.cells)
         split_folders = split_folders or bool(record.split)
         line = json.dumps([dict(record.cells), record.split], sort_keys=True, default=str)
@@ -162,7 +183,8 @@ def open_table(path: Path, *, labelled: bool = True) -> Table:
         result.errors.extend(column_problems(columns, result, labelled))
     if result.errors:
         raise ManifestError(path, result.errors)
-    return Table(path, total.hexdigest(), length, frozenset(columns), split_folders, tuple(result.warnings))
+    warnings = (*result.warnings, *spellings.warnings())
+    return Table(path, total.hexdigest(), length, frozenset(columns), split_folders, warnings, absolute(roots))
 
 
 def read_parts(row: Row, names: Container[str]) -> dict[str, bytes | str]:
@@ -189,7 +211,7 @@ def read_splits(path: Path) -> dict[str, str]:
         result.errors.append(f"columns {list(result.columns.values()) or 'none'}; allowed: id and split")
     if result.errors:
         raise ManifestError(path, result.errors)
-    return {identifier: split_named(split) for identifier, split in rows}
+    return {visible(identifier).strip(): split_named(spelled(split)) for identifier, split in rows}
 
 
 def write_manifest(path: Path, rows: Iterable[Row]) -> None:

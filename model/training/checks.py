@@ -17,6 +17,7 @@ from typing import Any, Final
 from tokenizers import Tokenizer, models
 
 from model.config import TaskName
+from model.faults import Fault, Faults
 from model.manifest import SPLITS, CheckResult, Manifest, ManifestError, Row, read_manifest, read_rows
 from model.modalities import Input
 from model.modalities.image.input import ImageInput
@@ -52,7 +53,7 @@ class Inspection:
     result: CheckResult
 
     def summary(self) -> str:
-        """All of it for a terminal: rows by label and part, then every warning and every error."""
+        """All of it for a terminal: rows by label and part, then every kind of warning and of error."""
         parts = [split for split in SPLITS if any(row.split == split for row in self.rows)]
         counts = label_counts(self.rows, self.task) if parts else {}
         labels = sorted({label for part in parts for label in counts[part]})
@@ -63,8 +64,8 @@ class Inspection:
         table.append(["all rows", *(str(sum(row.split == part for row in self.rows)) for part in parts)])
         widths = [max(len(line[column]) for line in table) for column in range(len(table[0]))]
         lines = ["  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]) for line in table]
-        lines += [f"warning: {warning}" for warning in self.result.warnings]
-        lines += [f"error: {error}" for error in self.result.errors]
+        lines += [f"warning: {warning}" for warning in Faults(self.result.warnings).lines()]
+        lines += [f"error: {error}" for error in Faults(self.result.errors).lines()]
         found = (len(self.result.errors), len(self.result.warnings))
         lines.append(
             ", ".join(
@@ -85,27 +86,29 @@ class Inspection:
         }
 
 
-def read_checked(source: Path, task: TaskName, split_seed: int, workers: int) -> tuple[Manifest, tuple[str, ...]]:
+def read_checked(
+    source: Path, task: TaskName, split_seed: int, workers: int, roots: Sequence[Path] = ()
+) -> tuple[Manifest, tuple[str, ...]]:
     """A manifest with splits that can be trained on, and the warnings about its parts.
 
     Raises ManifestError with everything that `inspect` finds, unless it is the pictures alone: these are decoded later, when they
     are prepared, and refused then.
     """
     try:
-        manifest = with_splits(read_manifest(source, task), split_seed)
+        manifest = with_splits(read_manifest(source, task, roots), split_seed)
         result = check_parts(manifest.rows, task)
     except ManifestError as problem:
         result = CheckResult(list(problem.problems))
     if result.errors:
-        everything = inspect(source, task, split_seed, workers).result
+        everything = inspect(source, task, split_seed, workers, roots).result
         warn(everything.warnings)  # one of them may explain an error: labels that look like those of another task
         raise ManifestError(source, everything.errors)
     return manifest, (*manifest.warnings, *result.warnings)
 
 
-def inspect(source: Path, task: TaskName, split_seed: int, workers: int) -> Inspection:
+def inspect(source: Path, task: TaskName, split_seed: int, workers: int, roots: Sequence[Path] = ()) -> Inspection:
     """Every check, each picture decoded on the way; nothing is kept and nothing is raised."""
-    found, result = read_rows(source, task)
+    found, result = read_rows(source, task, roots)
     rows = tuple(found)
     if rows and _can_be_divided(rows, task):
         rows = rows if rows[0].split else split_rows(rows, split_seed, task)
@@ -156,9 +159,9 @@ def check_parts(rows: Sequence[Row], task: TaskName = "single-label") -> CheckRe
         lacking = [split for split in ("validation", "test") if cells[split] and label not in counts[split]]
         if lacking:
             parts = f"{' and '.join(lacking)} part{'s' if len(lacking) > 1 else ''}"
-            warnings.append(
-                f"label {label!r} has no rows in the {parts}, and {count} in train: learned, but not measured there"
-            )
+            found = f"label {label!r} has no rows in the {parts}, and {count} in train: learned, but not measured there"
+            kind = f"labels have no rows in the {parts}: learned, but not measured there"
+            warnings.append(Fault(found, f"{label!r}, {count} in train", kind=kind))
     if cells["train"] and cells["validation"] and not cells["test"]:
         warnings.append(
             "no rows in the test part: the report will have no figures but those that training was steered by"
@@ -173,7 +176,9 @@ def _spanning_groups(rows: Sequence[Row]) -> Iterator[str]:
     for group, counts in parts.items():
         if len(counts) > 1:
             found = " and ".join(f"{counts[split]} in {split}" for split in SPLITS if split in counts)
-            yield f"group {group!r} has rows in several parts, {found}; allowed: all rows of a group in one part"
+            found = f"group {group!r} has rows in several parts, {found}"
+            allowed, kind = "all rows of a group in one part", "groups have rows in several parts"
+            yield Fault(found, repr(group), allowed=allowed, kind=kind)
 
 
 # --- captions ---

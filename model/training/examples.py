@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from model.errors import InputError, NothingGiven
+from model.faults import fault_of_input
 from model.manifest import Manifest, ManifestError, Row, read_parts
 from model.modalities import Input, prepare
 from model.targets import TARGETS
@@ -126,7 +127,7 @@ def prepared(
         try:
             return _arrays_of(rows[number], inputs)
         except InputError as problem:
-            return f"row {rows[number].id}: {_where(problem, rows[number], root)}; allowed: {problem.allowed}"
+            return fault_of_input(problem, _name(problem, rows[number], root)).at(f"row {rows[number].id}")
 
     with ThreadPoolExecutor(workers) as pool, bar() as progress:
         task = progress.add_task(what, total=len(rows), unit="rows")
@@ -136,9 +137,8 @@ def prepared(
                 progress.advance(task)
 
 
-def _where(problem: InputError, row: Row, root: Path) -> str:
-    picture = f" {os.path.relpath(row.image, root)}" if problem.modality == "image" and row.image else ""
-    return f"{problem.modality}{picture}: {problem.problem}"
+def _name(problem: InputError, row: Row, root: Path) -> str:
+    return os.path.relpath(row.image, root) if problem.modality == "image" and row.image else ""
 
 
 def _write(manifest: Manifest, inputs: Mapping[str, Input], folder: Path, workers: int) -> dict[str, Any]:

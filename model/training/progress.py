@@ -6,12 +6,14 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from model.faults import Faults
+
 console = Console(stderr=True)
 
 
 def warn(warnings: Iterable[str]) -> None:
-    """Say each on a line of its own, on standard error."""
-    for warning in warnings:
+    """Print one line for each kind of warning, on standard error."""
+    for warning in Faults(warnings).lines():
         console.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
 
 

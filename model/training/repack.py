@@ -1,6 +1,6 @@
 """A finished bundle packed anew: with other graphs, in 8 bits if wanted, or with measures that its report lacks."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
@@ -36,6 +36,7 @@ def export(
     split_seed: int = 0,
     measure_test: bool = True,
     workers: int = 2,
+    roots: Sequence[Path] = (),
 ) -> Predictor:
     """Write the bundle at `directory` to `out` with new graphs: in float32, and with the manifest `source` in 8 bits too.
 
@@ -51,7 +52,7 @@ def export(
     golden = [{key: told for key, told in each.items() if key != NAME} for each in bundle.golden]
     card = without_8_bits(bundle.card)
     if source is not None:
-        examples = _examples(bundle, source, work, split_seed, workers)
+        examples = _examples(bundle, source, work, split_seed, workers, roots)
         splits = [split for split in ("test", "unseen") if measure_test and examples.split(split)]
         quantised = quantise(network, config, stored, graphs, examples, splits=splits, threads=threads)
         golden = quantised.replayed(golden, bundle)
@@ -74,7 +75,14 @@ def export(
 
 
 def remeasure(
-    directory: Path, out: Path, *, source: Path, work: Path, split_seed: int = 0, workers: int = 2
+    directory: Path,
+    out: Path,
+    *,
+    source: Path,
+    work: Path,
+    split_seed: int = 0,
+    workers: int = 2,
+    roots: Sequence[Path] = (),
 ) -> tuple[str, ...]:
     """Write the bundle at `directory` to `out` with the measures that its report lacks, and say which those are.
 
@@ -87,7 +95,7 @@ def remeasure(
     bundle, threads = read_bundle(directory), torch.get_num_threads()
     exact = suitable(bundle)[-1]
     runtime = start_runtime(exact, bundle, threads=threads)
-    manifest = _read(source, bundle.config.network.task, split_seed, workers)
+    manifest = _read(source, bundle.config.network.task, split_seed, workers, roots)
     if bundle.report["data"]["split"] not in (describe_split(manifest), describe_split(manifest, escaped=False)):
         raise ModelError(f"{source}: other rows, labels or parts; allowed: the manifest that the bundle was trained on")
     examples = prepare_examples(manifest, bundle.inputs, input_fingerprint(bundle.inputs), work, workers=workers)
@@ -124,16 +132,18 @@ def _graphs(bundle: Bundle) -> dict[str, bytes]:
     return {path.stem: (bundle.directory / path).read_bytes() for path in paths if path.suffix == ".onnx"}
 
 
-def _read(source: Path, task: TaskName, split_seed: int, workers: int) -> Manifest:
+def _read(source: Path, task: TaskName, split_seed: int, workers: int, roots: Sequence[Path]) -> Manifest:
     """Read a manifest with splits, and show in which other way than it is written it was read. Raises ManifestError."""
-    manifest, _ = read_checked(source, task, split_seed, workers)
+    manifest, _ = read_checked(source, task, split_seed, workers, roots)
     warn(manifest.warnings)
     return manifest
 
 
-def _examples(bundle: Bundle, source: Path, work: Path, split_seed: int, workers: int) -> Examples:
+def _examples(
+    bundle: Bundle, source: Path, work: Path, split_seed: int, workers: int, roots: Sequence[Path]
+) -> Examples:
     """The manifest's rows, if it is what the bundle was trained on. Raises ModelError."""
-    manifest = _read(source, bundle.config.network.task, split_seed, workers)
+    manifest = _read(source, bundle.config.network.task, split_seed, workers, roots)
     trained, found = bundle.report["data"]["digest"], manifest.digest
     if trained != found:
         raise ModelError(

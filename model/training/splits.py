@@ -32,7 +32,7 @@ def with_splits(manifest: Manifest, seed: int) -> Manifest:
     if any(row.split for row in manifest.rows):
         return manifest
     rows = split_rows(manifest.rows, seed, manifest.task)
-    digest = data_digest(rows, manifest.root, manifest.image_digests)
+    digest = data_digest(rows, (manifest.root, *manifest.allowed), manifest.image_digests)
     return replace(manifest, rows=rows, digest=digest, split_seed=seed)
 
 

@@ -65,14 +65,15 @@ def train(
     tensorboard: bool = False,
     int8: bool = True,
     changes: Mapping[str, Any] | None = None,
+    roots: Sequence[Path] = (),
 ) -> Predictor:
     """Train on the manifest at `source` and write the bundle `out`; what is in progress lies in `out` + ".run".
 
     `task` says what the label cells are. `changes` replaces hyper-parameters of the preset by name, "fusion", and by modality
     "encoders"; "freeze" names modalities whose trained encoder stays as it is, and "augment" those whose examples are changed by
     chance, or "none"; "class_weights" are words as `model.targets.class_weights` reads them. `split_seed` divides a manifest
-    without splits. With `int8`, encoders are quantised too where that loses next to nothing. Raises ModelError, and ManifestError
-    with everything wrong with the data.
+    without splits. Images may be below the manifest's folder and below `roots`. With `int8`, encoders are quantised too where that
+    loses next to nothing. Raises ModelError, and ManifestError with everything wrong with the data.
     """
     name = _model_name(name or out.name)
     check_replaceable(out)
@@ -80,7 +81,7 @@ def train(
     device = choose_device(device, changes.get("precision", TrainingConfig().precision))
     work = _work_folder(out)
     curves = Curves(work / "tensorboard") if tensorboard else None
-    manifest, warnings = read_checked(source, task_name(task), split_seed, workers)
+    manifest, warnings = read_checked(source, task_name(task), split_seed, workers, roots)
     recipe = _recipe(manifest, preset, cache, changes)
     work.mkdir(parents=True, exist_ok=True)
     write_split(work / "split.csv", manifest.rows)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import typer
+from PIL import Image
 from typer.testing import CliRunner
 
 from app.cli import app
@@ -232,6 +233,45 @@ def test_a_manifest_is_checked_for_machines(manifest_folder, tmp_path):
     broken = polymodal("check", tmp_path, "--json")
     assert broken.exit_code == FAILED
     assert any("lost.png" in error for error in json.loads(broken.stdout)["errors"])
+
+
+def test_a_root_is_allowed_by_an_option_that_may_be_repeated(tmp_path):
+    for name in ("photos/a.png", "archive/b.png"):
+        (tmp_path / name).parent.mkdir()
+        Image.new("RGB", (20, 20)).save(tmp_path / name)
+    (tmp_path / "tables").mkdir()
+    table = tmp_path / "tables/things.csv"
+    table.write_text(f"image,label\n{tmp_path}/photos/a.png,x\n../archive/b.png,y\n", encoding="utf-8")
+    refused = polymodal("check", table)
+    assert "2 × image … leaves the folder: line 2" in refused.stdout
+    assert "or below a folder that --root names" in refused.stdout
+    allowed = polymodal("check", table, "--root", tmp_path / "photos", "--root", tmp_path / "archive")
+    assert "image" not in "".join(line for line in allowed.stdout.splitlines() if line.startswith("error: "))
+
+
+@pytest.mark.parametrize(
+    ("package", "name", "words"),
+    [
+        pytest.param("training", "train", ["MANIFEST", "--out", "out"], id="train"),
+        pytest.param("training", "export", ["bundle", "--manifest", "MANIFEST", "--out", "out"], id="export"),
+        pytest.param("training", "remeasure", ["bundle", "--manifest", "MANIFEST", "--out", "out"], id="remeasure"),
+        pytest.param("evaluation", "score", ["bundle", "MANIFEST", "--out", "out.csv"], id="score"),
+        pytest.param("evaluation", "evaluate", ["bundle", "MANIFEST"], id="evaluate"),
+    ],
+)
+def test_every_command_that_reads_a_manifest_passes_its_roots_on(monkeypatch, tmp_path, package, name, words):
+    passed = []
+
+    def run(*_args, roots, **_options):
+        passed.extend(roots)
+        raise ModelError("enough seen")
+
+    monkeypatch.setattr(f"model.{package}.{name}", run)
+    monkeypatch.setattr("app.commands.bundles.open_bundle", lambda bundle: bundle)
+    (tmp_path / "things.csv").write_text("text,label\n", encoding="utf-8")
+    words = [str(tmp_path / "things.csv") if word == "MANIFEST" else word for word in words]
+    assert "enough seen" in polymodal(name, *words, "--root", tmp_path, "--root", tmp_path.parent).stderr
+    assert passed == [tmp_path, tmp_path.parent]
 
 
 def test_scoring_is_summed_up_for_machines(tiny_bundle, tmp_path):

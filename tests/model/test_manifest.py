@@ -25,6 +25,8 @@ from model.manifest import (
     read_splits,
     write_manifest,
 )
+from model.modalities.text.blank import is_blank
+from model.spelling import spelled
 from model.training.splits import write_split
 
 
@@ -365,16 +367,24 @@ def test_a_bad_file_is_explained(tmp_path, name, problem):
     assert problem in problems_of(tmp_path / name)[0]
 
 
-def test_all_bad_rows_are_reported_at_once_and_twenty_are_listed(folder):
+def test_all_bad_rows_are_reported_at_once_and_equal_ones_as_one(folder):
     path = save(folder, "image,label", *(f"images/{number}.png," for number in range(30)))
     with pytest.raises(ManifestError) as caught:
         read_manifest(path)
     assert len(caught.value.problems) == 60
-    lines = str(caught.value).splitlines()
-    assert lines[0].endswith("manifest.csv: 60 problems")
-    assert len(lines) == 1 + 20 + 1
-    assert lines[-1].strip() == "… and 40 more; `polymodal check` lists them all"
+    assert [line.strip() for line in str(caught.value).splitlines()] == [
+        f"{path}: 60 problems",
+        "30 × no label: line 2, line 3, line 4 and 27 more; allowed: any text",
+        "30 × image … is not there: line 2 ('images/0.png'), line 3 ('images/1.png'), line 4 ('images/2.png') and 27 more; "
+        f"allowed: a file below {folder.name}/",
+    ]
     assert isinstance(caught.value, ModelError)
+
+
+def test_twenty_kinds_of_problems_are_listed_and_the_others_counted(tmp_path):
+    lines = str(ManifestError(tmp_path, [f"problem {chr(97 + number)}" for number in range(25)])).splitlines()
+    assert len(lines) == 1 + 20 + 1
+    assert lines[-1].strip() == "… and 5 more; `polymodal check` lists them all"
 
 
 @pytest.mark.parametrize(
@@ -548,6 +558,16 @@ def test_an_unknown_split_is_not_silently_empty(folder):
         manifest.by_split("training")
 
 
+@pytest.mark.parametrize("text", [" ", "\u200b", "\ufeff", "\u3164", "\ue000", "\u2800"], ids=ascii)
+def test_a_text_that_shows_nothing_is_none(folder, text):
+    path = save(folder, "image,text,label", f"images/a.png,{text},x", f',"{text}",x')
+    with pytest.raises(ManifestError) as caught:
+        read_manifest(path)
+    assert caught.value.problems == ("line 3: neither image nor text; allowed: at least one of them",)
+    save(folder, "image,text,label", f"images/a.png,{text},x")
+    assert read_manifest(path).rows[0].text is None
+
+
 # --- writing ---
 
 
@@ -560,7 +580,7 @@ def test_a_written_manifest_has_all_columns_and_unix_line_ends(folder):
 
 
 cell = st.text(st.characters(exclude_characters="\0", exclude_categories=("Cs",)), max_size=12)
-word = cell.map(str.strip).filter(bool)
+word = cell.map(spelled).filter(bool)
 
 
 @given(
@@ -569,12 +589,12 @@ word = cell.map(str.strip).filter(bool)
             Row,
             id=word,
             image=st.none(),
-            text=cell.filter(str.strip),
+            text=cell.filter(lambda text: not is_blank(text)),
             label=word,
             group=word,
             split=st.sampled_from(SPLITS),
-            source=cell.map(str.strip),
-            licence=cell.map(str.strip),
+            source=cell.map(spelled),
+            licence=cell.map(spelled),
         ),
         min_size=1,
         max_size=5,

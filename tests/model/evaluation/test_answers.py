@@ -1,7 +1,9 @@
 """What a bundle says of a manifest is what was measured when it was trained, and bad rows only cost themselves."""
 
 import json
+from dataclasses import replace
 from itertools import chain, repeat
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -138,6 +140,41 @@ def test_grids_hold_every_figure(evaluation):
     assert [row[:2] for row in labels.rows] == [("sea", "6"), ("tomato", "6")]
     sea = evaluation.metrics["text"]["labels"]["sea"]
     assert labels.rows[0][4] == f"{sea['precision']:.2f}  {sea['recall']:.2f}  {sea['f1']:.2f}"
+
+
+def test_skipped_rows_of_one_kind_are_one_line(served, tmp_path):
+    lines = ["text,label", "blue,sea", *("a table,furniture" for _ in range(5)), "red,Tomato"]
+    (tmp_path / "rows.csv").write_text("\n".join(lines), encoding="utf-8")
+    found = evaluate(served, tmp_path / "rows.csv")
+    named = "2 ('furniture'), 3 ('furniture'), 4 ('furniture') and 3 more"
+    assert found.faults() == [f"6 × label … is not one of the bundle's: {named}; allowed: sea, tomato"]
+    hint = "label 'Tomato' (did you mean 'tomato'?) is not one of the bundle's; allowed: sea, tomato"
+    assert found.skipped[-1].problem == hint
+    assert len(found.as_json()["skipped"]) == 6
+
+
+def test_labels_of_a_bundle_are_found_by_how_they_look(served, tmp_path):
+    """An older release kept what cannot be seen in labels."""
+    description = replace(served.description, labels=("sea\u200b", "tomato"))
+    older = Mock(wraps=served, description=description, task=served.task, scale=served.scale)
+    (tmp_path / "rows.csv").write_text("text,label\nblue,sea\nred,tomato\u00ad\n", encoding="utf-8")
+    found = evaluate(older, tmp_path / "rows.csv")
+    assert (found.targets.tolist(), found.skipped) == ([0, 1], ())
+
+
+def test_a_split_file_is_matched_by_how_ids_look(served, tmp_path):
+    (tmp_path / "rows.csv").write_text("id,text,label\ncafe\u0301,blue,sea\nb,red,tomato\n", encoding="utf-8")
+    (tmp_path / "split.csv").write_text("id,split\ncafe\u0301,test\nb,train\n", encoding="utf-8")
+    found = evaluate(served, tmp_path / "rows.csv", splits=tmp_path / "split.csv")
+    assert [row.id for row in found.rows] == ["café"]
+
+
+def test_images_below_a_root_are_measured(served, manifest_folder, tmp_path):
+    image = next((manifest_folder / "images").glob("*.png"))
+    (tmp_path / "rows.csv").write_text(f"image,label\n{image},sea\n", encoding="utf-8")
+    assert len(evaluate(served, tmp_path / "rows.csv", roots=[manifest_folder]).rows) == 1
+    with pytest.raises(ModelError, match="or below a folder that --root names"):
+        evaluate(served, tmp_path / "rows.csv")
 
 
 def test_rows_are_read_only_a_little_ahead(served, manifest_folder):

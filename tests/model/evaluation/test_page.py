@@ -13,6 +13,7 @@ from PIL import Image
 from model.evaluation import evaluate
 from model.evaluation.folder import write_folder
 from model.evaluation.page import write_page
+from model.spelling import spelled
 
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -86,7 +87,7 @@ def test_hostile_text_is_shown_and_nothing_else(page):
     assert not [name for _, attributes in page.elements for name in attributes if name.startswith("on")]
     for number, text in enumerate(HOSTILE):
         assert f"{text} blue, deep water" in page.texts
-        assert f"{number} {text}" in page.texts
+        assert f"{number} {spelled(text)}" in page.texts  # an id loses what turns the order of its letters
     assert any("label '<script>alert(2)</script>' is not one of the bundle's" in text for text in page.texts)
 
 

@@ -133,6 +133,37 @@ def part(served, with_bad_rows, tmp_path, small_batches):
     return tmp_path / "scores.csv.part"
 
 
+@pytest.mark.usefixtures("small_batches")
+def test_equal_reasons_are_one_line_also_of_rows_that_an_earlier_run_did(served, tmp_path):
+    lines = ["image,text", *(f"{number}.png," for number in range(9)), ",blue"]
+    (tmp_path / "rows.csv").write_text("\n".join(lines), encoding="utf-8")
+    out = tmp_path / "scores.jsonl"
+    with pytest.raises(Interrupted):
+        score(served, tmp_path / "rows.csv", out, watch=Interruption(after=8))
+    scored = score(served, tmp_path / "rows.csv", out)
+    assert scored.resumed
+    allowed = f"allowed: a file below {tmp_path.name}/"
+    assert scored.faults == (f"9 × image … is not there: 1 ('0.png'), 2 ('1.png'), 3 ('2.png') and 6 more; {allowed}",)
+    assert list(read(out)[0]) == COLUMNS
+    assert read(out)[0]["error"] == f"image '0.png' is not there; {allowed}"
+
+
+def test_a_part_of_an_older_release_goes_on(served, with_bad_rows, part):
+    header, *lines = [json.loads(line) for line in part.read_text(encoding="utf-8").splitlines()]
+    older = [{name: cell for name, cell in line.items() if name != "fault"} for line in lines]
+    assert older != lines
+    part.write_text("".join(json.dumps(line) + "\n" for line in [header, *older]), encoding="utf-8")
+    scored = score(served, with_bad_rows, part.with_suffix(""))
+    assert len(scored.faults) == scored.failed == 3
+
+
+def test_images_below_a_root_are_scored(served, manifest_folder, tmp_path):
+    image = next((manifest_folder / "images").glob("*.png"))
+    (tmp_path / "rows.csv").write_text(f"image\n{image}\n", encoding="utf-8")
+    scored = score(served, tmp_path / "rows.csv", tmp_path / "scores.csv", roots=[manifest_folder])
+    assert (scored.rows, scored.failed) == (1, 0)
+
+
 def test_a_line_that_a_crash_left_unfinished_is_scored_again(served, with_bad_rows, part, expected):
     lines = part.read_bytes().splitlines(keepends=True)
     part.write_bytes(b"".join(lines[:-1]) + lines[-1][:7])

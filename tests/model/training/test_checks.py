@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
+from model.faults import Faults
 from model.manifest import ManifestError, Row
 from model.training.checks import check_captions, check_parts, check_pictures, inspect, read_checked
 from model.training.likeness import fingerprint_of, fingerprint_of_pixels
@@ -264,6 +265,45 @@ def test_everything_wrong_is_said_at_once(data):
     with pytest.raises(ManifestError) as caught:
         read_checked(path, "single-label", 0, 1)
     assert caught.value.problems == tuple(found)
+
+
+def test_what_is_left_out_of_a_folder_is_warned_of_by_check_and_by_training(tmp_path):
+    for split in ("train", "Validation", "TEST"):
+        for number, label in enumerate(("cats", "dogs")):
+            (tmp_path / split / label / ".thumbnails").mkdir(parents=True)
+            picture(3 * number + len(split)).save(tmp_path / split / label / "1.png")
+    (tmp_path / "train/cats/2.psd").write_bytes(b"8BPS")
+    found = [
+        "left out, hidden or of the system: .thumbnails/ (6)",
+        "left out, no picture by suffix: .psd (1): 1 (train/cats/2.psd)",
+    ]
+    inspection = inspect(tmp_path, "single-label", 0, 1)
+    _, warnings = read_checked(tmp_path, "single-label", 0, 1)
+    for each in (inspection.result.warnings, warnings):
+        assert [warning.startswith(start) for warning, start in zip(each, found, strict=False)] == [True, True]
+    assert inspection.result.errors == []
+    assert str(tmp_path) not in "".join(warnings)
+
+
+def test_equal_faults_are_one_line_for_people_and_each_by_itself_for_programs(data):
+    rows = [{"image": f"images/{number}.png", "label": f"label {number}", "split": "train"} for number in range(40)]
+    inspection = inspect(data(*rows), "single-label", 0, 1)
+    lines = inspection.summary().splitlines()
+    (line,) = [line for line in lines if "is not there" in line]
+    assert line.startswith(
+        "error: 36 × image … is not there: line 6 ('images/4.png'), line 7 ('images/5.png'), line 8 ("
+    )
+    assert sum("is not there" in error for error in inspection.as_json()["errors"]) == 36
+    assert lines[-1].startswith("37 errors, ")
+
+
+def test_labels_that_are_not_measured_are_one_line_with_their_counts():
+    result = check_parts(parts(train="aabcde", validation="a", test="a"))
+    assert len(result.warnings) == 4
+    (line,) = Faults(result.warnings).lines()
+    assert line.startswith(
+        "4 × labels have no rows in the validation and test parts: learned, but not measured there: 'b', 1 in"
+    )
 
 
 def test_rows_without_a_label_are_not_taken_for_a_label_of_their_own(data):

@@ -1,0 +1,77 @@
+"""How names are spelled: labels, groups and ids that look the same are the same."""
+
+import re
+import unicodedata
+from collections.abc import Iterable
+from typing import Final
+
+# Default_Ignorable_Code_Point of Unicode 16 (DerivedCoreProperties.txt), without those that may be seen (below), and controls.
+_HIDDEN: Final = re.compile(
+    r"[\0-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e\u200b\u200e\u200f\u202a-\u202e"
+    r"\u2060-\u206f\u3164\ufeff\uffa0\ufff0-\ufffb\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0080-\U000e00ff\U000e01f0-\U000e0fff]"
+)
+# Joiners, variation selectors and tags change the look of some characters, and of all others nothing.
+_SOMETIMES: Final = re.compile(
+    r"[\u180b-\u180d\u180f\u200c\u200d\ufe00-\ufe0f\U000e0000-\U000e007f\U000e0100-\U000e01ef]"
+)
+_VIRAMA: Final = 9  # canonical combining class
+_BLANK_BRAILLE: Final = "\u2800"
+
+_BETWEEN_WORDS: Final = re.compile(r"(?<=\w)[-_\u2010-\u2015](?=\w)|_")
+_QUOTES: Final = "'\"`\u00b4\u2018\u2019\u201c\u201d"
+_ENDS: Final = f" .,;:!?\u2026{_QUOTES}"
+# Cyrillic and Greek letters that are drawn as Latin ones (confusables.txt of Unicode, UTS 39), after case folding.
+_DRAWN_ALIKE: Final = str.maketrans(
+    "\u0430\u0432\u0435\u043a\u043c\u043d\u043e\u0440\u0441\u0442\u0443\u0445\u0455\u0456\u0458\u0501\u051b\u051d"
+    "\u03b1\u03b2\u03b5\u03b9\u03ba\u03bd\u03bf\u03c1\u03c4\u03c5\u03c7",
+    "abekmhopctyxsijdqwabeikvoptux",
+)
+
+
+def visible(name: str) -> str:
+    """Return a name in normal form C, without what shows nothing."""
+    if name.isascii() and name.isprintable():
+        return name
+    name = unicodedata.normalize("NFC", _HIDDEN.sub("", name))
+    return unicodedata.normalize("NFC", _SOMETIMES.sub(_if_it_shows, name).replace(_BLANK_BRAILLE, " "))
+
+
+def spelled(name: str) -> str:
+    """Return a visible name with single spaces between its words, as it looks."""
+    return " ".join(visible(name).split())
+
+
+def _if_it_shows(match: re.Match[str]) -> str:
+    character, name = match[0], match.string
+    before, after = name[: match.start()][-1:], name[match.end() :][:1]
+    if not before:
+        return ""
+    emoji = unicodedata.category(before) in ("So", "Sk") or "\ufe00" <= before <= "\ufe0f"
+    if character in "\u200c\u200d":  # between emoji, in Arabic and its like, and next to a virama of Indic scripts
+        shows = bool(after) and (
+            (emoji and unicodedata.category(after) == "So")
+            or "AL" in (unicodedata.bidirectional(before), unicodedata.bidirectional(after))
+            or _VIRAMA in (unicodedata.combining(before), unicodedata.combining(after))
+        )
+    elif character <= "\u180f":  # forms of Mongolian letters
+        shows = "\u1820" <= before <= "\u18aa"
+    elif "\U000e0000" <= character <= "\U000e007f":  # flags of England, Scotland, Wales
+        shows = before == "\U0001f3f4" or "\U000e0020" <= before <= "\U000e007f"
+    elif character >= "\U000e0100":  # variants of ideographs
+        shows = unicodedata.category(before) == "Lo"
+    else:
+        shows = emoji
+    return character if shows else ""
+
+
+def look(name: str) -> str:
+    """Return what names that are easily taken for each other have in common."""
+    folded = unicodedata.normalize("NFKC", _SOMETIMES.sub("", spelled(name))).casefold()
+    words = _BETWEEN_WORDS.sub(" ", folded).translate(_DRAWN_ALIKE).lstrip(_QUOTES).rstrip(_ENDS)
+    return " ".join(words.split()) or folded
+
+
+def shown(name: str, others: Iterable[str] = ()) -> str:
+    """Return a name in quotes, its characters by number where it would look like one of the others."""
+    same = (look(name) == look(other) and name.lower() != other.lower() for other in others)
+    return ascii(name) if any(same) else repr(name)
