@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from app.commands.command import FAILED, AsJson, command, print_json, say
+from app.commands.command import FAILED, AsJson, command, print_json, say, show
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -125,7 +125,7 @@ def train(
         told = {"name": description.name, "digest": description.digest, "task": description.task}
         print_json({"bundle": str(out), **told, "metrics": description.report["metrics"]})
     else:
-        typer.echo(description.card)
+        show(description.card)
     say(f"{out}: bundle {description.digest}")
 
 
@@ -150,6 +150,6 @@ def check(
     if as_json:
         print_json(inspection.as_json())
     else:
-        typer.echo(inspection.summary())
+        show(inspection.summary())
     if inspection.result.errors:
         raise typer.Exit(FAILED)
