@@ -223,7 +223,7 @@ class _Collected:
         """For each set of modalities that some row has."""
         told = {}
         for key, parts in self._parts.items():
-            if parts:
+            if any(key in names for _, names, _ in parts):
                 rows: npt.NDArray[np.int64] = np.concatenate([np.asarray(rows, dtype=np.int64) for rows, _, _ in parts])
                 used = tuple(name for _, names, _ in parts for name in names)
                 told[key] = Answers(key, rows, used, np.concatenate([scores for _, _, scores in parts]))
