@@ -142,6 +142,8 @@ def write_bundle(
     check_replaceable(directory)
     fresh, older = (directory.with_name(f".{directory.name}.{state}") for state in ("part", "old"))
     shutil.rmtree(fresh, ignore_errors=True)
+    if older.exists() and not directory.exists():  # a run was killed between the two moves below
+        older.rename(directory)
     shutil.rmtree(older, ignore_errors=True)
     try:
         _write(fresh, config, inputs, weights, graphs, report, golden, card)

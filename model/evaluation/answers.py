@@ -71,13 +71,18 @@ class Evaluation:
     metrics: Mapping[str, Any]
     """By set of modalities, as the training report has them."""
 
+    @property
+    def manifest_name(self) -> str:
+        r"""The manifest's file name, with \udcff and the like for bytes that are no UTF-8."""
+        return self.manifest.name.encode(errors="backslashreplace").decode()
+
     def as_json(self) -> dict[str, Any]:
         """Everything that was measured; nothing in it depends on when or where that was."""
         return {
             "model": self.description.name,
             "bundle": self.description.digest,
             "runtime": self.description.runtime,
-            "manifest": self.manifest.name,
+            "manifest": self.manifest_name,
             "manifest_digest": self.manifest_digest,
             "split": self.split,
             "items": len(self.rows),
