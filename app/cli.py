@@ -10,7 +10,8 @@ from typing import Annotated
 import typer
 
 from app.commands import bundles, data, doctor, keys, serving, training
-from app.commands.command import Debug, debugging, listed
+from app.commands.command import Debug, debugging, listed, show
+from app.streams import guarded
 
 _EXAMPLES = (
     "polymodal serve",
@@ -36,9 +37,9 @@ for _group in (data.commands, keys.commands):
 def _tell_version(asked: bool) -> None:
     if asked:
         try:
-            typer.echo(f"polymodal {version('polymodal')}")
+            show(f"polymodal {version('polymodal')}")
         except PackageNotFoundError:  # run from a folder that was never installed
-            typer.echo("polymodal, not installed")
+            show("polymodal, not installed")
         raise typer.Exit
 
 
@@ -55,4 +56,4 @@ def polymodal(
 
 def main() -> None:
     """Entry point of the console command."""
-    sys.exit(app())
+    sys.exit(guarded(app))

@@ -57,7 +57,7 @@ def show_evaluation(evaluation: Evaluation) -> None:
     console = _output()
     counted = f"{len(evaluation.rows):,} items, {len(evaluation.skipped):,} skipped"
     part = "all rows" if evaluation.split == "all" else f"{evaluation.split} part"
-    console.print(Text(f"{evaluation.description.name}, {part} of {evaluation.manifest.name}: {counted}"))
+    console.print(Text(f"{evaluation.description.name}, {part} of {evaluation.manifest_name}: {counted}"))
     console.print(_table(summary_grid(evaluation)))
     if (labels := label_grid(evaluation)).rows:
         console.print(_table(labels))

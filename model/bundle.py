@@ -14,7 +14,7 @@ SHA256SUMS           a digest of every file above (`sha256sum -c` checks it); it
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -131,15 +131,46 @@ def write_bundle(
     report: Mapping[str, Any],
     golden: list[dict[str, Any]],
     card: str,
+    verify: Callable[[Path], object] = read_bundle,
 ) -> None:
-    """Write a whole bundle beside `directory`, then put it there at once; an older one is replaced.
+    """Write a whole bundle next to `directory`, then move it there; an older one is replaced.
 
-    The inputs' `files` are written by the inputs; what they say of themselves must stand in `config` already. Raises
-    BundleError as `check_replaceable` does.
+    `verify` gets the folder that was written. When it raises, or the writing fails, nothing of the new bundle is left, and an
+    older one stays as it was. The inputs' `files` are written by the inputs; what they say of themselves must be in `config`
+    already. Raises BundleError as `check_replaceable` does.
     """
     check_replaceable(directory)
-    fresh = directory.with_name(f".{directory.name}.part")
+    fresh, older = (directory.with_name(f".{directory.name}.{state}") for state in ("part", "old"))
     shutil.rmtree(fresh, ignore_errors=True)
+    if older.exists() and not directory.exists():  # a run was killed between the two moves below
+        older.rename(directory)
+    shutil.rmtree(older, ignore_errors=True)
+    try:
+        _write(fresh, config, inputs, weights, graphs, report, golden, card)
+        verify(fresh)
+        if directory.exists():
+            directory.rename(older)
+        fresh.rename(directory)
+    except BaseException as problem:
+        shutil.rmtree(fresh, ignore_errors=True)
+        if older.exists() and not directory.exists():
+            older.rename(directory)
+        if isinstance(problem, BundleError):  # it names the folder that is gone
+            raise BundleError(str(problem).replace(str(fresh), str(directory))) from problem
+        raise
+    shutil.rmtree(older, ignore_errors=True)
+
+
+def _write(
+    fresh: Path,
+    config: BundleConfig,
+    inputs: Mapping[str, Input],
+    weights: Mapping[str, Array],
+    graphs: Mapping[str, bytes],
+    report: Mapping[str, Any],
+    golden: list[dict[str, Any]],
+    card: str,
+) -> None:
     (fresh / "onnx").mkdir(parents=True)
     for each in inputs.values():
         each.save(fresh)
@@ -154,8 +185,6 @@ def write_bundle(
     (fresh / CARD).write_text(card, encoding="utf-8")
     files = sorted(path.relative_to(fresh).as_posix() for path in fresh.rglob("*") if path.is_file())
     (fresh / SUMS).write_text("".join(f"{_sha256(fresh / file)}  {file}\n" for file in files), encoding="utf-8")
-    shutil.rmtree(directory, ignore_errors=True)
-    fresh.rename(directory)
 
 
 def check_replaceable(directory: Path) -> None:

@@ -14,6 +14,7 @@ from model.types import Array, FloatArray
 Indices = npt.NDArray[np.int64]
 Truths = npt.NDArray[np.bool_]
 
+Z: Final = 1.959964  # 97.5 % quantile of the normal distribution
 BINS: Final = 15
 """Of calibration error and reliability diagrams, each of nearly as many items."""
 
@@ -117,3 +118,15 @@ def r_squared(values: Array, targets: Array) -> float:
     if spread > 0:
         return 1.0 - wrong / spread
     return 1.0 if wrong == 0 else 0.0
+
+
+def wilson(share: Array, items: Array) -> tuple[Array, Array]:
+    """Lower and upper ends of the 95 % score interval of a proportion of `items`, in arrays of one shape.
+
+    Unlike others it has a width where nothing, or everything, was right (Wilson 1927,
+    https://doi.org/10.1080/01621459.1927.10502953).
+    """
+    middle = (share + Z**2 / (2 * items)) / (1 + Z**2 / items)
+    half = Z / (1 + Z**2 / items) * np.sqrt(share * (1 - share) / items + Z**2 / (4 * items**2))
+    # Rounding may leave an end a hair below 0, above 1, or on the wrong side of the share that it bounds.
+    return np.clip(middle - half, 0, share), np.clip(middle + half, share, 1)

@@ -76,6 +76,8 @@ class Predictor:
             raise UnknownModality(unknown[0], "not an input of this model", known)
         arrays = prepare(self._inputs, parts)
         if not arrays and not kept:
+            if len(self._order) == 1:
+                raise NothingGiven("request", f"no {known}, or a blank one", known)
             raise NothingGiven("request", "neither of the inputs, or only blank ones", f"at least one of {known}")
         return Sample(arrays, kept)
 

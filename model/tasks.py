@@ -52,6 +52,8 @@ class Task(Protocol):
     """In words, what `watch` measures."""
     figures: ClassVar[Mapping[str, Figure]]
     """The metrics that a model card shows, by name; the first is the headline, which `summary` has too."""
+    proportions: ClassVar[Mapping[str, float]]
+    """Which of the summary's metrics are the share of items that are right, and of which part of all items."""
 
     @classmethod
     def of(cls, config: BundleConfig) -> Self:
@@ -116,6 +118,7 @@ class SingleLabel(_Scored):
         "macro_f1": Figure("macro-F1"),
         "calibration_error": Figure("calibration error"),
     }
+    proportions: ClassVar[Mapping[str, float]] = {"accuracy": 1.0, "accuracy_at_90_percent_coverage": 0.9}
 
     labels: tuple[str, ...]
     temperatures: Mapping[str, float]
@@ -192,6 +195,7 @@ class MultiLabel(_Scored):
         "exact_match": Figure("all labels right"),
         "calibration_error": Figure("calibration error"),
     }
+    proportions: ClassVar[Mapping[str, float]] = {}
 
     labels: tuple[str, ...]
     temperatures: Mapping[str, float]
@@ -269,6 +273,7 @@ class Regression:
         "coverage": Figure("inside the interval"),
         "mean_interval_width": Figure("mean width of the interval", ".4g"),
     }
+    proportions: ClassVar[Mapping[str, float]] = {}
 
     scale: Scale
     half_widths: Mapping[str, float]

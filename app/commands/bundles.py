@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.commands.command import BAD_ROWS, AsJson, Roots, command, print_json, say
+from app.commands.command import BAD_ROWS, AsJson, Roots, command, print_json, say, show
 from app.cpus import available_cpus
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def predict(
     (prediction,) = predictor.predict([predictor.prepare(parts)])
     answer = Classification.of(Outcome(prediction, predictor.description), Options(top_k=top_k))
     if as_json:
-        typer.echo(answer.model_dump_json(exclude_none=True))
+        show(answer.model_dump_json(exclude_none=True))
     else:
         show_answer(answer)
 
@@ -228,7 +228,7 @@ def export(
         print_json({"bundle": str(out), "digest": description.digest, "runtime": description.runtime})
     else:
         for line in (line for line in description.card.splitlines() if line.startswith("On a CPU, encoders")):
-            typer.echo(line)
+            show(line)
     say(f"{out}: bundle {description.digest}, runtime {description.runtime}")
 
 
@@ -278,6 +278,6 @@ def card(bundle: BundleArgument = EMBEDDED, as_json: AsJson = False) -> None:
 
     description = open_bundle(bundle).description
     if as_json:
-        typer.echo(ModelDetail.of(description, load_settings({})).model_dump_json(exclude_none=True))
+        show(ModelDetail.of(description, load_settings({})).model_dump_json(exclude_none=True))
     else:
         show_card(description.card)

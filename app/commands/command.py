@@ -2,7 +2,7 @@
 
 code   means
 0      done
-1      refused or failed, with a message
+1      refused or failed, with a message; without one when the reader of standard output went away
 2      wrong usage: an unknown option, a number out of bounds (typer's own)
 3      done, but some rows are bad (`score --strict`)
 70     an error of polymodal itself
@@ -17,7 +17,7 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, Final, ParamSpec
+from typing import Annotated, Any, Final, ParamSpec, TextIO
 
 import typer
 
@@ -65,14 +65,26 @@ def listed(examples: tuple[str, ...]) -> str:
     return "\n".join(["Examples:", *(f"  {each}" for each in examples)])
 
 
+# Not by typer.echo, which writes UTF-8 to a stream that is said to be ASCII.
+def show(result: str) -> None:
+    """Print a result on standard output."""
+    _write(result, sys.stdout)
+
+
 def say(message: str) -> None:
-    """A line about what was done, or what went wrong, on standard error: standard output is for results."""
-    typer.echo(message, err=True)
+    """Print a line about what was done, or what went wrong, on standard error: standard output is for results."""
+    _write(message, sys.stderr)
+
+
+def _write(line: str, stream: TextIO | None) -> None:
+    if stream is not None:  # closed before the start
+        stream.write(f"{line}\n")
+        stream.flush()
 
 
 def print_json(result: object) -> None:
     """A result for machines, on one line of standard output."""
-    typer.echo(json.dumps(result, ensure_ascii=False))
+    show(json.dumps(result, ensure_ascii=False))
 
 
 def _explained(run: Callable[Parameters, None]) -> Callable[..., None]:

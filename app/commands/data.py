@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from app.commands.command import AsJson, command, group, print_json
+from app.commands.command import AsJson, command, group, print_json, show
 
 commands = group("data", "Make a data set to train on.")
 
@@ -26,7 +26,7 @@ def shapes(
     if as_json:
         print_json({"manifest": str(out / "manifest.csv"), "rows": rows})
     else:
-        typer.echo(built)
+        show(built)
 
 
 @command(commands, "polymodal data illustrations --out data/illustrations")

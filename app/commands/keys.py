@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from app.commands.command import AsJson, command, group, print_json, say
+from app.commands.command import AsJson, command, group, print_json, say, show
 
 if TYPE_CHECKING:
     from app.keys import Key
@@ -47,7 +47,7 @@ def add(
     if as_json:
         print_json({**_shown(record), "key": key})
     else:
-        typer.echo(key)
+        show(key)
     say(f"{file}: {name} opens {', '.join(sorted(record.scopes))}; the key is not shown again")
 
 

@@ -121,7 +121,7 @@ def tune(
     description = predictor.description
     document = tuning.document(chosen, found, bundle=description.digest, runtime=description.runtime)
     tuning.write_plan(out, document)
-    typer.echo(f"{out}: ", nl=as_json, err=True)
+    say(f"{out}:")
     if as_json:
         print_json(document)
     else:

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from app.commands.command import FAILED, AsJson, Roots, command, print_json, say
+from app.commands.command import FAILED, AsJson, Roots, command, print_json, say, show
 from app.cpus import available_cpus
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
@@ -127,7 +127,7 @@ def train(
         told = {"name": description.name, "digest": description.digest, "task": description.task}
         print_json({"bundle": str(out), **told, "metrics": description.report["metrics"]})
     else:
-        typer.echo(description.card)
+        show(description.card)
     say(f"{out}: bundle {description.digest}")
 
 
@@ -153,6 +153,6 @@ def check(
     if as_json:
         print_json(inspection.as_json())
     else:
-        typer.echo(inspection.summary())
+        show(inspection.summary())
     if inspection.result.errors:
         raise typer.Exit(FAILED)

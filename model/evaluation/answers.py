@@ -79,13 +79,18 @@ class Evaluation:
         """Return one line for each kind of reason why rows were skipped."""
         return Faults(fault_of(each.problem).at(each.id) for each in self.skipped).lines()
 
+    @property
+    def manifest_name(self) -> str:
+        r"""The manifest's file name, with \udcff and the like for bytes that are no UTF-8."""
+        return self.manifest.name.encode(errors="backslashreplace").decode()
+
     def as_json(self) -> dict[str, Any]:
         """Everything that was measured; nothing in it depends on when or where that was."""
         return {
             "model": self.description.name,
             "bundle": self.description.digest,
             "runtime": self.description.runtime,
-            "manifest": self.manifest.name,
+            "manifest": self.manifest_name,
             "manifest_digest": self.manifest_digest,
             "split": self.split,
             "items": len(self.rows),
@@ -238,7 +243,7 @@ class _Collected:
         """For each set of modalities that some row has."""
         told = {}
         for key, parts in self._parts.items():
-            if parts:
+            if any(key in names for _, names, _ in parts):
                 rows: npt.NDArray[np.int64] = np.concatenate([np.asarray(rows, dtype=np.int64) for rows, _, _ in parts])
                 used = tuple(name for _, names, _ in parts for name in names)
                 told[key] = Answers(key, rows, used, np.concatenate([scores for _, _, scores in parts]))

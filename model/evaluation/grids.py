@@ -59,7 +59,10 @@ def label_grid(evaluation: Evaluation) -> Grid:
 
 def explanation(evaluation: Evaluation) -> str:
     """What the figures of `summary_grid` mean."""
-    brackets = "In brackets: 95 % intervals by a bootstrap that draws whole groups of rows."
+    brackets = (
+        "In brackets: 95 % intervals by a bootstrap that draws whole groups of rows. Where groups are too few, or all answers "
+        "right or all wrong, a share of right answers has Wilson's interval, and other measures have none."
+    )
     return " ".join([brackets, *(EXPLANATIONS[name] for name in _measured(evaluation) if name in EXPLANATIONS)])
 
 
@@ -89,9 +92,9 @@ def _with_interval(told: Mapping[str, Any], name: str, form: str) -> str:
         return "–"
     if isinstance(value, int):
         return f"{value:,}"
-    if name not in told["intervals"]:
+    if (interval := told["intervals"].get(name)) is None:
         return f"{value:{form}}"
-    low, high = told["intervals"][name]
+    low, high = interval
     return f"{value:{form}} [{low:{form}}, {high:{form}}]"
 
 

@@ -115,7 +115,7 @@ def _facts(evaluation: Evaluation) -> Element:
     facts = {
         "bundle": description.digest,
         "runtime": description.runtime,
-        "manifest": f"{evaluation.manifest.name}, {_part(evaluation)}",
+        "manifest": f"{evaluation.manifest_name}, {_part(evaluation)}",
         "manifest's digest": evaluation.manifest_digest,
         "items": f"{len(evaluation.rows):,}; {len(evaluation.skipped):,} skipped",
     }

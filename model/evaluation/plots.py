@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from model.metrics import BINS, Indices, Truths, calibration_error, confusion_matrix, reliability
+from model.metrics import BINS, Truths, calibration_error, confusion_matrix, reliability, wilson
 from model.tasks import MultiLabel, Regression, SingleLabel, Task
 from model.types import Array, FloatArray
 
@@ -43,7 +43,6 @@ WITHOUT_ORIGIN: Final[Mapping[str, dict[str, Any]]] = {
 }  # metadata that would change with the day, or with the version of matplotlib
 NUMBERED: Final = 25  # labels up to which the cells of a confusion matrix are numbered
 LONGEST_LABEL: Final = 28  # characters of a label on an axis
-Z: Final = 1.959964  # 97.5 % quantile of the normal distribution
 
 
 def render(figure: Figure, kind: str) -> bytes:
@@ -122,17 +121,15 @@ def reliability_diagram(confidence: FloatArray, correct: Truths) -> Figure:
     the confidences lie.
     """
     items, sure, right = reliability(confidence, correct)
-    low, high = _wilson(right, items)
+    low, high = wilson(right, items)
     with _styled():
         figure = Figure(figsize=(4.7, 5.2), layout="constrained")
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
         upper.plot((0, 1), (0, 1), color=GREY, linestyle="--", linewidth=1, label="as sure as right")
-        # Rounding may leave a bound a hair on the wrong side of the share that it bounds.
-        lengths = (np.maximum(right - low, 0), np.maximum(high - right, 0))
         upper.errorbar(
             sure,
             right,
-            yerr=lengths,
+            yerr=(right - low, high - right),
             color=BLUE,
             ecolor=SKY,
             marker="o",
@@ -202,13 +199,6 @@ def _settled(figure: Figure) -> Figure:
 def _mark_best(axes: Axes, best_epoch: int) -> None:
     if best_epoch:
         axes.axvline(best_epoch, color=GREY, linestyle=":", linewidth=1, zorder=0)
-
-
-def _wilson(share: npt.NDArray[np.float64], items: Indices) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """95 % score interval of a proportion (Wilson 1927, https://doi.org/10.1080/01621459.1927.10502953)."""
-    middle = (share + Z**2 / (2 * items)) / (1 + Z**2 / items)
-    half = Z / (1 + Z**2 / items) * np.sqrt(share * (1 - share) / items + Z**2 / (4 * items**2))
-    return middle - half, middle + half
 
 
 def _shortened(label: str) -> str:

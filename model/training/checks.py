@@ -27,6 +27,7 @@ from model.training.examples import Examples, prepared
 from model.training.likeness import RESAVED, Fingerprint, fingerprint_of_pixels, twins
 from model.training.progress import bar, warn
 from model.training.splits import label_counts, split_rows, with_splits
+from model.training.usable import check_modalities, learned_modalities, usable, usable_rows
 from model.training.vocabulary import PADDING, UNKNOWN
 
 NAMED: Final = 5  # words, or pairs of pictures, that one warning names; the rest is counted
@@ -48,7 +49,7 @@ class Inspection:
     """A manifest that was looked at from all sides."""
 
     rows: tuple[Row, ...]
-    """With the split that a training would use, unless errors leave none."""
+    """Those that can be used, with the split that a training would use, unless errors leave none."""
     task: TaskName
     result: CheckResult
 
@@ -89,7 +90,7 @@ class Inspection:
 def read_checked(
     source: Path, task: TaskName, split_seed: int, workers: int, roots: Sequence[Path] = ()
 ) -> tuple[Manifest, tuple[str, ...]]:
-    """A manifest with splits that can be trained on, and the warnings about its parts.
+    """A manifest with splits that can be trained on, of the usable rows alone, and the warnings about its parts.
 
     Raises ManifestError with everything that `inspect` finds, unless it is the pictures alone: these are decoded later, when they
     are prepared, and refused then.
@@ -103,29 +104,35 @@ def read_checked(
         everything = inspect(source, task, split_seed, workers, roots).result
         warn(everything.warnings)  # one of them may explain an error: labels that look like those of another task
         raise ManifestError(source, everything.errors)
-    return manifest, (*manifest.warnings, *result.warnings)
+    return usable(manifest), (*manifest.warnings, *result.warnings)
 
 
 def inspect(source: Path, task: TaskName, split_seed: int, workers: int, roots: Sequence[Path] = ()) -> Inspection:
     """Every check, each picture decoded on the way; nothing is kept and nothing is raised."""
     found, result = read_rows(source, task, roots)
     rows = tuple(found)
-    if rows and _can_be_divided(rows, task):
+    divided = bool(rows) and _can_be_divided(rows, task)
+    if divided:
         rows = rows if rows[0].split else split_rows(rows, split_seed, task)
         of_parts = check_parts(rows, task)
         result.errors.extend(of_parts.errors)
-        result.warnings.extend([*of_parts.warnings, *check_captions(rows, task)])
+        result.warnings.extend([*of_parts.warnings, *check_captions(usable_rows(rows), task)])
     root = Path(os.path.abspath(source))
+    inputs = _lenient_inputs(learned_modalities(rows))
+    broken: set[int] = set()
     prints: dict[int, Fingerprint] = {}
-    for number, arrays in prepared(
-        rows, root if root.is_dir() else root.parent, _lenient_inputs(), workers, "checking"
-    ):
+    for number, arrays in prepared(rows, root if root.is_dir() else root.parent, inputs, workers, "checking"):
         if isinstance(arrays, str):
+            broken.add(number)
             result.errors.append(arrays)
         elif "image" in arrays:
             prints[number] = fingerprint_of_pixels(arrays["image"])
     result.warnings.extend(check_pictures(rows, prints))
-    return Inspection(rows, task, result)
+    left = [row for number, row in enumerate(rows) if number not in broken]
+    if divided and broken:  # what would be wrong with the rows that are left, if the broken ones were taken out
+        known = set(result.errors)
+        result.errors.extend(error for error in check_parts(left, task).errors if error not in known)
+    return Inspection(usable_rows(left) if divided else tuple(left), task, result)
 
 
 def _can_be_divided(rows: Sequence[Row], task: TaskName) -> bool:
@@ -138,23 +145,32 @@ def _can_be_divided(rows: Sequence[Row], task: TaskName) -> bool:
         return False
 
 
-def _lenient_inputs() -> dict[str, Input]:
-    """Inputs that refuse what every preset refuses, without the vocabulary that a preset would need."""
+def _lenient_inputs(learned: Sequence[str]) -> dict[str, Input]:
+    """Inputs that refuse what every preset refuses, without the vocabulary that a preset would need; all if none is learned."""
     tokenizer = Tokenizer(models.WordLevel({PADDING: 0, UNKNOWN: 1}, unk_token=UNKNOWN))
-    return {"image": ImageInput(side=64), "text": TextInput(tokenizer)}
+    inputs: dict[str, Input] = {"image": ImageInput(side=64), "text": TextInput(tokenizer)}
+    return {name: each for name, each in inputs.items() if name in learned or not learned}
 
 
 # --- parts and labels ---
 
 
 def check_parts(rows: Sequence[Row], task: TaskName = "single-label") -> CheckResult:
-    """Rows that all have a split: is there something to learn, to tune and to measure with, and are the parts apart?"""
+    """Rows that all have a split: is there something to learn, to tune and to measure with, and are the parts apart?
+
+    Rows without any input that is learned are counted as left out, and nowhere else.
+    """
+    of_modalities = check_modalities(rows)
+    rows = usable_rows(rows)
     cells = {split: [row.label for row in rows if row.split == split] for split in SPLITS}
     counts = label_counts(rows, task)
-    errors = [f"no rows in the {split} part" for split in ("train", "validation") if not cells[split]]
+    errors = of_modalities.errors or [
+        f"no rows in the {split} part" for split in ("train", "validation") if not cells[split]
+    ]
     if cells["train"]:
         errors += TARGETS[task].problems([row.label for row in rows], cells["train"])
     warnings = [doubt] if (doubt := TARGETS[task].doubt([row.label for row in rows])) else []
+    warnings += of_modalities.warnings
     for label, count in counts["train"].items():
         lacking = [split for split in ("validation", "test") if cells[split] and label not in counts[split]]
         if lacking:

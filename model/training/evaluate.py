@@ -33,7 +33,7 @@ class Answers:
 
 
 def ask(runtime: Runtime, examples: Examples, rows: Sequence[int], network: NetworkConfig) -> dict[str, Answers]:
-    """Answers for every set of modalities; each row is encoded once."""
+    """Answers for every set of modalities that some row has; each row is encoded once."""
     embeddings = {name: encode(runtime, examples, rows, name, network.width) for name in network.order}
     return answer_all(runtime, embeddings, examples, rows, network)
 
@@ -45,12 +45,12 @@ def answer_all(
     rows: Sequence[int],
     network: NetworkConfig,
 ) -> dict[str, Answers]:
-    """Answers for every set of modalities, from every modality's embeddings (N, D)."""
+    """Answers for every set of modalities that some row has, from every modality's embeddings (N, D)."""
     present = examples.present(rows)
-    return {
-        key: _answer(runtime, embeddings, present, np.asarray(rows), key, network.order)
-        for key in subsets(network.order)
-    }
+    answers = (
+        _answer(runtime, embeddings, present, np.asarray(rows), key, network.order) for key in subsets(network.order)
+    )
+    return {each.offered: each for each in answers if each.offered in each.used}
 
 
 def encode(runtime: Runtime, examples: Examples, rows: Sequence[int], name: str, width: int) -> FloatArray:
@@ -79,30 +79,28 @@ def _answer(
 
 
 def calibrate(answers: Mapping[str, Answers], examples: Examples, network: NetworkConfig) -> dict[str, Any]:
-    """What turns logits into answers, as fields of BundleConfig; fitted to the rows that have exactly the set offered."""
-    exact = {key: np.asarray([used == key for used in each.used], dtype=np.bool_) for key, each in answers.items()}
-    answered = {
-        key: (each.logits[exact[key]], examples.targets[each.rows][exact[key]]) for key, each in answers.items()
-    }
+    """What turns logits into answers, as fields of BundleConfig; fitted to the rows that have exactly the set offered.
+
+    A set that no row has is fitted to nothing.
+    """
+    (some, *_) = answers.values()
+    answered = dict.fromkeys(subsets(network.order), (some.logits[:0], examples.targets[:0]))
+    for key, each in answers.items():
+        exact = np.asarray([used == key for used in each.used], dtype=np.bool_)
+        answered[key] = (each.logits[exact], examples.targets[each.rows][exact])
     return TASKS[network.task].calibrate(answered, network)
 
 
 def watch(answers: Mapping[str, Answers], examples: Examples, task: str) -> dict[str, float]:
-    """What early stopping watches, for each set of modalities that some row has; it needs no calibration."""
-    return {
-        key: TASKS[task].watch(each.logits, examples.targets[each.rows])
-        for key, each in answers.items()
-        if len(each.rows)
-    }
+    """What early stopping watches, for each set of modalities; it needs no calibration."""
+    return {key: TASKS[task].watch(each.logits, examples.targets[each.rows]) for key, each in answers.items()}
 
 
 def report(answers: Mapping[str, Answers], config: BundleConfig, examples: Examples) -> dict[str, Any]:
-    """Everything worth saying of one part, by set of modalities that some row has: metrics, intervals, the same by source."""
+    """Everything worth saying of one part, by set of modalities: metrics, intervals, the same by source."""
     task = TASKS[config.network.task].of(config)
     told = {}
     for key, each in answers.items():
-        if not len(each.rows):
-            continue
         scores, targets = task.scores(each.logits, each.used), examples.targets[each.rows]
         told[key] = measure(scores, targets, [examples.rows[row] for row in each.rows], task)
     return told

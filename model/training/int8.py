@@ -87,11 +87,16 @@ def quantise(
 ) -> Quantised:
     """Try graphs in 8 bits on the validation part, as many at once as there are first; measure what passed on `splits` too.
 
-    `stored` and `graphs` are what the bundle holds, in float32.
+    `stored` and `graphs` are what the bundle holds, in float32. A modality that no validation row has stays in float32.
     """
     network = network.cpu().eval()
+    validation = examples.split("validation")
+    measured = {name for name in config.network.order if any(map(examples.stores[name].has, validation))}
     candidates = {
-        name: (*_candidates(name, network, below(stored, name), graphs[name], examples), Candidate("float32"))
+        name: (
+            *(_candidates(name, network, below(stored, name), graphs[name], examples) if name in measured else ()),
+            Candidate("float32"),
+        )
         for name in config.network.order
     }
     return _Gate(config, stored, graphs, examples, threads).decide(candidates, splits)
@@ -198,7 +203,7 @@ class _Gate:
         embeddings = {name: self._embeddings(name, candidate, split) for name, candidate in chosen.items()}
         head = OnnxRuntime({HEAD: self._head}, network.order)
         answers = evaluate.answer_all(head, embeddings, self._examples, rows, network)
-        return {key: self._figures_of(each) for key, each in answers.items() if len(each.rows)}
+        return {key: self._figures_of(each) for key, each in answers.items()}
 
     def _figures_of(self, answers: Answers) -> dict[str, float]:
         task = TASKS[self._config.network.task].of(self._config)

@@ -8,8 +8,9 @@ from typing import Final
 
 from model.config import ModalityConfig, NetworkConfig
 from model.manifest import Manifest
-from model.modalities import MODALITIES, Input
+from model.modalities import Input
 from model.training.parts import Part, Wanted, make_part
+from model.training.usable import learned_modalities
 from model.types import Array
 
 PROJECT: Final = re.compile(r"encoders\.\w+\.project\.")  # what makes an encoder's features an embedding of our width
@@ -106,8 +107,7 @@ def _parts(manifest: Manifest, cache: Path, encoders: Mapping[str, str], *, trai
     """The part of each modality that any training row has; what none has can't be learned."""
     rows = manifest.by_split("train")
     wanted = Wanted(tuple(row.text for row in rows if row.text), cache, trained)
-    found = [name for name in MODALITIES if any(getattr(row, name) for row in rows)]
-    return {name: make_part(name, encoders[name], wanted) for name in found}
+    return {name: make_part(name, encoders[name], wanted) for name in learned_modalities(rows)}
 
 
 def _network(

@@ -10,7 +10,7 @@ from model.bundle import Bundle, check_replaceable, read_bundle, write_bundle
 from model.config import TaskName
 from model.errors import ModelError
 from model.manifest import Manifest
-from model.predictor import Predictor, load_bundle
+from model.predictor import Predictor
 from model.runtimes import start_runtime, suitable
 from model.runtimes.onnx_int8_runtime import NAME
 from model.runtimes.torch_runtime import load_network
@@ -22,6 +22,7 @@ from model.training.export import export_graphs
 from model.training.int8 import quantise
 from model.training.progress import warn
 from model.training.splits import describe_split
+from model.training.train import load_verified
 
 ADDED: Final = "added"
 """In a report: which measures were added to it after the training, and by what."""
@@ -68,10 +69,9 @@ def export(
         report=report,
         golden=golden,
         card=card,
+        verify=load_verified,
     )
-    predictor = load_bundle(out, threads=threads)
-    predictor.warm_up()
-    return predictor
+    return load_verified(out)
 
 
 def remeasure(
@@ -103,7 +103,7 @@ def remeasure(
     for split, known in bundle.report["metrics"].items():
         answers = evaluate.ask(runtime, examples, examples.split(split), bundle.config.network)
         fresh = evaluate.report(answers, bundle.config, examples)
-        metrics[split] = {key: _completed(told, fresh[key], added) for key, told in known.items()}
+        metrics[split] = {key: _completed(told, fresh.get(key, {}), added) for key, told in known.items()}
     report = {**bundle.report, "metrics": metrics}
     if added:
         report[ADDED] = {"measures": sorted(added), "runtime": exact, "data": manifest.digest}
@@ -116,6 +116,7 @@ def remeasure(
         report=report,
         golden=[dict(each) for each in bundle.golden],
         card=bundle.card,
+        verify=load_verified,
     )
     return tuple(sorted(added))
 

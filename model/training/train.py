@@ -4,7 +4,6 @@ import base64
 import hashlib
 import json
 import platform
-import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -23,6 +22,7 @@ from model.evaluation import plots
 from model.fusion import FUSIONS
 from model.manifest import Manifest, Row, task_name
 from model.modalities import Input
+from model.modalities.image.thumbnail import thumbnail
 from model.network import MultimodalClassifier, build_network
 from model.predictor import Predictor, load_bundle
 from model.runtimes import start_runtime, suitable
@@ -43,7 +43,10 @@ from model.training.progress import console, warn
 from model.training.splits import describe_split, write_split
 
 COUNTER: Final = "num_batches_tracked"  # of batch normalisation: no weight, and torch fills it in when it is absent
-GOLDEN_BYTES: Final = 12_000  # a picture larger than this doesn't become a golden input
+GOLDEN_BYTES: Final = (
+    12_000  # an image larger than this becomes a golden input as a thumbnail, where there is no smaller one
+)
+GOLDEN_SIDE: Final = 96  # px of such a thumbnail, which has about 2 kB
 GOLDEN_LABELS: Final = 5  # for each set of modalities one golden input of so many labels
 LOGIT_TOLERANCE: Final = 0.01
 """How far the written bundle may be from the trained network; torch and ONNX Runtime differ by about 1e-5."""
@@ -240,7 +243,7 @@ def _finish(
     }
     console.print("exporting …")
     graphs = export_graphs(network, recipe.inputs, recipe.network.width)
-    golden = _golden(config, recipe, TorchRuntime(network, torch.device("cpu")), manifest.by_split("validation"))
+    golden = _golden(config, TorchRuntime(network, torch.device("cpu")), examples)
     if int8 and graphs:
         splits = [split for split in answers if split != "validation"]
         threads = torch.get_num_threads()
@@ -248,6 +251,16 @@ def _finish(
         golden = quantised.replayed(golden, _draft(config, recipe.inputs))
         graphs |= quantised.graphs
         report["int8"] = quantised.report
+    _draw(_work_folder(out) / "plots", progress, answers["validation"], config, examples)
+
+    def verify(written: Path) -> None:
+        bundle = read_bundle(written)
+        exact = suitable(bundle)[-1]  # what computes in float32, as the trained network does
+        served = start_runtime(exact, bundle, threads=torch.get_num_threads())
+        rows = examples.split("validation")
+        _check_agreement(out, answers["validation"], evaluate.ask(served, examples, rows, recipe.network))
+        load_verified(written)
+
     write_bundle(
         out,
         config=config,
@@ -257,16 +270,15 @@ def _finish(
         report=report,
         golden=golden,
         card=write_card(config, report, recipe.origins),
+        verify=verify,
     )
-    bundle = read_bundle(out)
-    exact = suitable(bundle)[-1]  # what computes in float32, as the trained network does
-    served = start_runtime(exact, bundle, threads=torch.get_num_threads())
-    _check_agreement(
-        out, answers["validation"], evaluate.ask(served, examples, examples.split("validation"), recipe.network)
-    )
-    predictor = load_bundle(out, threads=torch.get_num_threads())
+    return load_verified(out)
+
+
+def load_verified(folder: Path) -> Predictor:
+    """Load a bundle as serving does; raises BundleError unless its golden inputs are reproduced."""
+    predictor = load_bundle(folder, threads=torch.get_num_threads())
     predictor.warm_up()
-    _draw(_work_folder(out) / "plots", progress, answers["validation"], config, examples)
     return predictor
 
 
@@ -282,35 +294,36 @@ def _draw(
     task = TASKS[config.network.task].of(config)
     figures = {"learning-curves": plots.learning_curves(progress.history, progress.best_epoch, task.watched)}
     for key, each in validation.items():
-        if len(each.rows):
-            scores, targets = task.scores(each.logits, each.used), examples.targets[each.rows]
-            drawn = plots.answer_figures(task, scores, targets)
-            figures |= {f"{kind}-{key}": figure for kind, figure in drawn.items()}
+        scores, targets = task.scores(each.logits, each.used), examples.targets[each.rows]
+        drawn = plots.answer_figures(task, scores, targets)
+        figures |= {f"{kind}-{key}": figure for kind, figure in drawn.items()}
     plots.save(figures, folder)
 
 
 def _check_agreement(out: Path, trained: Mapping[str, Answers], served: Mapping[str, Answers]) -> None:
-    """What was measured must be what will be served: the written bundle says the same of the whole validation part.
-
-    Raises ModelError, and removes the bundle, so that nothing serves it.
-    """
-    gap = max(float(np.abs(each.logits - served[key].logits).max()) for key, each in trained.items() if len(each.rows))
+    """Compare the written bundle's logits with the trained network's, of the whole validation part. Raises ModelError."""
+    gap = float(np.max([np.abs(each.logits - served[key].logits).max() for key, each in trained.items()]))
     if not gap <= LOGIT_TOLERANCE:  # written so that NaN fails too
-        shutil.rmtree(out)
         raise ModelError(f"{out}: logits were {gap:.3g} away from the trained network's; allowed: {LOGIT_TOLERANCE}")
 
 
-def _golden(config: BundleConfig, recipe: Recipe, runtime: TorchRuntime, rows: tuple[Row, ...]) -> list[dict[str, Any]]:
-    """For each set of modalities some small rows, of different label cells, with what is said of them."""
-    predictor = Predictor(_draft(config, recipe.inputs), runtime)
+def _golden(config: BundleConfig, runtime: TorchRuntime, examples: Examples) -> list[dict[str, Any]]:
+    """For each set of modalities some validation rows of different label cells, small ones if there are any, with the answers."""
+    predictor = Predictor(_draft(config, examples.inputs), runtime)
     golden = []
     for key in subsets(config.network.order):
-        chosen: dict[str, dict[str, str]] = {}
-        for row in rows:
-            if row.label not in chosen and (parts := _golden_candidate(row, key.split("+"))) is not None:
-                chosen[row.label] = parts
-        for parts in list(chosen.values())[:GOLDEN_LABELS]:
-            entry: dict[str, Any] = {"parts": parts}
+        names = key.split("+")
+        rows = [
+            examples.rows[number]
+            for number in examples.split("validation")
+            if all(examples.stores[name].has(number) for name in names)
+        ]
+        small = [row for row in rows if "image" not in names or _image_bytes(row) <= GOLDEN_BYTES]
+        chosen: dict[str, Row] = {}
+        for row in small or rows:
+            chosen.setdefault(row.label, row)
+        for row in list(chosen.values())[:GOLDEN_LABELS]:
+            entry: dict[str, Any] = {"parts": {name: _golden_part(row, name) for name in names}}
             golden.append({**entry, **predictor.task.golden(predictor.ask_golden(entry))})
     return golden
 
@@ -320,17 +333,16 @@ def _draft(config: BundleConfig, inputs: Mapping[str, Input]) -> Bundle:
     return Bundle(Path(), config, digest="", inputs=inputs, report={}, golden=(), card="")
 
 
-def _golden_candidate(row: Row, names: list[str]) -> dict[str, str] | None:
-    parts = {}
-    if "image" in names:
-        if row.image is None or row.image.stat().st_size > GOLDEN_BYTES:
-            return None
-        parts["image"] = base64.b64encode(row.image.read_bytes()).decode()
-    if "text" in names:
-        if not row.text:
-            return None
-        parts["text"] = row.text
-    return parts
+def _image_bytes(row: Row) -> int:
+    return row.image.stat().st_size if row.image else 0
+
+
+def _golden_part(row: Row, name: str) -> str:
+    """A text as it is, an image as base64, a large one made small."""
+    if name == "text" or row.image is None:
+        return row.text or ""
+    content = row.image.read_bytes()
+    return base64.b64encode(content if len(content) <= GOLDEN_BYTES else thumbnail(content, GOLDEN_SIDE)).decode()
 
 
 def _describe_data(manifest: Manifest) -> dict[str, Any]:

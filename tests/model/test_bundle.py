@@ -500,3 +500,29 @@ def test_sets_of_modalities_are_named_in_the_networks_order():
 def test_a_config_survives_its_file(tiny_bundle):
     config = read_bundle(tiny_bundle).config
     assert BundleConfig.model_validate_json(config.model_dump_json()) == config
+
+
+@pytest.mark.parametrize("older", [True, False], ids=["older-bundle", "new-folder"])
+def test_a_bundle_that_is_not_verified_is_not_put_in_place(bundle_copy, tmp_path, older):
+    bundle = read_bundle(bundle_copy)
+    out = bundle_copy if older else tmp_path / "new"
+
+    def refuse(folder):
+        read_bundle(folder)
+        raise BundleError(f"{folder}: disagrees with itself")
+
+    with pytest.raises(BundleError) as refused:
+        write_bundle(
+            out,
+            config=bundle.config,
+            inputs=bundle.inputs,
+            weights=bundle.read_stored(),
+            graphs={},
+            report={},
+            golden=[],
+            card="",
+            verify=refuse,
+        )
+    assert str(refused.value) == f"{out}: disagrees with itself"
+    assert list(tmp_path.iterdir()) == [bundle_copy]
+    assert read_bundle(bundle_copy).digest == bundle.digest

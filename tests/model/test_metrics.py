@@ -17,6 +17,7 @@ from model.metrics import (
     ratios,
     reliability,
     selection_counts,
+    wilson,
 )
 
 
@@ -122,3 +123,24 @@ def test_a_confusion_matrix_is_scikit_learn_s():
     chance = np.random.default_rng(0)
     chosen, right = chance.integers(4, size=(2, 50))
     assert confusion_matrix(chosen, right, 4).tolist() == reference.confusion_matrix(right, chosen).tolist()
+
+
+@pytest.mark.parametrize(
+    ("share", "items", "interval"),
+    [
+        # Known values of the score interval, e.g. R: prop.test(8, 10, correct = FALSE)
+        pytest.param(0.8, 10, (0.4902, 0.9433), id="eight-of-ten"),
+        pytest.param(0.0, 10, (0.0, 0.2775), id="none-of-ten"),
+        pytest.param(0.5, 100, (0.4038, 0.5962), id="half-of-a-hundred"),
+    ],
+)
+def test_an_interval_of_a_proportion_is_wilson_s(share, items, interval):
+    low, high = wilson(np.asarray([share]), np.asarray([items]))
+    assert (low[0], high[0]) == pytest.approx(interval, abs=1e-4)
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_an_interval_of_a_proportion_has_a_width_and_holds_the_proportion(share):
+    low, high = wilson(np.asarray(share), np.asarray(2.0))
+    assert 0 <= low <= share <= high <= 1
+    assert high - low == pytest.approx(0.6576, abs=1e-4)

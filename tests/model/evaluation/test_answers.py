@@ -86,9 +86,17 @@ def test_without_splits_every_row_is_measured(served, tmp_path):
     (tmp_path / "manifest.csv").write_text("text,label\nblue,sea\nred,tomato\n", encoding="utf-8")
     found = evaluate(served, tmp_path)
     assert (found.split, len(found.rows)) == ("all", 2)
-    assert set(found.metrics) == {"image+text", "text"}
+    assert set(found.metrics) == {"text"}  # no row has a picture as well
+    assert found.metrics["text"]["intervals"]["macro_f1"] is None
     with pytest.raises(ModelError, match="its rows name no split, so there is no test part; allowed: all"):
         evaluate(served, tmp_path, split="test")
+
+
+def test_a_file_name_that_is_no_text_can_be_written_down(served, tmp_path):
+    manifest = tmp_path / "\udcff.csv"
+    manifest.write_text("text,label\nblue,sea\n", encoding="utf-8")
+    found = evaluate(served, manifest)
+    assert json.loads(json.dumps(found.as_json()).encode())["manifest"] == "\\udcff.csv"
 
 
 def test_the_split_that_a_training_made_divides_a_manifest_without_one(served, tmp_path):

@@ -89,20 +89,6 @@ def test_one_answer_is_enough_for_a_diagram():
     assert plots.render(plots.reliability_diagram(np.ones(1, dtype=np.float32), np.ones(1, dtype=np.bool_)), "png")
 
 
-@pytest.mark.parametrize(
-    ("share", "items", "interval"),
-    [
-        # Known values of the score interval, e.g. R: prop.test(8, 10, correct = FALSE)
-        pytest.param(0.8, 10, (0.4902, 0.9433), id="eight-of-ten"),
-        pytest.param(0.0, 10, (0.0, 0.2775), id="none-of-ten"),
-        pytest.param(0.5, 100, (0.4038, 0.5962), id="half-of-a-hundred"),
-    ],
-)
-def test_intervals_of_accuracy_are_wilson_s(share, items, interval):
-    low, high = plots._wilson(np.asarray([share]), np.asarray([items]))
-    assert (low[0], high[0]) == pytest.approx(interval, abs=1e-4)
-
-
 def test_learning_curves_show_every_set_and_the_best_epoch():
     loss, score = plots.learning_curves(HISTORY, best_epoch=2, watched="accuracy").axes
     assert list(loss.lines[0].get_ydata()) == [1.0, 0.5]

@@ -1,6 +1,8 @@
 """What is wrong with a data set is said at once; what is suspicious is said, too."""
 
 import csv
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +16,24 @@ from model.training.likeness import fingerprint_of, fingerprint_of_pixels
 
 def row(number, *, label="x", split="train", group=None, text="words"):
     return Row(str(number), None, text, label, group or f"g{number}", split, "", "")
+
+
+def with_parts(split, **counts):
+    """`with_parts("train", text=2, image=1, both=1)`: rows that have these, of labels a and b in turn."""
+    kinds = [kind for kind, count in counts.items() for _ in range(count)]
+    return [
+        Row(
+            f"{split}-{number}",
+            Path("/image.png") if kind != "text" else None,
+            "words" if kind != "image" else None,
+            "ab"[number % 2],
+            f"{split}-{number}",
+            split,
+            "",
+            "",
+        )
+        for number, kind in enumerate(kinds)
+    ]
 
 
 def parts(**labels):
@@ -109,6 +129,132 @@ def test_labels_that_look_like_those_of_another_task_are_a_warning():
     rows = parts(train="ab", validation="ab", test="ab")
     (warning,) = check_parts(rows, "multi-label").warnings
     assert "did you mean --task single-label" in warning
+
+
+# --- modalities ---
+
+TEXTS = with_parts("train", text=4)
+NO_IMAGE = "no row of the train part has an image, so the network will not take one"
+NO_TEST = "no rows in the test part: the report"
+
+
+@pytest.mark.parametrize(
+    ("rows", "errors", "warnings"),
+    [
+        pytest.param(
+            [*TEXTS, *with_parts("validation", image=4)],
+            [
+                "no usable rows in the validation part: none of its 4 has a text, which the train part has; "
+                "allowed: rows with a text"
+            ],
+            [f"{NO_IMAGE}; rows that have nothing else are left out, 4 in validation"],
+            id="validation-has-images-alone",
+        ),
+        pytest.param(
+            [*with_parts("train", image=4), *with_parts("validation", text=2)],
+            ["no usable rows in the validation part: none of its 2 has an image, which the train part has"],
+            ["no row of the train part has a text, so the network will not take one; rows that have nothing else"],
+            id="validation-has-texts-alone",
+        ),
+        pytest.param(
+            [*TEXTS, *with_parts("validation", text=2), *with_parts("test", image=2)],
+            [],
+            [f"{NO_IMAGE}; rows that have nothing else are left out, 2 in test", NO_TEST],
+            id="test-has-images-alone",
+        ),
+        pytest.param(
+            [
+                *TEXTS,
+                *with_parts("validation", text=2, both=1, image=1),
+                *with_parts("test", text=2, both=2),
+                *with_parts("unseen", image=3),
+            ],
+            [],
+            [
+                f"{NO_IMAGE}; rows that have nothing else are left out, 1 in validation and 3 in unseen; "
+                "in 3 other rows the image is not used"
+            ],
+            id="some-rows-of-each-part",
+        ),
+        pytest.param(
+            [
+                *with_parts("train", text=2, image=2),
+                *with_parts("validation", text=2, image=2),
+                *with_parts("test", text=2, image=2),
+            ],
+            [],
+            [
+                "no row of the validation and test parts has an image and a text together: answers from that are neither "
+                "calibrated nor measured there"
+            ],
+            id="no-row-has-both",
+        ),
+        pytest.param(
+            [*with_parts("train", both=4), *with_parts("validation", text=2), *with_parts("test", both=2)],
+            [],
+            [
+                "no row of the validation part has an image and a text together",
+                "no row of the validation part has an image: answers from that are neither calibrated",
+            ],
+            id="validation-has-fewer-modalities",
+        ),
+        pytest.param(
+            [*with_parts("train", both=4), *with_parts("validation", both=2), *with_parts("test", both=2)],
+            [],
+            [],
+            id="nothing-is-missing",
+        ),
+    ],
+)
+def test_what_the_training_rows_lack_is_said_before(rows, errors, warnings):
+    found = check_parts(rows)
+    for messages, starts in ((found.errors, errors), (found.warnings, warnings)):
+        assert len(messages) == len(starts), messages
+        assert [message.startswith(start) for message, start in zip(messages, starts, strict=True)] == [True] * len(
+            starts
+        )
+
+
+def test_a_label_of_unusable_rows_alone_is_not_missed():
+    other = [replace(row, label="c") for row in with_parts("test", image=2)]
+    assert check_parts([*TEXTS, *with_parts("validation", text=2), *other]).errors == []
+
+
+@pytest.mark.parametrize("task", ["single-label", "multi-label", "regression"])
+def test_only_rows_that_can_be_used_are_trained_on_and_counted(tmp_path, task):
+    picture(0).save(tmp_path / "a.png")
+    lines = ["id,image,text,label,split", *(f"t{n},,words {n},{n % 2},train" for n in range(4))]
+    lines += ["v0,,words,0,validation", "v1,a.png,words,1,validation", "v2,a.png,,0,validation", "e0,a.png,,9,test"]
+    (tmp_path / "manifest.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    manifest, warnings = read_checked(tmp_path, task, 0, 1)
+    assert [row.id for row in manifest.rows] == ["t0", "t1", "t2", "t3", "v0", "v1"]
+    assert len(manifest.image_digests) == 6
+    left_out = (
+        f"{NO_IMAGE}; rows that have nothing else are left out, 1 in validation and 1 in test; in 1 other row the image"
+    )
+    assert any(warning.startswith(left_out) for warning in warnings)
+    inspection = inspect(tmp_path, task, 0, 1)
+    assert any(warning.startswith(left_out) for warning in inspection.result.warnings)
+    assert inspection.as_json()["rows"] == {"train": 4, "validation": 2}
+
+
+def test_an_image_that_no_network_will_look_at_need_not_be_readable(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"words")
+    lines = ["image,text,label,split", ",red,a,train", ",blue,b,train", "a.png,red,a,validation"]
+    (tmp_path / "manifest.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    assert inspect(tmp_path, "single-label", 0, 1).result.errors == []
+
+
+def test_a_part_that_only_broken_images_fill_is_reported_with_them(tmp_path):
+    picture(0).save(tmp_path / "a.png")
+    (tmp_path / "b.png").write_bytes(b"words")
+    lines = ["image,label,split", "a.png,a,train", "a.png,b,train", "b.png,a,validation"]
+    (tmp_path / "manifest.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    inspection = inspect(tmp_path, "single-label", 0, 1)
+    broken, empty = inspection.result.errors
+    assert broken.startswith("row 3: image b.png: bytes of no known")
+    assert empty == "no rows in the validation part"
+    assert inspection.as_json()["rows"] == {"train": 2}
 
 
 # --- captions ---

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from model.calibration import TEMPERATURES
-from model.config import BundleConfig
+from model.config import BundleConfig, Scale
 from model.evaluation import measures
 from model.runtimes.torch_runtime import TorchRuntime
-from model.tasks import SingleLabel
+from model.tasks import Regression, SingleLabel
 from model.training import evaluate
 
 
@@ -148,10 +148,18 @@ def test_sets_that_no_row_has_are_left_out(fresh, examples, network_config):
     runtime = TorchRuntime(fresh(), torch.device("cpu"))
     rows = [row for row in examples.split("validation") if not examples.rows[row].text]
     answers = evaluate.ask(runtime, examples, rows, network_config)
-    config = config_of(network_config, ones(answers))
-    assert set(evaluate.watch(answers, examples, "single-label")) == {"image+text", "image"}
-    assert set(evaluate.report(answers, config, examples)) == {"image+text", "image"}
-    assert evaluate.calibrate(answers, examples, network_config)["temperatures"]["text"] == 1.0
+    config = config_of(network_config, dict.fromkeys(("image+text", "image", "text"), 1.0))
+    assert set(evaluate.watch(answers, examples, "single-label")) == {"image"}
+    assert set(evaluate.report(answers, config, examples)) == {"image"}
+    temperatures = evaluate.calibrate(answers, examples, network_config)["temperatures"]
+    assert (temperatures["text"], temperatures["image+text"]) == (1.0, 1.0)
+
+
+def test_images_and_texts_that_no_row_has_together_are_not_measured_together(fresh, examples, network_config):
+    runtime = TorchRuntime(fresh(), torch.device("cpu"))
+    rows = [row for row in examples.split("validation") if not (examples.rows[row].text and examples.rows[row].image)]
+    answers = evaluate.ask(runtime, examples, rows, network_config)
+    assert set(answers) == {"image", "text"}
 
 
 @pytest.fixture
@@ -180,9 +188,44 @@ def test_related_items_make_an_interval_wider(half_right):
     assert width(grouped) > 2 * width(alone)
 
 
-def test_one_group_can_vary_in_nothing(half_right):
-    scores, targets = half_right
-    assert measures.intervals(scores, targets, ["one"] * 100, TASK)["accuracy"] == (0.5, 0.5)
+@pytest.mark.parametrize(
+    ("right", "groups", "expected"),
+    [
+        pytest.param([1, 1], "ab", (0.342, 1.0), id="two-items-all-right"),
+        pytest.param([0, 0], "ab", (0.0, 0.658), id="two-items-all-wrong"),
+        pytest.param([1, 0], "ab", (0.095, 0.905), id="two-items-one-right"),
+        pytest.param([1], "a", (0.207, 1.0), id="one-item"),
+        pytest.param([1] * 50 + [0] * 50, "a" * 100, (0.055, 0.945), id="one-group-counts-as-one-item"),
+        pytest.param([1] * 12, "aabbccddeeff", (0.610, 1.0), id="groups-all-right"),
+        pytest.param([1] * 54, map(str, range(54)), (0.934, 1.0), id="many-items-all-right"),
+    ],
+)
+def test_where_the_bootstrap_has_no_spread_accuracy_has_wilson_s_interval_over_groups(right, groups, expected):
+    scores = np.eye(2, dtype=np.float32)[1 - np.asarray(right)]
+    found = measures.intervals(scores, np.zeros(len(right), dtype=np.int64), list(groups), TASK)
+    assert found["accuracy"] == pytest.approx(expected, abs=1e-3)
+    assert found["macro_f1"] is None
+    low, high = found["accuracy_at_90_percent_coverage"]
+    assert 0 <= low < high <= 1
+
+
+REGRESSION = Regression(Scale(mean=0, std=1), {})
+
+
+def numbers(wrong):
+    wrong = np.asarray(wrong, dtype=np.float64)
+    return np.stack([wrong, wrong - 1, wrong + 1], axis=1), np.zeros(len(wrong))
+
+
+@pytest.mark.parametrize("wrong", [[0.5], [0.5, 2.0], [0.0] * 10], ids=["one", "two", "all-right"])
+def test_what_is_no_proportion_has_no_interval_where_the_bootstrap_can_tell_none(wrong):
+    found = measures.intervals(*numbers(wrong), [str(number) for number in range(len(wrong))], REGRESSION)
+    assert found == {"mae": None, "rmse": None, "r2": None}
+
+
+def test_six_groups_are_enough_for_a_bootstrap():
+    low, high = measures.intervals(*numbers([1, 2, 3, 4, 5, 6]), list("abcdef"), REGRESSION)["mae"]
+    assert 1 <= low < 3.5 < high <= 6
 
 
 def test_intervals_are_the_same_each_time(half_right):

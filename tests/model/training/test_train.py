@@ -1,18 +1,22 @@
 """From a manifest to a bundle, also when the manifest lacks something."""
 
+import base64
 import csv
 import hashlib
 import shutil
 from importlib import import_module
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from model import BundleError, ModelError, UnknownModality, load_bundle
 from model.bundle import narrow, read_bundle, widen
 from model.manifest import read_manifest
 from model.training import ManifestError, train
 from model.training.splits import with_splits
+from model.training.train import GOLDEN_BYTES
 
 CHANGES = {"epochs": 1, "batch_size": 8}
 SETS = ("image+text", "image", "text")
@@ -277,3 +281,77 @@ def test_a_bundle_that_does_not_say_what_was_measured_is_removed(manifest_folder
     with pytest.raises(ModelError, match="away from the trained network's"):
         run(manifest_folder, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_training_that_fails_at_its_end_leaves_an_older_bundle_as_it_was(manifest_folder, bundle_copy, monkeypatch):
+    before = read_bundle(bundle_copy).digest
+    module = import_module("model.training.train")
+    monkeypatch.setattr(module, "export_graphs", lambda *_: {})
+    monkeypatch.setattr(module, "_draw", lambda *_: None)
+    monkeypatch.setattr(module, "LOGIT_TOLERANCE", -1)
+    with pytest.raises(ModelError, match="away from the trained network's"):
+        run(manifest_folder, bundle_copy)
+    assert read_bundle(bundle_copy).digest == before
+    assert sorted(path.name for path in bundle_copy.parent.iterdir()) == ["bundle", "bundle.run"]
+
+
+@pytest.mark.usefixtures("without_graphs")
+@pytest.mark.parametrize("task", ["single-label", "multi-label", "regression"])
+def test_rows_that_the_network_cannot_take_are_neither_measured_nor_counted(changed_manifest, tmp_path, task):
+    """No training row has an image; a validation row and all test rows have nothing else; one validation row is left."""
+
+    def change(row):
+        number = int(row["id"].rsplit("-", 1)[1])
+        row["label"] = {"sea": "1", "tomato": "2"}[row["label"]]
+        if row["split"] == "train":
+            row["image"] = ""
+        elif row["split"] == "test" or number != 2:
+            row["text"] = ""
+        return row if (row["text"] or row["image"]) and (row["split"], row["label"]) != ("validation", "2") else None
+
+    predictor = run(changed_manifest(change), tmp_path / "out", task=task)
+    report = predictor.description.report
+    assert [spec.name for spec in predictor.description.inputs] == ["text"]
+    assert report["data"]["split"]["rows"] == {"train": 16, "validation": 1}
+    assert set(report["data"]["items"]) == {"train", "validation"}
+    assert {split: list(sets) for split, sets in report["metrics"].items()} == {"validation": ["text"]}
+    measured = report["metrics"]["validation"]["text"]
+    assert measured["items"] == 1
+    assert all(interval is None or interval[0] < interval[1] for interval in measured["intervals"].values())
+    assert any(warning.startswith("no row of the train part has an image") for warning in report["warnings"])
+    resumed = run(tmp_path / "data", tmp_path / "out", task=task, resume=True)
+    assert resumed.description.digest == predictor.description.digest
+
+
+@pytest.mark.usefixtures("without_graphs")
+def test_a_part_that_cannot_be_measured_ends_a_training_before_it_begins(changed_manifest, tmp_path):
+    change = {"train": without("image"), "validation": without("text"), "test": without("text")}
+    folder = changed_manifest(lambda row: change[row["split"]](row))
+    with pytest.raises(ManifestError, match="no usable rows in the validation part: none of its 8 has a text"):
+        run(folder, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "out.run").exists()
+
+
+@pytest.mark.usefixtures("without_graphs")
+def test_images_and_texts_that_are_never_together_are_not_measured_together(changed_manifest, tmp_path):
+    def alone(row):
+        row["image" if row["text"] else "text"] = ""
+        return row
+
+    report = run(changed_manifest(alone), tmp_path / "out").description.report
+    assert set(report["metrics"]["validation"]) == set(report["metrics"]["test"]) == {"image", "text"}
+    assert any("has an image and a text together" in warning for warning in report["warnings"])
+
+
+@pytest.mark.usefixtures("without_graphs")
+def test_photographs_become_golden_inputs_too(changed_manifest, tmp_path):
+    """All of them larger than a golden input may be: they are recorded as thumbnails."""
+    folder = changed_manifest(without("text"))
+    for path in (folder / "images").iterdir():
+        noise = np.random.default_rng(0).integers(256, size=(100, 100, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(path)
+    run(folder, tmp_path / "out")
+    golden = read_bundle(tmp_path / "out").golden
+    assert len(golden) == 2
+    assert all(len(base64.b64decode(each["parts"]["image"])) < GOLDEN_BYTES for each in golden)

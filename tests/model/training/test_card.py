@@ -1,0 +1,105 @@
+"""What a model card says depends on what the network takes, and on what could be measured."""
+
+import pytest
+
+from model.config import BundleConfig, EncoderConfig, ModalityConfig, NetworkConfig, Scale, subsets
+from model.training.card import write_card
+
+FIGURES = {
+    "single-label": ("accuracy", "macro_f1", "calibration_error"),
+    "multi-label": ("macro_f1", "micro_f1", "mean_average_precision", "exact_match", "calibration_error"),
+    "regression": ("mae", "rmse", "r2", "coverage", "mean_interval_width"),
+}
+
+
+def card(task, *modalities, measured=None, intervals=None):
+    network = NetworkConfig(
+        modalities={name: ModalityConfig(input={}, encoder=EncoderConfig(name="any")) for name in modalities},
+        width=1,
+        fusion="sum",
+        task=task,
+        labels=() if task == "regression" else ("sea", "tomato"),
+        scale=Scale(mean=0, std=1) if task == "regression" else None,
+    )
+    sets = subsets(network.order)
+    calibration = {
+        "single-label": {"temperatures": dict.fromkeys(sets, 1.0)},
+        "multi-label": {
+            "temperatures": dict.fromkeys(sets, 1.0),
+            "thresholds": dict.fromkeys(network.labels, 0.5),
+        },
+        "regression": {"half_widths": {}},
+    }[task]
+    figures = {"items": 2, **dict.fromkeys(FIGURES[task], 1.0), "intervals": intervals or {}, "sources": {}}
+    report = {
+        "preset": "any",
+        "metrics": {"validation": dict.fromkeys(measured or sets, figures)},
+        "data": {"items": {}, "digest": "0"},
+        "training": {"epochs_run": 1, "best_epoch": 1, "seed": 0},
+        "code": {"revision": "0"},
+    }
+    return write_card(BundleConfig(name="things", network=network, **calibration), report, ())
+
+
+@pytest.mark.parametrize(
+    ("task", "modalities", "sentence"),
+    [
+        pytest.param("single-label", ["text"], "Chooses one of 2 labels for text: sea, tomato.", id="one"),
+        pytest.param(
+            "single-label",
+            ["image", "text"],
+            "Chooses one of 2 labels for image and text together, or any one of them alone: sea, tomato.",
+            id="two",
+        ),
+        pytest.param(
+            "single-label",
+            ["image", "text", "audio"],
+            "Chooses one of 2 labels for image, text and audio together, or any of them without the others: sea, tomato.",
+            id="three",
+        ),
+        pytest.param(
+            "multi-label",
+            ["image"],
+            "Says which of 2 labels fit image; any number may, also none: sea, tomato.",
+            id="labels",
+        ),
+        pytest.param(
+            "multi-label",
+            ["image", "text"],
+            "fit image and text together, or any one of them alone; any number",
+            id="labels-of-two",
+        ),
+        pytest.param("regression", ["text"], "Estimates a number from text.", id="number"),
+        pytest.param(
+            "regression",
+            ["image", "text"],
+            "Estimates a number from image and text together, or any one of them alone.",
+            id="number-from-two",
+        ),
+        pytest.param("single-label", ["text"], "also for a text that shows none of them", id="limits-of-texts"),
+        pytest.param(
+            "regression", ["image"], "also for a picture that has nothing to do with it", id="limits-of-images"
+        ),
+        pytest.param(
+            "regression", ["image", "text"], "also for a picture or a text that has nothing", id="limits-of-both"
+        ),
+    ],
+)
+def test_a_card_names_what_the_network_takes(task, modalities, sentence):
+    told = card(task, *modalities)
+    assert sentence in told
+    if len(modalities) == 1:
+        assert "together" not in told
+        assert "alone" not in told
+        assert ("image" if modalities == ["text"] else "text") not in told
+
+
+def test_an_interval_that_cannot_be_told_is_left_out():
+    told = card("single-label", "text", intervals={"accuracy": (0.342, 1.0), "macro_f1": None})
+    assert "| text | 2 | 1.000 [0.342, 1.000] | 1.000 | 1.000 |" in told
+
+
+def test_a_set_of_inputs_that_was_never_calibrated_is_named():
+    told = card("single-label", "image", "text", measured=["text"])
+    assert "No row of the validation part has image + text or image: answers from that are not calibrated." in told
+    assert "not calibrated" not in card("single-label", "image", "text")
