@@ -2,7 +2,8 @@
 # torch; `torch` has it besides, for GPUs and for bundles without graphs. Both run as nobody in particular, on a read-only root file
 # system, without any capability, have no shell and no package manager, and need no network but their port.
 #
-#   docker build .                                  EXTRAS=redis,otel as --build-arg adds extras of pyproject.toml
+#   docker build .                                  EXTRAS=redis,otel as --build-arg adds extras of pyproject.toml; heif: HEIC (GPL,
+#                                                 docs/decisions/0021)
 #   docker build --target torch .                   PIP_EXTRA_INDEX_URL as --build-arg says where a build of torch for CPUs is
 
 FROM python:3.11-slim-bookworm AS base

@@ -26,7 +26,7 @@ export PYTHON
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # the words share one .venv
-.PHONY: help serve docs test test-documents test-redis test-generated-client test-browser screenshots test-observability test-compose contract fuzz check fix data train ablation bench bench-peers chaos soak image image-torch settings sbom audit constraints setup clean
+.PHONY: help serve docs test test-documents test-all test-redis test-generated-client test-browser screenshots test-observability test-compose contract fuzz check fix data train ablation bench bench-peers chaos soak image image-torch settings sbom audit constraints setup clean
 
 help: ## list these words
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r word does; do \
@@ -43,6 +43,11 @@ docs: .venv/serve.ok ## make the site of all documents in build/site, and check 
 		--constraint constraints.txt mkdocs-material
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 	@echo build/site/index.html
+
+test-all: test ## all tests, and the long ones that need no Docker and no browser: documents, contract, ImageMagick (apt-get install imagemagick)
+	IMAGEMAGICK_TESTS=1 $(BIN)/python -m pytest -rs tests/model/modalities/image/test_imagemagick.py
+	SLOW_DOCUMENTS=1 $(BIN)/python -m pytest -rs tests/test_documents.py tests/test_examples.py
+	CONTRACT_EXAMPLES=1000 $(BIN)/python -m pytest --timeout 1800 tests/app/test_contract.py
 
 test-documents: .venv/dev.ok ## do all that the documents say, slow blocks too, and list what was run, checked or skipped, and why
 	SLOW_DOCUMENTS=1 $(BIN)/python -m pytest -rP tests/test_documents.py tests/test_examples.py

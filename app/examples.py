@@ -27,7 +27,7 @@ DIGEST: Final = "9f2c41d7a0b35e88c6f1d2047b9ae3515dd0c7e6f84a2b913c605e7f18d4ab2
 _SHOP: Final = Key(
     name="shop", sha256="0" * 64, scopes=frozenset({"models"}), created=datetime(2026, 11, 24, tzinfo=UTC)
 )
-_FORMATS: Final = "image/jpeg, image/png, image/webp, image/gif, image/bmp, image/tiff"
+_FORMATS: Final = "image/jpeg, image/png, image/webp, image/gif, image/bmp, image/tiff, image/avif"
 
 PROBLEMS: Final[dict[type[Exception], Exception]] = {
     type(example): example

@@ -38,9 +38,7 @@ FILES = (
     "onnxruntime/quantization",
     "onnxruntime/tools",
     "onnxruntime/transformers",
-    # A reader of a format that model/modalities/image/input.py doesn't accept, letters, colour profiles, windows.
-    "PIL/_avif.*.so",
-    "PIL/_imagingcms.*.so",
+    # Letters and windows. Colours in Lab need Pillow's module for colour profiles.
     "PIL/_imagingft.*.so",
     "PIL/_imagingtk.*.so",
     # Of the languages that tracebacks are coloured in, Python is enough.

@@ -23,7 +23,7 @@ from tempfile import TemporaryDirectory
 
 from PIL import Image
 
-FORMATS = ("JPEG", "PNG", "WebP", "GIF", "BMP", "TIFF")
+FORMATS = ("JPEG", "PNG", "WebP", "GIF", "BMP", "TIFF", "AVIF")
 COMMANDS = (
     ("--help",),
     ("serve", "--help"),

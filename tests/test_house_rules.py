@@ -177,6 +177,7 @@ def test_the_model_has_never_heard_of_the_service():
             "PIL",
             [
                 "model/modalities/image/input.py",
+                "model/modalities/image/levels.py",
                 "model/modalities/image/thumbnail.py",
                 "model/training/likeness.py",
                 "model/training/sources",

@@ -4,7 +4,7 @@ import { isBlank } from "./blank.js";
 import { COLUMNS, TableFault, readTable } from "./csv.js";
 import { count, say } from "./say.js";
 
-const PICTURE = /\.(jpe?g|png|webp|gif|bmp|tiff?)$/i;
+const PICTURE = /\.(jpe?g|jpe|jfif|jif|pjpe?g|pjp|a?png|webp|gif|bmp|dib|tiff?|avifs?|heic|heif|hif)$/i;
 const TABLE = /\.(csv|tsv|tab)$/i;
 const TEXT = /\.txt$/i; // a table if it has our columns: spreadsheets save “Unicode text” so
 const WORKBOOK = /\.(xlsx|xlsm|xlsb|xls|ods|numbers)$/i;

@@ -35,7 +35,7 @@ export const strings = {
   "try.lead-several": "The model says which of its {count} labels fit, how sure it is of each, and what the picture and the words each add.",
   "try.lead-number": "The model estimates a number, says how far off it may be, and what the picture and the words each add.",
   "picture.choose": "Drop a picture here, paste or choose one",
-  "picture.how": "Its bytes say what it is: JPEG, PNG, WebP, GIF, BMP or TIFF",
+  "picture.how": "Its bytes say what it is: JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF, or HEIC where the service reads it",
   "picture.chosen": "The chosen picture, {name}",
   "picture.size": "{name}, {size}",
   "picture.remove": "Remove",

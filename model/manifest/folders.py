@@ -8,12 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-PICTURE_SUFFIXES: Final = frozenset(
-    (
-        *(".apng", ".avif", ".avifs", ".bmp", ".dib", ".gif", ".heic", ".heif", ".hif", ".jfif", ".jif", ".jpe"),
-        *(".jpeg", ".jpg", ".pjp", ".pjpeg", ".png", ".tif", ".tiff", ".webp"),
-    )
-)
+from model.modalities.image.formats import SUFFIXES
+
+PICTURE_SUFFIXES: Final = frozenset(suffix for suffixes in SUFFIXES.values() for suffix in suffixes)
 SYSTEM_NAMES: Final = frozenset(
     (
         *("__macosx", "desktop.ini", "thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "icon\r"),

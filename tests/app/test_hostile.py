@@ -181,8 +181,8 @@ def test_no_other_decoder_of_pillow_is_ever_loaded(tmp_path):
     told = json.loads(done.stdout)
     assert len(told["answers"]) == len(files)
     assert {"decoded", "UnsupportedFormat", "Undecodable"} <= set(told["answers"])
-    assert set(told["formats"]) == {"BMP", "DIB", "GIF", "JPEG", "PNG", "TIFF", "WEBP"}
-    accepted = {f"PIL.{name}ImagePlugin" for name in ("Bmp", "Gif", "Jpeg", "Png", "Tiff", "WebP")}
+    assert set(told["formats"]) == {"AVIF", "BMP", "DIB", "GIF", "JPEG", "PNG", "TIFF", "WEBP"}
+    accepted = {f"PIL.{name}ImagePlugin" for name in ("Avif", "Bmp", "Gif", "Jpeg", "Png", "Tiff", "WebP")}
     assert set(told["plugins"]) == accepted
 
 

@@ -1,11 +1,13 @@
 """What fuzzing begins with: the small ones of the hostile uploads, and one good example of everything."""
 
 from collections.abc import Iterator
+from io import BytesIO
 
 from app import wire
 from app.engine import Answer, Item
 from app.timeline import Took
 from model import Prediction, Undecodable
+from model.modalities.image.input import FORMATS
 from tests.hostile import conversations, uploads
 from tests.hostile.pictures import apng, png, saved, tiff_deflated, webp_animation
 
@@ -30,7 +32,21 @@ def _pictures() -> Iterator[bytes]:
     yield from (apng(2), webp_animation(2), png(mode="P", interlace=1), png(mode="I;16"))
     yield from (tiff_deflated((16, 12), mode) for mode in ("RGB", "RGBA", "CMYK", "I;16", "F", "planes"))
     yield saved(uploads.NOISE, "TIFF", compression="jpeg")
-    for group in (uploads.pngs, uploads.jpegs, uploads.gifs, uploads.webps, uploads.bmps, uploads.tiffs):
+    if "image/heic" in FORMATS:
+        from pillow_heif import from_pillow  # of an extra
+
+        file = BytesIO()
+        from_pillow(uploads.NOISE).save(file)
+        yield file.getvalue()
+    for group in (
+        uploads.pngs,
+        uploads.jpegs,
+        uploads.gifs,
+        uploads.webps,
+        uploads.bmps,
+        uploads.tiffs,
+        uploads.stills,
+    ):
         files = (each.content.partition(b"\r\n\r\n")[2].removesuffix(b"\r\n" + uploads.END) for each in group())
         yield from (each for each in files if len(each) <= SMALL)
 

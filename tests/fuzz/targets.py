@@ -16,8 +16,9 @@ from app.body.form import Form
 from app.body.json import batch_of, parse, question_of
 from app.settings import Settings
 from model.errors import InputError
+from model.modalities.image.formats import sniff
 from model.modalities.image.header import size_of
-from model.modalities.image.input import ImageInput, sniff
+from model.modalities.image.input import ImageInput
 from model.modalities.text.blank import is_blank
 from model.modalities.text.input import TextInput
 from tests.packets import answers_to

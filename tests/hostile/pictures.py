@@ -317,3 +317,142 @@ def bmp(
     head = b"BM" + struct.pack("<IHHI", start + len(data), 0, 0, start)
     about = struct.pack("<IiiHHIIiiII", 40, width, height, 1, bits, compression, len(data), 2835, 2835, colours, 0)
     return head + about + palette + data
+
+
+# --- TIFF of any layout ---
+
+FLOAT, DOUBLE, SIGNED_LONG = 11, 12, 9
+SAMPLE_LETTERS = {SHORT: "H", LONG: "I", FLOAT: "f", DOUBLE: "d", SIGNED_LONG: "i"}
+
+
+def tiff_of(
+    samples: bytes,
+    size: tuple[int, int],
+    *,
+    order: str = "<",
+    photometric: int = 1,
+    bits: Sequence[int] = (8,),
+    sample_format: int = 1,
+    extra: Sequence[int] = (),
+    fill_order: int = 1,
+    tags: dict[int, tuple[int, Sequence[float]]] | None = None,
+) -> bytes:
+    """An uncompressed TIFF of these samples in one strip, in either order of bytes."""
+    entries: dict[int, tuple[int, Sequence[float]]] = {
+        256: (LONG, [size[0]]),
+        257: (LONG, [size[1]]),
+        258: (SHORT, bits),
+        259: (SHORT, [RAW]),
+        262: (SHORT, [photometric]),
+        266: (SHORT, [fill_order]),
+        273: (LONG, [8]),
+        277: (SHORT, [len(bits)]),
+        278: (LONG, [size[1]]),
+        279: (LONG, [len(samples)]),
+        339: (SHORT, [sample_format] * len(bits)),
+        **({338: (SHORT, extra)} if extra else {}),
+        **(tags or {}),
+    }
+    directory = 8 + len(samples)
+    far, later, lines = directory + 2 + 12 * len(entries) + 4, b"", b""
+    for tag, (kind, values) in sorted(entries.items()):
+        packed = struct.pack(f"{order}{len(values)}{SAMPLE_LETTERS[kind]}", *values)
+        where = packed.ljust(4, b"\x00")
+        if len(packed) > 4:
+            where = struct.pack(order + "I", far + len(later))
+            later += packed
+        lines += struct.pack(order + "HHI", tag, kind, len(values)) + where
+    head = (b"II*\x00" if order == "<" else b"MM\x00*") + struct.pack(order + "I", directory)
+    return head + samples + struct.pack(order + "H", len(entries)) + lines + bytes(4) + later
+
+
+# --- ISO base media files (ISO/IEC 14496-12) ---
+
+
+def box(name: bytes, *content: bytes, length: int | None = None) -> bytes:
+    """A box; with another length, a lie."""
+    inside = b"".join(content)
+    return struct.pack(">I4s", 8 + len(inside) if length is None else length, name) + inside
+
+
+def full(name: bytes, *content: bytes, version: int = 0, flags: int = 0) -> bytes:
+    """A box with version and flags."""
+    return box(name, struct.pack(">I", version << 24 | flags), *content)
+
+
+def ispe(size: tuple[int, int]) -> bytes:
+    """The property with an image's size."""
+    return full(b"ispe", struct.pack(">II", *size))
+
+
+def heif(
+    items: Sequence[tuple[bytes, bytes, Sequence[bytes]]],
+    references: Sequence[tuple[bytes, int, Sequence[int]]] = (),
+    *,
+    brands: bytes = b"avifmif1miaf",
+    primary: int = 1,
+    places: Sequence[tuple[int, int]] | None = None,
+    before: bytes = b"",
+) -> bytes:
+    """An image file of items (kind, content, property boxes), counted from 1; `places` (offset, length) replaces where they are."""
+    properties = list(dict.fromkeys(each for _, _, boxes in items for each in boxes))
+    infes = b"".join(
+        full(b"infe", struct.pack(">HH4sx", number, 0, kind), version=2) for number, (kind, _, _) in enumerate(items, 1)
+    )
+    uses = b"".join(
+        struct.pack(">HB", number, len(boxes)) + bytes(1 + properties.index(each) for each in boxes)
+        for number, (_, _, boxes) in enumerate(items, 1)
+    )
+    irefs = b"".join(box(kind, struct.pack(f">HH{len(to)}H", one, len(to), *to)) for kind, one, to in references)
+
+    def meta(start: int) -> bytes:
+        where = places or [
+            (start + sum(len(content) for _, content, _ in items[:number]), len(content))
+            for number, (_, content, _) in enumerate(items)
+        ]
+        ilocs = b"".join(struct.pack(">HHHII", number, 0, 1, *each) for number, each in enumerate(where, 1))
+        return full(
+            b"meta",
+            full(b"hdlr", bytes(4) + b"pict" + bytes(13)),
+            full(b"pitm", struct.pack(">H", primary)),
+            before,
+            full(b"iinf", struct.pack(">H", len(items)), infes),
+            full(b"iref", irefs) if irefs else b"",
+            box(b"iprp", box(b"ipco", *properties), full(b"ipma", struct.pack(">I", len(items)), uses)),
+            full(b"iloc", struct.pack(">BBH", 0x44, 0, len(items)), ilocs),
+        )
+
+    head = box(b"ftyp", brands[:4] + bytes(4) + brands)
+    return head + meta(len(head) + len(meta(0)) + 8) + box(b"mdat", *(content for _, content, _ in items))
+
+
+def av1(size: tuple[int, int] = (16, 12), colour: object = 0) -> tuple[bytes, bytes]:
+    """One image as AV1: its bitstream and its configuration box."""
+    content = saved(solid(size=size, colour=colour), "AVIF", subsampling="4:4:4")
+    at = content.index(b"av1C")
+    return content[content.index(b"mdat") + 4 :], content[at - 4 : at - 4 + int.from_bytes(content[at - 4 : at], "big")]
+
+
+def avif(size: tuple[int, int] = (16, 12), *properties: bytes, stated: tuple[int, int] | None = None) -> bytes:
+    """An AVIF of one image; `stated`: the size in its header."""
+    data, configuration = av1(size)
+    return heif([(b"av01", data, (ispe(stated or size), configuration, *properties))])
+
+
+def avif_grid(
+    tiles: Sequence[object],
+    columns: int,
+    size: tuple[int, int],
+    tile: tuple[int, int] = (64, 64),
+    *,
+    again: bool = False,
+) -> bytes:
+    """An AVIF of tiles of these colours, row by row; `again`: the first in the place of all."""
+    rows = len(tiles) // columns
+    grid = struct.pack(">BBBBHH", 0, 0, rows - 1, columns - 1, *size)
+    items = [(b"grid", grid, (ispe(size),))]
+    for colour in tiles:
+        data, configuration = av1(tile, colour)
+        items.append((b"av01", data, (ispe(tile), configuration)))
+    numbers = [2] * len(tiles) if again else list(range(2, 2 + len(tiles)))
+    return heif(items, [(b"dimg", 1, numbers)])

@@ -15,17 +15,22 @@ from urllib.parse import quote
 
 from PIL import Image
 
+from model.modalities.image.input import FORMATS
 from tests.hostile import pictures
 from tests.hostile.pictures import (
     LONG,
     RATIONAL,
     SHORT,
     apng,
+    av1,
     bitstream,
     bmp,
+    box,
     chunk,
     gif,
+    heif,
     ihdr,
+    ispe,
     jpeg_of_scans,
     jpeg_with,
     png,
@@ -35,6 +40,7 @@ from tests.hostile.pictures import (
     solid,
     tiff,
     tiff_deflated,
+    tiff_of,
     tiff_pages,
     tiff_strips,
     tiff_tiles,
@@ -129,6 +135,10 @@ def whole(name: str, content: bytes) -> int:
     return {
         "png": len(content) - 21,  # IEND, and the checksums of IDAT
         "gif": len(content) - 2,  # the trailer, and the block of no bytes before it
+        "jpeg": len(content) - 2,  # the end marker
+        "jpeg-progressive": len(content) - 2,
+        "webp": len(content) - 1,  # what fills the last chunk
+        "webp-lossless": len(content) - 1,
     }.get(name, len(content))
 
 
@@ -256,7 +266,7 @@ def jpegs() -> Iterator[Upload]:
     yield picture("jpeg with 1 MB of fill bytes", jpeg_with(b"\xff" * 1_000_000), OK)
     yield picture("jpeg without a frame", good[:frame] + good[frame + 19 :], UNDECODABLE)
     yield picture("jpeg with two frames", good[:scan] + good[frame : frame + 19] + good[scan:], UNDECODABLE)
-    yield picture("jpeg in 12 bits", edited(good, frame + 4, b"\x0c"), UNDECODABLE)
+    yield picture("jpeg in 12 bits", edited(good, frame + 4, b"\x0c"), UNSUPPORTED)
     yield picture("jpeg of no components", edited(good, frame + 9, b"\x00"), UNDECODABLE)
     yield picture("jpeg of 255 components", edited(good, frame + 9, b"\xff"), UNDECODABLE)
     yield picture("jpeg with sampling factors of 0", edited(good, frame + 11, b"\x00"), UNDECODABLE)
@@ -288,6 +298,25 @@ def jpegs() -> Iterator[Upload]:
     yield picture("jpeg of 99 scans", jpeg_of_scans(98, (64, 64)), OK)
     yield picture("jpeg of 2000 scans of 16 Mpx", jpeg_of_scans(2000, (4096, 4096)), UNDECODABLE)
     yield picture("jpeg in CMYK", saved(NOISE.convert("CMYK"), "JPEG"), OK)
+    progressive, scans = SAMPLES["jpeg-progressive"], b"\xff\xda" * 200
+    yield picture("jpeg with 200 scans behind its end", progressive + scans, OK)
+    yield picture("jpeg with a video behind it", good + b"\x00\x00\x00\x18ftypmp42" + scans, OK)
+    yield picture("jpeg with a second one behind it", good + good[:-40], OK)
+    for name, content in (("jpeg", good), ("progressive jpeg", progressive)):
+        yield picture(f"{name} without its end", content[:-2], OK)
+        yield picture(f"{name} without its end and its last bytes", content[:-12], UNDECODABLE)
+        yield picture(f"{name} with zeros for its end", content[:-2] + bytes(1000), OK)
+    last = progressive.rindex(b"\xff\xda")
+    yield picture("progressive jpeg without its last scan", progressive[:last], UNDECODABLE)
+    for name, filling in {
+        "fill bytes": b"\xff",
+        "stuffed bytes": b"\xff\x00",
+        "restarts": b"\xff\xd0",
+        "TEM": b"\xff\x01",
+    }.items():
+        content = good[:-2] + filling * (1_000_000 // len(filling))
+        yield picture(f"jpeg with 1 MB of {name} for its end", content, OK)
+    yield picture("jpeg with 100,000 segments for its end", good[:-2] + segment(0xE0) * 100_000, UNDECODABLE)
     yield picture("jpeg with HTML in a comment", jpeg_with(segment(0xFE, b"<script>alert(1)</script>")), OK)
 
 
@@ -326,6 +355,10 @@ def webps() -> Iterator[Upload]:
     yield picture("webp of no chunk", webp(), UNDECODABLE)
     yield picture("webp of a canvas alone", webp(vp8x((16, 12))), UNDECODABLE)
     yield picture("webp longer than its file", webp(lossless, length=2**32 - 9), OK)
+    for difference in (-9, -1, 1, 1000):
+        yield picture(
+            f"webp whose length is wrong by {difference}", webp(lossless, length=4 + len(lossless) + difference), OK
+        )
     yield picture("webp of no length", webp(lossless, length=0), UNDECODABLE)
     yield picture(
         "webp with a chunk longer than the file", webp(riff(b"VP8L", lossless[8:], length=2**31)), UNDECODABLE
@@ -381,7 +414,20 @@ def tiffs() -> Iterator[Upload]:
             tiff(data=b"\xff" * 192, tags={259: (SHORT, [number])}),
             UNDECODABLE,
         )
-    yield picture("tiff in 7 bits", tiff(tags={258: (SHORT, [7])}), UNDECODABLE)
+    yield picture("tiff in 7 bits", tiff(tags={258: (SHORT, [7])}), UNSUPPORTED)
+    floats = struct.pack("<192f", *(number / 191 for number in range(192)))
+    layout = {"bits": (32,), "sample_format": 3}
+    yield picture("tiff of floats from 0 to 1", tiff_of(floats, (16, 12), **layout), OK)
+    yield picture("tiff of NaN", tiff_of(struct.pack("<f", float("nan")) + floats[4:], (16, 12), **layout), UNSUPPORTED)
+    yield picture(
+        "tiff of infinity", tiff_of(struct.pack("<f", float("inf")) + floats[4:], (16, 12), **layout), UNSUPPORTED
+    )
+    yield picture(
+        "tiff of 12 bits in 16", tiff_of(struct.pack("<192H", *range(192)), (16, 12), bits=(16,)), UNSUPPORTED
+    )
+    nowhere = {341: (pictures.FLOAT, [float("nan")]), 340: (pictures.FLOAT, [float("-inf")])}
+    yield picture("tiff whose range is no number", tiff_of(floats, (16, 12), tags=nowhere, **layout), OK)
+    yield picture("tiff from a raw photograph", tiff(tags={50_706: (pictures.BYTE, [1, 4, 0, 0])}), UNSUPPORTED)
     yield picture("tiff of 60,000 samples", tiff(tags={277: (SHORT, [60_000])}), UNDECODABLE)
     yield picture("tiff of 100,000 strips", tiff(tags={273: (LONG, [8] * 100_000)}), UNDECODABLE)
     yield picture("tiff with its strip outside", tiff(tags={273: (LONG, [2**31])}), UNDECODABLE)
@@ -394,7 +440,7 @@ def tiffs() -> Iterator[Upload]:
     yield picture("tiff with 10,000 tags", tiff(tags={tag: (SHORT, [1]) for tag in range(40_000, 50_000)}), OK)
     yield picture("tiff of a vast tile", tiff_tiles((64, 64), (40_000, 16_000)), TOO_LARGE)
     yield picture("tiff of tiles of no size", tiff_tiles((64, 64), (0, 0)), UNDECODABLE)
-    yield picture("tiff of a vast strip", tiff_deflated((16_384, 3_051), "RGB", tag258=64), UNDECODABLE)
+    yield picture("tiff of a vast strip", tiff_deflated((16_384, 3_051), "RGB", tag258=64), UNSUPPORTED)
     one = b"\x0f" + bytes(16)
     yield picture(
         "tiff of 2000 strips that are one megabyte", tiff_strips(2000, b"\x80" * 1_000_000 + one), UNDECODABLE
@@ -410,6 +456,45 @@ def tiffs() -> Iterator[Upload]:
     yield picture("tiff of two strips", tiff_strips(2, one), OK)
     yield picture("tiff of floats", tiff_deflated((16, 12), "F"), OK)
     yield picture("tiff of planes", tiff_deflated((16, 12), "planes"), OK)
+
+
+def stills() -> Iterator[Upload]:
+    """AVIF files whose boxes and compressed data lie."""
+    if "image/avif" not in FORMATS:
+        return
+    data, configuration = av1((16, 12))
+    alone = (b"av01", data, (ispe((16, 12)), configuration))
+    yield picture("avif of its beginning", b"\x00\x00\x00\x1cftypavif", UNDECODABLE)
+    yield picture("avif", pictures.avif(), OK)
+    yield picture("avif in tiles", pictures.avif_grid([0, 255, 9, 99], 2, (128, 100)), OK)
+    yield picture("avif with one tile for all", pictures.avif_grid([0, 9], 2, (128, 64), again=True), UNDECODABLE)
+    yield picture("avif of too few tiles", pictures.avif_grid([0, 9], 2, (300, 64)), UNDECODABLE)
+    yield picture("avif of tiles outside", pictures.avif_grid([0, 9, 8], 3, (100, 64)), UNDECODABLE)
+    yield picture("avif that says it is smaller", pictures.avif((64, 64), stated=(8, 8)), UNDECODABLE)
+    yield picture("avif that says it is larger", pictures.avif((64, 64), stated=(99, 99)), UNDECODABLE)
+    yield picture("avif of 60,000²", pictures.avif(stated=(60_000, 60_000)), TOO_LARGE)
+    yield picture("avif of no size", pictures.avif(stated=(0, 0)), UNDECODABLE)
+    yield picture("avif of two images in one item", heif([(b"av01", data * 5, alone[2])]), UNDECODABLE)
+    yield picture("avif of 100,000 units of nothing", heif([(b"av01", b"\x12\x00" * 100_000, alone[2])]), UNDECODABLE)
+    yield picture("avif of another codec", heif([(b"hvc1", data, alone[2])]), UNSUPPORTED)
+    yield picture(
+        "avif of an overlay", heif([(b"iovl", bytes(40), alone[2][:1]), alone], [(b"dimg", 1, [2])]), UNSUPPORTED
+    )
+    yield picture("avif without its primary item", heif([alone], primary=7), UNDECODABLE)
+    yield picture("avif with its item outside", heif([alone], places=[(2**31, 50)]), UNDECODABLE)
+    yield picture("avif with its item of no bytes", heif([(b"av01", b"", alone[2])]), UNDECODABLE)
+    yield picture("avif whose alpha is itself", heif([alone], [(b"auxl", 1, [1])]), OK)
+    yield picture(
+        "avif whose tile is itself", heif([(b"grid", bytes(8), (ispe((16, 12)),))], [(b"dimg", 1, [1])]), UNDECODABLE
+    )
+    yield picture("avif of 10,000 boxes", heif([alone], before=box(b"free") * 10_000), UNDECODABLE)
+    yield picture("avif with a box of no length", heif([alone], before=box(b"free", length=3)), UNDECODABLE)
+    yield picture("avif of a sequence alone", pictures.avif().replace(b"meta", b"moov"), UNSUPPORTED)
+    yield picture("avif with an archive behind it", pictures.avif() + b"PK\x03\x04" + bytes(999), OK)
+    yield picture("avif cut off", pictures.avif()[:-9], UNDECODABLE)
+    yield picture(
+        "heic of its beginning", b"\x00\x00\x00\x1cftypheic", UNDECODABLE if "image/heic" in FORMATS else UNSUPPORTED
+    )
 
 
 def strangers() -> Iterator[Upload]:
@@ -435,8 +520,7 @@ def strangers() -> Iterator[Upload]:
         "xbm": b"#define a_width 1\n#define a_height 1\n",
         "xpm": b"/* XPM */",
         "wmf": b"\xd7\xcd\xc6\x9a\x00\x00",
-        "avif": b"\x00\x00\x00\x1cftypavif",
-        "heic": b"\x00\x00\x00\x1cftypheic",
+        "cr3": b"\x00\x00\x00\x18ftypcrx " + bytes(12),
         "mp4": b"\x00\x00\x00\x1cftypisom",
         "blp": b"BLP2\x01\x00\x00\x00",
         "fits": b"SIMPLE  =                    T",
@@ -913,7 +997,7 @@ def content_types() -> Iterator[Upload]:
     yield form("JSON declared as a form", b'{"text": "red"}', MALFORMED)
 
 
-PICTURES = (cut_off, signatures, sizes, pngs, jpegs, gifs, webps, bmps, tiffs, strangers)
+PICTURES = (cut_off, signatures, sizes, pngs, jpegs, gifs, webps, bmps, tiffs, stills, strangers)
 OTHERS = (texts, encodings, documents, forms, content_types)
 
 

@@ -11,7 +11,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from model.modalities.image.header import FRAMES
+from model.modalities.image.bmff import Box4, Size, still
+from model.modalities.image.formats import Unread
+from model.modalities.image.header import FRAMES, PROGRESSIVE, SEQUENTIAL
 
 MOST_PIECES: Final = 65_536
 """Chunks of a PNG or WebP, or blocks of a GIF before its picture; also strips and tiles of a TIFF."""
@@ -23,16 +25,31 @@ UPRIGHT: Final = 1
 ORIENTATION: Final = 0x0112
 
 _FILL = re.compile(rb"\xff+")
+# A marker behind the first scan header that has data or ends the image (ITU T.81, B.1.1): neither a stuffed byte of entropy-coded
+# data nor a restart marker. Without a repetition, so that searching takes time in proportion to the bytes.
+_MARKER = re.compile(rb"\xff[^\x00\x01\xff\xd0-\xd7]")
+_END_OF_IMAGE: Final = b"\xff\xd9"
+_JPEG_BITS: Final = 8  # of a sample: all that libjpeg decodes for Pillow
 # What a JPEG's picture needs besides its frame: JFIF and Adobe (how colours are meant), quantisation, Huffman tables, restarts.
 _JPEG_KEPT: Final = frozenset({0xE0, 0xEE, 0xDB, 0xC4, 0xCC, 0xDD})
 _MOST_QUANTISERS: Final = 2 + 4 * 129  # bytes of a segment with all four tables, in 16 bits
 _MOST_FRAME: Final = 8 + 3 * 4  # bytes of a frame header with four components
+# Entropy-coded data without a meaning, which begins with a one, where a decoder makes up zeros; before every restart marker that
+# it may expect.
+_OTHER_SCANNED: Final = b"".join(
+    bytes((170 + 89 * byte) % 251 for byte in range(256)) + bytes((0xFF, 0xD0 + number))
+    for number in (*range(8), *range(8))
+)
 _PNG_KEPT: Final = frozenset({b"IHDR", b"PLTE", b"tRNS"})
 _WEBP_KEPT: Final = frozenset({b"VP8X", b"VP8 ", b"VP8L", b"ALPH", b"ANIM"})
 _WEBP_METADATA: Final = 0x20 | 0x08 | 0x04  # flags of VP8X: ICC, EXIF, XMP
+VALUE_RANGE: Final = (280, 281, 340, 341)
+"""Tags of a TIFF with its least and greatest values: as integers, and as numbers of the samples' own type."""
+_DNG: Final = 50_706  # the tag DNGVersion
 # Tags that a TIFF's pixels depend on, and how many values each may have (TIFF 6.0; 347: TIFF Technical Note 2).
 _TIFF_KEPT: Final[Mapping[int, int]] = {
     **dict.fromkeys((256, 257, 258, 259, 262, 266, 277, 278, 284, 292, 293, 317, 322, 323, 338, 339, 529, 530, 531, 532), 16),
+    **dict.fromkeys(VALUE_RANGE, 16),
     **dict.fromkeys((273, 279, 324, 325), MOST_PIECES),
     320: 3 * 256,
     347: 65_536,
@@ -46,6 +63,14 @@ class Bare:
     content: bytes
     orientation: int = UPRIGHT
     """As in tag 274 of EXIF, from 1 to 8."""
+    other_ending: bytes = b""
+    """For a JPEG without an end marker: the content with another ending: the same pixels unless some are missing."""
+    inverted: bool = False
+    """Whether zero is white in a TIFF of 16 or 32 bits, which Pillow ignores."""
+    size: Size | None = None
+    """In pixels, where it must be checked before a decoder opens the content: AVIF and HEIC."""
+    crop: Box4 | None = None
+    """What is to be cut out before the image is turned (left, top, right, bottom)."""
 
 
 def bare(media_type: str, content: bytes) -> Bare:
@@ -69,18 +94,17 @@ def _jpeg(content: bytes) -> Bare:
         if marker == 0xD9:
             raise ValueError("it ends before its picture")
         if marker == 0xDA:
-            start = position - 2
-            # Sequential, and its first scan has all components: no other may follow. Most photographs, and counting takes 1 ms/MB.
-            alone = frame[1:2] in (b"\xc0", b"\xc1") and content[position + 2] == frame[9]
-            if not alone and content.count(b"\xff\xda", start) > MOST_SCANS:
-                raise ValueError(f"more than {MOST_SCANS} scans")
-            return Bare(b"".join((*kept, content[start:])), orientation(exif))
+            return _jpeg_scans(content, position - 2, b"".join(kept), frame, orientation(exif))
         (length,) = struct.unpack_from(">H", content, position)
         data = content[position : position + length]
         position += length
         if marker in FRAMES:
             if frame or length > _MOST_FRAME:
                 raise ValueError("a second frame, or one of more than four components")
+            if _JPEG_BITS < (bits := data[2]) <= 16:
+                raise Unread(
+                    f"image/jpeg of {bits} bits a channel", f"save it with {_JPEG_BITS} bits a channel, or as PNG"
+                )
             frame = bytes((0xFF, marker)) + data
         elif marker == 0xE1 and not exif and data.startswith(b"Exif\x00\x00", 2):
             exif = data[2:]
@@ -89,6 +113,59 @@ def _jpeg(content: bytes) -> Bare:
                 raise ValueError("more than four tables of quantisation in one segment")
             kept.append(bytes((0xFF, marker)) + data)
     raise ValueError(f"more than {MOST_SEGMENTS} segments before its picture")
+
+
+def _jpeg_scans(content: bytes, start: int, head: bytes, frame: bytes, turned: int) -> Bare:
+    """The scans of a JPEG from its first scan header on, up to the end marker: what follows belongs to other files."""
+    # Sequential, and its first scan has all components: no other may follow. Most photographs end so, and need no walk.
+    alone = frame[1] in SEQUENTIAL and content[start + 4] == frame[9]
+    if alone and content.endswith(_END_OF_IMAGE):
+        return Bare(head + content[start:], turned)
+    scans, position, left = 0, start, _Coefficients(frame)
+    for _ in range(MOST_SEGMENTS):
+        if (found := _MARKER.search(content, position)) is None:
+            break
+        marker, position = content[found.end() - 1], found.end()
+        if marker == 0xD9:
+            return Bare(head + content[start:position], turned)
+        length = int.from_bytes(content[position : position + 2], "big")
+        if marker == 0xD8 or length < 2:  # for the decoder to judge, which may count other scans than these
+            if content.count(b"\xff\xda", start) > MOST_SCANS:
+                raise ValueError(f"more than {MOST_SCANS} scans")
+            return Bare(head + content[start:], turned)
+        if marker == 0xDA:
+            scans += 1
+            if scans > MOST_SCANS:
+                raise ValueError(f"more than {MOST_SCANS} scans")
+            left.decode(content[position + 2 : position + length])
+        position += length
+    else:
+        raise ValueError(f"more than {MOST_SEGMENTS} segments behind its first scan")
+    if left:
+        raise ValueError("it ends before its last scan")
+    # Where data is missing, a decoder makes it up from whatever follows.
+    scanned = head + content[start:].rstrip(b"\xff")
+    return Bare(scanned + _END_OF_IMAGE, turned, scanned + _OTHER_SCANNED + _END_OF_IMAGE)
+
+
+class _Coefficients:
+    """Which coefficients of which components no scan has completed yet: true while there are any."""
+
+    def __init__(self, frame: bytes) -> None:
+        components = [frame[at] for at in range(10, 10 + 3 * frame[9], 3)]
+        self._progressive = frame[1] in PROGRESSIVE
+        self._left = {component: set(range(64)) for component in components}
+
+    def decode(self, scan: bytes) -> None:
+        """Take a scan header, from its number of components on (ITU T.81, B.2.3)."""
+        components = 1 + 2 * scan[0]
+        first, last, approximation = scan[components : components + 3] if self._progressive else (0, 63, 0)
+        if not approximation & 15:  # its last bit
+            for component in scan[1:components:2]:
+                self._left.get(component, set()).difference_update(range(first, last + 1))
+
+    def __bool__(self) -> bool:
+        return any(self._left.values())
 
 
 def _png(content: bytes) -> Bare:
@@ -120,7 +197,8 @@ def _webp(content: bytes) -> Bare:
         kind = content[position : position + 4]
         following = position + 8 + int.from_bytes(content[position + 4 : position + 8], "little")
         following += following % 2
-        piece = content[position : min(following, end)]
+        piece = content[position:following]  # also where the file's own length is too small for it
+        piece += b"\x00" * (len(piece) % 2)  # the last byte may be missing, as it only fills
         if kind == b"VP8X" and len(piece) > 8:
             piece = piece[:8] + bytes([piece[8] & ~_WEBP_METADATA]) + piece[9:]
         if kind in _WEBP_KEPT or (kind == b"ANMF" and not frames):
@@ -169,25 +247,54 @@ def _bmp(content: bytes) -> Bare:
     return Bare(content)
 
 
+def _avif(content: bytes) -> Bare:
+    return _still("image/avif", content)
+
+
+def _heic(content: bytes) -> Bare:
+    return _still("image/heic", content)
+
+
+def _still(media_type: str, content: bytes) -> Bare:
+    image = still(media_type, content)
+    return Bare(image.content, image.orientation, size=image.size, crop=image.crop)
+
+
 def _tiff(content: bytes) -> Bare:
     """The first page's directory is written anew in its place, with the tags that its pixels depend on."""
     order = "<" if content.startswith(b"II") else ">"
     (directory,) = struct.unpack_from(order + "I", content, 4)
     (entries,) = struct.unpack_from(order + "H", content, directory)
     kept: dict[int, bytes] = {}
+    seen = {254: 0}
     turned = UPRIGHT
     for start in range(directory + 2, directory + 2 + 12 * entries, 12):
-        tag, _, values = struct.unpack_from(order + "HHI", content, start)
+        tag, kind, values = struct.unpack_from(order + "HHI", content, start)
         if tag == ORIENTATION:
             turned = _turn(order, content, start)
+        if tag in (254, 330) or (tag, kind, values) == (_DNG, 1, 4):
+            (seen[tag],) = struct.unpack_from(order + "I", content, start + 8)
         if tag not in _TIFF_KEPT or tag in kept:
             continue
         if values > _TIFF_KEPT[tag]:
             raise ValueError(f"tag {tag} with {values:,} values; allowed: {_TIFF_KEPT[tag]:,}")
         kept[tag] = content[start : start + 12]
+    if content[8:10] == b"CR" or _DNG in seen or (seen[254] & 1 and 330 in seen):
+        raise Unread(
+            "a raw photograph (CR2, DNG, NEF or another kind of TIFF)", "develop it, or send the camera's JPEG"
+        )
     _check_pieces(order, content, kept)
+    inverted = _number(order, kept, 262) == 0 and _number(order, kept, 258) > 8
+    if inverted:
+        kept[262] = struct.pack(order + "HHIHH", 262, 3, 1, 1, 0)
     written = struct.pack(order + "H", len(kept)) + b"".join(kept.values()) + bytes(4)  # no page follows
-    return Bare(content[:directory] + written + content[directory + len(written) :], turned)
+    return Bare(content[:directory] + written + content[directory + len(written) :], turned, inverted=inverted)
+
+
+def _number(order: str, entries: Mapping[int, bytes], tag: int) -> int:
+    """The value of an entry that has one SHORT, as readers expect it of these tags; else −1."""
+    kind, values, number = struct.unpack_from(order + "HIH", entries.get(tag, bytes(12)), 2)
+    return int(number) if (kind, values) == (3, 1) else -1
 
 
 def _check_pieces(order: str, content: bytes, entries: Mapping[int, bytes]) -> None:
@@ -242,4 +349,6 @@ _PRUNERS: Final[Mapping[str, Callable[[bytes], Bare]]] = {
     "image/gif": _gif,
     "image/bmp": _bmp,
     "image/tiff": _tiff,
+    "image/avif": _avif,
+    "image/heic": _heic,
 }

@@ -3,7 +3,7 @@
 No check: a header may lie, and decoding will tell. Offsets are those of the formats' specifications.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final, Literal, TypeAlias
 
 from model.types import Workload
@@ -30,19 +30,23 @@ COSTS: Final[Mapping[bytes, Costs]] = {
     b"BM": (0.75, 0.0),
     b"II*\x00": (1.0, 0.6),
     b"MM\x00*": (1.0, 0.6),
+    b"ftyp": (1.0, 6.5),
 }
 DRAFT_COSTS: Final[Costs] = (1 / 13, 1.0)
 MOST_WORK: Final = 4
 """Units of either kind for each pixel, but in a file that is packed badly for its format."""
 # Frames of a JPEG that are neither progressive nor hierarchical: baseline and extended, with Huffman codes (ITU T.81, table B.1).
 SEQUENTIAL: Final = frozenset({0xC0, 0xC1})
+# Progressive, with Huffman or arithmetic codes.
+PROGRESSIVE: Final = frozenset({0xC2, 0xCA})
 # Start of frame: all C0 … CF but the tables C4 and CC and the reserved C8 (ITU T.81, table B.1).
 FRAMES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
 
 def size_of(content: bytes) -> Size | None:
     """Width and height in pixels as a file of an accepted format states them; None when it doesn't."""
-    reader = next((each for beginning, each in _READERS.items() if content.startswith(beginning)), None)
+    beginning = content[4:12] if content[4:8] == b"ftyp" else content
+    reader = next((reader for start, reader in _READERS.items() if beginning.startswith(start)), None)
     size = reader(content) if reader else None
     return size if size and min(size) > 0 else None
 
@@ -56,7 +60,10 @@ def work_of(content: bytes) -> Workload:
     if frame and frame[1] in SEQUENTIAL:
         kind, costs = DRAFT, DRAFT_COSTS
     else:
-        kind, costs = WHOLE, next(each for beginning, each in COSTS.items() if content.startswith(beginning))
+        kind, costs = (
+            WHOLE,
+            next(costs for start, costs in COSTS.items() if content.startswith(start, 4 * (start == b"ftyp"))),
+        )
     return Workload(kind, costs[0] * size[0] * size[1] + costs[1] * len(content))
 
 
@@ -124,6 +131,32 @@ def _tiff(content: bytes) -> Size | None:
     return (sides[256], sides[257]) if len(sides) == 2 else None
 
 
+def _bmff(content: bytes) -> Size | None:
+    """The largest size among the properties of an AVIF or HEIC file: of the whole image, not of tiles or thumbnails."""
+    start, end = 0, len(content)
+    for name, version in ((b"meta", 4), (b"iprp", 0), (b"ipco", 0)):
+        start, end = next(
+            ((begin + version, close) for kind, begin, close in _boxes(content, start, end) if kind == name), (0, 0)
+        )
+    sizes = [
+        (_big(content[at + 4 : at + 8]), _big(content[at + 8 : at + 12]))
+        for kind, at, _ in _boxes(content, start, end)
+        if kind == b"ispe"
+    ]
+    return max(sizes, key=lambda size: size[0] * size[1], default=None)
+
+
+def _boxes(content: bytes, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+    """Name, begin and end of the content of each of the first boxes."""
+    for _ in range(MOST_STEPS):
+        length = _big(content[start : start + 4])
+        following = start + length if length else end
+        if start + 8 > end or following < start + 8:
+            return
+        yield content[start + 4 : start + 8], start + 8, min(end, following)
+        start = following
+
+
 def _big(content: bytes) -> int:
     return int.from_bytes(content, "big")
 
@@ -140,4 +173,5 @@ _READERS: Final[Mapping[bytes, Callable[[bytes], Size | None]]] = {
     b"RIFF": _webp,
     b"II*\x00": _tiff,
     b"MM\x00*": _tiff,
+    b"ftyp": _bmff,
 }

@@ -5,26 +5,32 @@ H, W height and width of the decoded picture; S the side that the encoder takes,
 
 import io
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Final, Self
 
 import numpy as np
 import numpy.typing as npt
 from PIL import (
+    AvifImagePlugin,
     BmpImagePlugin,
     GifImagePlugin,
     Image,
     ImageFile,
+    ImagePalette,
     JpegImagePlugin,
     PngImagePlugin,
     TiffImagePlugin,
     WebPImagePlugin,
+    features,
 )
 
-from model.errors import TooLarge, Undecodable, UnsupportedFormat
-from model.modalities.image.bare import bare
-from model.modalities.image.header import MOST_WORK, WHOLE, work_of
+from model.errors import InputError, TooLarge, Undecodable, UnsupportedFormat
+from model.modalities.image.bare import Bare, bare
+from model.modalities.image.bmff import CODECS
+from model.modalities.image.formats import Unread, sniff, stranger
+from model.modalities.image.header import MOST_WORK, WHOLE, size_of, work_of
+from model.modalities.image.levels import FULL, SAMPLE_FORMAT, Levels, check_colours, levels_of
 from model.types import Array, InputSpec, Probe, Workload
 
 Pixels = npt.NDArray[np.uint8]
@@ -41,16 +47,71 @@ class _WebP(WebPImagePlugin.WebPImageFile):
         return frame
 
 
-# Pillow's reader of each accepted format, and how it begins, as its specification says. A RIFF file names its kind at byte 8.
-FORMATS: Final[Mapping[str, tuple[Opener, tuple[bytes, ...]]]] = {
-    "image/jpeg": (JpegImagePlugin.JpegImageFile, (b"\xff\xd8\xff",)),
-    "image/png": (PngImagePlugin.PngImageFile, (b"\x89PNG\r\n\x1a\n",)),
-    "image/webp": (_WebP, (b"RIFF",)),
-    "image/gif": (GifImagePlugin.GifImageFile, (b"GIF87a", b"GIF89a")),
-    "image/bmp": (BmpImagePlugin.BmpImageFile, (b"BM",)),
-    "image/tiff": (TiffImagePlugin.TiffImageFile, (b"II*\x00", b"MM\x00*")),
+class _Avif(AvifImagePlugin.AvifImageFile):
+    """Pillow's reader, but for its decoder's planes, which nobody needs once the pixels are there."""
+
+    def load(self) -> Any:  # noqa: ANN401 - as Pillow's
+        if self.tile:
+            content, _, _, _ = self._decoder.get_frame(0)
+            del self._decoder
+            self.fp = io.BytesIO(content)
+            del content
+            return ImageFile.ImageFile.load(self)
+        return super().load()
+
+
+class _Tiff(TiffImagePlugin.TiffImageFile):
+    """Pillow's reader, which names the layout of samples that it doesn't know."""
+
+    def _setup(self) -> None:
+        try:
+            super()._setup()
+        except SyntaxError as problem:
+            if str(problem) != "unknown pixel mode" or not {TIFF_BITS, TIFF_PHOTOMETRIC} <= set(self.tag_v2):
+                raise
+            bits, photometric = self.tag_v2[TIFF_BITS], self.tag_v2[TIFF_PHOTOMETRIC]
+            kind = {2: "signed integers", 3: "floating-point numbers"}.get(
+                self.tag_v2.get(SAMPLE_FORMAT, (1,))[0], "integers"
+            )
+            layout = (
+                f"image/tiff of {kind} of {' + '.join(map(str, bits))} bits, photometric interpretation {photometric}"
+            )
+            raise Unread(layout, "save it with 8 bits a channel, or as PNG") from problem
+        if self.use_load_libtiff:
+            return
+        if self.mode == "YCbCr" and self.tag_v2.get(TIFF_SUBSAMPLING, (2, 2)) != (1, 1):
+            raise Unread(
+                "image/tiff of uncompressed YCbCr with fewer samples of colour", "save it as RGB, or compressed by JPEG"
+            )
+        if self.tile[0].args and self.tile[0].args[0] in TIFF_REVERSED:
+            raise Unread(
+                "image/tiff with the bits of each byte in reverse (FillOrder 2)",
+                "save it in the usual order, or as PNG",
+            )
+
+
+AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # a worker has as many threads as it was given, and decodes in one
+
+# Pillow's reader of each format that this installation decodes.
+FORMATS: Final[dict[str, Opener]] = {
+    "image/jpeg": JpegImagePlugin.JpegImageFile,
+    "image/png": PngImagePlugin.PngImageFile,
+    "image/webp": _WebP,
+    "image/gif": GifImagePlugin.GifImageFile,
+    "image/bmp": BmpImagePlugin.BmpImageFile,
+    "image/tiff": _Tiff,
 }
-ACCEPTED: Final = ", ".join(FORMATS)
+if features.check("avif"):
+    FORMATS["image/avif"] = _Avif
+try:
+    from pillow_heif import options as _heif  # of the extra heif
+    from pillow_heif.as_plugin import HeifImageFile
+except ImportError:
+    pass
+else:
+    _heif.DECODE_THREADS = 1
+    _heif.THUMBNAILS = _heif.DEPTH_IMAGES = _heif.AUX_IMAGES = False
+    FORMATS["image/heic"] = HeifImageFile
 # Within a format, what pixels may be packed with: libtiff would also try WebP, Zstandard, LZMA and a dozen others, and Pillow
 # unpacks a BMP's run lengths byte by byte in Python (7 s for a file of 12 KB).
 PACKINGS: Final[Mapping[str, Mapping[object, str]]] = {
@@ -67,14 +128,6 @@ PACKINGS: Final[Mapping[str, Mapping[object, str]]] = {
         "group4": "CCITT",
     },
 }
-KNOWN_OTHERS: Final[Mapping[str, tuple[bytes, ...]]] = {
-    "application/pdf": (b"%PDF",),
-    "application/zip": (b"PK\x03\x04",),
-    "text/html": (b"<!DOCTYPE", b"<!doctype", b"<html"),
-    "image/svg+xml": (b"<svg",),
-    "application/xml": (b"<?xml",),
-}
-
 # What turns a picture upright, by the orientation noted in it (tag 274 of EXIF); 1 is upright already.
 TURNS: Final[Mapping[int, Image.Transpose]] = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -92,7 +145,12 @@ BAND_PIXELS: Final = 2**20
 """Converted at a time: a whole picture in three modes at once would take three times its memory."""
 BAND_ROWS: Final = 64  # compared at a time
 TIFF_WIDTH, TIFF_HEIGHT, TIFF_STRIP_ROWS, TIFF_BITS = (322, 256), (323, 257), 278, 258
+TIFF_REVERSED: Final = frozenset({"L;IR", "P;1R", "P;2R", "P;4R"})  # layouts that Pillow names and can't unpack
+TIFF_PHOTOMETRIC, TIFF_COLOURS, TIFF_SUBSAMPLING = 262, 320, 530
 BACKGROUND_TOLERANCE: Final = 10  # of 255: the noise that JPEG leaves on a plain background
+PNG_DEPTH: Final = 24  # the byte of a PNG with the bits of a sample
+FLOAT_SHADES: Final = Levels(0.0, 255.0, whole=False)
+"""Of floating-point numbers from 0 to 255, which Pillow converts."""
 WHITE: Final = (255, 255, 255)
 
 
@@ -131,18 +189,22 @@ class ImageInput:
         Raises UnsupportedFormat, TooLarge (from the header, before any pixel is decoded) or Undecodable.
         """
         if isinstance(content, str):
-            raise UnsupportedFormat(self.name, "text instead of the bytes of a picture", ACCEPTED)
-        image, turn = self._open(content)
+            raise UnsupportedFormat(self.name, "text instead of the bytes of a picture", accepted())
         try:
-            longer = max(image.size)
-            wanted = [max(1, 2 * self.side * side // longer) for side in image.size]
-            image.draft("RGB", (wanted[0], wanted[1]))  # JPEG only: decodes at 1/2, 1/4 or 1/8, not below this size
-            image.load()
-            return self._flatten(image, turn)
-        except MemoryError:
+            media_type = self._sniff(content)
+            if media_type in CODECS and (size := size_of(content)):
+                self._check_size(*size)
+            picture = bare(media_type, content)
+            pixels = self._pixels(media_type, picture)
+            if picture.other_ending:
+                self._check_ending(pixels, media_type, replace(picture, content=picture.other_ending))
+        except (InputError, MemoryError):
             raise
+        except Unread as problem:
+            raise UnsupportedFormat(self.name, str(problem), f"{accepted()}; {problem.advice}") from problem
         except Exception as problem:
             raise self._broken(content, problem) from problem
+        return pixels
 
     def preprocess(self, decoded: Pixels) -> Pixels:
         """Trim a plain margin, then fit into a square without changing the proportions: uint8 (S, S, 3)."""
@@ -177,33 +239,53 @@ class ImageInput:
         """A white square."""
         return np.full((self.side, self.side, 3), 255, dtype=np.uint8)
 
-    def _open(self, content: bytes) -> tuple[Image.Image, Image.Transpose | None]:
-        """Read the header alone, check it against the limits, and tell how the picture is to be turned."""
-        media_type = sniff(content)
+    def _sniff(self, content: bytes) -> str:
         if not content:
-            raise Undecodable(self.name, "0 bytes", f"a whole picture ({ACCEPTED})")
-        if media_type is None or media_type not in FORMATS:
-            raise UnsupportedFormat(self.name, media_type or "bytes of no known picture format", ACCEPTED)
-        opener, _ = FORMATS[media_type]
+            raise Undecodable(self.name, "0 bytes", f"a whole picture ({accepted()})")
+        media_type = sniff(content)
+        if media_type is None:
+            raise stranger(content)
+        if media_type not in FORMATS:
+            raise Unread(f"{media_type}, for which this installation has no decoder", "export it as PNG or JPEG")
+        return media_type
+
+    def _pixels(self, media_type: str, picture: Bare) -> Pixels:
+        """Open, check, load and flatten."""
+        image = self._open(media_type, picture)
+        longer = max(image.size)
+        wanted = [max(1, 2 * self.side * side // longer) for side in image.size]
+        if media_type == "image/jpeg":
+            image.draft("RGB", (wanted[0], wanted[1]))  # decodes at 1/2, 1/4 or 1/8, not below this size
+        image.load()
+        levels = FULL
+        if isinstance(image, TiffImagePlugin.TiffImageFile):
+            if image.mode == "F" or image.mode.startswith("I"):
+                levels = levels_of(image, image.tag_v2, inverted=picture.inverted)
+            check_colours(image, image.tag_v2)
+        turn = TURNS.get(picture.orientation)
+        if picture.size is None:
+            return self._flatten(image, turn, levels)
+        if image.size != picture.size:
+            raise ValueError(f"{image.size} px instead of those of the header")
+        return self._flatten(image.crop(picture.crop) if picture.crop else image, turn, levels)
+
+    def _check_ending(self, pixels: Pixels, media_type: str, other: Bare) -> None:
+        if not np.array_equal(pixels, self._pixels(media_type, other)):
+            raise ValueError("it ends within its pixels")
+
+    def _open(self, media_type: str, picture: Bare) -> ImageFile.ImageFile:
+        """Read the header alone, and check it against the limits."""
+        if picture.size:
+            self._check_size(*picture.size)
         try:
-            picture = bare(media_type, content)
             # Not Image.open: Pillow's guard would refuse, or merely warn, by its own numbers before we could name ours. It
             # still guards what a reader allocates while it reads the header, such as the first frame of a GIF.
-            image = opener(io.BytesIO(picture.content))
+            image = FORMATS[media_type](io.BytesIO(picture.content))
             piece_bytes = _tiff_piece_bytes(image) if isinstance(image, TiffImagePlugin.TiffImageFile) else 0
         except (Image.DecompressionBombError, Image.DecompressionBombWarning) as problem:
             found = "a header that asks for a vast picture"
             raise TooLarge(self.name, found, f"at most {self.max_pixels:,} pixels in all") from problem
-        except MemoryError:
-            raise
-        except Exception as problem:
-            raise self._broken(content, problem) from problem
-        width, height = image.size
-        found = f"{width:,} × {height:,} px"
-        if width * height > self.max_pixels:
-            raise TooLarge(self.name, found, f"at most {self.max_pixels:,} pixels in all")
-        if max(width, height) > self.max_side:
-            raise TooLarge(self.name, found, f"sides of at most {self.max_side:,} px")
+        self._check_size(*image.size)
         if (
             piece_bytes > 4 * self.max_pixels
         ):  # libtiff unpacks a strip or a tile whole, and a tile may exceed its picture
@@ -215,35 +297,43 @@ class ImageInput:
             raise UnsupportedFormat(
                 self.name, f"{media_type} compressed by method {packing}", f"compression by {allowed}"
             )
-        return image, TURNS.get(picture.orientation)
+        if media_type == "image/png":
+            _scale_transparency(image, picture.content[PNG_DEPTH])
+        elif isinstance(image, TiffImagePlugin.TiffImageFile) and image.mode in ("P", "PA"):
+            _widen_palette(image)
+        return image
 
-    def _flatten(self, image: Image.Image, turn: Image.Transpose | None) -> Pixels:
+    def _check_size(self, width: int, height: int) -> None:
+        found = f"{width:,} × {height:,} px"
+        if width * height > self.max_pixels:
+            raise TooLarge(self.name, found, f"at most {self.max_pixels:,} pixels in all")
+        if max(width, height) > self.max_side:
+            raise TooLarge(self.name, found, f"sides of at most {self.max_side:,} px")
+
+    def _flatten(self, image: Image.Image, turn: Image.Transpose | None, levels: Levels) -> Pixels:
         """Upright, and from whatever mode to RGB on white, band by band; 16 bits per channel keep their upper 8."""
         width, height = image.size if turn not in ON_THEIR_SIDE else image.size[::-1]
         # A box filter is cheap; trimming and resizing then work on at most 16 × S.
         factor = max(1, max(image.size) // (8 * self.side))
         rows = factor * max(1, BAND_PIXELS // (width * factor))  # so that no block of the filter lies in two bands
         if rows >= height:
-            return _on_white(_band(image, turn, 0, height), factor)
+            return _on_white(_band(image, turn, 0, height), factor, levels)
         flat = np.empty((-(-height // factor), -(-width // factor), 3), dtype=np.uint8)
         for top in range(0, height, rows):
-            band = _on_white(_band(image, turn, top, min(top + rows, height)), factor)
+            band = _on_white(_band(image, turn, top, min(top + rows, height)), factor, levels)
             flat[top // factor : top // factor + len(band)] = band
         return flat
 
     def _broken(self, content: bytes, problem: Exception) -> Undecodable:
         found = f"{sniff(content)} of {len(content):,} bytes that is truncated or corrupt"
-        error = Undecodable(self.name, found, f"a whole picture ({ACCEPTED})")
+        error = Undecodable(self.name, found, f"a whole picture ({accepted()})")
         error.add_note(f"{type(problem).__name__}: {problem}")  # for the log; never sent to a client
         return error
 
 
-def sniff(content: bytes) -> str | None:
-    """The media type that the first bytes say, whatever the sender declared; None when they say nothing known."""
-    for media_type, (_, beginnings) in FORMATS.items():
-        if content.startswith(beginnings) and (media_type != "image/webp" or content[8:12] == b"WEBP"):
-            return media_type
-    return next((kind for kind, starts in KNOWN_OTHERS.items() if content.lstrip().startswith(starts)), None)
+def accepted() -> str:
+    """The media types that this installation decodes, for messages."""
+    return ", ".join(FORMATS)
 
 
 class _JpegFile(io.BytesIO):
@@ -289,10 +379,17 @@ def _band(image: Image.Image, turn: Image.Transpose | None, top: int, bottom: in
     return band if turn is None else band.transpose(turn)
 
 
-def _on_white(image: Image.Image, factor: int) -> Pixels:
+def _on_white(image: Image.Image, factor: int, levels: Levels) -> Pixels:
     """RGB uint8, reduced by a whole factor."""
-    if image.mode.startswith("I"):  # 16-bit grey; Pillow would clip it to white
-        image = Image.fromarray((np.clip(np.asarray(image), 0, 65_535) >> 8).astype(np.uint8))
+    if image.mode.startswith("I") or (image.mode == "F" and levels != FLOAT_SHADES):  # Pillow would clip it to white
+        transparent_grey = image.info.get("transparency")
+        samples = np.asarray(image)
+        shades = levels.shades(samples)
+        if isinstance(transparent_grey, int):
+            shades[samples == transparent_grey] = 255
+        image = Image.fromarray(shades)
+    elif image.mode == "La":
+        image = image.convert("LA")  # Pillow has no way from here to RGBA
     transparent = image.has_transparency_data
     image = image.convert("RGBA" if transparent else "RGB")
     if factor > 1:
@@ -301,6 +398,24 @@ def _on_white(image: Image.Image, factor: int) -> Pixels:
         canvas = Image.new("RGBA", image.size, (*WHITE, 255))
         image = Image.alpha_composite(canvas, image).convert("RGB")
     return np.asarray(image)
+
+
+def _scale_transparency(image: Image.Image, depth: int) -> None:
+    """A PNG's transparent shade or colour counts in its own bits, which Pillow forgets when it unpacks to 8."""
+    colour = image.info.get("transparency")
+    if image.mode == "L" and isinstance(colour, int) and depth < 8:
+        image.info["transparency"] = colour * 255 // ((1 << depth) - 1)
+    elif image.mode == "RGB" and isinstance(colour, tuple) and depth == 16:
+        image.info["transparency"] = tuple(channel >> 8 for channel in colour)
+
+
+def _widen_palette(image: TiffImagePlugin.TiffImageFile) -> None:
+    """Some programs write 8 bits for each of a TIFF's colours, which have 16 (libtiff looks at them in the same way)."""
+    colours = image.tag_v2[TIFF_COLOURS]
+    if max(colours) < 256:
+        third = len(colours) // 3
+        interleaved = [channel for colour in range(third) for channel in colours[colour::third]]
+        image.palette = ImagePalette.raw("RGB", bytes(interleaved))
 
 
 def content_box(pixels: Pixels) -> tuple[tuple[int, int, int, int], tuple[int, int, int]]:

@@ -19,7 +19,8 @@ from PIL import Image
 
 from model.errors import InputError, Undecodable, UnsupportedFormat
 from model.modalities.image.bare import MOST_PIECES, MOST_SCANS, MOST_SEGMENTS, bare, orientation
-from model.modalities.image.input import FORMATS, TURNS, WHITE, ImageInput, sniff
+from model.modalities.image.formats import sniff
+from model.modalities.image.input import FORMATS, TURNS, WHITE, ImageInput
 from tests.hostile import pictures, uploads
 from tests.hostile.pictures import (
     RATIONAL,
@@ -154,7 +155,7 @@ def test_what_becomes_of_a_gifs_first_frame_afterwards_is_left_out(disposal):
 def test_only_one_frame_is_ever_asked_for(monkeypatch, name):
     later = [Image.new("RGB", (16, 12), colour) for colour in ("lime", "blue")]
     content = saved(Image.new("RGB", (16, 12), "red"), name, save_all=True, append_images=later)
-    opener, _ = FORMATS[sniff(content)]
+    opener = FORMATS[sniff(content)]
     asked = []
     monkeypatch.setattr(opener, "seek", lambda self, frame: asked.append(frame))
     assert INPUT.decode(content).shape == (12, 16, 3)
@@ -311,7 +312,19 @@ def test_whatever_comes_as_exif_has_an_orientation(beginning, rest):
     assert 1 <= orientation(beginning + rest) <= 8
 
 
-SAMPLES = [png(), gif(), tiff(), webp(bitstream()), webp_animation(2), apng(2), jpeg_with(b""), bmp(), tiff_pages(2)]
+SAMPLES = [
+    png(),
+    gif(),
+    tiff(),
+    webp(bitstream()),
+    webp_animation(2),
+    apng(2),
+    jpeg_with(b""),
+    bmp(),
+    tiff_pages(2),
+    pictures.avif(),
+    pictures.avif_grid([0, 9], 2, (100, 64)),
+]
 
 
 @given(st.sampled_from(SAMPLES), st.data())
@@ -346,7 +359,61 @@ def test_any_bit_of_a_file_may_flip(name):
             assert (pixels.ndim, pixels.shape[2], pixels.dtype) == (3, 3, np.uint8)
 
 
+# --- endings ---
+
+ENDED = {
+    "sequential": {},
+    "progressive": {"progressive": True},
+    "in restarts of 2 blocks": {"restart_marker_blocks": 2},
+    "in restarts of a row": {"restart_marker_rows": 1},
+    "grey": {"mode": "L"},
+}
+
+
+@pytest.mark.parametrize("name", ENDED)
+def test_a_jpeg_without_its_end_marker_is_read_when_all_its_pixels_are_there_and_refused_when_one_is_missing(name):
+    options = dict(ENDED[name])
+    content = saved(SOURCES["RGB"]((40, 30)).convert(options.pop("mode", "RGB")), "JPEG", **options)
+    whole = INPUT.decode(content)
+    scans = content.index(b"\xff\xda")
+    for behind in (b"", b"\xff", bytes(50), b"<html>"):
+        assert (INPUT.decode(content[:-2] + behind) == whole).all()
+    for missing in range(4, len(content) - scans):  # two of them are the marker, another one may only fill its byte
+        with pytest.raises(Undecodable):
+            INPUT.decode(content[:-missing])
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_what_follows_a_jpeg_is_left_out(progressive):
+    content = saved(SOURCES["RGB"]((40, 30)), "JPEG", progressive=progressive)
+    video = b"\x00\x00\x00\x18ftypmp42" + b"\xff\xda" * 500 + content + b"SEFT"
+    assert bare("image/jpeg", content + video) == bare("image/jpeg", content)
+
+
+def test_the_end_marker_of_a_thumbnail_is_not_the_end():
+    thumbnail = segment(0xE1, b"Exif\x00\x00" + saved(solid(size=(8, 8)), "JPEG"))
+    content = saved(SOURCES["RGB"]((40, 30)), "JPEG")
+    assert (INPUT.decode(content[:2] + thumbnail + content[2:-2]) == INPUT.decode(content)).all()
+
+
+def test_a_transparent_shade_of_a_png_counts_in_its_own_bits():
+    for mode, shade in (("L;2", 0), ("L;4", 0), ("I;16", 0)):
+        content = png(mode=mode, before=chunk(b"tRNS", struct.pack(">H", shade)))
+        assert (INPUT.decode(content) == 255).all(), mode
+        other = png(mode=mode, before=chunk(b"tRNS", struct.pack(">H", 1)))
+        assert (INPUT.decode(other) == 0).all(), mode
+
+
 # --- memory ---
+
+
+def heic(image):
+    from pillow_heif import from_pillow
+
+    content = io.BytesIO()
+    from_pillow(image).save(content)
+    return content.getvalue()
+
 
 SIZE = (2896, 2160)  # 6.3 million pixels; what is taken grows with them
 MEASURE = """
@@ -387,9 +454,16 @@ LARGE = {
     "tiff-tiled": partial(tiff_tiles, SIZE, (2896, 2160)),
     "png-reduced": partial(png, (16_384, 386), "RGBA"),
     "tiff-turned": partial(tiff_deflated, SIZE, "RGB", tag274=6),
+    "avif": lambda: saved(solid(size=SIZE), "AVIF", speed=10, subsampling="4:4:4"),
+    "avif-alpha": lambda: saved(solid("RGBA", SIZE, (0, 0, 0, 9)), "AVIF", speed=10),
+    **(
+        {"heic": lambda: heic(solid(size=SIZE)), "heic-alpha": lambda: heic(solid("RGBA", SIZE))}
+        if "image/heic" in FORMATS
+        else {}
+    ),
 }
 SLACK = 24 * 2**20  # bands, the reduced picture and allocators
-WEBP_BYTES, OTHER_BYTES = 13, 8.25
+WEBP_BYTES, AVIF_BYTES, HEIC_BYTES, OTHER_BYTES = 13, 16, 20, 8.25
 """Of memory for each pixel, at most: docs/api.md states them."""
 
 
@@ -404,13 +478,17 @@ def test_the_memory_of_one_picture_is_bounded_in_every_format_and_mode(tmp_path)
     assert set(measured) == set(LARGE)
     assert max(measured.values()) > SIZE[0] * SIZE[1], "nothing was measured"
     pixels = SIZE[0] * SIZE[1]  # the reduced one has some more
-    allowed = {name: pixels * (WEBP_BYTES if "webp" in name else OTHER_BYTES) + SLACK for name in LARGE}
+    most = {"webp": WEBP_BYTES, "avif": AVIF_BYTES, "heic": HEIC_BYTES}
+    allowed = {name: pixels * most.get(name[:4], OTHER_BYTES) + SLACK for name in LARGE}
     assert {name: taken for name, taken in measured.items() if taken > allowed[name]} == {}
 
 
 def test_the_memory_that_pictures_take_is_documented():
     documentation = (ROOT / "docs/api.md").read_text(encoding="utf-8")
-    assert f"{OTHER_BYTES} bytes for each pixel, {WEBP_BYTES} in WebP" in documentation
+    assert (
+        f"{OTHER_BYTES} bytes for each pixel, {WEBP_BYTES} in WebP, {AVIF_BYTES} in AVIF and {HEIC_BYTES} in HEIC"
+        in documentation
+    )
 
 
 def test_metadata_takes_no_memory():

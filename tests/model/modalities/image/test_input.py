@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
 from model.errors import InputError, TooLarge, Undecodable, UnsupportedFormat
-from model.modalities.image.input import FORMATS, TURNS, ImageInput, content_box, sniff
+from model.modalities.image.formats import BEGINNINGS as KNOWN
+from model.modalities.image.formats import sniff
+from model.modalities.image.input import FORMATS, TURNS, ImageInput, content_box
 
 SIDE = 64
 INPUT = ImageInput(side=SIDE)
@@ -143,13 +145,17 @@ def test_every_usual_picture_becomes_rgb(content, expected):
 
 @pytest.mark.parametrize("media_type", FORMATS)
 def test_the_bytes_say_what_a_picture_is(media_type):
-    content = save(solid(), {"image/jpeg": "JPEG"}.get(media_type, media_type.removeprefix("image/").upper()))
+    if media_type == "image/heic":
+        pytest.importorskip("pillow_heif").register_heif_opener()
+    names = {"image/jpeg": "JPEG", "image/heic": "HEIF"}
+    content = save(solid(), names.get(media_type, media_type.removeprefix("image/").upper()))
     assert sniff(content) == media_type
 
 
 def test_what_is_accepted_is_said():
     spec = INPUT.describe()
-    assert set(spec.media_types) == {"image/jpeg", "image/png", "image/webp", "image/gif", "image/bmp", "image/tiff"}
+    always = {"image/jpeg", "image/png", "image/webp", "image/gif", "image/bmp", "image/tiff"}
+    assert always <= set(spec.media_types) <= always | {"image/avif", "image/heic"}
     assert spec.limits == {"max_pixels": 50_000_000, "max_side": 16_384}
 
 
@@ -259,7 +265,7 @@ def test_every_shape_becomes_the_same_square(mode, size):
         pytest.param(b"%PDF-1.7 ...", UnsupportedFormat, "application/pdf", id="pdf"),
         pytest.param(b" \n<svg xmlns=''/>", UnsupportedFormat, "image/svg+xml", id="svg"),
         pytest.param(b"PK\x03\x04....", UnsupportedFormat, "application/zip", id="zip"),
-        pytest.param(b"RIFF\x00\x00\x00\x00WAVEfmt ", UnsupportedFormat, "no known picture format", id="riff-of-sound"),
+        pytest.param(b"RIFF\x00\x00\x00\x00WAVEfmt ", UnsupportedFormat, "audio/wav", id="riff-of-sound"),
         pytest.param(b"\x89PNG\r\n\x1a\n", Undecodable, "image/png of 8 bytes that is truncated", id="png-signature"),
         pytest.param(b"\xff\xd8\xffwords", Undecodable, "image/jpeg of 8 bytes that is", id="jpeg-signature"),
         pytest.param(b"GIF89a", Undecodable, "image/gif of 6 bytes that is truncated", id="gif-signature"),
@@ -393,8 +399,14 @@ def test_probes_are_pictures_of_different_sizes_for_each_kind_of_work():
 
 # --- whatever comes ---
 
-BEGINNINGS = st.sampled_from([beginning for _, starts in FORMATS.values() for beginning in starts])
-SAMPLES = [save(drawing(), name) for name in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")]
+BEGINNINGS = st.sampled_from(
+    [
+        b"\x00\x00\x00\x1cftypavif",
+        b"\x00\x00\x00\x1cftypheic",
+        *(start for starts in KNOWN.values() for start in starts),
+    ]
+)
+SAMPLES = [save(drawing(), name) for name in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")]
 
 
 @pytest.mark.filterwarnings("ignore")
