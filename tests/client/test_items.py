@@ -260,7 +260,7 @@ def test_numbers_of_numpy_travel_in_a_form_too(both, scripted):
         ({"threshold": [0.5]}, TypeError, "threshold: list; allowed: a number"),
         ({"model": 7}, TypeError, "model: int; allowed: a name of models"),
     ],
-    ids=lambda value: str(value)[:60] if isinstance(value, dict) else "",
+    ids=lambda value: str(value)[:60].partition(" object at")[0] if isinstance(value, dict) else "",
 )
 def test_options_of_other_types_are_refused_at_once_with_a_sentence(both, scripted, options, error, told):
     service = scripted(AssertionError("asked"))
