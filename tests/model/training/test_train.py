@@ -91,13 +91,13 @@ def test_an_encoder_for_what_the_data_lack_is_refused(changed_manifest, tmp_path
 
 
 @pytest.mark.usefixtures("without_graphs")
-def test_a_part_that_lacks_a_modality_says_nothing_of_it(changed_manifest, tmp_path):
+def test_a_set_of_modalities_that_no_row_of_a_split_has_is_not_measured_there(changed_manifest, tmp_path):
     def change(row):
         return row if row["split"] == "train" else without("text")(row)
 
     predictor = run(changed_manifest(change), tmp_path / "partly")
     metrics = predictor.description.report["metrics"]
-    assert set(metrics["validation"]) == set(metrics["test"]) == {"image+text", "image"}
+    assert set(metrics["validation"]) == set(metrics["test"]) == {"image"}
     (prediction,) = predictor.predict([predictor.prepare({"text": "red"})])
     assert prediction.used == {"text"}
 
