@@ -89,7 +89,9 @@ def delimited_rows(path: Path, known: Sequence[str], result: CheckResult) -> Ite
             yield from _named_rows(_Rows(text, form), known, result)
     except _Unreadable as problem:
         result.errors.append(str(problem))
+        result.cut_off.append(path)
     except UnicodeDecodeError as error:
+        result.cut_off.append(path)
         result.errors.append(f"broken {ENCODING_NAMES.get(error.encoding, error.encoding)} ({error.reason}); {SAVE_AS}")
     finally:
         csv.field_size_limit(previous_limit)

@@ -14,3 +14,5 @@ class CheckResult:
     """Every column that was found: its plain name, and the name as the table writes it."""
     separators: dict[Path, str] = field(default_factory=dict)
     """What separates the cells of each delimited file that was read."""
+    cut_off: list[Path] = field(default_factory=list)
+    """Files with an error behind which nothing could be read: what their rows lack may be in the rest."""

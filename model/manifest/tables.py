@@ -52,6 +52,7 @@ def _jsonl_rows(path: Path, known: Sequence[str], result: CheckResult) -> Iterat
                     yield from _json_row(line, f"line {number}", result)
     except UnicodeDecodeError as error:
         result.errors.append(f"broken {error.encoding} ({error.reason}); allowed: UTF-8")
+        result.cut_off.append(path)
 
 
 def _json_encoding(path: Path) -> str:
@@ -111,6 +112,7 @@ def _parquet_rows(path: Path, known: Sequence[str], result: CheckResult) -> Iter
                     yield f"row {number}", _by_plain_name(found, result)
     except (pyarrow.ArrowException, OSError) as error:
         result.errors.append(f"broken parquet ({error})")
+        result.cut_off.append(path)
 
 
 Reader = Callable[[Path, Sequence[str], CheckResult], Iterator[tuple[str, dict[str, Any]]]]

@@ -111,7 +111,7 @@ def inspect(source: Path, task: TaskName, split_seed: int, workers: int, roots: 
     """Every check, each picture decoded on the way; nothing is kept and nothing is raised."""
     found, result = read_rows(source, task, roots)
     rows = tuple(found)
-    divided = bool(rows) and _can_be_divided(rows, task)
+    divided = bool(rows) and not result.cut_off and _can_be_divided(rows, task)
     if divided:
         rows = rows if rows[0].split else split_rows(rows, split_seed, task)
         of_parts = check_parts(rows, task)

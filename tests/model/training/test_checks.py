@@ -413,6 +413,12 @@ def test_everything_wrong_is_said_at_once(data):
     assert caught.value.problems == tuple(found)
 
 
+def test_behind_a_misplaced_quote_nothing_is_said_of_what_the_rest_may_have(tmp_path):
+    (tmp_path / "things.csv").write_text('text,label\na sea,sea\n"x" y,sea\nz,tomato\n', encoding="utf-8")
+    (error,) = inspect(tmp_path / "things.csv", "single-label", 0, 1).result.errors
+    assert error.startswith("line 3: broken CSV")
+
+
 def test_what_is_left_out_of_a_folder_is_warned_of_by_check_and_by_training(tmp_path):
     for split in ("train", "Validation", "TEST"):
         for number, label in enumerate(("cats", "dogs")):
