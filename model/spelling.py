@@ -5,15 +5,14 @@ import unicodedata
 from collections.abc import Iterable
 from typing import Final
 
-# Default_Ignorable_Code_Point of Unicode 16 (DerivedCoreProperties.txt), without those that may be seen (below), and controls.
-_HIDDEN: Final = re.compile(
-    r"[\0-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e\u200b\u200e\u200f\u202a-\u202e"
-    r"\u2060-\u206f\u3164\ufeff\uffa0\ufff0-\ufffb\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0080-\U000e00ff\U000e01f0-\U000e0fff]"
-)
+from model.modalities.text.blank import IGNORABLE
+
 # Joiners, variation selectors and tags change the look of some characters, and of all others nothing.
 _SOMETIMES: Final = re.compile(
     r"[\u180b-\u180d\u180f\u200c\u200d\ufe00-\ufe0f\U000e0000-\U000e007f\U000e0100-\U000e01ef]"
 )
+# What is never seen: the other ignorable characters, controls but white space, and marks of annotations.
+_HIDDEN: Final = re.compile(rf"(?!{_SOMETIMES.pattern})[\0-\x08\x0e-\x1b\x7f-\x84\x86-\x9f{IGNORABLE}\ufff9-\ufffb]")
 _VIRAMA: Final = 9  # canonical combining class
 _BLANK_BRAILLE: Final = "\u2800"
 

@@ -3,17 +3,21 @@
 import re
 from typing import Final
 
-# Ranges are written out because Python's own tables differ by its version, and a bundle must see the same texts everywhere.
+IGNORABLE: Final = (
+    r"\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f"
+    r"\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
+)
+"""Default_Ignorable_Code_Point of Unicode 16 (DerivedCoreProperties.txt), for a character class: zero-width and joining characters,
+marks of direction, variation selectors, Hangul fillers, tags, the soft hyphen. Written out because Python's own tables differ by
+its version, and a bundle must see the same texts everywhere."""
+
 _SHOWN: Final = re.compile(
     "[^"
     r"\s"  # White_Space
     r"\0-\x1f\x7f-\x9f"  # Cc, controls
-    # Default_Ignorable_Code_Point of Unicode 16 (DerivedCoreProperties.txt): zero-width and joining characters, marks of
-    # direction, variation selectors, Hangul fillers, tags, the soft hyphen.
-    r"\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f"
-    r"\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
+    + IGNORABLE
     # The rest of Cf, format characters, without those that show a sign (Prepended_Concatenation_Mark, such as U+0600).
-    r"\ufff9-\ufffb\U00013430-\U00013440"
+    + r"\ufff9-\ufffb\U00013430-\U00013440"
     r"\ue000-\uf8ff\U000f0000-\U0010ffff"  # Co, private use, whose look only the sender's font knows
     r"\ufdd0-\ufdef\ufffe\uffff"
     + "".join(f"{chr(0x1_0000 * plane - 2)}{chr(0x1_0000 * plane - 1)}" for plane in range(2, 16))
