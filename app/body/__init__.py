@@ -6,7 +6,7 @@ At most `max_body_bytes` of a request are ever held, and nothing is written to d
 from fastapi import Request
 
 from app.body.form import Form
-from app.body.json import batch_of, parse, question_of
+from app.body.json import batch_of, parse, request_of
 from app.body.limits import JSON, MULTIPART, content_type, read, read_whole
 from app.body.problems import (
     BodyTooSlow,
@@ -19,18 +19,18 @@ from app.body.problems import (
     UnknownField,
     UnsupportedMediaType,
 )
-from app.body.request import BatchQuestion, Question
+from app.body.request import ParsedBatch, ParsedRequest
 from app.service import Service
 from app.settings import Settings
 
 __all__ = [
     "JSON",
     "MULTIPART",
-    "BatchQuestion",
     "BodyTooSlow",
     "InvalidParameter",
     "MalformedBody",
-    "Question",
+    "ParsedBatch",
+    "ParsedRequest",
     "RepeatedField",
     "RequestError",
     "TooManyBytes",
@@ -38,11 +38,11 @@ __all__ = [
     "UnknownField",
     "UnsupportedMediaType",
     "read_batch",
-    "read_question",
+    "read_request",
 ]
 
 
-async def read_question(request: Request, service: Service, settings: Settings) -> Question:
+async def read_request(request: Request, service: Service, settings: Settings) -> ParsedRequest:
     """Read the body of POST /v1/classify: a form or JSON."""
     media_type, parameters = content_type(request, MULTIPART, JSON)
     if media_type == MULTIPART:
@@ -50,10 +50,10 @@ async def read_question(request: Request, service: Service, settings: Settings) 
         await read(request, settings, form.write)
         return await service.offload(form.close) if form.encoded else form.close()
     body = await read_whole(request, settings)
-    return await service.offload(lambda: question_of(parse(body), settings))
+    return await service.offload(lambda: request_of(parse(body), settings))
 
 
-async def read_batch(request: Request, service: Service, settings: Settings) -> BatchQuestion:
+async def read_batch(request: Request, service: Service, settings: Settings) -> ParsedBatch:
     """Read the body of POST /v1/classify/batch: JSON."""
     content_type(request, JSON)
     body = await read_whole(request, settings)

@@ -22,7 +22,7 @@ from app.body.problems import (
     bounded,
     shown,
 )
-from app.body.request import Question
+from app.body.request import ParsedRequest
 from app.schemas import ClassifyBody, Options
 from app.settings import Settings
 
@@ -138,7 +138,7 @@ class Form:
             )
             raise MalformedBody("body", "broken multipart", allowed) from None
 
-    def close(self) -> Question:
+    def close(self) -> ParsedRequest:
         """Return what the whole form contains, decoded. Raises RequestError."""
         if not self._ended:
             raise MalformedBody("body", "no closing boundary", "the whole multipart body")
@@ -159,7 +159,7 @@ class Form:
                     parts[name] = text if isinstance(text, bytes) else text_of(text, part.limit)
             elif (value := _option(name, part.value(charset))) is not None:
                 options[name] = value
-        return Question(parts, checked(Options, options))
+        return ParsedRequest(parts, checked(Options, options))
 
     def _begin(self) -> None:
         self._part = _Part()

@@ -23,7 +23,7 @@ from app.body.problems import (
     bounded,
     shown,
 )
-from app.body.request import BatchQuestion, Question
+from app.body.request import ParsedBatch, ParsedRequest
 from app.schemas import BatchBody, BatchItem, ClassifyBody, Example, Options
 from app.settings import Settings
 from model import Parts
@@ -131,14 +131,14 @@ def _integer(digits: str) -> int | Fault:
 _DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant, parse_int=_integer)
 
 
-def question_of(fields: dict[str, Any], settings: Settings) -> Question:
+def request_of(fields: dict[str, Any], settings: Settings) -> ParsedRequest:
     """Return what a request for one example contains. Raises RequestError."""
     body = checked(ClassifyBody, fields)
     options = Options(top_k=body.top_k, threshold=body.threshold, model=body.model)
-    return Question(_parts(body, settings), options)
+    return ParsedRequest(_parts(body, settings), options)
 
 
-def batch_of(fields: dict[str, Any], settings: Settings) -> BatchQuestion:
+def batch_of(fields: dict[str, Any], settings: Settings) -> ParsedBatch:
     """Return what a request for a batch contains; what is wrong with an item is raised when it is unpacked. Raises RequestError."""
     items = fields.pop("items", None)
     options = checked(Options, fields, known=BatchBody.model_fields)
@@ -148,7 +148,7 @@ def batch_of(fields: dict[str, Any], settings: Settings) -> BatchQuestion:
         raise InvalidParameter("items", shown(items), ALLOWED["items"])
     if len(items) > (limit := settings.max_batch_request_items):
         raise TooManyItems("items", f"{len(items)} items", f"up to {limit} items")
-    return BatchQuestion(
+    return ParsedBatch(
         ids=[_item_id(item) for item in items],
         unpack=[partial(_unpack, item, settings) for item in items],
         options=options,

@@ -16,7 +16,7 @@ class MalformedBody(RequestError):
 
 
 class UnknownField(RequestError):
-    """A field that nobody reads; most likely misspelt."""
+    """A field that the route does not read; most likely misspelt."""
 
 
 class RepeatedField(RequestError):

@@ -8,16 +8,16 @@ from model import Parts
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
-    """What a client asks about one example."""
+class ParsedRequest:
+    """A parsed request for one example."""
 
     parts: Parts
     options: Options
 
 
 @dataclass(frozen=True, slots=True)
-class BatchQuestion:
-    """What a client asks about many examples; each is unpacked only when its turn comes."""
+class ParsedBatch:
+    """A parsed request for many examples; an item is unpacked only before it is queued."""
 
     ids: list[str | None]
     unpack: list[Callable[[], Parts]]

@@ -65,7 +65,7 @@ def listed(examples: tuple[str, ...]) -> str:
     return "\n".join(["Examples:", *(f"  {each}" for each in examples)])
 
 
-# Not by typer.echo, which writes UTF-8 to a stream that is said to be ASCII.
+# Not by typer.echo, which writes UTF-8 to a stream whose encoding is ASCII.
 def show(result: str) -> None:
     """Print a result on standard output."""
     _write(result, sys.stdout)

@@ -22,7 +22,7 @@ from app.body import (
     UnknownField,
     UnsupportedMediaType,
     read_batch,
-    read_question,
+    read_request,
 )
 from app.dependencies import DirectRoute, metrics_of, service_of, settings_of, while_connected
 from app.errors import INTERNAL, explained, kind_of, problem_of
@@ -82,18 +82,18 @@ async def classify(request: Request) -> Response:
     service, settings = service_of(request), settings_of(request)
     with service.admit():
         timeout_ms = _timeout_ms(request)
-        question = await _timed(request, read_question(request, service, settings))
-        request.state.modalities = sorted(question.parts)
-        request.state.model = _checked(question.options, service)
+        parsed = await _timed(request, read_request(request, service, settings))
+        request.state.modalities = sorted(parsed.parts)
+        request.state.model = _checked(parsed.options, service)
         work = service.classify(
-            question.parts,
-            model=question.options.model,
+            parsed.parts,
+            model=parsed.options.model,
             deadline=service.deadline(timeout_ms),
             timeline=request.state.timeline,
         )
         outcome = await while_connected(request, work)
         request.state.modalities = sorted(outcome.prediction.used)
-        return _answered(Classification.of(outcome, question.options))
+        return _answered(Classification.of(outcome, parsed.options))
 
 
 @router.post(
@@ -112,20 +112,20 @@ async def classify_batch(request: Request) -> Response:
     service, settings, metrics = service_of(request), settings_of(request), metrics_of(request)
     with service.admit():
         timeout_ms = _timeout_ms(request)
-        question = await _timed(request, read_batch(request, service, settings))
-        request.state.items = len(question.ids)
-        request.state.model = _checked(question.options, service)
-        await _count(request, len(question.ids))
+        parsed = await _timed(request, read_batch(request, service, settings))
+        request.state.items = len(parsed.ids)
+        request.state.model = _checked(parsed.options, service)
+        await _count(request, len(parsed.ids))
         work = service.classify_all(
-            question.unpack,
-            model=question.options.model,
+            parsed.unpack,
+            model=parsed.options.model,
             deadline=service.deadline(timeout_ms),
             timeline=request.state.timeline,
         )
         outcomes = await while_connected(request, work)
         answers = [
-            _batch_answer(index, id_, outcome, question.options, request)
-            for index, (id_, outcome) in enumerate(zip(question.ids, outcomes, strict=True))
+            _batch_answer(index, id_, outcome, parsed.options, request)
+            for index, (id_, outcome) in enumerate(zip(parsed.ids, outcomes, strict=True))
         ]
     used = [outcome.prediction.used for outcome in outcomes if isinstance(outcome, Outcome)]
     request.state.modalities = sorted(frozenset().union(*used))

@@ -64,7 +64,7 @@ class Batch:
                 share.append((index, next(self._items)))
             except StopIteration:
                 break
-            except Exception as error:  # noqa: BLE001 — of whoever yields them
+            except Exception as error:  # noqa: BLE001 — any of the caller's own iterable
                 self.add([ItemAnswer(index, None, None, error)])
                 break
             if len(share) == self._items_per_request:

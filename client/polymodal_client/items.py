@@ -41,7 +41,7 @@ def id_of(row: object) -> Any:  # noqa: ANN401 — as it was given
     try:
         found = row.id if isinstance(row, Item) else _cells(row).get("id")
         return None if is_missing(found) else found
-    except Exception:  # noqa: BLE001 — the row's own error is reported by whoever reads it
+    except Exception:  # noqa: BLE001 — reading the row's other fields reports it
         return None
 
 

@@ -27,7 +27,7 @@ FOLDER_SPLITS = {
     "unseen": "unseen",
 }
 
-# What other tables call our columns, for a hint to whoever has such a one.
+# What other tables call our columns, for hints.
 USUAL_NAMES = {
     "label": ("class", "category", "target", "answer", "tag", "y", "labels"),
     "image": ("file", "filename", "path", "img", "picture", "photo", "url"),
@@ -43,7 +43,7 @@ _FRACTION = re.compile(r"[+-]?\d*([.,])\d+(?:[eE][+-]?\d+)?")
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A row as it was found: its cells by our column names, and where it stands, for messages."""
+    """A row as it was found: its cells by our column names, and where it is, for messages."""
 
     where: str
     cells: Mapping[str, Any]
@@ -82,9 +82,9 @@ def _folder_records(root: Path, result: CheckResult) -> Iterator[Record]:
         rest = [image for image in rest if not image.is_relative_to(part)]
         yield from _imagefolder_records(root, part, split, images, found, result)
     if rest:
-        beside = Counter(f"{image.parts[0]}/" if len(image.parts) > 1 else image.name for image in rest)
+        others = Counter(f"{image.parts[0]}/" if len(image.parts) > 1 else image.name for image in rest)
         allowed = f"pictures in {', '.join(f'{part}/' for part in parts)}"
-        result.warnings.append(f"left out, next to the split folders: {numbered(beside)}; allowed: {allowed}")
+        result.warnings.append(f"left out, next to the split folders: {numbered(others)}; allowed: {allowed}")
     result.warnings.extend(found.left_out())
 
 
@@ -192,7 +192,7 @@ def _table_records(path: Path, aliases: Mapping[str, str], split: str, result: C
 
 
 def _decimal_mark(label: object, separator: str | None) -> str:
-    """What stands before the fraction of a number, "" if none does; a comma only where cells are separated by something else."""
+    """Return the decimal mark of a number, "" if it has no fraction; a comma only where cells are separated by something else."""
     if separator in (None, ",") or not isinstance(label, str):
         return ""
     found = _FRACTION.fullmatch(label.strip())

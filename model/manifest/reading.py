@@ -123,7 +123,7 @@ def task_name(task: str) -> TaskName:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A manifest that is read row by row and never held: bad rows are told, and don't keep the others from being read."""
+    """A manifest that is read row by row and never held. Bad rows are reported, and don't keep the others from being read."""
 
     path: Path
     digest: str

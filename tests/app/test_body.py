@@ -1,4 +1,4 @@
-"""Properties of the readers: whatever comes, it becomes a question or a refusal, however the network cuts it."""
+"""Properties of the readers: whatever comes, it becomes a parsed or a refusal, however the network cuts it."""
 
 import base64
 import json
@@ -19,7 +19,7 @@ from app.body import InvalidParameter, MalformedBody, RequestError, TooManyBytes
 from app.body.binary import image_of
 from app.body.charsets import _CODECS
 from app.body.form import Form
-from app.body.json import JSON_DEPTH, JSON_PIECES, _check_structure, batch_of, parse, question_of
+from app.body.json import JSON_DEPTH, JSON_PIECES, _check_structure, batch_of, parse, request_of
 from app.settings import Settings
 
 SETTINGS = Settings()
@@ -44,9 +44,9 @@ def pieces(content: bytes, cuts: list[int]) -> list[bytes]:
 
 
 def test_a_form_becomes_parts_and_options():
-    question = read_form(FORM)
-    assert question.parts == {"text": b"a red\r\n--car", "image": b"\x89PNG\r\n"}
-    assert question.options.top_k == 2
+    parsed = read_form(FORM)
+    assert parsed.parts == {"text": b"a red\r\n--car", "image": b"\x89PNG\r\n"}
+    assert parsed.options.top_k == 2
 
 
 @given(st.lists(st.integers(0, len(FORM)), max_size=12))
@@ -80,13 +80,13 @@ fields = st.sampled_from(["image", "text", "top_k", "threshold", "model"]) | st.
 @given(st.dictionaries(fields, values, max_size=4))
 def test_any_json_object_becomes_a_question_or_is_refused(document):
     with suppress(RequestError):
-        assert set(question_of(parse(json.dumps(document).encode()), SETTINGS).parts) <= {"image", "text"}
+        assert set(request_of(parse(json.dumps(document).encode()), SETTINGS).parts) <= {"image", "text"}
 
 
 @pytest.mark.parametrize("text", ["\U0001f600", "déjà vu", "日本"])
 def test_escaped_characters_outside_ascii_are_text(text):
-    question = question_of(parse(json.dumps({"text": text}).encode()), SETTINGS)
-    assert question.parts["text"].decode() == text
+    parsed = request_of(parse(json.dumps({"text": text}).encode()), SETTINGS)
+    assert parsed.parts["text"].decode() == text
 
 
 # --- limits of structure ---
@@ -137,9 +137,9 @@ def test_the_pieces_of_json_are_counted(content, fits):
 def test_only_whole_characters_leave_the_reader(name, text):
     for document in ({name: text}, {text: 1}):
         with suppress(RequestError):
-            question = question_of(parse(json.dumps(document).encode()), SETTINGS)
-            (question.options.model or "").encode()
-            assert all(isinstance(content, bytes) for content in question.parts.values())
+            parsed = request_of(parse(json.dumps(document).encode()), SETTINGS)
+            (parsed.options.model or "").encode()
+            assert all(isinstance(content, bytes) for content in parsed.parts.values())
 
 
 @given(
@@ -149,9 +149,9 @@ def test_only_whole_characters_leave_the_reader(name, text):
 )
 def test_any_json_object_becomes_a_batch_or_is_refused(document):
     with suppress(RequestError):
-        question = batch_of(parse(json.dumps(document).encode()), SETTINGS)
-        assert len(question.ids) == len(question.unpack) >= 1
-        for unpack in question.unpack:
+        parsed = batch_of(parse(json.dumps(document).encode()), SETTINGS)
+        assert len(parsed.ids) == len(parsed.unpack) >= 1
+        for unpack in parsed.unpack:
             with suppress(RequestError):
                 assert set(unpack()) <= {"image", "text"}
 
@@ -211,8 +211,8 @@ def read_parts(*parts: bytes, **options: bytes):
 
 @pytest.mark.parametrize("encoding", ["", "7bit", "8bit", "binary", "BINARY "])
 def test_a_transfer_encoding_that_changes_nothing_is_accepted(encoding):
-    question = read_parts(part("text", "réd".encode(), f"Content-Transfer-Encoding: {encoding}"))
-    assert question.parts == {"text": "réd".encode()}
+    parsed = read_parts(part("text", "réd".encode(), f"Content-Transfer-Encoding: {encoding}"))
+    assert parsed.parts == {"text": "réd".encode()}
 
 
 @pytest.mark.parametrize(
@@ -244,9 +244,9 @@ def test_a_form_of_pythons_email_package_is_read_as_it_was_meant():
         attachment.add_header("Content-Disposition", "form-data", **names)
         message.attach(attachment)
     body = message.as_bytes(policy=HTTP).partition(b"\r\n\r\n")[2]
-    question = read_form(body, boundary=message.get_boundary().encode())
-    assert question.parts == {"text": "a réd boat".encode(), "image": picture}
-    assert question.options.top_k == 2
+    parsed = read_form(body, boundary=message.get_boundary().encode())
+    assert parsed.parts == {"text": "a réd boat".encode(), "image": picture}
+    assert parsed.options.top_k == 2
 
 
 @pytest.mark.parametrize(
@@ -387,7 +387,7 @@ def in_a_form(name: str, number: str):
 
 
 def in_json(name: str, number: str):
-    return getattr(question_of(parse(f'{{"{name}":{number}}}'.encode()), SETTINGS).options, name)
+    return getattr(request_of(parse(f'{{"{name}":{number}}}'.encode()), SETTINGS).options, name)
 
 
 @pytest.mark.parametrize("read", [in_a_form, in_json])

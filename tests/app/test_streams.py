@@ -43,18 +43,18 @@ def manifest(tmp_path):
 
 @pytest.mark.parametrize(("environment", "encoding"), NARROW)
 def test_characters_that_an_encoding_lacks_are_escaped(manifest, environment, encoding):
-    told = polymodal("check", manifest, environment=environment)
-    assert (told.returncode, told.stderr) == (0, b"")
-    shown = told.stdout.decode(encoding)
+    done = polymodal("check", manifest, environment=environment)
+    assert (done.returncode, done.stderr) == (0, b"")
+    shown = done.stdout.decode(encoding)
     assert "\\u043a\\u043e\\u0442" in shown
     assert ("Möbel" if encoding == "latin-1" else "M\\u00f6bel") in shown
 
 
 @pytest.mark.parametrize(("environment", "encoding"), NARROW)
 def test_json_stays_json(manifest, environment, encoding):
-    told = polymodal("check", manifest, "--json", environment=environment)
-    assert told.returncode == 0, told.stderr
-    assert set(json.loads(told.stdout.decode(encoding))["labels"]["train"]) == {"Möbel", "кот", "😀"}
+    done = polymodal("check", manifest, "--json", environment=environment)
+    assert done.returncode == 0, done.stderr
+    assert set(json.loads(done.stdout.decode(encoding))["labels"]["train"]) == {"Möbel", "кот", "😀"}
 
 
 @pytest.mark.parametrize(("environment", "encoding"), NARROW)
@@ -66,15 +66,15 @@ def test_json_stays_json(manifest, environment, encoding):
     ],
 )
 def test_every_command_ends_as_it_would_elsewhere(arguments, code, environment, encoding):
-    told = polymodal(*arguments, environment=environment)
-    assert told.returncode == code, told.stderr
-    assert told.stdout.decode(encoding).strip() or told.stderr.decode(encoding).strip()
-    assert b"Traceback" not in told.stderr
+    done = polymodal(*arguments, environment=environment)
+    assert done.returncode == code, done.stderr
+    assert done.stdout.decode(encoding).strip() or done.stderr.decode(encoding).strip()
+    assert b"Traceback" not in done.stderr
 
 
 def test_a_file_name_that_is_no_text_is_escaped(manifest):
-    told = polymodal("evaluate", manifest.parent / "no bundle \udcff", manifest)
-    assert (told.returncode, b"no bundle \\udcff: no such folder" in told.stderr) == (1, True), told.stderr
+    done = polymodal("evaluate", manifest.parent / "no bundle \udcff", manifest)
+    assert (done.returncode, b"no bundle \\udcff: no such folder" in done.stderr) == (1, True), done.stderr
 
 
 SHOWN = [
@@ -89,26 +89,26 @@ def test_a_reader_that_went_away_ends_a_command_without_a_word(arguments):
     reader, writer = os.pipe()
     os.close(reader)
     try:
-        told = polymodal(*arguments, stdout=writer)
+        done = polymodal(*arguments, stdout=writer)
     finally:
         os.close(writer)
-    assert (told.returncode, told.stderr) == (1, b"")
+    assert (done.returncode, done.stderr) == (1, b"")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
 @pytest.mark.parametrize("arguments", SHOWN)
 def test_a_full_disk_is_one_message(arguments):
     with Path("/dev/full").open("wb") as full:
-        told = polymodal(*arguments, stdout=full)
+        done = polymodal(*arguments, stdout=full)
         silent = polymodal(*arguments, stdout=full, stderr=full)
-    assert (told.returncode, silent.returncode) == (1, 1)
-    (line,) = told.stderr.decode().splitlines()
+    assert (done.returncode, silent.returncode) == (1, 1)
+    (line,) = done.stderr.decode().splitlines()
     assert line.startswith("polymodal: ")
     assert line.endswith("No space left on device")
 
 
 def test_standard_output_may_be_closed():
-    told = subprocess.run(
+    done = subprocess.run(
         ["sh", "-c", 'exec "$0" -c "$1" card >&-', sys.executable, MAIN], cwd=PROJECT, capture_output=True, check=False
     )
-    assert (told.returncode, told.stderr) == (0, b"")
+    assert (done.returncode, done.stderr) == (0, b"")

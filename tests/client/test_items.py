@@ -114,14 +114,14 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize(("row", "told"), WRONG.values(), ids=WRONG)
-def test_a_row_that_cannot_be_sent_fails_alone_with_a_sentence(both, scripted, row, told):
+@pytest.mark.parametrize(("row", "message"), WRONG.values(), ids=WRONG)
+def test_a_row_that_cannot_be_sent_fails_alone_with_a_sentence(both, scripted, row, message):
     service = scripted(answering)
     answers = both.ask(service, "classify_batch", [{"text": "red"}, row, {"text": "blue"}])
     assert sent_items(service) == [{"text": "red"}, {"text": "blue"}]
     first, middle, last = outcomes(answers)
     assert (first, last) == ("ok", "ok")
-    assert told in middle
+    assert message in middle
 
 
 def test_a_row_that_cannot_be_sent_keeps_its_id(both, scripted):
@@ -243,7 +243,7 @@ def test_numbers_of_numpy_travel_in_a_form_too(both, scripted):
 
 
 @pytest.mark.parametrize(
-    ("options", "error", "told"),
+    ("options", "error", "message"),
     [
         ({"top_k": "3"}, TypeError, "top_k: str; allowed: a whole number"),
         ({"top_k": True}, TypeError, "top_k: bool; allowed: a whole number"),
@@ -262,10 +262,10 @@ def test_numbers_of_numpy_travel_in_a_form_too(both, scripted):
     ],
     ids=lambda value: str(value)[:60].partition(" object at")[0] if isinstance(value, dict) else "",
 )
-def test_options_of_other_types_are_refused_at_once_with_a_sentence(both, scripted, options, error, told):
+def test_options_of_other_types_are_refused_at_once_with_a_sentence(both, scripted, options, error, message):
     service = scripted(AssertionError("asked"))
     for call, given in (("classify", "red"), ("classify_batch", [{"text": "red"}])):
-        with pytest.raises(error, match=told):
+        with pytest.raises(error, match=message):
             both.ask(service, call, given, **options)
 
 

@@ -11,9 +11,9 @@ from pydantic import ValidationError
 from tokenizers import Tokenizer, models
 
 from app import wire
-from app.body import BatchQuestion, RequestError
+from app.body import ParsedBatch, RequestError
 from app.body.form import Form
-from app.body.json import batch_of, parse, question_of
+from app.body.json import batch_of, parse, request_of
 from app.settings import Settings
 from model.errors import InputError
 from model.modalities.image.formats import sniff
@@ -63,10 +63,10 @@ def form(content: bytes) -> None:
 
 def document(content: bytes) -> None:
     """A JSON body of either route, with the base64 in it."""
-    for read in (question_of, batch_of):
+    for read in (request_of, batch_of):
         with suppress(RequestError):
-            question = read(parse(content), SETTINGS)
-            for unpack in question.unpack if isinstance(question, BatchQuestion) else ():
+            parsed = read(parse(content), SETTINGS)
+            for unpack in parsed.unpack if isinstance(parsed, ParsedBatch) else ():
                 with suppress(RequestError):
                     unpack()
 

@@ -48,7 +48,7 @@ class _WebP(WebPImagePlugin.WebPImageFile):
 
 
 class _Avif(AvifImagePlugin.AvifImageFile):
-    """Pillow's reader, but for its decoder's planes, which nobody needs once the pixels are there."""
+    """Pillow's reader, which frees its decoder's planes as soon as the pixels are there."""
 
     def load(self) -> Any:  # noqa: ANN401 - as Pillow's
         if self.tile:

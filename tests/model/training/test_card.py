@@ -86,20 +86,20 @@ def card(task, *modalities, measured=None, intervals=None):
     ],
 )
 def test_a_card_names_what_the_network_takes(task, modalities, sentence):
-    told = card(task, *modalities)
-    assert sentence in told
+    text = card(task, *modalities)
+    assert sentence in text
     if len(modalities) == 1:
-        assert "together" not in told
-        assert "alone" not in told
-        assert ("image" if modalities == ["text"] else "text") not in told
+        assert "together" not in text
+        assert "alone" not in text
+        assert ("image" if modalities == ["text"] else "text") not in text
 
 
 def test_an_interval_that_cannot_be_told_is_left_out():
-    told = card("single-label", "text", intervals={"accuracy": (0.342, 1.0), "macro_f1": None})
-    assert "| text | 2 | 1.000 [0.342, 1.000] | 1.000 | 1.000 |" in told
+    text = card("single-label", "text", intervals={"accuracy": (0.342, 1.0), "macro_f1": None})
+    assert "| text | 2 | 1.000 [0.342, 1.000] | 1.000 | 1.000 |" in text
 
 
 def test_a_set_of_inputs_that_was_never_calibrated_is_named():
-    told = card("single-label", "image", "text", measured=["text"])
-    assert "No row of the validation part has image + text or image: answers from that are not calibrated." in told
+    text = card("single-label", "image", "text", measured=["text"])
+    assert "No row of the validation part has image + text or image: answers from that are not calibrated." in text
     assert "not calibrated" not in card("single-label", "image", "text")
