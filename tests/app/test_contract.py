@@ -57,3 +57,28 @@ def test_the_service_does_what_its_document_says(case):
     alone = answered and case.path.endswith("/batch") and any("problem" in item for item in response.json()["items"])
     text = answered and case.media_type == "multipart/form-data"
     case.validate_response(response, excluded_checks=[negative_data_rejection] if alone or text else [])
+    if case.method == "GET":
+        case.method = "HEAD"
+        head = case.call()
+        assert (head.status_code, head.content) == (response.status_code, b"")
+    elif number := integer_option(case):
+        case.body = {**case.body, number: float(case.body[number])}
+        again = case.call()
+        assert (again.status_code, labels_of(again)) == (response.status_code, labels_of(response))
+
+
+def integer_option(case):
+    """The name of an option with an integer that JSON can also spell with a fraction, such as 3.0."""
+    if case.media_type != "application/json" or not isinstance(case.body, dict) or case.headers:  # such as a time limit
+        return None
+    options = ("top_k", "threshold")
+    return next((name for name in options if type(case.body.get(name)) is int and abs(case.body[name]) < 2**53), None)
+
+
+def labels_of(response):
+    body = response.json()
+    return (
+        [item.get("classification", {}).get("labels") for item in body["items"]]
+        if "items" in body
+        else body.get("labels")
+    )
