@@ -16,8 +16,8 @@ RESAMPLES: Final = 1000
 TAILS: Final = (2.5, 97.5)
 """Percentiles that bound a 95 % interval."""
 FEWEST_GROUPS: Final = 6
-"""From so many on a bootstrap can be right 95 % of the time: n values lie on both sides of their median with probability 1 − 2¹⁻ⁿ,
-and the bootstrap never goes beyond them."""
+"""With this many groups or more, a bootstrap can be right 95 % of the time: n values lie on both sides of their median with
+probability 1 − 2¹⁻ⁿ, and the bootstrap never goes beyond them."""
 
 
 def measure(scores: Array, targets: Array, rows: Sequence[Row], task: Task) -> dict[str, Any]:

@@ -171,10 +171,8 @@ def _table_records(path: Path, aliases: Mapping[str, str], split: str, result: C
         for name, value in found.items():
             if name in known:
                 column = aliases.get(name, name)
-                if column not in cells or cells[column] in (
-                    None,
-                    "",
-                ):  # both `text` and `caption`: the one that is there
+                # Of both `text` and `caption`, the first that is not empty.
+                if cells.get(column) in (None, ""):
                     cells[column] = value
             elif name not in reported:
                 reported.add(name)

@@ -43,10 +43,10 @@ from model.training.progress import console, warn
 from model.training.splits import describe_split, write_split
 
 COUNTER: Final = "num_batches_tracked"  # of batch normalisation: no weight, and torch fills it in when it is absent
-GOLDEN_BYTES: Final = (
-    12_000  # an image larger than this becomes a golden input as a thumbnail, where there is no smaller one
-)
-GOLDEN_SIDE: Final = 96  # px of such a thumbnail, which has about 2 kB
+GOLDEN_BYTES: Final = 12_000
+"""A larger image becomes a golden input only as a thumbnail, where there is no smaller image."""
+GOLDEN_SIDE: Final = 96
+"""Pixels of such a thumbnail, which has about 2 kB."""
 GOLDEN_LABELS: Final = 5  # for each set of modalities one golden input of so many labels
 LOGIT_TOLERANCE: Final = 0.01
 """How far the written bundle may be from the trained network; torch and ONNX Runtime differ by about 1e-5."""

@@ -400,7 +400,7 @@ class _Bits:
         self._value, self._left = int.from_bytes(content, "big"), 8 * len(content)
 
     def read(self, bits: int) -> int:
-        """An unsigned number of so many bits."""
+        """An unsigned number of this many bits."""
         self._left -= bits
         if self._left < 0:
             raise ValueError("a header of compressed data that is too short")

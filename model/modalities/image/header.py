@@ -60,10 +60,8 @@ def work_of(content: bytes) -> Workload:
     if frame and frame[1] in SEQUENTIAL:
         kind, costs = DRAFT, DRAFT_COSTS
     else:
-        kind, costs = (
-            WHOLE,
-            next(costs for start, costs in COSTS.items() if content.startswith(start, 4 * (start == b"ftyp"))),
-        )
+        kind = WHOLE
+        costs = next(costs for start, costs in COSTS.items() if content.startswith(start, 4 * (start == b"ftyp")))
     return Workload(kind, costs[0] * size[0] * size[1] + costs[1] * len(content))
 
 

@@ -21,7 +21,7 @@ BITS, SAMPLE_FORMAT = 258, 339  # tags
 SIGNED, FLOATING = 2, 3  # values of SampleFormat
 LEAST, GREATEST = (340, 280), (341, 281)  # tags of the range, in the samples' own type and as integers
 DARKEST: Final = 16
-"""White is at most so many times the largest value: what is darker would look black."""
+"""White is at most this many times the largest value: what is darker would look black."""
 _ADVICE: Final = (
     "values that fill their bits, tags 340 and 341 (SMinSampleValue, SMaxSampleValue) that tell their range, or 8 bits"
 )
@@ -69,7 +69,7 @@ def levels_of(image: Image.Image, tags: Tags, *, inverted: bool) -> Levels:
             "image/tiff with samples that are no finite numbers", "fill them with a value of the picture's range"
         )
     black, white = _stated(tags, LEAST), _stated(tags, GREATEST)
-    if white is not None and whole:  # the most that is there may be what is stated: so many bits are meant
+    if white is not None and whole:  # a file may state its own greatest value: round up to whole bits
         white = float((1 << int(white).bit_length()) - 1) if 0 < white < 2**32 else None
     stated = white is not None and (black or 0) <= least and greatest <= white and (black or 0) < white
     nominal = _candidates(bits, kind)
