@@ -38,6 +38,7 @@ FROM packages AS project
 COPY README.md LICENSE ./
 COPY app app
 COPY model model
+COPY polymodal polymodal
 RUN --mount=type=cache,target=/root/.cache/pip \
     pip --python /opt/polymodal/bin/python install --no-compile --no-deps --root /project .
 
@@ -72,7 +73,7 @@ HEALTHCHECK --interval=15s --timeout=5s --start-period=60s --start-interval=1s -
     CMD ["python", "-c", "import http.client as h, os, sys; c = h.HTTPConnection('localhost', int(os.environ.get('POLYMODAL_PORT') or 8000), timeout=4); c.request('GET', '/readyz'); sys.exit(c.getresponse().status != 200)"]
 CMD ["polymodal", "serve"]
 LABEL org.opencontainers.image.title="Polymodal" \
-      org.opencontainers.image.description="A REST inference microservice that classifies an image with its text; either may be missing." \
+      org.opencontainers.image.description="A REST inference service for multimodal models: scores and embeddings of images and texts; any input may be missing." \
       org.opencontainers.image.licenses="Apache-2.0"
 
 # Serves and asks, in the very files that ship: a build whose image can't serve fails. Its bytecode is kept, and no other: at run

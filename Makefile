@@ -47,13 +47,13 @@ docs: .venv/serve.ok ## make the site of all documents in build/site, and check 
 test-all: test ## all tests, and the long ones that need no Docker and no browser: documents, contract, ImageMagick (apt-get install imagemagick)
 	IMAGEMAGICK_TESTS=1 $(BIN)/python -m pytest -rs tests/model/modalities/image/test_imagemagick.py
 	SLOW_DOCUMENTS=1 $(BIN)/python -m pytest -rs tests/test_documents.py tests/test_examples.py
-	CONTRACT_EXAMPLES=1000 $(BIN)/python -m pytest --timeout 1800 tests/app/test_contract.py
+	CONTRACT_EXAMPLES=1000 $(BIN)/python -m pytest --timeout 1800 tests/app/api/test_contract.py
 
 test-documents: .venv/dev.ok ## do all that the documents say, slow blocks too, and list what was run, checked or skipped, and why
 	SLOW_DOCUMENTS=1 $(BIN)/python -m pytest -rP tests/test_documents.py tests/test_examples.py
 
 test-redis: .venv/dev.ok ## run the tests of rate limits in Redis (needs redis-server)
-	REDIS_TESTS=1 $(BIN)/python -m pytest tests/app/test_redis.py
+	REDIS_TESTS=1 $(BIN)/python -m pytest tests/app/access/test_redis.py
 
 test-observability: .venv/dev.ok ## have a real Prometheus watch the service while it breaks (3 minutes; needs prometheus)
 	OBSERVABILITY_TESTS=1 $(BIN)/python -m pytest tests/deploy/test_rules.py tests/deploy/test_prometheus.py
@@ -70,7 +70,7 @@ screenshots: .venv/browser.ok ## draw docs/images: the page with the embedded mo
 	$(BIN)/python -m scripts.screenshots
 
 contract: .venv/dev.ok ## ask the service 1000 generated requests for each operation of its OpenAPI document
-	CONTRACT_EXAMPLES=1000 $(BIN)/python -m pytest --timeout 1800 tests/app/test_contract.py
+	CONTRACT_EXAMPLES=1000 $(BIN)/python -m pytest --timeout 1800 tests/app/api/test_contract.py
 
 test-generated-client: .venv/dev.ok ## clients that common generators make of the OpenAPI document compile and work (needs the network; TypeScript: npm)
 	$(BIN)/python -m tests.generated.run

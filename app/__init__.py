@@ -1,1 +1,1 @@
-"""The HTTP service: knows FastAPI and the door of `model`, and has never heard of a tensor."""
+"""The HTTP service, on top of the public API of `model`; it handles no tensors."""

@@ -1,6 +1,6 @@
-"""The command line: what `polymodal` is, and its commands, which lie in app/commands/ and import what is heavy when they run.
+"""The command line `polymodal`; its commands are in app/commands/, and import heavy packages when they run.
 
-Exit codes stand in app/commands/command.py, and for users in docs/commands.md.
+Exit codes are in app/commands/command.py, and for users in docs/commands.md.
 """
 
 import sys
@@ -9,9 +9,9 @@ from typing import Annotated
 
 import typer
 
-from app.commands import bundles, data, doctor, keys, serving, training
-from app.commands.command import Debug, debugging, listed, show
-from app.streams import guarded
+from polymodal.app.commands import bundles, data, doctor, keys, serving, training
+from polymodal.app.commands.command import Debug, debugging, listed, show
+from polymodal.app.commands.streams import guarded
 
 _EXAMPLES = (
     "polymodal serve",
@@ -22,7 +22,7 @@ _EXAMPLES = (
 
 app = typer.Typer(
     name="polymodal",
-    help="Classify an image with its text; either may be missing. `polymodal COMMAND --help` explains a command, with examples.",
+    help="Score and embed items with any subset of their inputs. `polymodal COMMAND --help` explains a command, with examples.",
     epilog=listed(_EXAMPLES),
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -34,8 +34,8 @@ for _group in (data.commands, keys.commands):
     app.add_typer(_group)
 
 
-def _tell_version(asked: bool) -> None:
-    if asked:
+def _print_version(requested: bool) -> None:
+    if requested:
         try:
             show(f"polymodal {version('polymodal')}")
         except PackageNotFoundError:  # run from a folder that was never installed
@@ -45,12 +45,12 @@ def _tell_version(asked: bool) -> None:
 
 @app.callback()
 def polymodal(
-    tell_version: Annotated[
-        bool, typer.Option("--version", help="Print the version and exit.", callback=_tell_version, is_eager=True)
+    show_version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True)
     ] = False,
     debug: Debug = False,
 ) -> None:
-    """What stands before a command."""
+    """Options before a command."""
     debugging.set(debug)
 
 

@@ -1,4 +1,4 @@
-"""Everything an operator can set: read from the environment once, checked as a whole before the port opens."""
+"""All settings of the service: read from the environment once, and validated before the port opens."""
 
 import difflib
 import re
@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BeforeValidator, Field, PositiveInt, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, PositiveInt, ValidationError, create_model, model_validator
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -18,10 +18,12 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from app.addresses import Network, parse_networks
-from app.cpus import Plan, available_cpus, default_plan, read_plan
-from app.keys import KeysError, read_keys
-from app.rate_limits import Rate
+from polymodal.app.access.addresses import Network, parse_networks
+from polymodal.app.access.keys import KeysError, read_keys
+from polymodal.app.access.rates import Rate
+from polymodal.app.cpus import Plan, default_plan, read_plan
+from polymodal.cores import available_cpus
+from polymodal.model import MODALITIES, Modality
 
 PREFIX = "POLYMODAL_"
 KIB, MIB = 1024, 1024 * 1024
@@ -32,8 +34,11 @@ _ORIGIN = re.compile(r"https?://[^\s/?#,@]+")
 _URL_SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
+Base = TypeVar("Base", bound=BaseSettings)
+
+
 class SettingsError(Exception):
-    """What is wrong with the settings: one line for each problem, naming its variable."""
+    """Invalid settings: one line for each problem, with its variable."""
 
     def __init__(self, problems: list[str]) -> None:
         super().__init__("\n".join(problems))
@@ -42,24 +47,24 @@ class SettingsError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class BundleSource:
-    """One model to serve: the name clients use, and the folder it is loaded from."""
+    """One model to serve: the name that clients use, and the folder of its bundle."""
 
     name: str
     path: Path
 
 
 def embedded_bundle(name: str = "illustrations") -> BundleSource:
-    """A bundle that is part of the installed package."""
-    return BundleSource(name, Path(str(files("model"))) / "bundles" / name)
+    """Return the source of a bundle in the installed package."""
+    return BundleSource(name, Path(str(files("polymodal.model"))) / "bundles" / name)
 
 
 def _bundle_sources(value: object) -> object:
-    """`path` or `name=path`, separated by commas; the name of a bare path is its folder's name."""
+    """Parse `path` or `name=path`, separated by commas; without a name, the folder's name is used."""
     if not isinstance(value, str):
         return value
     try:
         sources = tuple(_bundle_source(entry.strip()) for entry in value.split(",") if entry.strip())
-    except (OSError, RuntimeError) as problem:  # a name that is too long, a ~user that there isn't
+    except (OSError, RuntimeError) as problem:  # a name that is too long, a ~user that does not exist
         raise ValueError(f"names what can't be a folder: {problem}"[:200]) from problem
     if not sources:
         raise ValueError("names no bundle; allowed: path or name=path, separated by commas")
@@ -85,12 +90,12 @@ def _bundle_source(entry: str) -> BundleSource:
 def _plan(value: object) -> object:
     try:
         return read_plan(Path(value).expanduser()) if isinstance(value, str) else value
-    except RuntimeError as problem:  # a ~user that there isn't
+    except RuntimeError as problem:  # a ~user that does not exist
         raise ValueError(str(problem)) from problem
 
 
 def planned(data: Mapping[str, Any]) -> Plan:
-    """What was measured, if anything was; else what suits the cores that this process may use, after a choice of workers."""
+    """Return the measured plan unless another number of workers is set; else the default plan for the available cores."""
     measured: Plan | None = data.get("plan")
     workers: int | None = data.get("workers")
     if measured and workers in (None, measured.workers):
@@ -99,7 +104,7 @@ def planned(data: Mapping[str, Any]) -> Plan:
 
 
 def _keys_file(value: object) -> object:
-    """The file's path; its content is checked now, so that a start with a wrong one is refused like any other setting."""
+    """Return the file's absolute path, after validating its content, so that the service doesn't start with a broken file."""
     path = Path(value).expanduser().absolute() if isinstance(value, str) else value
     if isinstance(path, Path):
         try:
@@ -147,6 +152,24 @@ TunedPlan = Annotated[Plan | None, NoDecode, BeforeValidator(_plan)]
 Bundles = Annotated[tuple[BundleSource, ...], NoDecode, BeforeValidator(_bundle_sources)]
 
 
+def limit_of(modality: str) -> str:
+    """Return the name of the field that limits the bytes of one input."""
+    return f"max_{modality}_bytes"
+
+
+def _with_limits(base: type[Base]) -> type[Base]:
+    """Add `max_MODALITY_bytes` for each entry of MODALITIES."""
+
+    def limit(modality: Modality) -> Any:  # noqa: ANN401 — a field's type and its default
+        what = "text in UTF-8" if modality.textual else f"{modality.name} file"
+        about = f"Bytes of one {what}, not more than max_body_bytes."
+        return PositiveInt, Field(modality.max_bytes, description=about)
+
+    limits = {limit_of(name): limit(modality) for name, modality in MODALITIES.items()}
+    return create_model(base.__name__, __base__=base, __doc__=base.__doc__, __module__=base.__module__, **limits)
+
+
+@_with_limits
 class Settings(BaseSettings):
     """The whole configuration of the service; `POLYMODAL_` before a field's name is its variable."""
 
@@ -166,10 +189,10 @@ class Settings(BaseSettings):
     bundles: Bundles = Field(default_factory=lambda: (embedded_bundle(),), min_length=1)
     """Models to serve, as path or name=path separated by commas; the first is the default model."""
     runtime: Literal["auto", "onnx-int8", "onnx", "torch"] = "auto"
-    """What executes the models: ONNX Runtime (CPU) in 8 bits or in float32, PyTorch, or auto: the quickest that suits a bundle."""
+    """What executes the models: ONNX Runtime (CPU) in 8 bits or in float32, PyTorch, or auto: the fastest that suits a bundle."""
 
     plan: TunedPlan = None
-    """File written by `polymodal tune`: workers, threads and batches that were measured here; each can still be set by itself."""
+    """File written by `polymodal tune`, with measured numbers of workers, threads and items; other settings override it."""
     workers: int = Field(default_factory=lambda data: planned(data).workers, ge=0, le=256)
     """Processes that compute, each with its own models; by default one for each core, at most 8. 0: a thread of the service."""
     inference_threads: int = Field(default_factory=lambda data: planned(data).threads, ge=1, le=1024)
@@ -185,32 +208,30 @@ class Settings(BaseSettings):
     """Items that one request to /v1/classify/batch may carry."""
 
     embedding_cache_bytes: int = Field(0, ge=0)
-    """Bytes of memory for embeddings of pictures and texts, reused when the same bytes come again; 0 keeps none."""
+    """Bytes of memory for embeddings of inputs, reused when the same bytes come again; 0 keeps none."""
 
     request_timeout_ms: int = Field(10_000, ge=1, le=600_000)
     """Milliseconds from a request being read to its answer; later it is refused with 504."""
     body_timeout_ms: int = Field(30_000, ge=1, le=600_000)
     """Milliseconds that a client may take to send a request's body, and again to take its answer."""
     stall_timeout_ms: int = Field(10_000, ge=100, le=3_600_000)
-    """Milliseconds of one batch after which its worker is killed and started again; a thread can't be, and /livez says so."""
+    """Milliseconds of a batch beyond 8 times its prediction after which its worker is killed; of a thread, /livez fails."""
     drain_timeout_s: int = Field(20, ge=0, le=3600)
     """Seconds that accepted requests get to finish after SIGTERM."""
 
-    max_image_bytes: PositiveInt = 10 * MIB
-    """Bytes of one image file, not more than max_body_bytes."""
-    max_text_bytes: PositiveInt = 256 * KIB
-    """Bytes of one text in UTF-8, not more than max_body_bytes."""
     max_body_bytes: PositiveInt = 20 * MIB
     """Bytes of a whole request body; an image in JSON grows by a third through base64."""
+    max_inflight_bytes: PositiveInt = 256 * MIB
+    """Bytes of all bodies that are being read or computed at one time; a request that would exceed them is refused with 429."""
 
     max_connections: int = Field(1000, ge=1, le=1_000_000)
-    """Connections at one time; for one more, that which has been without a request for longest is closed."""
+    """Connections at one time; for one more, the one without a request for longest is closed."""
     max_head_bytes: int = Field(32 * KIB, ge=1024, le=MIB)
     """Bytes of a request's first line and header fields."""
     head_timeout_ms: int = Field(10_000, ge=100, le=600_000)
-    """Milliseconds that a client may take to send them."""
+    """Milliseconds that a client may take to send a request's first line and header fields."""
     keep_alive_s: int = Field(75, ge=1, le=3600)
-    """Seconds that a connection stays open after an answer; longer than clients and proxies keep theirs, who may ask as it ends."""
+    """Seconds that a connection stays open after an answer; longer than clients and proxies keep it, which may reuse it late."""
     api_keys_file: KeysPath = None
     """File of API keys (`polymodal keys add`); with it, all but the probes and the page needs one. Read again when it changes."""
     require_api_keys: bool = False
@@ -220,7 +241,7 @@ class Settings(BaseSettings):
     rate_limit_per_address: RateLimit = None
     """The same for one address, with or without a key; an IPv6 address counts with its whole /64."""
     rate_limit_storage: Annotated[str, BeforeValidator(_rate_limit_storage)] = Field(MEMORY, repr=False)
-    """Where is counted: memory:// for this process, redis://host:port/0 for several (needs the extra redis)."""
+    """Where requests are counted: memory:// for this process, redis://host:port/0 for several (needs the extra redis)."""
     trusted_proxies: Networks = ()
     """Addresses and networks of proxies whose X-Forwarded-For is believed, separated by commas."""
     cors_origins: Origins = ()
@@ -228,16 +249,21 @@ class Settings(BaseSettings):
     docs: bool = True
     """Offer /docs and /openapi.json."""
     admin_host: str = Field("127.0.0.1", min_length=1)
-    """Address of the second port; on a loopback address it asks for no keys."""
+    """Address of the admin port; on a loopback address it requires no keys."""
     admin_port: int | None = Field(None, ge=0, le=65535)
-    """A second port, with /metrics, /docs and /openapi.json, which the first then lacks, and the probes; 0 takes a free one."""
+    """Admin port, for /metrics, /docs and /openapi.json, which the main port then lacks, and the probes; 0 takes a free one."""
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """The least severe log lines to write; probes and scrapes are logged at debug."""
     log_format: Literal["auto", "json", "console"] = "auto"
     """JSON lines or coloured text; auto writes text to a terminal and JSON to anything else."""
     revision: str = Field("", pattern=r"^[0-9A-Za-z._+-]{0,64}$")
-    """Revision of the source that this was built from, for polymodal_build_info; whoever builds an image may set it."""
+    """Revision of the source, for polymodal_build_info; set when a container image is built."""
+
+    def max_input_bytes(self, modality: str) -> int:
+        """Return the most bytes that one input of a modality may have."""
+        limit: int = getattr(self, limit_of(modality))
+        return limit
 
     @classmethod
     def settings_customise_sources(
@@ -248,21 +274,26 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Only `load_settings` reads the environment, so that `Settings()` in a test means the defaults."""
+        """Use only the arguments: `load_settings` reads the environment, so that `Settings()` in a test has the defaults."""
         return (init_settings,)
 
     @model_validator(mode="after")
-    def _parts_fit_into_the_body(self) -> Self:
-        for name in ("max_image_bytes", "max_text_bytes"):
-            if (part := getattr(self, name)) > self.max_body_bytes:
+    def _inputs_fit_into_the_body(self) -> Self:
+        for name in MODALITIES:
+            if (limit := self.max_input_bytes(name)) > self.max_body_bytes:
                 raise ValueError(
-                    f"{variable(name)}={part} exceeds {variable('max_body_bytes')}={self.max_body_bytes}; "
-                    "allowed: a part no larger than the body"
+                    f"{variable(limit_of(name))}={limit} exceeds {variable('max_body_bytes')}={self.max_body_bytes}; "
+                    "allowed: an input no larger than the body"
                 )
+        if self.max_inflight_bytes < self.max_body_bytes:
+            raise ValueError(
+                f"{variable('max_inflight_bytes')}={self.max_inflight_bytes} is less than "
+                f"{variable('max_body_bytes')}={self.max_body_bytes}; allowed: at least one whole body"
+            )
         return self
 
     @model_validator(mode="after")
-    def _doors_are_as_asked(self) -> Self:
+    def _access_is_consistent(self) -> Self:
         if self.require_api_keys and self.api_keys_file is None:
             raise ValueError(
                 f"{variable('require_api_keys')}=true, but {variable('api_keys_file')} is not set; "
@@ -279,27 +310,26 @@ class Settings(BaseSettings):
 
 
 def variable(field: str) -> str:
-    """The environment variable that sets a field."""
+    """Return the environment variable of a field."""
     return PREFIX + field.upper()
 
 
 def load_settings(environ: Mapping[str, str]) -> Settings:
-    """Settings from an environment; an empty value counts as unset.
+    """Return the settings of an environment; an empty value counts as unset.
 
-    Raises SettingsError with every problem at once, unknown POLYMODAL_ variables included: a misspelt limit that is
-    silently ignored is worse than a refused start.
+    Raises SettingsError with every problem, unknown POLYMODAL_ variables included, as a misspelt limit would not apply.
     """
-    given = {name: value for name, value in environ.items() if name.upper().startswith(PREFIX) and value}
+    values = {name: value for name, value in environ.items() if name.upper().startswith(PREFIX) and value}
     known = {variable(field) for field in Settings.model_fields}
-    problems = [_unknown(name, known) for name in sorted(given) if name.upper() not in known]
+    problems = [_unknown(name, known) for name in sorted(values) if name.upper() not in known]
     source = EnvSettingsSource(Settings)
-    source.env_vars = {name.lower(): value for name, value in given.items()}
+    source.env_vars = {name.lower(): value for name, value in values.items()}
     try:
         settings = Settings(**source())
     except ValidationError as error:
-        found = error.errors(include_url=False)
+        errors = error.errors(include_url=False)
         # A default that is derived from a wrong value is not a problem of its own.
-        problems += [_explained(each, given) for each in found if each["type"] != "default_factory_not_called"]
+        problems += [_explained(entry, values) for entry in errors if entry["type"] != "default_factory_not_called"]
     if problems:
         raise SettingsError(problems)
     return settings
@@ -310,13 +340,13 @@ def _unknown(name: str, known: set[str]) -> str:
     return f"{name}: no such setting" + (f"; did you mean {nearest[0]}?" if nearest else "")
 
 
-def _explained(problem: Mapping[str, Any], given: Mapping[str, str]) -> str:
+def _explained(problem: Mapping[str, Any], values: Mapping[str, str]) -> str:
     message = str(problem["msg"]).removeprefix("Value error, ")
     if not problem["loc"]:
         return message
     name = variable(str(problem["loc"][0]))
     field = Settings.model_fields.get(str(problem["loc"][0]))
     value = (
-        given.get(name, "") if field is None or field.repr else "…"
-    )  # an address of Redis may have its password in it
+        values.get(name, "") if field is None or field.repr else "…"
+    )  # the address of Redis may contain its password
     return f"{name}={value}: {message}"

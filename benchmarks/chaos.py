@@ -28,11 +28,11 @@ from typing import Final
 import numpy as np
 import uvloop
 
-from app.cpus import available_cpus
 from benchmarks.asking import Client, Fate, Load, Question, Tally, capacity, get, known
 from benchmarks.bodies import Item, items
 from benchmarks.run import BUNDLE, conditions
 from benchmarks.servers import POLYMODAL, Running, running
+from polymodal.cores import available_cpus
 
 WORKERS: Final = 2
 POLL_S: Final = 0.1

@@ -8,7 +8,7 @@ from queue import Queue
 from typing import Final
 
 from benchmarks.bodies import items
-from model import load_bundle
+from polymodal.model import load_bundle
 
 BATCH: Final = 8
 START_S: Final = 60.0

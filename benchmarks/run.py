@@ -17,12 +17,12 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from app.cpus import available_cpus
 from benchmarks.bodies import Item, items
 from benchmarks.limit import service_time, throughput
 from benchmarks.load import closed_loop, open_loop
 from benchmarks.servers import POLYMODAL, PROJECT, Server, peers, running
-from model import processor
+from polymodal.cores import available_cpus
+from polymodal.model import processor
 
 BUNDLE = PROJECT / "model" / "bundles" / "illustrations"
 CONNECTIONS = (1, 8, 32)

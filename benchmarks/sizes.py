@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from app.settings import embedded_bundle
-from model import load_bundle
+from polymodal.app.settings import embedded_bundle
+from polymodal.model import load_bundle
 
 REPEATS = 25
 TEXT = b"a sailing dinghy has capsized on the lake"

@@ -31,13 +31,13 @@ import numpy as np
 import uvloop
 from PIL import Image
 
-from app.cpus import available_cpus
-from app.worker import NICENESS
 from benchmarks.asking import Client, Fate, Load, Question, Tally, capacity, get, known
 from benchmarks.bodies import Item, items
 from benchmarks.run import BUNDLE, conditions
 from benchmarks.servers import FORM, POLYMODAL, Running, children, running
-from model import Predictor, load_bundle
+from polymodal.app.workers.__main__ import NICENESS
+from polymodal.cores import available_cpus
+from polymodal.model import Network, load_bundle
 
 WORKERS: Final = 2
 WARM_UP_S: Final = 30.0
@@ -178,7 +178,7 @@ def cpu_seconds(service: Running) -> float:
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
-def yardstick(predictor: Predictor, item: Item) -> tuple[float, float]:
+def yardstick(predictor: Network, item: Item) -> tuple[float, float]:
     """Seconds, and seconds of a processor, of one classification: means of a few, on a thread that is no more urgent than a worker.
 
     The same work as the service's: neighbours on the machine slow down what needs memory and caches more than mere arithmetic.

@@ -1,38 +1,90 @@
-"""The door of the model package: all that serving may use. Torch-free."""
+"""Public API of the model package: everything that serving may use, without torch.
 
-from model.errors import (
-    BundleError,
-    InputError,
-    ModelError,
-    NothingGiven,
-    TooLarge,
-    Undecodable,
-    UnknownModality,
-    UnsupportedFormat,
-)
-from model.modalities import workload
-from model.predictor import Predictor, load_bundle
-from model.runtimes.processor import Processor, processor
-from model.types import Description, InputSpec, Parts, Prediction, Probe, Sample
+Names are imported on first use, so that the command line can read the table of modalities without numpy.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from polymodal.model.capabilities import Capability, Model
+    from polymodal.model.errors import (
+        BundleError,
+        InputError,
+        InvalidParameter,
+        ModelError,
+        NothingGiven,
+        TooLarge,
+        Undecodable,
+        UnknownModality,
+        UnsupportedFormat,
+        input_error,
+    )
+    from polymodal.model.kinds import load_bundle
+    from polymodal.model.kinds.network import Network
+    from polymodal.model.modalities import MODALITIES, Modality, workload
+    from polymodal.model.runtimes.processor import Processor, processor
+    from polymodal.model.stages import DECODE, FUSE, Stages, Took, encoding
+    from polymodal.model.tasks import TASKS, tasks_of
+    from polymodal.model.tasks.classify import Classification
+    from polymodal.model.tasks.contract import Batch, Schema, Task, TaskAnswer, TaskOptions, answer_one
+    from polymodal.model.types import Array, Arrays, Description, Inputs, InputSpec, Observed, Probe, Sample
 
 __all__ = [
+    "DECODE",
+    "FUSE",
+    "MODALITIES",
+    "TASKS",
+    "Array",
+    "Arrays",
+    "Batch",
     "BundleError",
+    "Capability",
+    "Classification",
     "Description",
     "InputError",
     "InputSpec",
+    "Inputs",
+    "InvalidParameter",
+    "Modality",
+    "Model",
     "ModelError",
+    "Network",
     "NothingGiven",
-    "Parts",
-    "Prediction",
-    "Predictor",
+    "Observed",
     "Probe",
     "Processor",
     "Sample",
+    "Schema",
+    "Stages",
+    "Task",
+    "TaskAnswer",
+    "TaskOptions",
     "TooLarge",
+    "Took",
     "Undecodable",
     "UnknownModality",
     "UnsupportedFormat",
+    "answer_one",
+    "encoding",
+    "input_error",
     "load_bundle",
     "processor",
+    "tasks_of",
     "workload",
 ]
+
+_MODULES: Final = (
+    *("modalities", "errors", "types", "stages", "capabilities"),
+    *("runtimes.processor", "kinds", "kinds.network", "tasks", "tasks.contract", "tasks.classify"),
+)
+"""Where public names are defined, light modules first."""
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:  # noqa: ANN401 — any of the public names
+        if name in __all__:
+            for module in map(import_module, (f"{__name__}.{module}" for module in _MODULES)):
+                if hasattr(module, name):
+                    return getattr(module, name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,12 +1,12 @@
-"""Save and load the folder that holds all that serving needs; nothing in it can run code.
+"""Save and load bundles: folders with everything that serving needs and nothing that can run code.
 
-config.json          architecture, preprocessing, labels, task, calibration per set of present modalities
-weights.safetensors  every weight once, in 8 or 16 bits where that is enough; both runtimes read them from here
+config.json          format, kind, architecture, preprocessing, labels, target, calibration of the measured sets of modalities
+weights.safetensors  every weight once, in 8 or 16 bits where that is enough; all runtimes read them from here
 tokenizer.json       the text input's vocabulary (each input names its own files)
 onnx/*.onnx          one graph per encoder and one for fusion + head, without weights
-onnx/*.int8.onnx     encoders that compute in 8 bits; each has the weights that it doesn't share with weights.safetensors
+onnx/*.int8.onnx     encoders that compute in 8 bits, with the weights that they don't share with weights.safetensors
 report.json          metrics, data digest, code version, seeds
-golden.json          a few inputs and what was said of them, replayed before serving
+golden.json          a few inputs and their recorded predictions, replayed before serving
 README.md            the model card
 SHA256SUMS           a digest of every file above (`sha256sum -c` checks it); its own digest is the model's version
 """
@@ -24,10 +24,11 @@ from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from model.config import FORMAT, BundleConfig
-from model.errors import BundleError
-from model.modalities import MODALITIES, Input
-from model.types import Array
+from polymodal.model.config import FORMAT, BundleConfig, upgraded
+from polymodal.model.errors import BundleError
+from polymodal.model.modalities import MODALITIES, Input
+from polymodal.model.targets import check_config
+from polymodal.model.types import Array
 
 CONFIG: Final = "config.json"
 WEIGHTS: Final = "weights.safetensors"
@@ -38,16 +39,16 @@ SUMS: Final = "SHA256SUMS"
 REQUIRED: Final = (CONFIG, WEIGHTS, REPORT, GOLDEN, CARD)
 
 LARGE: Final = 2**16
-"""Elements from which on a matrix is stored in 8 bits: word embeddings and the layers of a transformer, most of a bundle."""
+"""Fewest elements of a matrix that is stored in 8 bits: word embeddings and transformer layers, most of a bundle."""
 INT8: Final = ".int8"
-"""After a modality's name: that of its graph in 8 bits."""
+"""Suffix of a modality's name that names its graph in 8 bits."""
 SCALE: Final = ".scale"
-"""After a weight's name: that of the scales of its rows."""
+"""Suffix of a weight's name that names the scales of its rows."""
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle whose files were all found, and found unaltered."""
+    """A bundle whose files are all present and unaltered."""
 
     directory: Path
     config: BundleConfig
@@ -59,33 +60,33 @@ class Bundle:
     golden: tuple[Mapping[str, Any], ...]
     card: str
     files: frozenset[str] = frozenset()
-    """Everything that SHA256SUMS lists; whatever else lies in the folder is not part of the bundle."""
+    """Everything that SHA256SUMS lists; other files in the folder do not belong to the bundle."""
 
     def read_weights(self) -> dict[str, Array]:
-        """Every weight by its name in the network, as float32.
+        """Return every weight by its name in the network, as float32.
 
-        They are not kept: a runtime makes its own copy, and these would stay in memory as long as the service runs.
+        They are not cached: a runtime makes its own copy, and these would stay in memory as long as the service runs.
         """
-        return widen(self.read_stored())
+        return decompress_weights(self.read_stored())
 
     def read_stored(self) -> dict[str, Array]:
-        """What `narrow` made of the weights, as it lies in the file."""
+        """Return the weights as `compress_weights` stored them in the file."""
         try:
             return load_file(self.directory / WEIGHTS)
         except SafetensorError as problem:
             raise BundleError(f"{self.directory}: {WEIGHTS} cannot be read: {problem}") from problem
 
     def graph(self, name: str) -> bytes | None:
-        """The ONNX graph of an encoder or of the "head", or with INT8 after it the one in 8 bits; None when there is none."""
+        """Return the ONNX graph of an encoder or of the "head", in 8 bits for a name with the suffix INT8; None if missing."""
         return (self.directory / _graph_file(name)).read_bytes() if self.has_graph(name) else None
 
     def has_graph(self, name: str) -> bool:
-        """Whether `graph` has something to read."""
+        """Return whether the bundle has this graph."""
         return _graph_file(name) in self.files
 
 
 def read_bundle(directory: Path) -> Bundle:
-    """Open a bundle, every file checked against its recorded digest.
+    """Open a bundle and check every file against its recorded digest.
 
     Raises BundleError when something is missing, altered, unreadable, or of another version of the layout.
     """
@@ -106,7 +107,7 @@ def _read(directory: Path) -> Bundle:
     if unlisted := [file for file in REQUIRED if file not in sums]:
         raise BundleError(f"{directory}: {', '.join(unlisted)} is missing from {SUMS}")
     config = _read_config(directory)
-    needed = [file for name in config.network.modalities for file in MODALITIES[name].files]
+    needed = [file for name in config.network.modalities for file in MODALITIES[name].input.files]
     if unlisted := [file for file in needed if file not in sums]:
         raise BundleError(f"{directory}: {', '.join(unlisted)} is missing from {SUMS}")
     return Bundle(
@@ -133,11 +134,11 @@ def write_bundle(
     card: str,
     verify: Callable[[Path], object] = read_bundle,
 ) -> None:
-    """Write a whole bundle next to `directory`, then move it there; an older one is replaced.
+    """Write a bundle next to `directory`, then move it there; an older one is replaced.
 
-    `verify` gets the folder that was written. When it raises, or the writing fails, nothing of the new bundle is left, and an
-    older one stays as it was. The inputs' `files` are written by the inputs; what they say of themselves must be in `config`
-    already. Raises BundleError as `check_replaceable` does.
+    `verify` gets the folder that was written. If it or the writing fails, the new bundle is removed and an older one stays as
+    it was. The inputs write their `files`; `config` must have their settings already. Raises BundleError as
+    `check_replaceable` does.
     """
     check_replaceable(directory)
     fresh, older = (directory.with_name(f".{directory.name}.{state}") for state in ("part", "old"))
@@ -172,12 +173,12 @@ def _write(
     card: str,
 ) -> None:
     (fresh / "onnx").mkdir(parents=True)
-    for each in inputs.values():
-        each.save(fresh)
+    for entry in inputs.values():
+        entry.save(fresh)
     (fresh / CONFIG).write_text(_as_json(config.model_dump(mode="json", exclude_none=True)), encoding="utf-8")
-    # In C order: safetensors writes an array's memory as it lies, and that of channels-last convolutions lies otherwise.
+    # In C order: safetensors writes memory as it is, and convolutions in channels-last layout are in another order.
     save_file({name: np.asarray(array, order="C") for name, array in weights.items()}, fresh / WEIGHTS)
-    (fresh / WEIGHTS).chmod(0o644)  # safetensors makes it the owner's alone; a container serves as somebody else
+    (fresh / WEIGHTS).chmod(0o644)  # safetensors allows only the owner; a container serves as another user
     for name, graph in graphs.items():
         (fresh / _graph_file(name)).write_bytes(graph)
     (fresh / REPORT).write_text(_as_json(report), encoding="utf-8")
@@ -188,7 +189,7 @@ def _write(
 
 
 def check_replaceable(directory: Path) -> None:
-    """Raise BundleError when `directory` holds anything but a bundle: it would be deleted for the new one."""
+    """Raise BundleError when `directory` holds anything but a bundle, because it would be deleted."""
     if directory.is_dir():
         if (directory / SUMS).is_file() or not any(directory.iterdir()):
             return
@@ -199,12 +200,12 @@ def check_replaceable(directory: Path) -> None:
         raise BundleError(f"{directory}: is a file; allowed: a new or empty folder, or an older bundle")
 
 
-def narrow(weights: Mapping[str, Array]) -> dict[str, Array]:
-    """Weights as they are stored: large matrices in 8 bits, smaller ones and convolutions in half precision.
+def compress_weights(weights: Mapping[str, Array]) -> dict[str, Array]:
+    """Return weights as they are stored: large matrices in 8 bits, smaller ones and convolutions in half precision.
 
-    An 8-bit matrix has one scale for each row, the row's largest magnitude over 127, stored beside it. Vectors (biases, running
-    statistics) are few, and some are too small for halves: they stay float32. Raises BundleError for a weight that is not finite,
-    or beyond ±65,504 where a half has to hold it.
+    An 8-bit matrix has one scale per row, the row's largest magnitude over 127, stored next to it. Vectors (biases, running
+    statistics) stay float32, because they are few and some are too small for half precision. Raises BundleError for a weight
+    that is not finite, or beyond ±65,504 where it is stored in half precision.
     """
     stored: dict[str, Array] = {}
     for name, array in weights.items():
@@ -217,31 +218,31 @@ def narrow(weights: Mapping[str, Array]) -> dict[str, Array]:
     return stored
 
 
-def widen(stored: Mapping[str, Array]) -> dict[str, Array]:
-    """Stored weights as networks take them: float32."""
-    return {name: _widen(name, stored) for name in stored if not name.endswith(SCALE)}
+def decompress_weights(stored: Mapping[str, Array]) -> dict[str, Array]:
+    """Return stored weights as float32, as networks take them."""
+    return {name: _decompress(name, stored) for name in stored if not name.endswith(SCALE)}
 
 
-def below(weights: Mapping[str, Array], modality: str) -> dict[str, Array]:
-    """The weights of one modality's encoder, by their names in it."""
+def encoder_weights(weights: Mapping[str, Array], modality: str) -> dict[str, Array]:
+    """Return the weights of one modality's encoder, by their names in it."""
     prefix = f"encoders.{modality}."
     return {name.removeprefix(prefix): array for name, array in weights.items() if name.startswith(prefix)}
 
 
-def behind(weights: Mapping[str, Array]) -> dict[str, Array]:
-    """The weights of fusion and head, which follow the encoders."""
+def head_weights(weights: Mapping[str, Array]) -> dict[str, Array]:
+    """Return the weights of fusion and head."""
     return {name: array for name, array in weights.items() if not name.startswith("encoders.")}
 
 
 def _quantise(array: Array) -> tuple[Array, Array]:
-    """A matrix (R, C) as int8 with a scale for each row: (R, C) and (R, 1)."""
+    """Quantise a matrix (R, C) to int8 (R, C) and a scale for each row (R, 1)."""
     scale = np.abs(array).max(axis=1, keepdims=True) / np.float32(127)
     scale[scale == 0] = 1
-    with np.errstate(invalid="ignore"):  # what is not finite is found by its scale
+    with np.errstate(invalid="ignore"):  # a value that is not finite makes its scale not finite
         return np.rint(array / scale).astype(np.int8), scale
 
 
-def _widen(name: str, stored: Mapping[str, Array]) -> Array:
+def _decompress(name: str, stored: Mapping[str, Array]) -> Array:
     array = stored[name]
     if array.dtype == np.int8:
         if name + SCALE not in stored:
@@ -255,7 +256,7 @@ def _graph_file(name: str) -> str:
 
 
 def _read_sums(directory: Path) -> dict[str, str]:
-    """File to digest. Names are checked, so that a forged list can't make us read elsewhere."""
+    """Read the digest of each file. Names are checked, so that a forged list can't name files outside the bundle."""
     if not directory.is_dir():
         raise BundleError(f"{directory}: no such folder; expected a bundle written by `polymodal train`")
     path = directory / SUMS
@@ -273,13 +274,19 @@ def _read_sums(directory: Path) -> dict[str, str]:
 def _read_config(directory: Path) -> BundleConfig:
     content = _read_json(directory / CONFIG)
     version = content.get("format") if isinstance(content, dict) else None
-    if version != FORMAT:
-        raise BundleError(f"{directory}: {CONFIG} has format {version!r}; this release reads format {FORMAT}")
+    if version not in (2, FORMAT):
+        raise BundleError(f"{directory}: {CONFIG} has format {version!r}; this release reads formats 2 and {FORMAT}")
+    if version == 2:
+        content = upgraded(content)
     try:
         config = BundleConfig.model_validate(content)
     except ValidationError as problem:
-        told = "; ".join(f"{'.'.join(map(str, e['loc'])) or CONFIG}: {e['msg']}" for e in problem.errors())
-        raise BundleError(f"{directory}: {CONFIG} cannot be used: {told}") from problem
+        found = "; ".join(f"{'.'.join(map(str, e['loc'])) or CONFIG}: {e['msg']}" for e in problem.errors())
+        raise BundleError(f"{directory}: {CONFIG} cannot be used: {found}") from problem
+    try:
+        check_config(config)
+    except ValueError as problem:
+        raise BundleError(f"{directory}: {CONFIG} cannot be used: {problem}") from problem
     if unknown := [name for name in config.network.modalities if name not in MODALITIES]:
         raise BundleError(f"{directory}: {CONFIG} names {', '.join(unknown)}; known are {', '.join(MODALITIES)}")
     return config
@@ -288,11 +295,13 @@ def _read_config(directory: Path) -> BundleConfig:
 def _load_inputs(directory: Path, config: BundleConfig) -> dict[str, Input]:
     try:
         return {
-            name: MODALITIES[name].load(modality.input, directory)
+            name: MODALITIES[name].input.load(modality.input, directory)
             for name, modality in config.network.modalities.items()
         }
     except Exception as problem:
-        files = ", ".join([CONFIG, *(file for name in config.network.modalities for file in MODALITIES[name].files)])
+        files = ", ".join(
+            [CONFIG, *(file for name in config.network.modalities for file in MODALITIES[name].input.files)]
+        )
         raise BundleError(f"{directory}: preprocessing cannot be set up from {files}: {problem}") from problem
 
 
@@ -312,7 +321,7 @@ def _read_object(path: Path) -> dict[str, Any]:
 
 def _read_golden(path: Path) -> tuple[Mapping[str, Any], ...]:
     content = _read_json(path)
-    if not isinstance(content, list) or not all(isinstance(each, dict) for each in content):
+    if not isinstance(content, list) or not all(isinstance(entry, dict) for entry in content):
         raise BundleError(f"{path.parent}: {path.name} holds no list of JSON objects")
     return tuple(content)
 

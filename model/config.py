@@ -1,22 +1,20 @@
-"""What a bundle's config.json says: architecture, preprocessing, labels, task and calibration; checked when it is read."""
+"""A bundle's config.json: architecture, preprocessing, labels, target and calibration; checked when it is read.
 
-from collections.abc import Mapping, Set
-from typing import Annotated, Any, Final, Literal, TypeAlias
+`model.targets.check_config` checks what a target needs, because this module names no target.
+"""
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from collections import Counter
+from collections.abc import Iterable, Mapping, Set
+from typing import Annotated, Any, Final, Literal
 
-FORMAT: Final = 2
-"""Version of the bundle's layout; a bundle of another version is refused."""
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-FEWEST_LABELS: Final[Mapping[str, int]] = {"single-label": 2, "multi-label": 1, "regression": 0}
-CALIBRATION: Final[Mapping[str, frozenset[str]]] = {
-    "single-label": frozenset({"temperatures"}),
-    "multi-label": frozenset({"temperatures", "thresholds"}),
-    "regression": frozenset({"half_widths"}),
-}
-"""What turns a network's numbers into answers, by task: the fields of BundleConfig that it has."""
+FORMAT: Final = 3
+"""Version of the bundle's layout. Format 2 is read too (see `upgraded`); others are rejected."""
 
-TaskName: TypeAlias = Literal["single-label", "multi-label", "regression"]
+ROW_SETS: Final = 16
+"""Most sets of modalities that are measured in addition to all modalities together and each alone."""
+
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 
 
@@ -25,28 +23,28 @@ class _Frozen(BaseModel):
 
 
 class EncoderConfig(_Frozen):
-    """A network's name in its room's table ENCODERS, and its keyword arguments."""
+    """An encoder's name in its modality's table ENCODERS, and its keyword arguments."""
 
     name: str
     options: Mapping[str, Any] = {}
 
 
 class ModalityConfig(_Frozen):
-    """One modality: how its input is prepared, and what encodes it."""
+    """One modality: settings of its input, and its encoder."""
 
     input: Mapping[str, Any]
     encoder: EncoderConfig
 
 
 class Scale(_Frozen):
-    """Mean and standard deviation of a regression's numbers in the training part: the network says (number − mean) / std."""
+    """Mean and standard deviation of the numbers in the train split: the network's output is (number − mean) / std."""
 
     mean: Annotated[float, Field(allow_inf_nan=False)]
     std: Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class NetworkConfig(_Frozen):
-    """Everything that shapes the network; together with the weights it is the network."""
+    """Everything but the weights that defines the network."""
 
     modalities: Annotated[Mapping[str, ModalityConfig], Field(min_length=1)]
     """By name; the order is the order of the columns of `present`."""
@@ -54,81 +52,104 @@ class NetworkConfig(_Frozen):
     """D: width of every embedding."""
     fusion: str
     """A name in the table FUSIONS."""
-    task: TaskName
-    """A name in the table TASKS."""
+    target: str
+    """A name in the table TARGETS."""
     labels: tuple[str, ...]
-    """What is told apart; a regression has none."""
+    """Labels that are predicted; empty for a regression."""
     scale: Scale | None = None
-    """Of a regression's numbers; other tasks have none."""
+    """Scale of the numbers that a regression predicts; None for labels."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Probability of dropping one number of the fused embedding, training only."""
+    """Probability of dropping a component of the fused embedding, in training only."""
 
     @property
     def order(self) -> tuple[str, ...]:
         """The modalities' names, in the order of the columns of `present`."""
         return tuple(self.modalities)
 
-    @field_validator("labels")
-    @classmethod
-    def _labels_suit_the_task(cls, labels: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
-        task = info.data.get("task", "regression")  # an unknown task is a problem of its own
-        fewest = FEWEST_LABELS[task]
-        if len(labels) < fewest or (task == "regression" and labels):
-            raise ValueError(f"{len(labels)} labels; allowed for {task}: {f'at least {fewest}' if fewest else 'none'}")
-        return labels
-
-    @model_validator(mode="after")
-    def _numbers_have_a_scale(self) -> "NetworkConfig":
-        if (self.scale is None) == (self.task == "regression"):
-            raise ValueError(f"{'no ' if self.scale is None else ''}scale; allowed: one for regression, none otherwise")
-        return self
-
 
 class BundleConfig(_Frozen):
-    """config.json. What a task has no use for is None, and is not written."""
+    """config.json. Fields that a target does not use are None and not written."""
 
-    format: Literal[2] = FORMAT
+    format: Literal[3] = FORMAT
+    kind: str = "network"
+    """A name in the table KINDS."""
     name: Name
     network: NetworkConfig
     temperatures: Mapping[str, Annotated[float, Field(gt=0)]] | None = None
-    """What logits are divided by, by set of present modalities, e.g. {"image": 1.4, "image+text": 1.2}."""
+    """Divisors of logits by set of present modalities, e.g. {"image": 1.4, "image+text": 1.2}; sets that were not measured are
+    missing."""
     thresholds: Mapping[str, Annotated[float, Field(ge=0, le=1)]] | None = None
-    """By label, the score from which on a multi-label answer selects it."""
+    """Lowest score at which a label is selected, by label."""
     half_widths: Mapping[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] | None = None
-    """By set of present modalities, half of a regression's interval, in the unit of its number; sets that the validation part
-    had too few rows of are missing."""
+    """Half of the interval around a number, in its unit, by set of present modalities; sets that were not measured are missing."""
+    fallback: Literal["nearest", "none"] = "nearest"
+    """Calibration of a set without a temperature or half-width of its own: that of the nearest set (`calibration.nearest_set`),
+    or none, as in bundles of format 2."""
+
+    @property
+    def calibrated_by(self) -> frozenset[str]:
+        """Return the names of the calibration fields that are set."""
+        fields = {"temperatures": self.temperatures, "thresholds": self.thresholds, "half_widths": self.half_widths}
+        return frozenset(name for name, values in fields.items() if values is not None)
 
     @model_validator(mode="after")
-    def _calibration_suits_the_task(self) -> "BundleConfig":
-        needed = CALIBRATION[self.network.task]
-        each = {"temperatures": self.temperatures, "thresholds": self.thresholds, "half_widths": self.half_widths}
-        found = {name for name, values in each.items() if values is not None}
-        if found != needed:
-            has, allowed = (", ".join(sorted(names)) for names in (found, needed))
-            raise ValueError(f"calibrated by {has or 'nothing'}; allowed for {self.network.task}: {allowed}")
-        sets, labels = set(subsets(self.network.order)), set(self.network.labels)
-        _check_keys("temperature", self.temperatures, needed=sets, allowed=sets)
-        _check_keys("threshold", self.thresholds, needed=labels, allowed=labels)
-        _check_keys("half-width", self.half_widths, needed=set(), allowed=sets)
+    def _calibration_suits_the_network(self) -> "BundleConfig":
+        order, labels = self.network.order, set(self.network.labels)
+        if self.temperatures == {}:
+            raise ValueError("no temperature; allowed: one for at least one set of modalities")
+        every = set(subsets(order)) if self.fallback == "none" else set()
+        _check_sets("temperature", self.temperatures, order, needed=every)
+        _check_sets("half-width", self.half_widths, order, needed=set())
+        if self.thresholds is not None:
+            unknown = set(self.thresholds) - labels
+            _check_keys("threshold", labels - set(self.thresholds), unknown, ", ".join(sorted(labels)))
         return self
 
 
-def _check_keys(what: str, found: Mapping[str, float] | None, *, needed: Set[str], allowed: Set[str]) -> None:
-    if found is None:
-        return
-    if missing := needed - set(found):
+def upgraded(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a config.json of format 2 in format 3.
+
+    In format 2 the target was called "task", there was one kind, and sets of modalities without calibration got none.
+    """
+    network = dict(content.get("network") or {})
+    if "task" in network:
+        network["target"] = network.pop("task")
+    return {**content, "format": FORMAT, "kind": "network", "network": network, "fallback": "none"}
+
+
+def _check_sets(what: str, found: Mapping[str, float] | None, order: tuple[str, ...], *, needed: Set[str]) -> None:
+    if found is not None:
+        unknown = {key for key in found if not key or subset_key(set(key.split("+")), order) != key}
+        _check_keys(what, needed - set(found), unknown, f"sets of {', '.join(order)}")
+
+
+def _check_keys(what: str, missing: Set[str], unknown: Set[str], allowed: str) -> None:
+    if missing:
         raise ValueError(f"no {what} for {', '.join(sorted(missing))}")
-    if unknown := set(found) - allowed:
-        raise ValueError(f"a {what} for {', '.join(sorted(unknown))}; allowed: {', '.join(sorted(allowed))}")
+    if unknown:
+        raise ValueError(f"a {what} for {', '.join(sorted(unknown))}; allowed: {allowed}")
 
 
 def subset_key(present: frozenset[str] | set[str], order: tuple[str, ...]) -> str:
-    """How a set of present modalities is written in files: in the network's order, e.g. "image+text"."""
+    """Return a set of present modalities as files name it: in the network's order, e.g. "image+text"."""
     return "+".join(name for name in order if name in present)
 
 
 def subsets(order: tuple[str, ...]) -> tuple[str, ...]:
-    """Keys of every non-empty set of modalities: first all of them, then smaller ones."""
+    """Return the keys of all 2^M − 1 non-empty sets of M modalities, larger sets first."""
     masks = range(1, 2 ** len(order))
-    keys = (tuple(name for bit, name in enumerate(order) if mask >> bit & 1) for mask in masks)
-    return tuple("+".join(names) for names in sorted(keys, key=lambda names: (-len(names), names)))
+    return _sorted("+".join(name for bit, name in enumerate(order) if mask >> bit & 1) for mask in masks)
+
+
+def sets_to_measure(order: tuple[str, ...], rows: Iterable[frozenset[str]]) -> tuple[str, ...]:
+    """Return the keys of the sets of modalities to measure on rows that have these sets, larger sets first.
+
+    These are all modalities together, each alone, and the ROW_SETS most frequent sets. For two modalities that is every set.
+    """
+    counts = Counter(subset_key(present, order) for present in rows)
+    frequent = sorted((key for key in counts if key), key=lambda key: (-counts[key], key))[:ROW_SETS]
+    return _sorted({"+".join(order), *order, *frequent})
+
+
+def _sorted(keys: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sorted(keys, key=lambda key: (-key.count("+"), key.split("+"))))

@@ -1,21 +1,21 @@
-"""Faults of a data set: one sentence each, and many with the same cause reported as one."""
+"""Faults of a data set: one sentence each; faults with the same cause are reported as one."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, Self
 
-from model.errors import InputError
+from polymodal.model.errors import InputError
 
 NAMED: Final = 3
-"""Places that the line of equal faults names; the rest is counted."""
+"""Most places that a line of equal faults names; the rest is counted."""
 PLACES: Final = ("line ", "row ")
-"""How a sentence begins that names its place but is no Fault."""
+"""Beginning of a sentence that names its place but is no Fault."""
 
 
 class Fault(str):
     """The sentence `place: found; allowed: …`. Faults of one kind differ only in their place and their own value.
 
-    It is a string, so that it can be listed and stored like any other sentence.
+    It is a string, so that it can be listed and stored like other sentences.
     """
 
     place: str
@@ -23,10 +23,10 @@ class Fault(str):
     value: str
     allowed: str
     kind: str
-    """What equal faults have in common, "…" in place of the value."""
+    """Text that equal faults have in common, with "…" in place of the value."""
 
     def __new__(cls, found: str, value: str = "", *, allowed: str = "", kind: str = "", place: str = "") -> Self:
-        """Build the sentence. Without a `kind`, "{}" in `found` stands for the value."""
+        """Build the sentence. Without a `kind`, "{}" in `found` is replaced by the value."""
         if not kind:
             kind, found = found.replace("{}", "…"), found.replace("{}", value)
         sentence = f"{place}: {found}" if place else found
@@ -51,38 +51,38 @@ def fault_of(sentence: str) -> Fault:
 
 
 def fault_of_input(problem: InputError, name: str = "") -> Fault:
-    """Return what is wrong with an input; measured numbers, and the input's name, do not make it another kind."""
-    general = " ".join("…" if any(map(str.isdigit, word)) else word for word in problem.problem.split())
-    measured = "" if general == problem.problem else problem.problem
-    found = f"{problem.modality} {name}: {problem.problem}" if name else f"{problem.modality}: {problem.problem}"
+    """Return the fault of an input; its kind leaves out measured numbers and the input's name."""
+    general = " ".join("…" if any(map(str.isdigit, word)) else word for word in problem.found.split())
+    measured = "" if general == problem.found else problem.found
+    found = f"{problem.input} {name}: {problem.found}" if name else f"{problem.input}: {problem.found}"
     value = f"{name}: {measured}" if name and measured else name or measured
-    return Fault(found, value, allowed=problem.allowed, kind=f"{problem.modality}: {general}")
+    return Fault(found, value, allowed=problem.allowed, kind=f"{problem.input}: {general}")
 
 
 def joined(faults: Iterable[str]) -> str:
-    """Return the faults of one place as one sentence, whose kind is all of theirs."""
-    several = [fault_of(fault) for fault in faults]
-    kind = "; ".join(fault.kind for fault in several)
-    return several[0] if len(several) == 1 else Fault("; ".join(several), kind=kind)
+    """Return the faults of one place as one sentence, whose kind joins their kinds."""
+    parsed = [fault_of(fault) for fault in faults]
+    kind = "; ".join(fault.kind for fault in parsed)
+    return parsed[0] if len(parsed) == 1 else Fault("; ".join(parsed), kind=kind)
 
 
 @dataclass(slots=True)
 class _Kind:
-    """Equal faults: how many, the first of them, and whether all have the same value."""
+    """Equal faults: their number, the first of them, and whether all have the same value."""
 
     count: int
     first: list[Fault]
     same: bool
 
     def line(self) -> str:
-        one = self.first[0]
+        example = self.first[0]
         if self.count == 1:
-            return one
+            return example
         places = [fault.place if self.same or not fault.value else _named(fault) for fault in self.first]
         more = f" and {self.count - len(places):,} more" if self.count > len(places) else ""
         where = f": {', '.join(places)}{more}" if all(places) else ""
-        allowed = f"; allowed: {one.allowed}" if one.allowed else ""
-        return f"{self.count:,} × {one.found if self.same else one.kind}{where}{allowed}"
+        allowed = f"; allowed: {example.allowed}" if example.allowed else ""
+        return f"{self.count:,} × {example.found if self.same else example.kind}{where}{allowed}"
 
 
 def _named(fault: Fault) -> str:

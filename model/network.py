@@ -1,20 +1,18 @@
-"""Encoders → fusion → head, and nothing else: where the rooms of the model package meet.
+"""The network of a classifier: encoders → fusion → head.
 
 B examples, M modalities, D embedding width, K labels.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Final
+from importlib import import_module
 
 from torch import Tensor, nn
 
-from model.config import NetworkConfig
-from model.fusion import FUSIONS, Fusion
-from model.heads import HEADS, Head
-from model.modalities.image.encoders import ENCODERS as IMAGE_ENCODERS
-from model.modalities.text.encoders import ENCODERS as TEXT_ENCODERS
-
-ENCODERS: Final[Mapping[str, Mapping[str, Callable[..., nn.Module]]]] = {"image": IMAGE_ENCODERS, "text": TEXT_ENCODERS}
+from polymodal.model.config import NetworkConfig
+from polymodal.model.fusion import FUSIONS, Fusion
+from polymodal.model.modalities import MODALITIES
+from polymodal.model.targets import TARGETS
+from polymodal.model.targets.heads import Head
 
 
 class MultimodalClassifier(nn.Module):
@@ -27,26 +25,39 @@ class MultimodalClassifier(nn.Module):
         self.head = head
 
     def encode(self, modality: str, batch: Mapping[str, Tensor]) -> Tensor:
-        """One modality's collated batch to embeddings (B, D)."""
+        """Return embeddings (B, D) of one modality's collated batch."""
         embeddings: Tensor = self.encoders[modality](**batch)
         return embeddings
 
     def fuse(self, embeddings: Mapping[str, Tensor], present: Tensor) -> Tensor:
-        """Embeddings (B, D) by modality and their presence (B, M) to logits (B, K)."""
+        """Return logits (B, K) of embeddings (B, D) by modality and their presence (B, M)."""
         logits: Tensor = self.head(self.fusion(embeddings, present))
         return logits
 
     def forward(self, batches: Mapping[str, Mapping[str, Tensor]], present: Tensor) -> Tensor:
-        """Collated batches by modality to logits (B, K)."""
+        """Return logits (B, K) of collated batches by modality."""
         return self.fuse({name: self.encode(name, batch) for name, batch in batches.items()}, present)
 
 
 def build_network(config: NetworkConfig) -> MultimodalClassifier:
-    """The network that `config` describes, with fresh weights."""
+    """Build the network that `config` describes, with fresh weights."""
     encoders = {
-        name: ENCODERS[name][modality.encoder.name](config.width, **modality.encoder.options)
+        name: encoders_of(name)[modality.encoder.name](config.width, **modality.encoder.options)
         for name, modality in config.modalities.items()
     }
     fusion = FUSIONS[config.fusion](config.order, config.width)
-    head = HEADS[config.task](config.width, len(config.labels), config.dropout)
+    head = head_type(config.target)(config.width, len(config.labels), config.dropout)
     return MultimodalClassifier(encoders, fusion, head)
+
+
+def encoders_of(modality: str) -> Mapping[str, Callable[..., nn.Module]]:
+    """Import a modality's encoders by name."""
+    encoders: Mapping[str, Callable[..., nn.Module]] = MODALITIES[modality].module("encoders").ENCODERS
+    return encoders
+
+
+def head_type(target: str) -> type[Head]:
+    """Import the class of a target's head."""
+    module, _, name = TARGETS[target].head.partition(":")
+    head: type[Head] = getattr(import_module(module), name)
+    return head

@@ -1,17 +1,17 @@
-"""How names are spelled: labels, groups and ids that look the same are the same."""
+"""Spelling of names: labels, groups and ids that look the same are the same."""
 
 import re
 import unicodedata
 from collections.abc import Iterable
 from typing import Final
 
-from model.modalities.text.blank import IGNORABLE
+from polymodal.model.blank import IGNORABLE
 
-# Joiners, variation selectors and tags change the look of some characters, and of all others nothing.
+# Joiners, variation selectors and tags, which change the look of some characters only.
 _SOMETIMES: Final = re.compile(
     r"[\u180b-\u180d\u180f\u200c\u200d\ufe00-\ufe0f\U000e0000-\U000e007f\U000e0100-\U000e01ef]"
 )
-# What is never seen: the other ignorable characters, controls but white space, and marks of annotations.
+# Characters that are never visible: the other ignorable ones, controls but white space, and marks of annotations.
 _HIDDEN: Final = re.compile(rf"(?!{_SOMETIMES.pattern})[\0-\x08\x0e-\x1b\x7f-\x84\x86-\x9f{IGNORABLE}\ufff9-\ufffb]")
 _VIRAMA: Final = 9  # canonical combining class
 _BLANK_BRAILLE: Final = "\u2800"
@@ -28,7 +28,7 @@ _DRAWN_ALIKE: Final = str.maketrans(
 
 
 def visible(name: str) -> str:
-    """Return a name in normal form C, without what shows nothing."""
+    """Return a name in normal form C, without invisible characters."""
     if name.isascii() and name.isprintable():
         return name
     name = unicodedata.normalize("NFC", _HIDDEN.sub("", name))
@@ -64,13 +64,13 @@ def _if_it_shows(match: re.Match[str]) -> str:
 
 
 def look(name: str) -> str:
-    """Return what names that are easily taken for each other have in common."""
+    """Return a key that is equal for names which are easily mistaken for each other."""
     folded = unicodedata.normalize("NFKC", _SOMETIMES.sub("", spelled(name))).casefold()
     words = _BETWEEN_WORDS.sub(" ", folded).translate(_DRAWN_ALIKE).lstrip(_QUOTES).rstrip(_ENDS)
     return " ".join(words.split()) or folded
 
 
 def shown(name: str, others: Iterable[str] = ()) -> str:
-    """Return a name in quotes, its characters by number where it would look like one of the others."""
+    """Return a name in quotes, with escaped characters where it would look like one of the others."""
     same = (look(name) == look(other) and name.lower() != other.lower() for other in others)
     return ascii(name) if any(same) else repr(name)

@@ -1,4 +1,4 @@
-"""The small frozen objects that cross the door between the service and the model: no torch, no HTTP.
+"""Frozen objects that the service and the model exchange: no torch, no HTTP.
 
 B examples, K labels.
 """
@@ -10,18 +10,32 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from polymodal.model.config import Scale
+
 Array: TypeAlias = npt.NDArray[Any]
 FloatArray: TypeAlias = npt.NDArray[np.float32]
-Parts: TypeAlias = Mapping[str, bytes | str]
-"""One example as it came, by modality: the bytes of an image, a text as `str` or UTF-8 bytes."""
+Arrays: TypeAlias = Mapping[str, Array]
+"""Results of a task for one item, by name."""
+Inputs: TypeAlias = Mapping[str, bytes | bytearray | str]
+"""One item as the client sent it, by modality: the bytes of a file, a text as `str` or UTF-8 bytes."""
+
+
+class TensorSpec(NamedTuple):
+    """An array of an answer, as the Open Inference Protocol describes tensors."""
+
+    name: str
+    datatype: str
+    """FP32, FP64, INT64, …: https://github.com/open-inference/open-inference-protocol"""
+    shape: tuple[int, ...]
+    """Without the batch's axis; -1 where it depends on the item."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One example, decoded and preprocessed, ready to be put into a batch with others.
+    """One item, decoded and preprocessed, ready to be collated.
 
-    `arrays` holds the preprocessed array of each modality that is present (an absent one has no key). Of a modality that was
-    embedded before, `embeddings` holds the result (D,) instead.
+    `arrays` has the preprocessed array of each modality that is present (an absent one has no key). For a modality with a
+    cached embedding, `embeddings` has this (D,) instead.
     """
 
     arrays: Mapping[str, Array]
@@ -29,33 +43,33 @@ class Sample:
 
     @property
     def present(self) -> frozenset[str]:
-        """The modalities that were given, e.g. {"image", "text"}."""
+        """Modalities that are present, e.g. {"image", "text"}."""
         return frozenset(self.arrays) | frozenset(self.embeddings)
 
 
 class Workload(NamedTuple):
-    """About how much there is to decode and to embed of one modality of an example."""
+    """Estimated amount of work to decode and embed one input."""
 
     kind: str
-    """What takes about as long for each unit of it: "text", or one of several ways to decode a picture."""
+    """Kind of work with about the same time per unit: "text", or one of several ways to decode an image."""
     units: float
 
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """Two examples of one kind of workload, for measuring how long it takes to decode and to embed it."""
+    """Two inputs of one kind of workload, for measuring how long decoding and embedding take."""
 
     small: bytes | str
     large: bytes | str
     most: float
-    """Units, as many as are ever embedded or decoded; the rest is cut off or refused."""
+    """Most units that are ever decoded or embedded; more are cut off or rejected."""
     embeds_alike: bool = False
-    """Whether both take as long to embed, and differ in decoding alone."""
+    """Whether both take equally long to embed and differ in decoding only."""
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """Where a number lies with the probability `coverage`, when the example is like those of the validation part."""
+    """Interval that holds a number with the probability `coverage`, for items like those of the validation split."""
 
     low: float
     high: float
@@ -64,26 +78,37 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What we believe about one example."""
+    """Calibrated prediction for one item."""
 
     scores: Mapping[str, float]
-    """Label to calibrated probability, in the bundle's order of labels; sums to 1 only for single-label tasks, and is empty for a
-    regression."""
+    """Calibrated probability by label, in the bundle's order; sums to 1 only for single-label targets; empty for a regression."""
     used: frozenset[str]
     """The modalities that were present, e.g. {"image", "text"}."""
     bundle: str
-    """Digest of the bundle that said so."""
+    """Digest of the bundle."""
     selected: frozenset[str] | None = None
-    """The labels whose scores reach their thresholds; only of multi-label tasks."""
+    """The labels whose scores reach their thresholds; only of multi-label targets."""
     value: float | None = None
     """The number, in the unit of the manifest; only of regressions."""
     interval: Interval | None = None
-    """Around `value`; None also where the validation part was too small to tell one."""
+    """Around `value`; None also if the validation split was too small to fit one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """Values that the service's metrics count for one item."""
+
+    labels: frozenset[str]
+    """The best label, or those that reach their thresholds; empty when none does, and for a regression."""
+    score: float | None = None
+    """Of the best label, whether it is selected or not; None for a regression."""
+    entropy_ratio: float | None = None
+    """Entropy of the scores ÷ the largest possible one: 0 if decided, 1 if undecided; None for a regression."""
 
 
 @dataclass(frozen=True, slots=True)
 class InputSpec:
-    """What one modality accepts, in words and numbers that a client can be shown."""
+    """Accepted media types and limits of one modality, as clients are shown them."""
 
     name: str
     media_types: tuple[str, ...]
@@ -93,12 +118,12 @@ class InputSpec:
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """Everything about a loaded model that a client may read."""
+    """Facts about a loaded model that clients may read."""
 
     name: str
     digest: str
     """SHA-256 over the bundle's files, as 64 hexadecimal digits: the model's version."""
-    task: str
+    target: str
     labels: tuple[str, ...]
     """Empty for a regression."""
     inputs: tuple[InputSpec, ...]
@@ -109,4 +134,14 @@ class Description:
     report: Mapping[str, Any]
     """The bundle's report.json: metrics per label and per set of modalities, data digest, code version, seeds."""
     thresholds: Mapping[str, float] | None = None
-    """By label, the score from which on it is selected; only of multi-label tasks."""
+    """Lowest score at which a label is selected, by label; only of multi-label targets."""
+    scale: Scale | None = None
+    """Of a regression's numbers; None for labels."""
+    kind: str = "network"
+    """A name in the table KINDS."""
+    capabilities: frozenset[str] = frozenset()
+    """Names of `model.capabilities.Capability`; they decide which tasks the model serves."""
+    dimensions: int = 0
+    """D: width of an embedding; 0 of a model that has none."""
+    aligned: bool = False
+    """Whether embeddings of different modalities may be compared."""

@@ -20,16 +20,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from model.config import subsets
-from model.fusion import FUSIONS
-from model.manifest import Manifest, read_manifest, write_manifest
-from model.network import MultimodalClassifier
-from model.training.examples import Examples, input_fingerprint, prepare_examples
-from model.training.fit import fit
-from model.training.presets import PRESETS, Recipe
-from model.training.progress import bar, console
-from model.training.train import initial_network, validator
-from model.types import Array
+from polymodal.model.config import subsets
+from polymodal.model.fusion import FUSIONS
+from polymodal.model.manifest import Manifest, read_manifest, write_manifest
+from polymodal.model.network import MultimodalClassifier
+from polymodal.model.progress import bar, console
+from polymodal.model.training.examples import Examples, input_fingerprint, prepare_examples
+from polymodal.model.training.fit import fit
+from polymodal.model.training.presets import PRESETS, Recipe
+from polymodal.model.training.train import initial_network, validator
+from polymodal.model.types import Array
 
 BEGIN, END = "<!-- ablation: made by make ablation -->", "<!-- end of ablation -->"
 BATCH: Final = 64
@@ -151,10 +151,10 @@ def preset_run(data: Path, cache: Path, work: Path, preset: str, seed: int) -> S
 def alone_run(data: Path, cache: Path, work: Path, kept: str, seed: int) -> Scores:
     """What a network that never had the other modality says of the validation part."""
     manifest = read_manifest(data)
-    rows = [replace(row, text=None) if kept == "image" else replace(row, image=None) for row in manifest.rows]
+    rows = [replace(row, inputs={kept: row.inputs[kept]}) for row in manifest.rows if kept in row.inputs]
     # Beside the pictures, and under a name of its own: another run may be doing the same.
     with tempfile.NamedTemporaryFile(dir=manifest.root, prefix=f"{kept}-alone-", suffix=".csv") as file:
-        write_manifest(Path(file.name), [row for row in rows if row.image or row.text])
+        write_manifest(Path(file.name), rows)
         return preset_run(Path(file.name), cache, work / kept, "pretrained", seed)
 
 

@@ -447,6 +447,12 @@ def clients() -> Iterator[Panel]:
         Query(f"sum(polymodal_requests_inside{{{ALL}}})", "admitted"),
     )
     yield lines(
+        "Bytes in flight",
+        "Bytes of the bodies of admitted requests; at POLYMODAL_MAX_INFLIGHT_BYTES the next one is refused as “overloaded”.",
+        Query(f"max(polymodal_inflight_bytes{{{ALL}}})", "the busiest instance"),
+        unit="bytes",
+    )
+    yield lines(
         "Connections closed by a limit",
         "By reason; “evicted” and “too_many_connections” mean that none was left for new clients.",
         Query(or_zero(total("polymodal_connections_closed_total", by="reason"), "reason"), "{{reason}}"),
@@ -720,9 +726,9 @@ def machine() -> Iterator[Panel]:
     )
     yield lines(
         "What goes wrong in silence",
-        "Log lines lost and Redis asked in vain, per second; 1 while the file of API keys can't be read.",
+        "Log lines lost and failed requests to Redis, per second; 1 while the file of API keys can't be read.",
         Query(total("polymodal_log_lines_lost_total"), "log lines lost"),
-        Query(total("polymodal_rate_limit_storage_failures_total"), "Redis in vain"),
+        Query(total("polymodal_rate_limit_storage_failures_total"), "Redis failures"),
         Query(f"max(polymodal_api_keys_stale{{{ALL}}})", "API keys stale"),
         unit="none",
         alerts=("PolymodalLogLinesLost", "PolymodalApiKeysStale", "PolymodalRateLimitStorageFails"),

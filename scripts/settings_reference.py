@@ -12,7 +12,8 @@ from typing import Any, Literal, get_args, get_origin
 from annotated_types import Ge, Gt, Le, Lt, MinLen
 from pydantic.fields import FieldInfo
 
-from app.settings import KIB, MIB, Settings, variable
+from polymodal.app.settings import KIB, MIB, Settings, limit_of, variable
+from polymodal.model import MODALITIES
 
 PAGE = Path(__file__).parents[1] / "docs" / "operations.md"
 BEGIN = "<!-- settings: made by make settings -->"
@@ -36,7 +37,12 @@ GROUPS = {
         "stall_timeout_ms",
         "drain_timeout_s",
     ),
-    "What a request may weigh": ("max_image_bytes", "max_text_bytes", "max_body_bytes", "body_timeout_ms"),
+    "What a request may weigh": (
+        *(limit_of(modality) for modality in MODALITIES),
+        "max_body_bytes",
+        "max_inflight_bytes",
+        "body_timeout_ms",
+    ),
     "Connections": ("max_connections", "max_head_bytes", "head_timeout_ms", "keep_alive_s"),
     "Who may come in": (
         "api_keys_file",

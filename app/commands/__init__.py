@@ -1,1 +1,1 @@
-"""The commands of `polymodal`, a file for each kind; `app.cli` puts them together."""
+"""The commands of `polymodal`, a module for each group; `app.cli` combines them."""

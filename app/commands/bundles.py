@@ -1,15 +1,26 @@
-"""`polymodal predict | score | evaluate | export | remeasure | card`: what a finished bundle can do, beside being served."""
+"""`polymodal predict | score | embed | evaluate | export | remeasure | card`: commands about a bundle, besides serving."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from app.commands.command import BAD_ROWS, AsJson, Roots, command, print_json, say, show
-from app.cpus import available_cpus
+from polymodal.app.commands.command import (
+    BAD_ROWS,
+    AsJson,
+    Roots,
+    command,
+    for_each_modality,
+    print_json,
+    report,
+    show,
+)
+from polymodal.cores import available_cpus
+from polymodal.model import MODALITIES
 
 if TYPE_CHECKING:
-    from model import Predictor
+    from polymodal.model import Modality, Network
 
 CPUS = available_cpus()
 EMBEDDED = "illustrations"
@@ -20,25 +31,43 @@ BundleArgument = Annotated[
 ManifestArgument = Annotated[
     Path, typer.Argument(metavar="MANIFEST", help="Manifest (CSV, JSONL, Parquet) or a folder with one.")
 ]
-Workers = Annotated[int, typer.Option(min=1, help="Threads that decode pictures.")]
+Workers = Annotated[int, typer.Option(min=1, help="Threads that decode files.")]
+
+Output = Annotated[
+    Path, typer.Option(help="File to write: .csv, .jsonl or .parquet; OUT.part holds what is in progress.")
+]
+Restart = Annotated[bool, typer.Option("--restart", help="Start again: delete OUT.part, and replace OUT if it exists.")]
+Strict = Annotated[bool, typer.Option("--strict", help=f"Exit with code {BAD_ROWS} when a row is bad.")]
 
 commands = typer.Typer()
 
 
+def _input_option(modality: "Modality") -> Any:  # noqa: ANN401 — an annotation
+    """Return the option of `predict` for an input of a modality: a file, or words."""
+    if modality.textual:
+        return Annotated[str | None, typer.Option(metavar="WORDS", help=f"Words of {modality.noun}.")]
+    return Annotated[Path | None, typer.Option(help=f"File of {modality.noun}.", exists=True, dir_okay=False)]
+
+
+_INPUTS = {name: _input_option(modality) for name, modality in MODALITIES.items()}
+
+
 def bundle_folder(bundle: str) -> Path:
-    """A bundle's folder, or where there is none that of the embedded one of this name."""
-    from app.settings import embedded_bundle
+    """Return a bundle's folder, or that of the embedded bundle of this name if there is none."""
+    from polymodal.app.settings import embedded_bundle
 
     path = Path(bundle).expanduser()
     embedded = embedded_bundle(bundle).path
     return embedded if not path.exists() and embedded.is_dir() else path
 
 
-def open_bundle(bundle: str) -> "Predictor":
-    """A bundle that is warmed up. Raises BundleError."""
-    from model import load_bundle
+def open_bundle(bundle: str) -> "Network":
+    """Load a network and warm it up. Raises BundleError, and ModelError for a model of another kind."""
+    from polymodal.model import ModelError, Network, load_bundle
 
     predictor = load_bundle(bundle_folder(bundle), threads=CPUS)
+    if not isinstance(predictor, Network):
+        raise ModelError(f"{bundle}: a model of kind {predictor.description.kind}; allowed: network")
     predictor.warm_up()
     return predictor
 
@@ -47,40 +76,60 @@ def open_bundle(bundle: str) -> "Predictor":
     commands,
     "polymodal predict --image examples/boat.png --text 'a sailing dinghy'",
     "polymodal predict illustrations --text 'a sailing dinghy' --top-k 3",
-    "polymodal predict bundles/things --image lamp.jpg --json",
+    "polymodal predict bundles/things --input image=lamp.jpg --json",
 )
+@for_each_modality("named", _INPUTS)
 def predict(
+    named: Mapping[str, Path | str],
     bundle: BundleArgument = EMBEDDED,
-    image: Annotated[Path | None, typer.Option(help="A picture's file.", exists=True, dir_okay=False)] = None,
-    text: Annotated[str | None, typer.Option(help="Its text.")] = None,
+    inputs: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--input",
+            metavar="NAME=VALUE",
+            help=f"An input by its modality ({', '.join(MODALITIES)}): a file, or words; several by giving it again.",
+        ),
+    ] = None,
     top_k: Annotated[int | None, typer.Option(min=1, help="Only the best labels, at most this many.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Classify one item, as the service would; the image or the text may be missing.
+    """Classify one item, as the service would; all inputs but one may be missing.
 
-    With --json it prints what POST /v1/classify answers.
+    With --json it prints the response of POST /v1/classify.
     """
-    from app.schemas import Classification, Options
-    from app.service import Outcome
-    from app.terminal import show_answer
-    from model import ModelError
+    from polymodal.app.commands.terminal import show_answer
+    from polymodal.model import TASKS, answer_one
 
-    if image is None and text is None:
-        raise typer.BadParameter("neither --image nor --text; allowed: at least one of image, text")
-    parts: dict[str, bytes | str] = {}
-    if image is not None:
-        parts["image"] = image.read_bytes()
-    if text is not None:
-        parts["text"] = text
-    predictor = open_bundle(bundle)
-    if top_k is not None and not predictor.description.labels:
-        raise ModelError(f"top-k: {top_k}; allowed: nothing, as this model answers with a number and not with labels")
-    (prediction,) = predictor.predict([predictor.prepare(parts)])
-    answer = Classification.of(Outcome(prediction, predictor.description), Options(top_k=top_k))
+    contents = _read_inputs(named, inputs or ())
+    task = TASKS["classify"]
+    model = open_bundle(bundle)
+    if top_k is not None and model.description.labels:
+        top_k = min(top_k, len(model.description.labels))
+    answer: Any = answer_one(model, task, contents, task.Options.model_validate({"top_k": top_k}))
     if as_json:
         show(answer.model_dump_json(exclude_none=True))
     else:
         show_answer(answer)
+
+
+def _read_inputs(named: Mapping[str, Path | str], inputs: Sequence[str]) -> dict[str, bytes | str]:
+    """Return an item's inputs in the order of MODALITIES, files as bytes: those of options, and NAME=VALUE of --input."""
+    values = dict(named)
+    for pair in inputs:
+        name, equals, value = pair.partition("=")
+        if not equals or name not in MODALITIES:
+            allowed = ", ".join(
+                f"{name}={'WORDS' if modality.textual else 'FILE'}" for name, modality in MODALITIES.items()
+            )
+            raise typer.BadParameter(f"--input {pair!r}; allowed: {allowed}")
+        if name in values:
+            raise typer.BadParameter(f"{name} is given twice; allowed: once")
+        values[name] = value if MODALITIES[name].textual else Path(value)
+    if not values:
+        options = " nor ".join(f"--{name}" for name in MODALITIES)
+        raise typer.BadParameter(f"neither {options}; allowed: at least one of {', '.join(MODALITIES)}")
+    ordered = ((name, values[name]) for name in MODALITIES if name in values)
+    return {name: value.read_bytes() if isinstance(value, Path) else value for name, value in ordered}
 
 
 @command(
@@ -91,28 +140,23 @@ def predict(
 def score(
     bundle: BundleArgument,
     manifest: ManifestArgument,
-    out: Annotated[
-        Path, typer.Option(help="File to write: .csv, .jsonl or .parquet; OUT.part holds what is in progress.")
-    ],
-    restart: Annotated[
-        bool, typer.Option("--restart", help="Begin anew: drop OUT.part, and replace OUT if it is there.")
-    ] = False,
-    strict: Annotated[bool, typer.Option("--strict", help=f"Exit with code {BAD_ROWS} when a row is bad.")] = False,
+    out: Output,
+    restart: Restart = False,
+    strict: Strict = False,
     as_json: AsJson = False,
     workers: Workers = CPUS,
     root: Roots = None,
 ) -> None:
-    """Score every row of a manifest; labels are not needed. The same command goes on from where it was interrupted.
+    """Score every row of a manifest; labels are not needed. The same command resumes an interrupted run.
 
     Columns: id, label (the best), score, score_LABEL for every label, error; a multi-label model has its selected labels with |
     between them and no score, a regression value, low and high. A row that can't be read has nothing but an error.
     """
-    from app.terminal import show_bad_rows, show_warnings, watched
-    from model.evaluation import score as run
+    from polymodal.app.commands.terminal import show_warnings, show_written, watched
+    from polymodal.model.evaluation import score as run
 
-    predictor = open_bundle(bundle)
-    scored = run(
-        predictor,
+    written = run(
+        open_bundle(bundle),
         manifest,
         out,
         restart=restart,
@@ -121,14 +165,46 @@ def score(
         warn=show_warnings,
         roots=root or (),
     )
-    if as_json:
-        errors = [{"id": identifier, "problem": problem} for identifier, problem in scored.errors]
-        counts = {"rows": scored.rows, "resumed": scored.resumed, "failed": scored.failed}
-        print_json({"out": str(out), **counts, "errors": errors, "warnings": list(scored.warnings)})
-    resumed = f", {scored.resumed:,} of them earlier" if scored.resumed else ""
-    say(f"{out}: {scored.rows:,} rows{resumed}, {scored.failed:,} with an error")
-    show_bad_rows(scored.faults, scored.failed)
-    if strict and scored.failed:
+    show_written(written, as_json)
+    if strict and written.failed:
+        raise typer.Exit(BAD_ROWS)
+
+
+@command(
+    commands,
+    "polymodal embed bundles/things new.csv --out vectors.parquet",
+    "polymodal embed illustrations examples/manifest.csv --out vectors.jsonl --strict --json",
+)
+def embed(
+    bundle: BundleArgument,
+    manifest: ManifestArgument,
+    out: Output,
+    restart: Restart = False,
+    strict: Strict = False,
+    as_json: AsJson = False,
+    workers: Workers = CPUS,
+    root: Roots = None,
+) -> None:
+    """Write a vector for each input of every row of a manifest. The same command resumes an interrupted run.
+
+    Columns: id, one for each input with a vector of length 1 (a list; in CSV as JSON), error. Vectors of one input may be compared
+    by their dot product, the cosine similarity. A row that can't be read has nothing but an error.
+    """
+    from polymodal.app.commands.terminal import show_warnings, show_written, watched
+    from polymodal.model.evaluation import embed as run
+
+    written = run(
+        open_bundle(bundle),
+        manifest,
+        out,
+        restart=restart,
+        workers=workers,
+        watch=watched,
+        warn=show_warnings,
+        roots=root or (),
+    )
+    show_written(written, as_json)
+    if strict and written.failed:
         raise typer.Exit(BAD_ROWS)
 
 
@@ -158,15 +234,17 @@ def evaluate(
     workers: Workers = CPUS,
     root: Roots = None,
 ) -> None:
-    """Measure a bundle on a manifest, given each set of modalities: the whole, each label, and the worst mistakes.
+    """Measure a bundle on a manifest, for each set of modalities: all rows, each label, and the worst mistakes.
 
-    Rows that can't be read, or whose label the bundle doesn't know, are listed and left out.
+    Rows that can't be read, or whose label the bundle doesn't have, are listed and left out.
     """
-    from app.terminal import show_bad_rows, show_evaluation, show_warnings, watched
-    from model.evaluation import evaluate as run
+    from polymodal.app.commands.terminal import show_bad_rows, show_evaluation, show_warnings, watched
+    from polymodal.model.evaluation import evaluate as run
 
     if out:
-        from model.evaluation.folder import write_folder  # before the work: it needs a package that may be missing
+        from polymodal.model.evaluation.folder import (
+            write_folder,  # imported before the work, as a package may be missing
+        )
     predictor = open_bundle(bundle)
     evaluation = run(
         predictor,
@@ -199,18 +277,18 @@ def export(
         Path | None,
         typer.Option(help="What the bundle was trained on; without it there are no graphs in 8 bits.", exists=True),
     ] = None,
-    test: Annotated[bool, typer.Option(help="Measure 8 bits on the test part too.")] = True,
-    split_seed: Annotated[int, typer.Option(help="Of the parts, if the manifest has no column split.")] = 0,
+    test: Annotated[bool, typer.Option(help="Measure 8 bits on the test split too.")] = True,
+    split_seed: Annotated[int, typer.Option(help="Of the splits, if the manifest has no column split.")] = 0,
     as_json: AsJson = False,
     workers: Workers = CPUS,
     root: Roots = None,
 ) -> None:
-    """Export a bundle's graphs anew: in float32 and, where hardly anything is lost by it, in 8 bits.
+    """Export a bundle's graphs again: in float32 and, where hardly anything is lost by it, in 8 bits.
 
     Encoders are quantised as far as no set of inputs loses more than 0.005 of accuracy (several labels: of mean average precision;
-    a number: of R²) 0.01 of calibration or 0.02 nats of likelihood on the validation part. What was tried stands in report.json.
+    a number: of R²) 0.01 of calibration or 0.02 nats of likelihood on the validation split. All trials are in report.json.
     """
-    from model.training import export as run
+    from polymodal.model.training import export as run
 
     work = out.with_name(out.name + ".run") / "examples"
     predictor = run(
@@ -229,7 +307,7 @@ def export(
     else:
         for line in (line for line in description.card.splitlines() if line.startswith("On a CPU, encoders")):
             show(line)
-    say(f"{out}: bundle {description.digest}, runtime {description.runtime}")
+    report(f"{out}: bundle {description.digest}, runtime {description.runtime}")
 
 
 @command(
@@ -241,16 +319,16 @@ def remeasure(
     bundle: BundleArgument,
     manifest: Annotated[Path, typer.Option(help="What the bundle was trained on.", exists=True)],
     out: Annotated[Path, typer.Option(help="Folder to write the bundle to; BUNDLE itself replaces it.")],
-    split_seed: Annotated[int, typer.Option(help="Of the parts, if the manifest has no column split.")] = 0,
+    split_seed: Annotated[int, typer.Option(help="Of the splits, if the manifest has no column split.")] = 0,
     as_json: AsJson = False,
     workers: Workers = CPUS,
     root: Roots = None,
 ) -> None:
     """Add to a bundle's report what an older release did not measure, such as the confusion matrix.
 
-    Figures that the report has stay as they are, and so do weights, graphs and calibration.
+    Figures in the report, weights, graphs and calibration are not changed.
     """
-    from model.training import remeasure as run
+    from polymodal.model.training import remeasure as run
 
     work = out.with_name(out.name + ".run") / "examples"
     added = run(
@@ -258,7 +336,7 @@ def remeasure(
     )
     if as_json:
         print_json({"bundle": str(out), "added": list(added)})
-    say(f"{out}: added {', '.join(added) or 'nothing'}")
+    report(f"{out}: added {', '.join(added) or 'nothing'}")
 
 
 @command(
@@ -270,11 +348,11 @@ def remeasure(
 def card(bundle: BundleArgument = EMBEDDED, as_json: AsJson = False) -> None:
     """Print a bundle's model card: what it does, how well, and on what it was trained.
 
-    With --json it prints what GET /v1/models/NAME answers, with the service's default limits.
+    With --json it prints the response of GET /v1/models/NAME, with the service's default limits.
     """
-    from app.schemas import ModelDetail
-    from app.settings import load_settings
-    from app.terminal import show_card
+    from polymodal.app.api.schemas import ModelDetail
+    from polymodal.app.commands.terminal import show_card
+    from polymodal.app.settings import load_settings
 
     description = open_bundle(bundle).description
     if as_json:

@@ -1,4 +1,4 @@
-"""What every command does alike: examples in its help, errors as one message, exit codes, and --debug.
+"""What all commands have in common: examples in the help, errors as one message, exit codes, and --debug.
 
 code   means
 0      done
@@ -13,7 +13,7 @@ import inspect
 import json
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from functools import wraps
 from pathlib import Path
@@ -32,7 +32,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="JSON on standard output in
 Roots = Annotated[
     list[Path] | None,
     typer.Option(
-        help="Images may be below this folder too, also by absolute paths and paths with ..; several times for several folders.",
+        help="Files may be below this folder too, also by absolute paths and paths with ..; several times for several folders.",
         exists=True,
         file_okay=False,
     ),
@@ -40,18 +40,18 @@ Roots = Annotated[
 Debug = Annotated[bool, typer.Option("--debug", help="Show where in the program an error came from.")]
 
 debugging: Final[ContextVar[bool]] = ContextVar("debugging", default=False)
-"""Whether --debug was given: before the command, or after it, since nobody remembers where it belongs."""
+"""Whether --debug is set, before the command or after it."""
 
 
 def group(name: str, sentence: str) -> typer.Typer:
-    """Commands below a name of their own; without one of them it explains itself."""
+    """Return a group of commands, which shows its help when it is called without a command."""
     return typer.Typer(name=name, help=sentence, no_args_is_help=True)
 
 
 def command(
     commands: typer.Typer, *examples: str, name: str | None = None
 ) -> Callable[[Callable[Parameters, None]], Callable[Parameters, None]]:
-    """Register a command, with lines that can be copied from its help."""
+    """Register a command, with example lines for its help."""
 
     def register(run: Callable[Parameters, None]) -> Callable[Parameters, None]:
         commands.command(name, epilog=listed(examples))(_explained(run))
@@ -60,19 +60,50 @@ def command(
     return register
 
 
+def for_each_modality(
+    parameter: str, options: Mapping[str, Any], suffix: str = ""
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Replace a parameter of a command, a mapping by modality, by one option for each modality.
+
+    `options` has their annotations; an option's name is its modality's with `suffix`. The command gets the options that are set.
+    """
+    names = {modality: f"{modality}{suffix}" for modality in options}
+
+    def replaced(run: Callable[..., None]) -> Callable[..., None]:
+        @wraps(run)
+        def collected(**values: Any) -> None:  # noqa: ANN401 — the command's own
+            by_modality = {modality: values.pop(name) for modality, name in names.items()}
+            run(**values, **{parameter: {name: value for name, value in by_modality.items() if value is not None}})
+
+        keyword = inspect.Parameter.KEYWORD_ONLY
+        added = [
+            inspect.Parameter(names[modality], keyword, default=None, annotation=annotation)
+            for modality, annotation in options.items()
+        ]
+        signature = inspect.signature(run)
+        parameters: list[inspect.Parameter] = []
+        for present in signature.parameters.values():
+            parameters += added if present.name == parameter else [present.replace(kind=keyword)]
+        collected.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+        collected.__annotations__ = {present.name: present.annotation for present in parameters}
+        return collected
+
+    return replaced
+
+
 def listed(examples: tuple[str, ...]) -> str:
-    """Examples for the end of a help page, to be copied."""
-    return "\n".join(["Examples:", *(f"  {each}" for each in examples)])
+    """Return examples for the end of a help page."""
+    return "\n".join(["Examples:", *(f"  {example}" for example in examples)])
 
 
-# Not by typer.echo, which writes UTF-8 to a stream whose encoding is ASCII.
+# Not with typer.echo, which writes UTF-8 to a stream whose encoding is ASCII.
 def show(result: str) -> None:
     """Print a result on standard output."""
     _write(result, sys.stdout)
 
 
-def say(message: str) -> None:
-    """Print a line about what was done, or what went wrong, on standard error: standard output is for results."""
+def report(message: str) -> None:
+    """Print a line about progress or a problem on standard error: standard output is for results."""
     _write(message, sys.stderr)
 
 
@@ -83,7 +114,7 @@ def _write(line: str, stream: TextIO | None) -> None:
 
 
 def print_json(result: object) -> None:
-    """A result for machines, on one line of standard output."""
+    """Print a result as JSON, on one line of standard output."""
     show(json.dumps(result, ensure_ascii=False))
 
 
@@ -94,13 +125,13 @@ def _explained(run: Callable[Parameters, None]) -> Callable[..., None]:
         try:
             run(*args, **kwargs)
         except (KeyboardInterrupt, Exception) as error:
-            code, message = _told(error)
+            code, message = _failure(error)
             if code is None:
                 raise
             if debugging.get():
                 traceback.print_exception(error, file=sys.stderr)
             if message:
-                say(f"polymodal: {message}")
+                report(f"polymodal: {message}")
             raise typer.Exit(code) from error
         finally:
             debugging.reset(before)
@@ -112,13 +143,13 @@ def _explained(run: Callable[Parameters, None]) -> Callable[..., None]:
     return explained
 
 
-def _told(error: BaseException) -> tuple[int | None, str]:
-    """An exit code, None for what typer tells itself, and one message without a word of Python where a user can act on it."""
+def _failure(error: BaseException) -> tuple[int | None, str]:
+    """Return the exit code, None for what typer reports itself, and a message, without Python's terms where users can act on it."""
     if isinstance(error, KeyboardInterrupt):
-        return INTERRUPTED, str(error)  # where the work stands
+        return INTERRUPTED, str(error)  # how far the work is
     if isinstance(error, BrokenPipeError | typer.Abort) or hasattr(
         error, "exit_code"
-    ):  # a reader that has seen enough; wrong usage
+    ):  # the reader is gone; wrong usage
         return None, ""
     if isinstance(error, ModuleNotFoundError):  # an installation that can only serve
         return FAILED, (
@@ -127,10 +158,10 @@ def _told(error: BaseException) -> tuple[int | None, str]:
     if isinstance(error, OSError) and error.strerror:
         return FAILED, error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"
 
-    from app.keys import KeysError
-    from model import ModelError
+    from polymodal.app.access.keys import KeysError
+    from polymodal.model import ModelError
 
     if isinstance(error, KeysError | ModelError):
         return FAILED, str(error)
-    where = "above" if debugging.get() else "told by --debug"
+    where = "above" if debugging.get() else "shown by --debug"
     return BUG, f"an error of polymodal itself ({type(error).__name__}: {error}); where it happened is {where}"

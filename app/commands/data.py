@@ -1,11 +1,11 @@
-"""`polymodal data`: makes data sets to train on."""
+"""`polymodal data`: data sets to train on."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from app.commands.command import AsJson, command, group, print_json, show
+from polymodal.app.commands.command import AsJson, command, group, print_json, show
 
 commands = group("data", "Make a data set to train on.")
 
@@ -20,7 +20,7 @@ def shapes(
     as_json: AsJson = False,
 ) -> None:
     """Draw a toy data set in a moment: coloured shapes whose label takes both picture and caption."""
-    from model.training.sources.shapes import build
+    from polymodal.model.training.sources.shapes import build
 
     built = build(out, rows=rows, seed=seed, groups=groups, splits=splits)
     if as_json:
@@ -36,7 +36,7 @@ def illustrations(
     as_json: AsJson = False,
 ) -> None:
     """Build the default data set: open drawings with captions, ten labels (about 350 MB of downloads)."""
-    from model.training.sources.illustrations import build
+    from polymodal.model.training.sources.illustrations import build
 
     built = build(out, cache, progress=not as_json)
     if as_json:

@@ -1,19 +1,19 @@
-"""`polymodal doctor`: everything that a service stands on, in one table."""
+"""`polymodal doctor`: checks of everything that a service depends on, in one table."""
 
 import os
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.commands.bundles import bundle_folder
-from app.commands.command import FAILED, AsJson, command, print_json
+from polymodal.app.commands.bundles import bundle_folder
+from polymodal.app.commands.command import FAILED, AsJson, command, print_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from app.doctor.finding import Finding
+    from polymodal.app.doctor.result import CheckResult
 
-KEY_VARIABLE = "PM_API_KEY"  # not POLYMODAL_…: these are settings of the service, which refuses unknown ones
+KEY_VARIABLE = "PM_API_KEY"  # not POLYMODAL_…, the prefix of the service's settings, which refuse unknown names
 
 commands = typer.Typer()
 
@@ -36,56 +36,56 @@ def doctor(
     ] = None,
     url: Annotated[
         str | None,
-        typer.Option(help="A running service to ask too.", show_default="what listens on the port, if it is one"),
+        typer.Option(help="A running service to check too.", show_default="what listens on the port, if it is one"),
     ] = None,
     key: Annotated[str | None, typer.Option(help="An API key for it.", envvar=KEY_VARIABLE)] = None,
-    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds that it gets for each answer.")] = 10.0,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds for each of its responses.")] = 10.0,
     as_json: AsJson = False,
 ) -> None:
-    """Look at the installation, the machine, the settings, the bundles, the port and a running service; say what to do.
+    """Check the installation, the machine, the settings, the bundles, the port and a running service; advise what to do.
 
     Exit code 1 when something fails; a warning is none. Nothing is changed, and nothing is sent anywhere but to the service.
     """
-    from app.doctor.finding import State
-    from app.terminal import show_findings
+    from polymodal.app.commands.terminal import show_results
+    from polymodal.app.doctor.result import State
 
-    findings = list(_examined(bundle, url, key, timeout))
-    failed = any(each.state is State.FAIL for each in findings)
+    results = list(_results(bundle, url, key, timeout))
+    failed = any(result.state is State.FAIL for result in results)
     if as_json:
-        print_json({"ok": not failed, "findings": [each.as_json() for each in findings]})
+        print_json({"ok": not failed, "findings": [result.as_json() for result in results]})
     else:
-        show_findings(findings)
+        show_results(results)
     if failed:
         raise typer.Exit(FAILED)
 
 
-def _examined(bundle: str | None, url: str | None, key: str | None, timeout_s: float) -> "Iterator[Finding]":
-    from app.doctor import bundle as model
-    from app.doctor import installation, machine, port, service
-    from app.doctor.finding import State, ok
-    from app.settings import BundleSource
-    from model import Description
+def _results(bundle: str | None, url: str | None, key: str | None, timeout_s: float) -> "Iterator[CheckResult]":
+    from polymodal.app.doctor import bundle as bundles
+    from polymodal.app.doctor import installation, machine, port, service
+    from polymodal.app.doctor.result import State, ok
+    from polymodal.app.settings import BundleSource
+    from polymodal.model import Description
 
-    yield from installation.look()
-    settings, told = installation.read_settings(os.environ)
-    yield from told
-    yield from machine.look(settings, os.environ)
+    yield from installation.check()
+    settings, results = installation.read_settings(os.environ)
+    yield from results
+    yield from machine.check(settings, os.environ)
     sources = settings.bundles
     if bundle:
         folder = bundle_folder(bundle)
         sources = (BundleSource(folder.name, folder),)
     loaded: list[Description] = []
     for source in sources:
-        yield from model.look(source, settings, loaded)
+        yield from bundles.check(source, settings, loaded)
     if loaded:
         yield machine.memory(settings, machine.resident_bytes())
-    doors = [(settings.host, settings.port)]
+    ports = [(settings.host, settings.port)]
     if settings.admin_port is not None:
-        doors.append((settings.admin_host, settings.admin_port))
-    for door in doors:
-        here, address = port.look(*door), port.address_of(*door)
-        if here.state is State.FAIL and service.speaks_polymodal(address):
-            here, url = ok(here.area, here.check, f"{here.found}: a Polymodal service"), url or address
-        yield here
+        ports.append((settings.admin_host, settings.admin_port))
+    for host, number in ports:
+        result, address = port.check(host, number), port.address_of(host, number)
+        if result.state is State.FAIL and service.is_polymodal(address):
+            result, url = ok(result.area, result.check, f"{result.found}: a Polymodal service"), url or address
+        yield result
     if url:
-        yield from service.look(url, key, loaded, timeout_s)
+        yield from service.check(url, key, loaded, timeout_s)

@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from app.commands.command import AsJson, command, group, print_json, say, show
+from polymodal.app.commands.command import AsJson, command, group, print_json, report, show
 
 if TYPE_CHECKING:
-    from app.keys import Key
+    from polymodal.app.access.keys import Key
 
-commands = group("keys", "Make, list and take back API keys.")
+commands = group("keys", "Create, list and revoke API keys.")
 
 KeysPath = Annotated[
     Path, typer.Option("--file", help="File of keys; POLYMODAL_API_KEYS_FILE names it to the service.", dir_okay=False)
@@ -25,37 +25,39 @@ KeysPath = Annotated[
 )
 def add(
     name: Annotated[
-        str, typer.Argument(metavar="NAME", help="Whose it is; stands in the log beside each request made with it.")
+        str, typer.Argument(metavar="NAME", help="Name of its owner; logged with each request made with it.")
     ],
     file: KeysPath,
     scope: Annotated[
         list[str] | None,
-        typer.Option(help="classify, models, metrics or docs; once for each (default: classify and models)."),
+        typer.Option(
+            help="A task such as classify, or models, metrics or docs; once for each (default: classify and models)."
+        ),
     ] = None,
-    expires: Annotated[str | None, typer.Option(help="In so many days (90d), or on a day (2027-01-31, UTC).")] = None,
+    expires: Annotated[str | None, typer.Option(help="In days from now (90d), or on a day (2027-01-31, UTC).")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make a key, and print it once: the file keeps only its hash. A running service knows it within a second."""
-    from app.keys import KeysError, digest, make_record, new_key, read_keys, write_keys
+    """Create a key, and print it once: the file has only its hash. A running service accepts it within a second."""
+    from polymodal.app.access.keys import KeysError, digest, make_record, new_key, read_keys, write_keys
 
     key = new_key()
-    record = make_record(name, digest(key), scope or ["classify", "models"], expires)
+    added = make_record(name, digest(key), scope or ["classify", "models"], expires)
     present = read_keys(file) if file.exists() else ()
-    if any(each.name == name for each in present):
+    if any(record.name == name for record in present):
         raise KeysError(f"{file}: has a key named {name}; allowed: another name, or `polymodal keys remove` first")
-    write_keys(file, (*present, record))
+    write_keys(file, (*present, added))
     if as_json:
-        print_json({**_shown(record), "key": key})
+        print_json({**_shown(added), "key": key})
     else:
         show(key)
-    say(f"{file}: {name} opens {', '.join(sorted(record.scopes))}; the key is not shown again")
+    report(f"{file}: {name} opens {', '.join(sorted(added.scopes))}; the key is not shown again")
 
 
 @command(commands, "polymodal keys list --file keys.json", "polymodal keys list --file keys.json --json", name="list")
 def list_keys(file: KeysPath, as_json: AsJson = False) -> None:
     """List names, scopes and times of the keys in a file."""
-    from app.keys import read_keys
-    from app.terminal import show_keys
+    from polymodal.app.access.keys import read_keys
+    from polymodal.app.commands.terminal import show_keys
 
     keys = read_keys(file)
     if as_json:
@@ -66,15 +68,15 @@ def list_keys(file: KeysPath, as_json: AsJson = False) -> None:
 
 @command(commands, "polymodal keys remove shop --file keys.json")
 def remove(name: Annotated[str, typer.Argument(metavar="NAME", help="Of the key.")], file: KeysPath) -> None:
-    """Take a key back: a running service refuses it within a second."""
-    from app.keys import KeysError, read_keys, write_keys
+    """Revoke a key: a running service refuses it within a second."""
+    from polymodal.app.access.keys import KeysError, read_keys, write_keys
 
     present = read_keys(file)
-    if all(each.name != name for each in present):
-        names = ", ".join(each.name for each in present) or "none, as the file has no keys"
+    if all(key.name != name for key in present):
+        names = ", ".join(key.name for key in present) or "none, as the file has no keys"
         raise KeysError(f"{file}: no key named {name!r}; allowed: {names}")
-    write_keys(file, (each for each in present if each.name != name))
-    say(f"{file}: {name} opens nothing any more")
+    write_keys(file, (key for key in present if key.name != name))
+    report(f"{file}: {name} opens nothing any more")
 
 
 def _shown(key: "Key") -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`polymodal serve | tune`: the service itself, and how many workers suit this machine."""
+"""`polymodal serve | tune`: run the service, and measure which number of workers suits this machine."""
 
 import os
 from pathlib import Path
@@ -6,8 +6,8 @@ from typing import Annotated, Final
 
 import typer
 
-from app.commands.bundles import CPUS, EMBEDDED, BundleArgument, bundle_folder
-from app.commands.command import FAILED, AsJson, command, print_json, say
+from polymodal.app.commands.bundles import CPUS, EMBEDDED, BundleArgument, bundle_folder
+from polymodal.app.commands.command import FAILED, AsJson, command, print_json, report
 
 PORT_NOT_OPENED: Final = 3  # uvicorn.main.STARTUP_FAILURE
 
@@ -57,34 +57,34 @@ def serve(
 ) -> None:
     """Serve trained bundles over HTTP until Ctrl-C: a page at /, the interface below /v1.
 
-    Every setting is an environment variable POLYMODAL_… (.env.example lists them all); an option here counts more.
+    Every setting is an environment variable POLYMODAL_… (.env.example lists them all); an option has precedence.
     """
-    from app.main import serve as run
-    from app.settings import SettingsError, load_settings, variable
+    from polymodal.app.main import serve as run
+    from polymodal.app.settings import SettingsError, load_settings, variable
 
-    given = {
+    arguments = {
         "bundles": ("--bundle", ",".join(bundle) if bundle else None),
         "host": ("--host", host),
         "port": ("--port", None if port is None else str(port)),
         "workers": ("--workers", None if workers is None else str(workers)),
     }
-    options = {variable(field): (option, value) for field, (option, value) in given.items() if value is not None}
+    options = {variable(field): (option, value) for field, (option, value) in arguments.items() if value is not None}
     try:
         settings = load_settings({**os.environ, **{name: value for name, (_, value) in options.items()}})
     except SettingsError as error:
         for problem in error.problems:
             name, equals, rest = problem.partition("=")
-            say(f"polymodal: {f'{options[name][0]} {rest}' if equals and name in options else problem}")
+            report(f"polymodal: {f'{options[name][0]} {rest}' if equals and name in options else problem}")
         raise typer.Exit(FAILED) from error
     try:
         run(settings)
     except SystemExit as ended:
         if ended.code != PORT_NOT_OPENED:
             raise
-        from app.doctor import port as door
+        from polymodal.app.doctor import port as ports
 
-        found = door.look(settings.host, settings.port)
-        say(f"polymodal: {found.check}: {found.found}" + (f"; {found.advice}" if found.advice else ""))
+        result = ports.check(settings.host, settings.port)
+        report(f"polymodal: {result.check}: {result.found}" + (f"; {result.advice}" if result.advice else ""))
         raise typer.Exit(FAILED) from ended
 
 
@@ -100,28 +100,27 @@ def tune(
     seconds: Annotated[float, typer.Option(min=0.1, help="To measure each plan for, twice.")] = 2.0,
     as_json: AsJson = False,
 ) -> None:
-    """Measure which numbers of workers, threads and examples of a batch suit a bundle on this machine, and write down the best.
+    """Measure which numbers of workers, threads and items of a batch suit a bundle on this machine, and write the best plan.
 
-    The machine should have nothing else to do meanwhile. What is written is read by the setting POLYMODAL_PLAN.
-    With --json it prints what it writes.
+    The machine should be idle otherwise. The setting POLYMODAL_PLAN names the file to the service. With --json it prints the file.
     """
-    from app import tune as tuning
-    from app.cpus import plans
-    from app.settings import BundleSource
-    from app.terminal import show_plan
-    from model import load_bundle
+    from polymodal.app.commands.terminal import show_plan
+    from polymodal.app.cpus import plans
+    from polymodal.app.serving import tune as tuning
+    from polymodal.app.settings import BundleSource
+    from polymodal.model import load_bundle
 
     folder = bundle_folder(bundle)
-    predictor = load_bundle(folder, runtime=runtime, threads=1)
-    predictor.warm_up()
-    source, asked = BundleSource(predictor.description.name, folder), tuning.examples(predictor)
-    show = (lambda measured: None) if as_json else show_plan
-    found = tuning.measure(source, runtime, plans(CPUS), asked, seconds, show)
-    chosen = tuning.best(found)
-    description = predictor.description
-    document = tuning.document(chosen, found, bundle=description.digest, runtime=description.runtime)
+    model = load_bundle(folder, runtime=runtime, threads=1)
+    model.warm_up()
+    source, inputs = BundleSource(model.description.name, folder), tuning.examples(model)
+    show = (lambda _: None) if as_json else show_plan
+    measured = tuning.measure(source, runtime, plans(CPUS), inputs, seconds, show)
+    chosen = tuning.best(measured)
+    description = model.description
+    document = tuning.document(chosen, measured, bundle=description.digest, runtime=description.runtime)
     tuning.write_plan(out, document)
-    say(f"{out}:")
+    report(f"{out}:")
     if as_json:
         print_json(document)
     else:

@@ -1,8 +1,8 @@
-"""`polymodal doctor`: looks at everything that a service stands on, and says what to do about what it finds.
+"""`polymodal doctor`: checks everything that a service depends on, with advice about each problem.
 
-installation.py, machine.py   what is there before anything runs
-bundle.py                     whether a model can be served here
-port.py, service.py           what others would find
+installation.py, machine.py   Python, packages, settings; processor, memory, open files
+bundle.py                     whether a model can be served on this machine
+port.py, service.py           whether the port is free; a running service over HTTP
 
-Nothing here changes anything, and what one check meets keeps none of the others from running.
+Checks change nothing, and the failure of one does not stop the others.
 """

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, requires, version
 from typing import Final
 
-from app.doctor.finding import Finding, fail, ok, warn
-from app.settings import Settings, SettingsError, load_settings
+from polymodal.app.doctor.result import CheckResult, fail, ok, warn
+from polymodal.app.settings import Settings, SettingsError, load_settings
 
 OLDEST_PYTHON: Final = (3, 11)
 ONLY_TRAINING: Final = "torch"
@@ -16,8 +16,8 @@ _REQUIREMENT: Final = re.compile(r"(?P<name>[\w.-]+)(\[[^]]*\])?\s*(>=(?P<oldest
 _EXTRA: Final = re.compile(r"extra == ['\"](?P<extra>[\w-]+)['\"]")
 
 
-def look() -> Iterator[Finding]:
-    """At Python and at packages."""
+def check() -> Iterator[CheckResult]:
+    """Check Python and the packages."""
     running = ".".join(map(str, sys.version_info[:3]))
     if sys.version_info[:2] >= OLDEST_PYTHON:
         yield ok("installation", "Python", f"{running}, {sys.executable}")
@@ -32,36 +32,39 @@ def look() -> Iterator[Finding]:
     yield from _packages(requirements)
 
 
-def _packages(requirements: list[str]) -> Iterator[Finding]:
-    serving, training = [], []
+def _packages(requirements: list[str]) -> Iterator[CheckResult]:
+    serving: list[tuple[str, str | None]] = []
+    training: list[tuple[str, str | None]] = []
     for requirement in requirements:
-        found = _REQUIREMENT.match(requirement)
-        if not found or ("win32" in (marker := found["marker"] or "") and sys.platform == "win32"):
+        match = _REQUIREMENT.match(requirement)
+        if not match or ("win32" in (marker := match["marker"] or "") and sys.platform == "win32"):
             continue
         extra = _EXTRA.search(marker)
-        if extra is None and found["name"] != ONLY_TRAINING:
-            serving.append((found["name"], found["oldest"]))
+        if extra is None and match["name"] != ONLY_TRAINING:
+            serving.append((match["name"], match["oldest"]))
         elif extra is None or extra["extra"] == "train":
-            training.append((found["name"], found["oldest"]))
-    lacking = [told for name, oldest in serving if (told := _lack(name, oldest))]
-    if lacking:
-        yield fail("installation", "serving", ", ".join(lacking), "make setup, or pip install --upgrade polymodal")
+            training.append((match["name"], match["oldest"]))
+    if problems := _problems(serving):
+        yield fail("installation", "serving", ", ".join(problems), "make setup, or pip install --upgrade polymodal")
     else:
         yield ok("installation", "serving", _versions("onnxruntime", "fastapi", "uvicorn", "numpy", "pillow"))
-    lacking = [told for name, oldest in training if (told := _lack(name, oldest))]
-    if lacking:
+    if problems := _problems(training):
         yield warn(
             "installation",
             "training",
-            ", ".join(lacking),
+            ", ".join(problems),
             "only to train and to export: make setup, or pip install 'polymodal[train]'",
         )
     else:
         yield ok("installation", "training", _versions(ONLY_TRAINING, "accelerate", "onnx", "scikit-learn"))
 
 
-def _lack(name: str, oldest: str | None) -> str:
-    """What is wrong with a package; nothing when it is there and new enough."""
+def _problems(packages: list[tuple[str, str | None]]) -> list[str]:
+    return [problem for name, oldest in packages if (problem := _problem(name, oldest))]
+
+
+def _problem(name: str, oldest: str | None) -> str:
+    """Return the problem of a package; empty when it is installed and new enough."""
     try:
         present = version(name)
     except PackageNotFoundError:
@@ -72,7 +75,7 @@ def _lack(name: str, oldest: str | None) -> str:
 
 
 def _numbers(text: str) -> tuple[int, ...]:
-    """The release of a version, to be compared: 2.13.0+cpu is (2, 13, 0)."""
+    """Return the release of a version for comparisons: (2, 13, 0) for 2.13.0+cpu."""
     release = re.match(r"[0-9]+(\.[0-9]+)*", text)
     return tuple(map(int, release[0].split("."))) if release else ()
 
@@ -81,17 +84,17 @@ def _versions(*names: str) -> str:
     return ", ".join(f"{name} {version(name)}" for name in names)
 
 
-def read_settings(environ: Mapping[str, str]) -> tuple[Settings, list[Finding]]:
-    """The settings, or the defaults where they are wrong, with every problem and unknown variable."""
+def read_settings(environ: Mapping[str, str]) -> tuple[Settings, list[CheckResult]]:
+    """Return the settings, or the defaults when they are invalid, with a result for every problem and unknown variable."""
     try:
         settings = load_settings(environ)
     except SettingsError as error:
-        advice = "see .env.example for what is allowed; until then the defaults are looked at"
-        return load_settings({}), [fail("settings", *_told(problem), advice) for problem in error.problems]
+        advice = "see .env.example for what is allowed; the other checks use the defaults"
+        return load_settings({}), [fail("settings", _variable(line), line, advice) for line in error.problems]
     set_ = sorted(name for name, value in environ.items() if name.upper().startswith("POLYMODAL_") and value)
     return settings, [ok("settings", "environment", ", ".join(set_) or "all at their defaults")]
 
 
-def _told(problem: str) -> tuple[str, str]:
+def _variable(problem: str) -> str:
     name = re.match(r"[A-Za-z_]+", problem)
-    return (name[0] if name else "environment"), problem
+    return name[0] if name else "environment"

@@ -1,4 +1,4 @@
-"""The machine: processor, cores as the container has them, threads, memory, open files."""
+"""The machine: processor, available cores, threads, memory, open files."""
 
 import os
 import platform
@@ -7,18 +7,18 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-from app.connections import OTHER_DESCRIPTORS
-from app.cpus import available_cpus, control_groups
-from app.doctor.finding import Finding, ok, warn
-from app.settings import Settings
-from model import Processor, processor
+from polymodal.app.api.connections import OTHER_DESCRIPTORS
+from polymodal.app.doctor.result import CheckResult, ok, warn
+from polymodal.app.settings import Settings
+from polymodal.cores import available_cpus, control_groups
+from polymodal.model import Processor, processor
 
 MIB: Final = 2**20
 _THREADS: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
-def look(settings: Settings, environ: Mapping[str, str]) -> Iterator[Finding]:
-    """At what is there before a model is loaded."""
+def check(settings: Settings, environ: Mapping[str, str]) -> Iterator[CheckResult]:
+    """Check what does not depend on a model."""
     cores, all_cores = available_cpus(), os.cpu_count() or 1
     limited = f" of {all_cores}, as the container or the affinity mask allows" if cores < all_cores else ""
     yield ok("machine", "cores", f"{cores}{limited}")
@@ -26,7 +26,7 @@ def look(settings: Settings, environ: Mapping[str, str]) -> Iterator[Finding]:
     yield _threads(settings, cores)
     if odd := [f"{name}={environ[name]}" for name in _THREADS if environ.get(name, "1") not in ("1", str(cores))]:
         yield warn(
-            "machine", "libraries", ", ".join(odd), "unset it: POLYMODAL_INFERENCE_THREADS says how many are used"
+            "machine", "libraries", ", ".join(odd), "unset it: POLYMODAL_INFERENCE_THREADS sets the number of threads"
         )
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if resource.RLIM_INFINITY != hard < settings.max_connections + OTHER_DESCRIPTORS:
@@ -37,16 +37,16 @@ def look(settings: Settings, environ: Mapping[str, str]) -> Iterator[Finding]:
         yield ok("machine", "open files", f"{limit}, enough for {settings.max_connections:,} connections")
 
 
-def _processor(found: Processor) -> Finding:
-    if not found.flags:
-        return ok("machine", "processor", f"{found.name}; its instructions are known on Linux only")
-    if found.dot_products:
-        return ok("machine", "processor", f"{found.name}, with {' and '.join(found.dot_products)} for 8 bits")
+def _processor(cpu: Processor) -> CheckResult:
+    if not cpu.flags:
+        return ok("machine", "processor", f"{cpu.name}; its instructions are known on Linux only")
+    if cpu.dot_products:
+        return ok("machine", "processor", f"{cpu.name}, with {' and '.join(cpu.dot_products)} for 8 bits")
     advice = "nothing is wrong; one with VNNI (AMD since Zen 4, Intel since Ice Lake) computes images faster"
-    return warn("machine", "processor", f"{found.name}, without VNNI: 8 bits save it little time", advice)
+    return warn("machine", "processor", f"{cpu.name}, without VNNI: 8 bits save it little time", advice)
 
 
-def _threads(settings: Settings, cores: int) -> Finding:
+def _threads(settings: Settings, cores: int) -> CheckResult:
     threads = max(1, settings.workers) * settings.inference_threads
     found = f"{settings.workers} workers with {settings.inference_threads} threads each for {cores} cores"
     if threads > cores:
@@ -58,13 +58,13 @@ def _threads(settings: Settings, cores: int) -> Finding:
     return ok("machine", "workers", found)
 
 
-def memory(settings: Settings, used_bytes: int) -> Finding:
-    """Whether what this process took for the models suffices once for each worker: asked after they were loaded."""
+def memory(settings: Settings, used_bytes: int) -> CheckResult:
+    """Check that there is memory for the models in every worker; `used_bytes`: of this process, which has loaded them."""
     needed = used_bytes * (max(1, settings.workers) + 1)
     free = available_memory()
     found = f"about {needed // MIB:,} MiB for {settings.workers} workers and the service"
     if free is None:
-        return ok("machine", "memory", f"{found}; what is free is told on Linux only")
+        return ok("machine", "memory", f"{found}; free memory is known on Linux only")
     if needed > free:
         advice = "lower POLYMODAL_WORKERS, or give the container more memory"
         return warn("machine", "memory", f"{found}, {free // MIB:,} MiB are free", advice)
@@ -72,7 +72,7 @@ def memory(settings: Settings, used_bytes: int) -> Finding:
 
 
 def available_memory(meminfo: Path = Path("/proc/meminfo")) -> int | None:
-    """Bytes that may still be taken: of the machine, or less by the container's limit; None where that can't be read."""
+    """Return the free bytes of the machine, or of a smaller container's limit; None where they can't be read."""
     try:
         lines = meminfo.read_text(encoding="ascii").splitlines()
     except OSError:
@@ -94,6 +94,6 @@ def _number(file: Path) -> int | None:
 
 
 def resident_bytes() -> int:
-    """The most memory that this process ever had."""
+    """Return the peak memory of this process in bytes."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if platform.system() == "Darwin" else peak * 1024

@@ -1,4 +1,4 @@
-"""Whether the service's port is free, or who holds it."""
+"""Whether the service's port is free, or which process uses it."""
 
 import errno
 import os
@@ -7,14 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from app.doctor.finding import Finding, fail, ok
+from polymodal.app.doctor.result import CheckResult, fail, ok
 
 _LISTENING: Final = "0A"  # the state of a listening socket in /proc/net/tcp
 _PROC: Final = Path("/proc")
 
 
-def look(host: str, port: int) -> Finding:
-    """Try to listen as the service would. Whether the port's holder is a service is the caller's to find out."""
+def check(host: str, port: int) -> CheckResult:
+    """Try to listen at the port as the service would."""
     address = f"{host}:{port}"
     if port == 0:
         return ok("port", address, "a free one is taken at the start")
@@ -34,18 +34,18 @@ def look(host: str, port: int) -> Finding:
 
 
 def address_of(host: str, port: int) -> str:
-    """Where this machine reaches what listens there; an address of all networks is asked on the loopback one."""
-    names = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 — asked, not listened on
+    """Return the URL at which this machine reaches the port; on the loopback address for all networks."""
+    names = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 — requested, not listened on
     name = names.get(host, host)
     return f"http://[{name}]:{port}" if ":" in name else f"http://{name}:{port}"
 
 
-def _refused(problem: OSError, address: str, port: int) -> Finding:
+def _refused(problem: OSError, address: str, port: int) -> CheckResult:
     match problem.errno:
         case errno.EADDRINUSE:
             holder = holder_of(port)
-            told = f"held by {holder}" if holder else "held by a process of another user or container"
-            return fail("port", address, told, "stop it, or choose another: polymodal serve --port 8001")
+            found = f"held by {holder}" if holder else "held by a process of another user or container"
+            return fail("port", address, found, "stop it, or choose another: polymodal serve --port 8001")
         case errno.EACCES:
             return fail("port", address, "needs privileges", "choose one above 1023: polymodal serve --port 8000")
         case errno.EADDRNOTAVAIL:
@@ -54,13 +54,13 @@ def _refused(problem: OSError, address: str, port: int) -> Finding:
 
 
 def holder_of(port: int) -> str:
-    """The process that listens on a port, as number and command line; empty where that can't be seen."""
+    """Return the process that listens on a port, as number and command line; empty where it can't be seen."""
     links = {f"socket:[{inode}]" for inode in _inodes(port)}
-    return next((told for told in _processes(links)), "") if links else ""
+    return next(_processes(links), "") if links else ""
 
 
 def _inodes(port: int) -> Iterator[str]:
-    """Of sockets that listen: https://docs.kernel.org/networking/proc_net_tcp.html."""
+    """Yield the inodes of sockets that listen on a port: https://docs.kernel.org/networking/proc_net_tcp.html."""
     for table in ("net/tcp", "net/tcp6"):
         try:
             lines = (_PROC / table).read_text(encoding="ascii").splitlines()[1:]
@@ -74,8 +74,7 @@ def _inodes(port: int) -> Iterator[str]:
 def _processes(links: set[str]) -> Iterator[str]:
     for folder in sorted(_PROC.glob("[0-9]*")):
         try:
-            holds = any(os.readlink(each) in links for each in (folder / "fd").iterdir())
-            if holds:
+            if any(os.readlink(link) in links for link in (folder / "fd").iterdir()):
                 words = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
                 yield f"process {folder.name} ({words[:80]})"
         except OSError:  # it ended, or it is another user's

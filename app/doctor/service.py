@@ -1,4 +1,4 @@
-"""A running service, asked over HTTP as its clients would; with the standard library, as serving needs no HTTP client."""
+"""A running service, checked over HTTP; with the standard library, as an installation for serving has no HTTP client."""
 
 import http.client
 import json
@@ -12,8 +12,8 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from app.doctor.finding import Finding, fail, ok, warn
-from model import Description
+from polymodal.app.doctor.result import CheckResult, fail, ok, warn
+from polymodal.model import Description
 
 TIMEOUT_S: Final = 10.0
 MOST_BYTES: Final = 16 * 2**20
@@ -27,7 +27,7 @@ _NEEDS_KEY: Final = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What came back."""
+    """A response."""
 
     status: int
     media_type: str
@@ -35,24 +35,24 @@ class Reply:
     ms: float
 
     @property
-    def told(self) -> Any:  # noqa: ANN401 — whatever JSON says
+    def document(self) -> Any:  # noqa: ANN401 — any JSON
         """The body as JSON. Raises ValueError."""
         return json.loads(self.body)
 
     @property
     def detail(self) -> str:
-        """Why it is no 200, as far as it says so."""
+        """The reason of a response that is no 200."""
         try:
-            return f"{self.status}, {self.told['detail']}"
+            return f"{self.status}, {self.document['detail']}"
         except (ValueError, LookupError, TypeError):
             return f"{self.status}, {self.media_type or 'without a media type'}, from something else than Polymodal"
 
 
-class Door:
-    """A service's address, and a key for it."""
+class ServiceClient:
+    """Requests to the address of a service, with a key."""
 
     def __init__(self, url: str, key: str | None, timeout_s: float = TIMEOUT_S) -> None:
-        """Raises ValueError when the address is none, or the key, which is not repeated."""
+        """Raises ValueError for an invalid address, and for an invalid key, which is not repeated."""
         parts = urlsplit(url if "://" in url else f"http://{url}")
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError(f"{url}: allowed: http://HOST:PORT or https://HOST")
@@ -62,8 +62,8 @@ class Door:
         self._secure, self._host, self._port = parts.scheme == "https", parts.hostname, parts.port
         self._headers = {"Authorization": f"Bearer {key}"} if key else {}
 
-    def ask(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Reply:
-        """One request on a connection of its own, within the time. Raises OSError or http.client.HTTPException."""
+    def request(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Reply:
+        """Send a request on a new connection, within the timeout. Raises OSError or http.client.HTTPException."""
         started = time.perf_counter()
         connection = self._connection()
         headers = dict(self._headers)
@@ -72,12 +72,12 @@ class Door:
             content, headers["Content-Type"] = json.dumps(body).encode(), "application/json"
         try:
             connection.request(method, self._base + path, content, headers)
-            answer = connection.getresponse()
-            read = self._read(answer, started + self._timeout_s)
+            response = connection.getresponse()
+            content_bytes = self._read(response, started + self._timeout_s)
         finally:
             connection.close()
-        media_type = (answer.getheader("Content-Type") or "").partition(";")[0]
-        return Reply(answer.status, media_type, read, (time.perf_counter() - started) * 1000)
+        media_type = (response.getheader("Content-Type") or "").partition(";")[0]
+        return Reply(response.status, media_type, content_bytes, (time.perf_counter() - started) * 1000)
 
     def _connection(self) -> http.client.HTTPConnection:
         if self._secure:
@@ -86,10 +86,10 @@ class Door:
         return http.client.HTTPConnection(self._host, self._port, timeout=self._timeout_s)
 
     @staticmethod
-    def _read(answer: http.client.HTTPResponse, until: float) -> bytes:
-        """A server that sends a byte now and then gets no more time than any other."""
+    def _read(response: http.client.HTTPResponse, until: float) -> bytes:
+        """Read a body. Raises TimeoutError also for a server that sends a byte now and then."""
         read = bytearray()
-        while chunk := answer.read1(65536):
+        while chunk := response.read1(65536):
             read += chunk
             if time.perf_counter() > until:
                 raise TimeoutError("the answer did not end in time")
@@ -98,15 +98,17 @@ class Door:
         return bytes(read)
 
 
-def look(url: str, key: str | None, loaded: Sequence[Description], timeout_s: float = TIMEOUT_S) -> Iterator[Finding]:
-    """At probes, versions, models and one classification; ends where going on would only repeat the reason."""
+def check(
+    url: str, key: str | None, loaded: Sequence[Description], timeout_s: float = TIMEOUT_S
+) -> Iterator[CheckResult]:
+    """Check probes, versions, models and one classification; stop at a failure that the next checks would repeat."""
     try:
-        door = Door(url, key, timeout_s)
+        client = ServiceClient(url, key, timeout_s)
     except ValueError as problem:
         yield fail(AREA, url, str(problem), "polymodal doctor --url http://127.0.0.1:8000")
         return
     try:
-        live = door.ask("GET", "/livez")
+        live = client.request("GET", "/livez")
     except (OSError, http.client.HTTPException, ValueError) as problem:
         yield fail(AREA, url, _reason(problem, timeout_s), "is it started, and is this its address? polymodal serve")
         return
@@ -114,99 +116,99 @@ def look(url: str, key: str | None, loaded: Sequence[Description], timeout_s: fl
         advice = "give the address of the service itself, without a path: --url http://127.0.0.1:8000"
         yield fail(AREA, url, f"answers /livez with {live.detail}", advice)
         return
-    for findings in (_probes(door, live), _version(door), _models(door, key, loaded)):
+    for results in (_probes(client, live), _version(client), _models(client, key, loaded)):
         try:
-            yield from findings
+            yield from results
         except (OSError, http.client.HTTPException, ValueError, LookupError, TypeError) as problem:
             yield fail(AREA, url, _reason(problem, timeout_s), "look at its log")
 
 
-def speaks_polymodal(url: str) -> bool:
-    """Whether what answers there is a service of ours."""
+def is_polymodal(url: str) -> bool:
+    """Return whether a Polymodal service answers at an address."""
     try:
-        return _is_ours(Door(url, None, timeout_s=2).ask("GET", "/livez"))
+        return _is_ours(ServiceClient(url, None, timeout_s=2).request("GET", "/livez"))
     except (OSError, http.client.HTTPException, ValueError):
         return False
 
 
 def _is_ours(live: Reply) -> bool:
     try:
-        told = live.told
-        return "state" in told or str(told["type"]).startswith("urn:polymodal:")
+        document = live.document
+        return "state" in document or str(document["type"]).startswith("urn:polymodal:")
     except (ValueError, LookupError, TypeError):
         return False
 
 
-def _probes(door: Door, live: Reply) -> Iterator[Finding]:
-    advice = {
+def _probes(client: ServiceClient, live: Reply) -> Iterator[CheckResult]:
+    advice_by_path = {
         "/livez": "restart it: a batch hangs",
         "/startupz": "wait: it still loads its models",
-        "/readyz": "send requests elsewhere until it is ready; its log says why it is not",
+        "/readyz": "send requests elsewhere until it is ready; its log has the reason",
     }
-    for path, what in advice.items():
-        reply = live if path == "/livez" else door.ask("GET", path)
+    for path, advice in advice_by_path.items():
+        reply = live if path == "/livez" else client.request("GET", path)
         if reply.status == HTTPStatus.OK:
-            yield ok(AREA, path, f"{reply.told['state']}, {reply.ms:.1f} ms")
+            yield ok(AREA, path, f"{reply.document['state']}, {reply.ms:.1f} ms")
         else:
-            yield fail(AREA, path, reply.detail, what)
+            yield fail(AREA, path, reply.detail, advice)
 
 
-def _version(door: Door) -> Iterator[Finding]:
-    reply = door.ask("GET", "/openapi.json")
+def _version(client: ServiceClient) -> Iterator[CheckResult]:
+    reply = client.request("GET", "/openapi.json")
     if reply.status != HTTPStatus.OK:
-        yield ok(AREA, "version", f"not told: /openapi.json answers {reply.status}")
+        yield ok(AREA, "version", f"unknown: /openapi.json returns {reply.status}")
         return
-    there = reply.told["info"]["version"]
+    served = reply.document["info"]["version"]
     try:
-        here = version("polymodal")
+        installed = version("polymodal")
     except PackageNotFoundError:
-        here = there
-    if there == here:
-        yield ok(AREA, "version", f"{there}, as here")
+        installed = served
+    if served == installed:
+        yield ok(AREA, "version", f"{served}, as here")
     else:
-        yield warn(AREA, "version", f"{there}, and here is {here}", "update one of them")
+        yield warn(AREA, "version", f"{served}, and here is {installed}", "update one of them")
 
 
-def _models(door: Door, key: str | None, loaded: Sequence[Description]) -> Iterator[Finding]:
-    reply = door.ask("GET", "/v1/models")
+def _models(client: ServiceClient, key: str | None, loaded: Sequence[Description]) -> Iterator[CheckResult]:
+    reply = client.request("GET", "/v1/models")
     if reply.status in _NEEDS_KEY:
         yield _refused(reply, key)
-        yield from _classification(door, key, {})
+        yield from _classification(client, key, {})
         return
     if reply.status != HTTPStatus.OK:
         yield fail(AREA, "models", reply.detail, "look at its log")
         return
-    served = {each["name"]: each for each in reply.told["models"]}
-    default = served[reply.told["default"]]
-    yield ok(AREA, "keys", "this key opens it" if key else "none is needed")
-    for here in loaded:
-        there = served.get(here.name)
-        if there is None:
-            yield warn(AREA, here.name, f"not served; it serves {', '.join(served)}", "set its POLYMODAL_BUNDLES")
-        elif there["digest"] == here.digest:
-            yield ok(AREA, here.name, f"version {here.digest[:12]}…, as here, on {there['runtime']}")
+    served = {model["name"]: model for model in reply.document["models"]}
+    default = served[reply.document["default"]]
+    yield ok(AREA, "keys", "this key is valid" if key else "none is needed")
+    for local in loaded:
+        model = served.get(local.name)
+        if model is None:
+            yield warn(AREA, local.name, f"not served; it serves {', '.join(served)}", "set its POLYMODAL_BUNDLES")
+        elif model["digest"] == local.digest:
+            yield ok(AREA, local.name, f"version {local.digest[:12]}…, as here, on {model['runtime']}")
         else:
-            found = f"version {str(there['digest'])[:12]}…, and here is {here.digest[:12]}…"
-            yield warn(AREA, here.name, found, "bring the newer bundle to the other place, and restart the service")
-    yield from _classification(door, key, default)
+            found = f"version {str(model['digest'])[:12]}…, and here is {local.digest[:12]}…"
+            yield warn(AREA, local.name, found, "bring the newer bundle to the other place, and restart the service")
+    yield from _classification(client, key, default)
 
 
-def _classification(door: Door, key: str | None, model: Mapping[str, Any]) -> Iterator[Finding]:
-    inputs = {each["name"] for each in model.get("inputs", ({"name": "text"},))}
-    asked = {"text": "polymodal doctor asks"} if "text" in inputs else {"image": _PIXEL}
-    reply = door.ask("POST", "/v1/classify", asked)
+def _classification(client: ServiceClient, key: str | None, model: Mapping[str, Any]) -> Iterator[CheckResult]:
+    names = {spec["name"] for spec in model.get("inputs", ({"name": "text"},))}
+    inputs = {"text": "polymodal doctor"} if "text" in names else {"image": _PIXEL}
+    reply = client.request("POST", "/v1/classify", inputs)
     if reply.status == HTTPStatus.OK:
-        found = f"{reply.ms:.1f} ms for {' and '.join(asked)}, a new connection included; by {reply.told['model']}"
+        found = f"{reply.ms:.1f} ms for {' and '.join(inputs)}, a new connection included; by {reply.document['model']}"
         yield ok(AREA, "one answer", found)
     elif reply.status in _NEEDS_KEY:
-        if model:  # the models were open to this key, classifying is not
+        if model:  # this key has the scope models, but not classify
             yield _refused(reply, key)
     else:
-        advice = "it is busy, ask again later" if reply.status == HTTPStatus.TOO_MANY_REQUESTS else "look at its log"
+        advice = "it is busy, try again later" if reply.status == HTTPStatus.TOO_MANY_REQUESTS else "look at its log"
         yield fail(AREA, "one answer", reply.detail, advice)
 
 
-def _refused(reply: Reply, key: str | None) -> Finding:
+def _refused(reply: Reply, key: str | None) -> CheckResult:
     if key is None:
         return warn(AREA, "keys", "a key is needed", "--key KEY; `polymodal keys add` makes one")
     return fail(AREA, "keys", reply.detail, "give a key that is valid and has the scopes classify and models")
@@ -217,7 +219,7 @@ def _reason(problem: Exception, timeout_s: float) -> str:
         case TimeoutError():
             return f"no answer within {timeout_s:g} s"
         case ConnectionRefusedError():
-            return "nobody listens there"
+            return "no process listens there"
         case OSError():
             return problem.strerror or str(problem)
         case http.client.HTTPException():

@@ -13,20 +13,20 @@ from typing import Any, Final
 import numpy as np
 from PIL import Image
 
-from model import Predictor, Sample, load_bundle
+from polymodal.model import Network, Sample, load_bundle
 
 SIDE: Final = 160
 """Of the square that the embedded bundle's image encoder takes, in pixels."""
 
 
-def load() -> Predictor:
+def load() -> Network:
     """One thread for each process: every peer runs as many as there are cores."""
     predictor = load_bundle(Path(os.environ["BUNDLE"]), runtime=os.environ["RUNTIME"], threads=1)
     predictor.warm_up()
     return predictor
 
 
-def prepare(predictor: Predictor, image: bytes, text: str | bytes) -> Sample:
+def prepare(predictor: Network, image: bytes, text: str | bytes) -> Sample:
     """Decoded and preprocessed."""
     if os.environ["RUNTIME"] != "torch":
         return predictor.prepare({"image": image, "text": text})
@@ -35,6 +35,6 @@ def prepare(predictor: Predictor, image: bytes, text: str | bytes) -> Sample:
     return Sample({"image": np.asarray(picture), **words.arrays})
 
 
-def answers(predictor: Predictor, samples: Sequence[Sample]) -> list[dict[str, Any]]:
+def answers(predictor: Network, samples: Sequence[Sample]) -> list[dict[str, Any]]:
     """Scores by label for each."""
     return [{"scores": dict(each.scores)} for each in predictor.predict(samples)]

@@ -1,14 +1,15 @@
-"""What a bundle says of a whole manifest, and how good that is: without torch, and never imported while serving."""
+"""Evaluate and score a bundle on a manifest: without torch, and never imported by serving."""
 
-from model.evaluation.answers import Evaluation, evaluate
-from model.evaluation.grids import Grid, label_grid, summary_grid
-from model.evaluation.scores import Interrupted, Scored, score
+from polymodal.model.evaluation.answers import Evaluation, evaluate
+from polymodal.model.evaluation.grids import Grid, label_grid, summary_grid
+from polymodal.model.evaluation.scores import Interrupted, RunSummary, embed, score
 
 __all__ = [
     "Evaluation",
     "Grid",
     "Interrupted",
-    "Scored",
+    "RunSummary",
+    "embed",
     "evaluate",
     "label_grid",
     "score",

@@ -1,12 +1,14 @@
-"""The folder that `polymodal evaluate --out` writes; imported only then, as the figures need matplotlib."""
+"""The folder that `polymodal evaluate --out` writes; imported only then, because figures need matplotlib."""
 
 import json
 from pathlib import Path
 from typing import Final
 
-from model.evaluation import plots
-from model.evaluation.answers import Evaluation
-from model.evaluation.page import write_page
+from matplotlib.figure import Figure
+
+from polymodal.model.evaluation import plots
+from polymodal.model.evaluation.answers import Evaluation
+from polymodal.model.evaluation.page import write_page
 
 METRICS: Final = "metrics.json"
 PAGE: Final = "index.html"
@@ -14,13 +16,14 @@ PAGE: Final = "index.html"
 
 def write_folder(evaluation: Evaluation, out: Path) -> None:
     """Write metrics.json, each figure of each set of modalities as PNG and SVG, and index.html; the rest of `out` stays."""
-    figures = {
-        f"{kind}-{key}": figure
-        for key, each in evaluation.answers.items()
-        for kind, figure in plots.answer_figures(evaluation.task, each.scores, evaluation.targets[each.rows]).items()
-    }
+    target = evaluation.description.target
+    figures: dict[str, Figure] = {}
+    for key, answers in evaluation.answers.items():
+        targets = evaluation.targets[answers.rows]
+        drawn = plots.answer_figures(target, evaluation.target, answers.scores, targets)
+        figures |= {f"{kind}-{key}": figure for kind, figure in drawn.items()}
     plots.save(figures, out)
-    told = json.dumps(evaluation.as_json(), indent=1, ensure_ascii=False) + "\n"
-    (out / METRICS).write_text(told, encoding="utf-8")
-    drawn = {name: (out / f"{name}.svg").read_bytes() for name in figures}
-    (out / PAGE).write_text(write_page(evaluation, drawn), encoding="utf-8")
+    metrics = json.dumps(evaluation.as_json(), indent=1, ensure_ascii=False) + "\n"
+    (out / METRICS).write_text(metrics, encoding="utf-8")
+    written = {name: (out / f"{name}.svg").read_bytes() for name in figures}
+    (out / PAGE).write_text(write_page(evaluation, written), encoding="utf-8")

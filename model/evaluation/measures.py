@@ -1,4 +1,4 @@
-"""What is told of one part for one set of modalities: metrics with their intervals, and the same by source."""
+"""Metrics of one split for one set of modalities, with intervals, and the same by source."""
 
 import math
 from collections.abc import Sequence
@@ -6,30 +6,30 @@ from typing import Any, Final
 
 import numpy as np
 
-from model.manifest import Row
-from model.metrics import wilson
-from model.tasks import Task
-from model.types import Array
+from polymodal.model.manifest import Row
+from polymodal.model.metrics import wilson
+from polymodal.model.targets.contract import Scoring
+from polymodal.model.types import Array
 
 RESAMPLES: Final = 1000
-"""Of the bootstrap over groups."""
+"""Draws of the bootstrap over groups."""
 TAILS: Final = (2.5, 97.5)
 """Percentiles that bound a 95 % interval."""
 FEWEST_GROUPS: Final = 6
-"""With this many groups or more, a bootstrap can be right 95 % of the time: n values lie on both sides of their median with
+"""Fewest groups for which a bootstrap can be right 95 % of the time: n values are on both sides of their median with
 probability 1 − 2¹⁻ⁿ, and the bootstrap never goes beyond them."""
 
 
-def measure(scores: Array, targets: Array, rows: Sequence[Row], task: Task) -> dict[str, Any]:
-    """Metrics of a task's scores against the targets, intervals of the most important ones, and those of every source."""
+def measure(scores: Array, targets: Array, rows: Sequence[Row], target: Scoring) -> dict[str, Any]:
+    """Return metrics of scores against targets, intervals of the most important ones, and the metrics of every source."""
     sources = np.asarray([row.source for row in rows])
     return {
-        **task.metrics(scores, targets),
-        "intervals": intervals(scores, targets, [row.group for row in rows], task),
+        **target.metrics(scores, targets),
+        "intervals": intervals(scores, targets, [row.group for row in rows], target),
         "sources": {
             source: {
                 "items": int((sources == source).sum()),
-                **task.summary(scores[sources == source], targets[sources == source]),
+                **target.summary(scores[sources == source], targets[sources == source]),
             }
             for source in sorted(set(sources.tolist()))
             if source
@@ -38,34 +38,33 @@ def measure(scores: Array, targets: Array, rows: Sequence[Row], task: Task) -> d
 
 
 def intervals(
-    scores: Array, targets: Array, groups: Sequence[str], task: Task, seed: int = 0
+    scores: Array, targets: Array, groups: Sequence[str], target: Scoring, seed: int = 0
 ) -> dict[str, tuple[float, float] | None]:
-    """95 % intervals by a bootstrap that draws whole groups, as items of one group are not independent.
+    """Return 95 % intervals by a bootstrap that draws whole groups, because items of one group are not independent.
 
-    Of the task's summary only. Calibration error is not among them: drawing with repetition adds noise to every bin, which
-    can only widen the gaps, so that the interval would lie above the figure.
+    The target's summary has intervals, without calibration error: drawing with repetition adds noise to every bin, which can
+    only increase the differences, so that the interval would be above the figure.
 
-    Where there are fewer than FEWEST_GROUPS, or every draw says the same (all right, all wrong), the bootstrap would claim to
-    be surer than anybody can be. A proportion then gets Wilson's interval, as if each group were one item; any other metric
-    gets None.
+    With fewer than FEWEST_GROUPS groups, or if every draw has the same result (all right, all wrong), the bootstrap would be
+    too narrow. A proportion then gets Wilson's interval, as if each group were one item; other metrics get None.
     """
     members: dict[str, list[int]] = {}
     for index, group in enumerate(groups):
         members.setdefault(group, []).append(index)
-    parts = [np.asarray(part) for part in members.values()]
+    clusters = [np.asarray(rows) for rows in members.values()]
     generator = np.random.default_rng(seed)
     drawn = []
     for _ in range(RESAMPLES):
-        chosen = np.concatenate([parts[index] for index in generator.integers(len(parts), size=len(parts))])
-        drawn.append(task.summary(scores[chosen], targets[chosen]))
-    found: dict[str, tuple[float, float] | None] = {}
-    for name, value in task.summary(scores, targets).items():
-        low, high = np.percentile([each[name] for each in drawn], TAILS)
-        if len(parts) >= FEWEST_GROUPS and not math.isclose(low, high):
-            found[name] = (float(low), float(high))
-        elif name in task.proportions:
-            low, high = wilson(np.asarray(value), np.asarray(task.proportions[name] * len(parts)))
-            found[name] = (float(low), float(high))
+        chosen = np.concatenate([clusters[index] for index in generator.integers(len(clusters), size=len(clusters))])
+        drawn.append(target.summary(scores[chosen], targets[chosen]))
+    bounds: dict[str, tuple[float, float] | None] = {}
+    for name, value in target.summary(scores, targets).items():
+        low, high = np.percentile([summary[name] for summary in drawn], TAILS)
+        if len(clusters) >= FEWEST_GROUPS and not math.isclose(low, high):
+            bounds[name] = (float(low), float(high))
+        elif name in target.proportions:
+            low, high = wilson(np.asarray(value), np.asarray(target.proportions[name] * len(clusters)))
+            bounds[name] = (float(low), float(high))
         else:
-            found[name] = None
-    return found
+            bounds[name] = None
+    return bounds

@@ -1,6 +1,6 @@
-"""index.html of an evaluation: one page that needs nothing else, with the measures, the figures and the worst mistakes.
+"""index.html of an evaluation: one self-contained page with metrics, figures and the worst mistakes.
 
-It is built as a tree of elements, so that whatever a label or a text says is escaped when it is written.
+It is built as a tree of elements, so that labels and texts are escaped when it is written.
 """
 
 import base64
@@ -9,12 +9,12 @@ from collections.abc import Mapping
 from typing import Final
 from xml.etree.ElementTree import Element, tostring
 
-from model.errors import InputError
-from model.evaluation.answers import ALL, Answers, Evaluation
-from model.evaluation.grids import Grid, explanation, label_grid, spaced, summary_grid
-from model.evaluation.mistakes import Mistake, mistakes
-from model.manifest import Row
-from model.modalities.image.thumbnail import MEDIA_TYPE, thumbnail
+from polymodal.model.errors import InputError
+from polymodal.model.evaluation.answers import ALL, Answers, Evaluation
+from polymodal.model.evaluation.grids import Grid, explanation, label_grid, spaced, summary_grid
+from polymodal.model.manifest import Row
+from polymodal.model.modalities import MODALITIES
+from polymodal.model.targets.mistakes import Mistake
 
 MISTAKES: Final = 24  # shown for each set of modalities
 SKIPPED: Final = 200  # rows that are listed; metrics.json has all of them
@@ -49,13 +49,13 @@ code { font-size: 0.9em; overflow-wrap: anywhere; }
 
 
 def write_page(evaluation: Evaluation, figures: Mapping[str, bytes]) -> str:
-    """The whole page; `figures` holds SVG files by name, "KIND-SET" as in "confusion-image+text"."""
+    """Return the page; `figures` holds SVG files by name, "KIND-SET" as in "confusion-image+text"."""
     description = evaluation.description
-    heading = f"{description.name}: {_part(evaluation)}"
+    heading = f"{description.name}: {_rows_measured(evaluation)}"
     sections = [
-        part
+        section
         for key, answers in evaluation.answers.items()
-        for part in (
+        for section in (
             _element("h2", f"Given {spaced(key)}"),
             _figures(figures, key),
             _element("h3", "Worst mistakes"),
@@ -86,7 +86,7 @@ def write_page(evaluation: Evaluation, figures: Mapping[str, bytes]) -> str:
 
 
 def _element(tag: str, *children: "Element | str", attributes: Mapping[str, str] | None = None) -> Element:
-    """An element with its children, of which strings are text."""
+    """Build an element with its children, of which strings are text."""
     element = Element(tag, dict(attributes or {}))
     last: Element | None = None
     for child in children:
@@ -101,12 +101,12 @@ def _element(tag: str, *children: "Element | str", attributes: Mapping[str, str]
 
 
 def _policy() -> str:
-    """Nothing may be loaded or run: only this style, and pictures that stand in the page itself."""
+    """Return the policy that allows only this style, and images inside the page."""
     digest = base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
     return f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
 
 
-def _part(evaluation: Evaluation) -> str:
+def _rows_measured(evaluation: Evaluation) -> str:
     return "all rows" if evaluation.split == ALL else f"{evaluation.split} part"
 
 
@@ -115,7 +115,7 @@ def _facts(evaluation: Evaluation) -> Element:
     facts = {
         "bundle": description.digest,
         "runtime": description.runtime,
-        "manifest": f"{evaluation.manifest_name}, {_part(evaluation)}",
+        "manifest": f"{evaluation.manifest_name}, {_rows_measured(evaluation)}",
         "manifest's digest": evaluation.manifest_digest,
         "items": f"{len(evaluation.rows):,}; {len(evaluation.skipped):,} skipped",
     }
@@ -154,37 +154,42 @@ def _image(content: bytes, media_type: str, description: str) -> Element:
 
 
 def _mistakes(evaluation: Evaluation, answers: Answers) -> list[Element]:
-    found = mistakes(evaluation.task, answers.scores, evaluation.targets[answers.rows], MISTAKES)
-    if not found.worst:
+    mistakes = evaluation.target.mistakes(answers.scores, evaluation.targets[answers.rows], MISTAKES)
+    if not mistakes.worst:
         return [_element("p", "None: every answer is right.")]
-    items = [_mistake(evaluation.rows[answers.rows[each.row]], answers.used[each.row], each) for each in found.worst]
+    items = [_mistake(evaluation.rows[answers.rows[item.row]], answers.used[item.row], item) for item in mistakes.worst]
     return [
-        _element("p", found.told, attributes={"class": "faint"}),
+        _element("p", mistakes.summary, attributes={"class": "faint"}),
         _element("ul", *items, attributes={"class": "mistakes"}),
     ]
 
 
 def _mistake(row: Row, used: str, mistake: Mistake) -> Element:
-    """`used` is the set of modalities that the answer was made from."""
-    parts = [_picture(row)] if "image" in used.split("+") else []
-    if "text" in used.split("+") and row.text:
-        words = _element("span", _shortened(row.text), attributes={"class": "words", "dir": "auto"})
-        parts.append(_element("p", words))
+    """Build the entry of a mistake; `used` is the set of modalities of its prediction."""
     return _element(
         "li",
-        *parts,
-        _element("p", "said ", _element("span", mistake.said, attributes={"class": "said"}), f", {mistake.how}"),
+        *(_input(row, name) for name in used.split("+")),
+        _element(
+            "p", "said ", _element("span", mistake.predicted, attributes={"class": "said"}), f", {mistake.detail}"
+        ),
         _element("p", "right: ", _element("strong", row.label or "none")),
         _element("p", _element("code", row.id), attributes={"class": "faint"}),
     )
 
 
-def _picture(row: Row) -> Element:
+def _input(row: Row, name: str) -> Element:
+    """Build an input of a row: its text, its thumbnail, or the name of its file if the modality has no thumbnails."""
+    value, modality = row.inputs[name], MODALITIES[name]
+    if isinstance(value, str):
+        return _element("p", _element("span", _shortened(value), attributes={"class": "words", "dir": "auto"}))
+    thumbnails = modality.optional_module("thumbnail")
+    if thumbnails is None:
+        return _element("p", value.name)
     try:
-        content = row.image.read_bytes() if row.image else b""
-        return _image(thumbnail(content, SIDE), MEDIA_TYPE, f"picture of {row.id}")
-    except (OSError, InputError):  # it could be read a moment ago
-        return _element("p", "(picture no longer there)")
+        content = thumbnails.thumbnail(value.read_bytes(), SIDE)
+        return _image(content, thumbnails.MEDIA_TYPE, f"{modality.common_noun} of {row.id}")
+    except (OSError, InputError):  # the file has changed since
+        return _element("p", f"({modality.common_noun} no longer there)")
 
 
 def _shortened(text: str) -> str:
@@ -195,7 +200,7 @@ def _skipped(evaluation: Evaluation) -> list[Element]:
     if not evaluation.skipped:
         return []
     shown = evaluation.skipped[:SKIPPED]
-    items = [_element("li", _element("code", each.id), f": {each.problem}") for each in shown]
+    items = [_element("li", _element("code", row.id), f": {row.problem}") for row in shown]
     left = len(evaluation.skipped) - len(shown)
     rest = [_element("p", f"… and {left:,} more, in metrics.json")] if left else []
     return [_element("h2", "Rows that were skipped"), _element("ul", *items), *rest]

@@ -1,13 +1,13 @@
-"""Figures of how a training went and how good a bundle is. The same numbers give the same files, byte for byte.
+"""Figures of trainings and of bundles. The same numbers give the same files, byte for byte.
 
-Drawn with matplotlib's objects alone: pyplot would keep global state, and look for a display.
+They use matplotlib's objects only: pyplot would keep global state and look for a display.
 """
 
 import io
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import singledispatch
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,14 +18,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from model.metrics import BINS, Truths, calibration_error, confusion_matrix, reliability, wilson
-from model.tasks import MultiLabel, Regression, SingleLabel, Task
-from model.types import Array, FloatArray
+from polymodal.model.metrics import BINS, Truths, calibration_error, reliability, wilson
+from polymodal.model.targets import TARGETS
+from polymodal.model.targets.contract import Scoring
+from polymodal.model.types import Array, FloatArray
 
-# Colours that people with any kind of colour vision can tell apart (Okabe and Ito, https://jfly.uni-koeln.de/color/).
+# Colours that people with any colour vision can distinguish (Okabe and Ito, https://jfly.uni-koeln.de/color/).
 BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9"
 COLOURS: Final = (BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY)
-MARKERS: Final = "osD^vP"  # beside the colours, for whoever prints in grey
+MARKERS: Final = "osD^vP"  # in addition to colours, for prints in grey
 GREY: Final = "#666666"
 STYLE: Final[dict[Any, Any]] = {  # matplotlib's keys are a long Literal
     "axes.spines.top": False,
@@ -41,12 +42,15 @@ WITHOUT_ORIGIN: Final[Mapping[str, dict[str, Any]]] = {
     "png": {"Software": None},
     "svg": {"Date": None, "Creator": None},
 }  # metadata that would change with the day, or with the version of matplotlib
-NUMBERED: Final = 25  # labels up to which the cells of a confusion matrix are numbered
+NUMBERED: Final = 25  # most labels of a confusion matrix with numbers in its cells
 LONGEST_LABEL: Final = 28  # characters of a label on an axis
+
+Draw = Callable[[Any, Array, Array], dict[str, Figure]]
+"""Returns figures by kind, from a target's scoring (of its own class), scores and targets."""
 
 
 def render(figure: Figure, kind: str) -> bytes:
-    """The bytes of a PNG or SVG file."""
+    """Return the bytes of a PNG or SVG file."""
     file = io.BytesIO()
     with _styled():
         figure.savefig(file, format=kind, dpi=DPI, metadata=WITHOUT_ORIGIN[kind])
@@ -61,34 +65,15 @@ def save(figures: Mapping[str, Figure], folder: Path) -> None:
             (folder / f"{name}.{kind}").write_bytes(render(figure, kind))
 
 
-@singledispatch
-def answer_figures(task: Task, scores: Array, targets: Array) -> dict[str, Figure]:
-    """What shows how good a task's scores are against the targets, by kind."""
-    raise NotImplementedError(type(task).__name__)
-
-
-@answer_figures.register
-def _(task: SingleLabel, scores: Array, targets: Array) -> dict[str, Figure]:
-    chosen = scores.argmax(axis=1)
-    return {
-        "confusion": confusion(confusion_matrix(chosen, targets, len(task.labels)), task.labels),
-        "reliability": reliability_diagram(scores.max(axis=1), chosen == targets),
-    }
-
-
-@answer_figures.register
-def _(task: MultiLabel, scores: Array, targets: Array) -> dict[str, Figure]:
-    """Over the decisions about all labels."""
-    return {"reliability": reliability_diagram(scores.ravel(), targets.ravel() > 0)}
-
-
-@answer_figures.register
-def _(task: Regression, scores: Array, targets: Array) -> dict[str, Figure]:
-    return {"predictions": predictions(scores, task.in_unit(targets))}
+def answer_figures(target: str, scoring: Scoring, scores: Array, targets: Array) -> dict[str, Figure]:
+    """Return figures that compare scores with targets, by kind."""
+    module, _, name = TARGETS[target].plots.partition(":")
+    draw: Draw = getattr(import_module(module), name)
+    return draw(scoring, scores, targets)
 
 
 def confusion(counts: npt.NDArray[np.int64], labels: Sequence[str]) -> Figure:
-    """Items by true label (rows) and by the label that was said (columns): (K, K); coloured by the share of the row."""
+    """Draw items by true label (rows) and predicted label (columns): (K, K); coloured by the share of the row."""
     side = float(np.clip(0.42 * len(labels), 2.5, 16))
     with _styled():
         figure = Figure(figsize=(side + 1.9, side + 1.0), layout="constrained")
@@ -115,10 +100,10 @@ def confusion(counts: npt.NDArray[np.int64], labels: Sequence[str]) -> Figure:
 
 
 def reliability_diagram(confidence: FloatArray, correct: Truths) -> Figure:
-    """How often the model is right against how sure it is: on the diagonal where it is as good as its word.
+    """Draw accuracy over confidence; a calibrated model is on the diagonal.
 
-    Bins of equal mass; bars are 95 % Wilson intervals of the accuracy (as if items were independent); below them is where
-    the confidences lie.
+    Bins have equal mass; bars are 95 % Wilson intervals of the accuracy (as if items were independent); below is the
+    distribution of the confidence.
     """
     items, sure, right = reliability(confidence, correct)
     low, high = wilson(right, items)
@@ -147,16 +132,18 @@ def reliability_diagram(confidence: FloatArray, correct: Truths) -> Figure:
 
 
 def predictions(scores: Array, right: Array) -> Figure:
-    """Numbers that were said over those that are right (N,), with their intervals (N, 3: value, low, high) where they have one."""
+    """Draw predicted over right numbers (N,), with intervals (N, 3: value, low, high) where they have one."""
     values, low, high = scores.T
     with _styled():
         figure = Figure(figsize=(4.9, 4.7), layout="constrained")
         axes = figure.add_subplot()
         ends = [float(min(values.min(), right.min())), float(max(values.max(), right.max()))]
         axes.plot(ends, ends, color=GREY, linestyle="--", linewidth=1, label="right")
-        told = ~np.isnan(low)
-        if told.any():
-            axes.vlines(right[told], low[told], high[told], color=SKY, linewidth=0.8, alpha=0.5, label="interval")
+        bounded = ~np.isnan(low)
+        if bounded.any():
+            axes.vlines(
+                right[bounded], low[bounded], high[bounded], color=SKY, linewidth=0.8, alpha=0.5, label="interval"
+            )
         axes.scatter(right, values, color=BLUE, s=10, zorder=2, label="said")
         axes.set(xlabel="right number", ylabel="what the model said")
         axes.set_title(f"predictions, {len(right):,} items")
@@ -165,19 +152,19 @@ def predictions(scores: Array, right: Array) -> Figure:
 
 
 def learning_curves(history: Sequence[Mapping[str, float]], best_epoch: int, watched: str) -> Figure:
-    """The training's loss and what is watched of each set of modalities, by epoch; a line stands at the best epoch."""
-    epochs = [each["epoch"] for each in history]
+    """Draw loss and monitored metric of each set of modalities by epoch, with a line at the best epoch."""
+    epochs = [epoch["epoch"] for epoch in history]
     prefix = "validation "
     keys = [key for key in history[0] if key.startswith(prefix)] if history else []
     with _styled():
         figure = Figure(figsize=(9, 3.8), layout="constrained")
         left, right = figure.subplots(1, 2)
-        left.plot(epochs, [each["loss"] for each in history], color=BLUE, marker="o", markersize=4)
+        left.plot(epochs, [epoch["loss"] for epoch in history], color=BLUE, marker="o", markersize=4)
         left.set_title("training loss")
         for number, key in enumerate(keys):
             colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
             name = key.removeprefix(prefix).replace("+", " + ")
-            values = [each[key] for each in history]
+            values = [epoch[key] for epoch in history]
             right.plot(epochs, values, color=colour, marker=marker, markersize=4, label=name)
         right.set_title(f"validation {watched}")
         if keys:
@@ -190,7 +177,7 @@ def learning_curves(history: Sequence[Mapping[str, float]], best_epoch: int, wat
 
 
 def _settled(figure: Figure) -> Figure:
-    """Laid out once and for all; each drawing would move things a little further."""
+    """Fix the layout, because each drawing would move it a little."""
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
     return figure
@@ -207,7 +194,7 @@ def _shortened(label: str) -> str:
 
 @contextmanager
 def _styled() -> Iterator[None]:
-    """Our style, whatever the user's matplotlibrc says; a script that the font lacks is drawn as boxes in a PNG."""
+    """Apply the style whatever the user's matplotlibrc; a script that the font lacks is drawn as boxes in a PNG."""
     with warnings.catch_warnings(), matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(STYLE)

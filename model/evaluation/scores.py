@@ -1,6 +1,6 @@
-"""Scores for every row of a manifest, written to a file; an interrupted run goes on where it stopped.
+"""Write scores or embeddings of every row of a manifest to a file; an interrupted run can be continued.
 
-What is done stands beside the output as FILE.part: JSON lines, of which the first names the bundle and the manifest. When
+Rows that are done are in FILE.part next to the output: JSON lines, of which the first names the bundle and the manifest. When
 every row is there, it is rewritten in the output's own format, which then appears at once.
 """
 
@@ -10,175 +10,155 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
-from typing import IO, Any, Final, Protocol
+from typing import IO, Any, Final, TypedDict, Unpack
 
-from model.errors import ModelError
-from model.evaluation.stream import BATCH, Found, prepared
-from model.faults import Fault, Faults, fault_of
-from model.manifest import Table, csv_line, open_table
-from model.predictor import Predictor
-from model.targets import SEPARATOR
-from model.types import Prediction
+from polymodal.model.errors import ModelError
+from polymodal.model.evaluation.stream import BATCH, Found, prepared
+from polymodal.model.faults import Fault, Faults, fault_of
+from polymodal.model.kinds.network import Network
+from polymodal.model.manifest import Table, csv_line, open_table
+from polymodal.model.modalities import MODALITIES
+from polymodal.model.tasks.contract import Batch
+from polymodal.model.tasks.embed import DECIMALS, Embed
+from polymodal.model.types import Sample
 
 FORMAT: Final = 1
 """Version of the lines of FILE.part."""
-TOLD: Final = 20
-"""Rows with errors that are kept to be shown; the rest is counted."""
+ERRORS_SHOWN: Final = 20
+"""Most rows with errors that are shown; the rest is counted."""
 FAULT: Final = "fault"
-"""What FILE.part has of a row with an error besides its columns."""
+"""Key of a row's fault in FILE.part."""
 ROW_GROUP: Final = 4096  # rows that a Parquet file is written by
 
-Cells = dict[str, str | float | None]
-Watch = Callable[[Iterator[Found], int, int], Iterator[Found]]
-"""Passes rows on, and may tell somebody how many went by, of so many, after so many of an earlier run."""
+embed_task: Final = Embed()
+
+Cells = dict[str, str | float | list[float] | None]
+Compute = Callable[[Sequence[Sample]], Sequence[Cells]]
+"""Returns the cells of the rows of samples."""
+Track = Callable[[Iterator[Found], int, int], Iterator[Found]]
+"""Passes rows on and may report progress. Arguments: rows, their total, and those that an earlier run has done."""
 Warn = Callable[[Sequence[str]], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Scored:
-    """What a finished run did."""
+class RunSummary:
+    """Summary of a finished run."""
 
     out: Path
     rows: int
     resumed: int
-    """Rows that an earlier run had done."""
+    """Rows of an earlier run."""
     failed: int
     """Rows without scores."""
     errors: tuple[tuple[str, str], ...]
-    """Id and reason of the first of them."""
+    """Id and reason of the first ERRORS_SHOWN of them."""
     warnings: tuple[str, ...]
-    """What of the manifest was left out or read in another way than it is written."""
+    """Warnings about the manifest."""
     faults: tuple[str, ...] = ()
     """One line for each kind of reason, with the number of rows and the first of them."""
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C; `part` keeps the rows that are done."""
+    """Ctrl-C; the file `part` keeps the rows that are done."""
 
     def __init__(self, part: Path, rows: int) -> None:
         super().__init__(f"stopped; {part} holds {rows:,} rows, and the same command goes on from there")
 
 
-def score(
-    predictor: Predictor,
+def score(predictor: Network, manifest: Path, out: Path, **options: Unpack["Options"]) -> RunSummary:
+    """Score every row of a manifest with all its inputs, and write `out`: CSV, JSON lines or Parquet by its suffix.
+
+    Labels are ignored. A row that can't be read gets a reason in the column `error`, and no scores.
+    Raises ModelError.
+    """
+
+    def compute(samples: Sequence[Sample]) -> list[Cells]:
+        return [{**predictor.target.record(prediction)} for prediction in predictor.predict(samples)]
+
+    return _write(predictor, "score", predictor.target.columns(), compute, manifest, out, options)
+
+
+def embed(predictor: Network, manifest: Path, out: Path, **options: Unpack["Options"]) -> RunSummary:
+    """Write a vector of unit length for each input of every row: a column for each modality, as `score` writes scores.
+
+    In JSON lines and Parquet a vector is a list, in CSV a cell with a list as JSON. Raises ModelError.
+    """
+    names = tuple(spec.name for spec in predictor.description.inputs)
+
+    def compute(samples: Sequence[Sample]) -> list[Cells]:
+        rows = embed_task.run(Batch(predictor, samples, [{}] * len(samples)))
+        return [{name: vector.astype(float).round(DECIMALS).tolist() for name, vector in row.items()} for row in rows]
+
+    return _write(predictor, embed_task.name, names, compute, manifest, out, options)
+
+
+class Options(TypedDict, total=False):
+    """Options of `score` and `embed`."""
+
+    restart: bool
+    """Whether to drop `out` + ".part" and replace `out`, instead of continuing an interrupted run."""
+    workers: int
+    """Threads that decode."""
+    watch: Track
+    warn: Warn
+    """Called with the manifest's warnings before the work begins."""
+    roots: Sequence[Path]
+    """Further folders that files may be below."""
+
+
+def _write(
+    predictor: Network,
+    task: str,
+    columns: Sequence[str],
+    compute: Compute,
     manifest: Path,
     out: Path,
-    *,
-    restart: bool = False,
-    workers: int = 1,
-    watch: Watch | None = None,
-    warn: Warn | None = None,
-    roots: Sequence[Path] = (),
-) -> Scored:
-    """Score every row of a manifest, with all that it has, and write `out`: CSV, JSON lines or Parquet by its suffix.
-
-    Labels are not needed, and not looked at. A row that can't be read gets a reason in the column `error`, and no scores.
-    Goes on from `out` + ".part" if there is one; `restart` begins anew, and replaces an `out`. `warn` gets the
-    manifest's warnings before the work begins. Raises ModelError.
-    """
+    options: Options,
+) -> RunSummary:
+    restart, watch, warn = options.get("restart", False), options.get("watch"), options.get("warn")
     _check_output(out, restart)
-    table = open_table(manifest, labelled=False, roots=roots)
+    table = open_table(manifest, labelled=False, roots=options.get("roots", ()))
     if warn:
         warn(Faults(table.warnings).lines())
-    part = _Part(out.with_name(out.name + ".part"), _header(predictor, table))
+    part = _Part(out.with_name(out.name + ".part"), _header(predictor, task, table))
     if restart:
         part.path.unlink(missing_ok=True)
     resumed = part.resume()
     found = islice(table.rows(None), resumed, None)
     try:
-        _score(predictor, watch(found, table.length, resumed) if watch else found, part, workers)
+        rows = watch(found, table.length, resumed) if watch else found
+        _compute(predictor, compute, rows, part, options.get("workers", 1))
     except KeyboardInterrupt as interrupt:
         raise Interrupted(part.path, part.rows) from interrupt
     if part.rows != table.length:
-        raise ModelError(f"{part.path}: {part.rows:,} rows instead of {table.length:,}; --restart begins anew")
-    names = ("id", *OUTPUTS[predictor.description.task].columns(predictor.description.labels), "error")
-    failed, errors, faults = _finish(part, out, names)
-    return Scored(out, table.length, resumed, failed, errors, table.warnings, tuple(faults.lines()))
+        raise ModelError(f"{part.path}: {part.rows:,} rows instead of {table.length:,}; --restart starts again")
+    failed, errors, faults = _finish(part, out, ("id", *columns, "error"))
+    return RunSummary(out, table.length, resumed, failed, errors, table.warnings, tuple(faults.lines()))
 
 
-def _score(predictor: Predictor, found: Iterator[Found], part: "_Part", workers: int) -> None:
-    output = OUTPUTS[predictor.description.task]
+def _compute(predictor: Network, compute: Compute, found: Iterator[Found], part: "_Part", workers: int) -> None:
     with part.appending() as file:
         for batch in prepared(predictor, found, workers=workers, size=BATCH):
-            predictions = iter(predictor.predict([each.sample for each in batch if each.sample is not None]))
+            samples = [row.sample for row in batch if row.sample is not None]
+            computed = iter(compute(samples) if samples else ())
             lines: list[Cells] = []
-            for each in batch:
-                said = _failed(each.problem) if each.sample is None else output.cells(next(predictions))
-                lines.append({"id": each.row.id, **said})
+            for row in batch:
+                cells = _failed(row.problem) if row.sample is None else next(computed)
+                lines.append({"id": row.row.id, **cells})
             part.add(file, lines)
 
 
 def _failed(problem: str) -> Cells:
-    """The cells of a row without scores; what groups it with equal ones stays in FILE.part."""
+    """Return the cells of a row without scores, with its fault for grouping."""
     fault = fault_of(problem)
     return {"error": fault, FAULT: json.dumps([fault.found, fault.value, fault.allowed, fault.kind])}
-
-
-# --- what each task says ---
-
-
-class Output(Protocol):
-    """A task's own columns."""
-
-    def columns(self, labels: Sequence[str]) -> tuple[str, ...]:
-        """Their names, in order."""
-        ...
-
-    def cells(self, prediction: Prediction) -> Cells:
-        """Their cells in the row of one prediction."""
-        ...
-
-
-class _BestLabel:
-    """The best label and its score, then the score of every label."""
-
-    def columns(self, labels: Sequence[str]) -> tuple[str, ...]:
-        return ("label", "score", *map(_column, labels))
-
-    def cells(self, prediction: Prediction) -> Cells:
-        scores = prediction.scores
-        best = max(scores, key=scores.__getitem__)
-        return {"label": best, "score": scores[best], **{_column(label): score for label, score in scores.items()}}
-
-
-class _SelectedLabels:
-    """The labels that are selected, with | between them as in a manifest, then the score of every label."""
-
-    def columns(self, labels: Sequence[str]) -> tuple[str, ...]:
-        return ("label", *map(_column, labels))
-
-    def cells(self, prediction: Prediction) -> Cells:
-        selected = SEPARATOR.join(label for label in prediction.scores if label in (prediction.selected or ()))
-        return {"label": selected, **{_column(label): score for label, score in prediction.scores.items()}}
-
-
-class _Number:
-    """The number, and the ends of its interval."""
-
-    def columns(self, labels: Sequence[str]) -> tuple[str, ...]:
-        return ("value", "low", "high")
-
-    def cells(self, prediction: Prediction) -> Cells:
-        value, interval = prediction.value, prediction.interval
-        return {"value": value} if interval is None else {"value": value, "low": interval.low, "high": interval.high}
-
-
-def _column(label: str) -> str:
-    return f"score_{label}"
-
-
-OUTPUTS: Final[Mapping[str, Output]] = {
-    "single-label": _BestLabel(),
-    "multi-label": _SelectedLabels(),
-    "regression": _Number(),
-}
 
 
 # --- what is in progress ---
 
 
-def _header(predictor: Predictor, table: Table) -> dict[str, Any]:
-    return {"format": FORMAT, "bundle": predictor.description.digest, "manifest": table.digest}
+def _header(predictor: Network, task: str, table: Table) -> dict[str, Any]:
+    return {"format": FORMAT, "task": task, "bundle": predictor.description.digest, "manifest": table.digest}
 
 
 class _Part:
@@ -190,11 +170,11 @@ class _Part:
         self._header = dict(header)
 
     def resume(self) -> int:
-        """Cut off what a crash left of the last line, and count the rows that are done.
+        """Cut off an incomplete last line, and count the rows that are done.
 
         Raises ModelError when the file belongs to another bundle or manifest, or is damaged.
         """
-        if not self._begun():
+        if not self._has_header():
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.path.write_text(_line(self._header), encoding="utf-8")
             return 0
@@ -204,7 +184,7 @@ class _Part:
         return self.rows
 
     def appending(self) -> IO[str]:
-        """The file, to add lines to."""
+        """Open the file for appending lines."""
         return self.path.open("a", encoding="utf-8", newline="\n")
 
     def add(self, file: IO[str], lines: list[Cells]) -> None:
@@ -214,17 +194,17 @@ class _Part:
         self.rows += len(lines)
 
     def read(self) -> Iterator[Cells]:
-        """The rows that are done. Raises ModelError for a line that is none."""
+        """Yield the rows that are done. Raises ModelError for a damaged line."""
         with self.path.open("rb") as file:
             for number, line in enumerate(islice(file, 1, None), start=2):
                 try:
                     cells = json.loads(line)
                 except ValueError as problem:
-                    raise ModelError(f"{self.path}: line {number} is damaged; --restart begins anew") from problem
+                    raise ModelError(f"{self.path}: line {number} is damaged; --restart starts again") from problem
                 yield cells
 
-    def _begun(self) -> bool:
-        """Whether there is a header; a crash may have left less than one."""
+    def _has_header(self) -> bool:
+        """Return whether there is a complete header."""
         if not self.path.exists():
             return False
         with self.path.open("rb") as file:
@@ -238,14 +218,15 @@ class _Part:
             except ValueError:
                 found = None
         if not isinstance(found, dict) or found.get("format") != FORMAT:
-            raise ModelError(f"{self.path}: not what an interrupted run leaves; --restart begins anew")
-        for what in ("bundle", "manifest"):
+            raise ModelError(f"{self.path}: not what an interrupted run leaves; --restart starts again")
+        found.setdefault("task", "score")  # all that older releases wrote
+        for what in ("task", "bundle", "manifest"):
             if found.get(what) != self._header[what]:
-                told = f"begun with another {what}, {found.get(what)}; this one is {self._header[what]}"
-                raise ModelError(f"{self.path}: {told}; --restart begins anew")
+                problem = f"begun with another {what}, {found.get(what)}; this one is {self._header[what]}"
+                raise ModelError(f"{self.path}: {problem}; --restart starts again")
 
     def _whole_bytes(self) -> int:
-        """Up to the end of the last whole line."""
+        """Return the size up to the end of the last complete line."""
         with self.path.open("rb") as file:
             return sum(len(line) for line in file if line.endswith(b"\n"))
 
@@ -258,7 +239,7 @@ def _line(content: Mapping[str, Any]) -> str:
 
 
 def _check_output(out: Path, restart: bool) -> None:
-    """Before anything is computed: that it can be written at all. Raises ModelError, or ModuleNotFoundError."""
+    """Check that the output can be written, before anything is computed. Raises ModelError, or ModuleNotFoundError."""
     if out.suffix.lower() not in WRITERS:
         raise ModelError(f"{out}: format {out.suffix or '(none)'!r}; allowed: {', '.join(WRITERS)}")
     if out.is_dir():
@@ -270,7 +251,7 @@ def _check_output(out: Path, restart: bool) -> None:
 
 
 def _finish(part: _Part, out: Path, names: tuple[str, ...]) -> tuple[int, tuple[tuple[str, str], ...], Faults]:
-    """Write the output next to its place, then put it there at once.
+    """Write the output to a temporary file, then rename it.
 
     Returns how many rows failed, the first of them, and all of them by kind.
     """
@@ -283,7 +264,7 @@ def _finish(part: _Part, out: Path, names: tuple[str, ...]) -> tuple[int, tuple[
         for cells in part.read():
             if "error" in cells:
                 failed += 1
-                if len(errors) < TOLD:
+                if len(errors) < ERRORS_SHOWN:
                     errors.append((str(cells["id"]), str(cells["error"])))
                 faults.add(_fault(cells))
             yield dict.fromkeys(names) | cells
@@ -299,7 +280,7 @@ def _finish(part: _Part, out: Path, names: tuple[str, ...]) -> tuple[int, tuple[
 
 
 def _fault(cells: Cells) -> Fault:
-    """Take from a row what groups it with equal ones; an older release wrote the sentence alone."""
+    """Remove and return the fault of a row; an older release wrote the sentence alone."""
     sentence = str(cells["error"])
     found, value, allowed, kind = json.loads(str(cells.pop(FAULT, "null"))) or (sentence, "", "", sentence)
     return Fault(found, value, allowed=allowed, kind=kind, place=str(cells["id"]))
@@ -308,7 +289,11 @@ def _fault(cells: Cells) -> Fault:
 def _write_csv(path: Path, rows: Iterable[Cells], names: tuple[str, ...]) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
         file.write(csv_line(names))
-        file.writelines(csv_line(cells[name] for name in names) for cells in rows)
+        file.writelines(csv_line(_in_csv(cells[name]) for name in names) for cells in rows)
+
+
+def _in_csv(cell: str | float | list[float] | None) -> str | float | None:
+    return json.dumps(cell) if isinstance(cell, list) else cell
 
 
 def _write_jsonl(path: Path, rows: Iterable[Cells], names: tuple[str, ...]) -> None:
@@ -321,6 +306,7 @@ def _write_parquet(path: Path, rows: Iterable[Cells], names: tuple[str, ...]) ->
     import pyarrow.parquet  # noqa: PLC0415
 
     kinds = {name: pyarrow.string() for name in ("id", "label", "error")}
+    kinds |= {name: pyarrow.list_(pyarrow.float32()) for name in MODALITIES}
     schema = pyarrow.schema([(name, kinds.get(name, pyarrow.float64())) for name in names])
     remaining = iter(rows)
     with pyarrow.parquet.ParquetWriter(path, schema) as writer:

@@ -1,4 +1,4 @@
-"""A manifest's rows on their way into a bundle: decoded by threads while the network runs, and never all in memory."""
+"""Prepare a manifest's rows for a bundle: threads decode while the network runs, and never all rows are in memory."""
 
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -7,56 +7,55 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Final
 
-from model.errors import InputError, NothingGiven
-from model.faults import fault_of_input, joined
-from model.manifest import Row, read_parts
-from model.predictor import Predictor
-from model.types import Sample
+from polymodal.model.errors import InputError, NothingGiven
+from polymodal.model.faults import fault_of_input, joined
+from polymodal.model.kinds.network import Network
+from polymodal.model.manifest import Row, read_inputs
+from polymodal.model.types import Sample
 
 BATCH: Final = 32
-AHEAD: Final = 3  # batches in memory: the one that is computed, and what is decoded meanwhile
+AHEAD: Final = 3  # batches in memory: one that is computed, the others decoded meanwhile
 
 Found = tuple[Row, tuple[str, ...]]
-"""A row, and what is wrong with it in the table."""
+"""A row and its errors in the table."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A row that is ready for the network, or the reason why it is not."""
+    """A row that is ready for the network, or the reason why it isn't."""
 
     row: Row
     sample: Sample | None
     problem: str = ""
 
 
-def prepared(
-    predictor: Predictor, rows: Iterable[Found], *, workers: int, size: int = BATCH
-) -> Iterator[list[Prepared]]:
-    """Batches of rows in their order, `workers` threads decoding ahead; a bad row never spoils its batch."""
+def prepared(predictor: Network, rows: Iterable[Found], *, workers: int, size: int = BATCH) -> Iterator[list[Prepared]]:
+    """Yield batches of rows in their order, decoded ahead by `workers` threads; a bad row does not affect its batch."""
     names = {spec.name for spec in predictor.description.inputs}
     source = iter(rows)
     waiting: deque[Future[Prepared]] = deque()
     with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
         try:
             while True:
-                room = AHEAD * size - len(waiting)
-                waiting.extend(pool.submit(_prepare, predictor, names, *found) for found in islice(source, room))
+                free = AHEAD * size - len(waiting)
+                waiting.extend(pool.submit(_prepare, predictor, names, *found) for found in islice(source, free))
                 if not waiting:
                     return
                 yield [waiting.popleft().result() for _ in range(min(size, len(waiting)))]
         finally:
-            for each in waiting:
-                each.cancel()
+            for future in waiting:
+                future.cancel()
 
 
-def _prepare(predictor: Predictor, names: set[str], row: Row, wrong: tuple[str, ...]) -> Prepared:
-    if wrong:
-        return Prepared(row, None, joined(wrong))
+def _prepare(predictor: Network, names: set[str], row: Row, errors: tuple[str, ...]) -> Prepared:
+    if errors:
+        return Prepared(row, None, joined(errors))
     try:
-        return Prepared(row, predictor.prepare(read_parts(row, names)))
+        return Prepared(row, predictor.prepare(read_inputs(row, names)))
     except NothingGiven as problem:
-        return Prepared(row, None, f"row: {problem.problem}; allowed: {problem.allowed}")
+        return Prepared(row, None, f"row: {problem.found}; allowed: {problem.allowed}")
     except InputError as problem:
         return Prepared(row, None, fault_of_input(problem))
     except OSError as problem:
-        return Prepared(row, None, f"image: cannot be read: {problem.strerror}; allowed: a file that can be read")
+        modality = next((name for name, value in row.inputs.items() if str(value) == str(problem.filename)), "row")
+        return Prepared(row, None, f"{modality}: cannot be read: {problem.strerror}; allowed: a file that can be read")

@@ -1,4 +1,4 @@
-"""Delimited text (CSV, TSV) as spreadsheets and programs write it: which encoding, which separator, which cells.
+"""Delimited text (CSV, TSV) as spreadsheets and programs write it: encoding, separator and cells.
 
 `app/web/csv.js` reads by the same rules; `tests/tables/` holds files that both must read alike.
 """
@@ -13,16 +13,16 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
-from model.manifest.result import CheckResult
-from model.manifest.spreadsheets import restored
+from polymodal.model.manifest.result import CheckResult
+from polymodal.model.manifest.spreadsheets import restored
 
 MAX_CELL: Final = 10_000_000  # characters in one cell; Python's own limit (131,072) is short for a long text
 SAMPLE: Final = 65_536  # characters that decide the separator
 SAMPLE_ROWS: Final = 200
 SEPARATORS: Final = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
-"""Those that are recognised, and what messages call them; of equally good ones, the first is taken."""
+"""Separators and their names in messages; of equally good ones, the first is used."""
 BLANKS: Final = " \t\r\n\v\f\u00a0\ufeff\u200b"
-"""What shows nothing in a cell."""
+"""Blank characters of a cell."""
 SAVE_AS: Final = "allowed: UTF-8 (in a spreadsheet: save as «CSV UTF-8»)"
 
 UTF_8: Final = "utf-8-sig"
@@ -33,7 +33,7 @@ ENCODING_NAMES: Final = {
     "utf-16-be": "UTF-16",
     "cp1252": "Windows-1252",
 }
-# How files begin that have a table's suffix, but are something else.
+# First bytes of other files with a table's suffix.
 NO_TABLES: Final = {
     b"PK\x03\x04": "a workbook or another zip file",
     b"\xd0\xcf\x11\xe0": "an Excel workbook",
@@ -48,16 +48,16 @@ _SEPARATOR_LINE: Final = re.compile(r'"?sep=([^"\r\n]?)"?(?:\r\n?|\n|$)', re.IGN
 _NOT_ASCII: Final = re.compile(r"""[^\s,;|"]*[^\x00-\x7f][^\s,;|"]*""")
 
 
-def plain_name(name: str) -> str:
-    """Return a column's name without blanks, byte order marks and zero-width spaces around it, in lower case."""
+def normalised_name(name: str) -> str:
+    """Normalise a column's name: lower case, without blanks, byte order marks and zero-width spaces around it."""
     return name.strip(BLANKS).lower()
 
 
 def same_columns(names: Sequence[str]) -> Iterator[str]:
-    """Yield a problem for each set of columns that have one plain name; columns without a name don't count."""
-    plain = [plain_name(name) for name in names]
-    for name in sorted({name for name in plain if name and plain.count(name) > 1}):
-        written = [original for original, other in zip(names, plain, strict=True) if other == name]
+    """Yield a problem for each set of columns with one normalised name; columns without a name don't count."""
+    normalised = [normalised_name(name) for name in names]
+    for name in sorted({name for name in normalised if name and normalised.count(name) > 1}):
+        written = [original for original, other in zip(names, normalised, strict=True) if other == name]
         if len(set(written)) == 1:
             yield f"column {written[0]!r} occurs {len(written)} times; allowed: once"
         else:
@@ -65,15 +65,15 @@ def same_columns(names: Sequence[str]) -> Iterator[str]:
 
 
 def separator_name(separator: str) -> str:
-    """Return what messages call a separator."""
+    """Return the name of a separator in messages."""
     return SEPARATORS.get(separator, repr(separator))
 
 
 def delimited_rows(path: Path, known: Sequence[str], result: CheckResult) -> Iterator[tuple[str, dict[str, str]]]:
-    """Yield the place and the cells, by plain column name, of each row of a delimited file that is not blank.
+    """Yield place and cells, by normalised column name, of each row of a delimited file that is not blank.
 
-    `known` are the columns whose names decide between separators. A table that has exactly these is one that polymodal wrote: its
-    cells are restored. Adds what is wrong to the result, and in which way the file was read where that isn't the usual one.
+    `known` are the columns whose names decide between separators. A table with exactly these was written by polymodal: its cells
+    are restored. Adds errors to the result, and how the file was read if that is unusual.
     """
     previous_limit = csv.field_size_limit(MAX_CELL)
     try:
@@ -100,8 +100,8 @@ def delimited_rows(path: Path, known: Sequence[str], result: CheckResult) -> Ite
 def _named_rows(rows: "_Rows", known: Sequence[str], result: CheckResult) -> Iterator[tuple[str, dict[str, str]]]:
     line, header = next(rows, (1, []))
     result.errors.extend(f"line {line}: {problem}" for problem in same_columns(header))
-    names = [plain_name(name) for name in header]
-    result.columns.update((plain, name.strip()) for plain, name in zip(names, header, strict=True) if plain)
+    names = [normalised_name(name) for name in header]
+    result.columns.update((name, title.strip()) for name, title in zip(names, header, strict=True) if name)
     ours = tuple(names) == tuple(known)
     nameless = [number for number, name in enumerate(names) if not name]
     for line, found in rows:
@@ -133,14 +133,14 @@ def _named_rows(rows: "_Rows", known: Sequence[str], result: CheckResult) -> Ite
 
 
 class _Unreadable(Exception):
-    """Why a file, or the rest of it, can't be read."""
+    """Reason why a file, or the rest of it, can't be read."""
 
 
 def _encoding_of(file: io.BufferedReader) -> tuple[str, str]:
-    """Return the encoding of a whole file, and an example of it for messages where it was guessed. Raises _Unreadable.
+    """Return the encoding of a file, and an example for messages if it was guessed. Raises _Unreadable.
 
-    UTF-8 if all of the file is; UTF-16 with a byte order mark, or where the first two characters are obviously that; else
-    Windows-1252, unless more lines are UTF-8 than are not.
+    It is UTF-8 if all of the file is; UTF-16 with a byte order mark or obvious first characters; else Windows-1252, unless
+    most lines are UTF-8.
     """
     start = file.read(4)
     for signature, meaning in NO_TABLES.items():
@@ -198,7 +198,7 @@ class _Form:
 
 
 def _form_of(sample: str, known: Sequence[str]) -> _Form:
-    """Return the separator that Excel's line names, or else the one which makes the best table of the sample."""
+    """Return the separator that Excel's line names, or else the one that fits the sample best."""
     named = _SEPARATOR_LINE.match(sample)
     table = sample[named.end() :] if named else sample
     separator = named[1] or "," if named else max(SEPARATORS, key=lambda candidate: _fit(table, candidate, known))
@@ -213,7 +213,7 @@ def _fit(sample: str, separator: str, known: Sequence[str]) -> tuple[int, float,
         return 0, 0.0, 0
     width = len(rows[0])
     alike = sum(len(row) == width for row in rows) / len(rows) if width > 1 else 0.0
-    return len({plain_name(name) for name in rows[0]}.intersection(known)), alike, width
+    return len({normalised_name(name) for name in rows[0]}.intersection(known)), alike, width
 
 
 def _sample_rows(sample: str, separator: str) -> Iterator[list[str]]:
@@ -232,12 +232,12 @@ def _is_blank(row: Sequence[str]) -> bool:
 
 
 class _Rows:
-    """Rows with the number of the line that each begins in; blank rows are left out. Raises _Unreadable for a misplaced quote."""
+    """Iterates over rows with their line numbers, without blank rows. Raises _Unreadable for a misplaced quote."""
 
     def __init__(self, file: io.TextIOWrapper, form: _Form) -> None:
         self.form = form
         self._file = file
-        self._lines: list[str] = []  # of the present row, to find a fault in it
+        self._lines: list[str] = []  # of the current row, to locate a fault
         for _ in range(form.skipped):
             next(file, None)
         self._reader = csv.reader(self._kept(), delimiter=form.separator, skipinitialspace=form.padded, strict=True)
@@ -264,7 +264,7 @@ class _Rows:
                 return line, row
 
     def looks_like_rows(self, width: int) -> bool:
-        """Whether the row has lines within a quoted cell that all make rows of this width: a stray quote does that."""
+        """Return whether the row has a quoted cell whose lines all look like rows of this width, as a stray quote causes."""
         if len(self._lines) < 4 or width < 2:
             return False
         rows = csv.reader(self._lines[1:-1], delimiter=self.form.separator)
@@ -274,7 +274,7 @@ class _Rows:
 def _quote_fault(lines: Sequence[str], first: int, form: _Form) -> str:
     """Return which quote of a row, whose lines begin with number `first`, is misplaced; "" if none is."""
     allowed = 'allowed: quotes around a whole cell, and "" for a quote within it'
-    opened, state = first, "start"  # of a cell; then in a "bare" or "quoted" one, or "closed" behind its quote
+    opened, state = first, "start"  # of a cell; then in an "unquoted" or "quoted" one, or "closed" after its quote
     for number, line in enumerate(lines, start=first):
         at = 0
         while at < len(line):
@@ -292,7 +292,7 @@ def _quote_fault(lines: Sequence[str], first: int, form: _Form) -> str:
             elif state == "start" and character == '"':
                 opened, state = number, "quoted"
             elif not (state == "start" and character == " " and form.padded):
-                state = "bare" if state != "closed" else state
+                state = "unquoted" if state != "closed" else state
             at += 1
     return (
         f"line {opened}: broken CSV (a quote opens a cell and nothing closes it); {allowed}"

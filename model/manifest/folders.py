@@ -1,16 +1,15 @@
-"""Folders of images: which files are rows, and what is left out."""
+"""Folders of files: the files that are rows, and those that are left out."""
 
 import os
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Final
 
-from model.modalities.image.formats import SUFFIXES
+from polymodal.model.modalities import MODALITIES
 
-PICTURE_SUFFIXES: Final = frozenset(suffix for suffixes in SUFFIXES.values() for suffix in suffixes)
 SYSTEM_NAMES: Final = frozenset(
     (
         *("__macosx", "desktop.ini", "thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "icon\r"),
@@ -19,99 +18,116 @@ SYSTEM_NAMES: Final = frozenset(
         *("network trash folder", "temporary items", "__pycache__", "node_modules"),
     )
 )
-"""What operating systems, network storage and tools put into folders; names that begin with a dot in addition."""
+"""Names that operating systems, network storage and tools create, in addition to those that begin with a dot."""
 NAMED: Final = 5  # files or folders that a warning names; the rest is counted
 
 
 @dataclass(slots=True)
-class Found:
-    """What is below a folder; paths are relative to it."""
+class Listing:
+    """Entries below a folder; paths are relative to it."""
 
-    images: list[Path] = field(default_factory=list)
+    files: list[Path] = field(default_factory=list)
+    """Files of the modalities, by their suffixes."""
     hidden: Counter[str] = field(default_factory=Counter)
     """Hidden or system files and folders, by name."""
     other: list[str] = field(default_factory=list)
     """Files of other formats."""
     empty: list[str] = field(default_factory=list)
-    """Image files of 0 bytes."""
+    """Files of a modality that have 0 bytes."""
     lost: list[str] = field(default_factory=list)
-    """Links that lead nowhere or back, and what is neither file nor folder."""
-    bare: list[str] = field(default_factory=list)
-    """Folders without an image below them, the topmost ones."""
+    """Links that lead nowhere or back, and entries that are neither file nor folder."""
+    without_files: list[str] = field(default_factory=list)
+    """Folders without a file of a modality below them, the topmost ones."""
     garbled: list[str] = field(default_factory=list)
-    """Names whose bytes are no UTF-8."""
+    """Names that are not UTF-8."""
     closed: list[str] = field(default_factory=list)
     """Folders without read permission."""
 
     def left_out(self) -> Iterator[str]:
-        """Yield one sentence for each reason why files are no rows."""
+        """Yield a sentence for each reason why files are left out."""
         if self.hidden:
             yield f"left out, hidden or of the system: {numbered(self.hidden)}"
         if self.other:
             suffixes = Counter(Path(name).suffix.lower() or "no suffix" for name in self.other)
-            allowed = ", ".join(sorted(PICTURE_SUFFIXES))
-            yield f"left out, no picture by suffix: {numbered(suffixes)}: {listed(self.other)}; allowed: {allowed}"
+            allowed = ", ".join(sorted(suffix for modality in MODALITIES.values() for suffix in modality.suffixes))
+            yield f"left out, no {a_file()} by suffix: {numbered(suffixes)}: {listed(self.other)}; allowed: {allowed}"
         if self.empty:
-            yield f"left out, pictures of 0 bytes: {listed(self.empty)}; allowed: files that are here as a whole"
+            yield f"left out, {files()} of 0 bytes: {listed(self.empty)}; allowed: files that are here as a whole"
         if self.lost:
             yield f"left out, links that lead nowhere or back: {listed(self.lost)}; allowed: files and folders"
         if self.garbled:
             yield f"left out, names that are no UTF-8: {listed(self.garbled)}; allowed: names in UTF-8"
-        if self.bare:
-            counts = Counter(dict.fromkeys(self.bare, 0))
+        if self.without_files:
+            counts = Counter(dict.fromkeys(self.without_files, 0))
             for name in (*self.other, *self.empty, *self.lost):
                 counts.update(folder for parent in Path(name).parents if (folder := f"{parent.as_posix()}/") in counts)
-            yield f"folders without a picture, with the files left out there: {numbered(counts)}"
+            yield f"folders without a {a_file()}, with the files left out there: {numbered(counts)}"
 
 
-def walk(top: Path) -> Found:
-    """Find the images below a folder, in an order that does not depend on the file system. Links are followed."""
-    found = Found()
-    _walk(top, top, found, frozenset())
-    found.images.sort(key=lambda path: [unicodedata.normalize("NFC", part) for part in path.parts])
-    return found
+def walk(top: Path) -> Listing:
+    """Find the files of the modalities below a folder, following links, in an order that does not depend on the file system."""
+    listing = Listing()
+    _walk(top, top, listing, frozenset())
+    listing.files.sort(key=lambda path: [unicodedata.normalize("NFC", name) for name in path.parts])
+    return listing
 
 
-def _walk(folder: Path, top: Path, found: Found, above: frozenset[tuple[int, int]]) -> None:
+def _walk(folder: Path, top: Path, listing: Listing, above: frozenset[tuple[int, int]]) -> None:
     place = folder.relative_to(top).as_posix()
     status = folder.stat()
     identity = (status.st_dev, status.st_ino)
     if identity in above:
-        found.lost.append(place)
+        listing.lost.append(place)
         return
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except PermissionError:
-        found.closed.append(place)
+        listing.closed.append(place)
         return
-    images, bare = len(found.images), len(found.bare)
+    files_before, without_files = len(listing.files), len(listing.without_files)
     for entry in entries:
         path = (folder / entry.name).relative_to(top)
         if is_hidden(entry.name):
             name = "._*" if entry.name.startswith("._") else entry.name
-            found.hidden[f"{name}/" if _holds(entry.is_dir) else name] += 1
+            listing.hidden[f"{name}/" if _holds(entry.is_dir) else name] += 1
         elif any("\ud800" <= character <= "\udfff" for character in entry.name):
-            found.garbled.append(path.as_posix())
+            listing.garbled.append(path.as_posix())
         elif _holds(entry.is_dir):
-            _walk(folder / entry.name, top, found, above | {identity})
+            _walk(folder / entry.name, top, listing, above | {identity})
         elif not _holds(entry.is_file):
-            found.lost.append(path.as_posix())
-        elif path.suffix.lower() not in PICTURE_SUFFIXES:
-            found.other.append(path.as_posix())
+            listing.lost.append(path.as_posix())
+        elif modality_of(path) is None:
+            listing.other.append(path.as_posix())
         elif entry.stat().st_size:
-            found.images.append(path)
+            listing.files.append(path)
         else:
-            found.empty.append(path.as_posix())
-    if len(found.images) == images and folder != top:
-        found.bare[bare:] = [f"{place}/"]  # in place of those below it
+            listing.empty.append(path.as_posix())
+    if len(listing.files) == files_before and folder != top:
+        listing.without_files[without_files:] = [f"{place}/"]  # in place of those below it
 
 
 def _holds(test: Callable[[], bool]) -> bool:
-    """Whether an entry is of a kind; one that a loop of links leads to is of none."""
+    """Return the result of a test of an entry; False for a loop of links."""
     try:
         return test()
     except OSError:
         return False
+
+
+def modality_of(path: PurePath) -> str | None:
+    """Return the modality of a file by its suffix, None for other files."""
+    suffix = path.suffix.lower()
+    return next((name for name, modality in MODALITIES.items() if suffix in modality.suffixes), None)
+
+
+def a_file() -> str:
+    """Return users' word for a file of the modalities, such as "picture"."""
+    return " or ".join(modality.common_noun for modality in MODALITIES.values() if not modality.textual)
+
+
+def files() -> str:
+    """Return users' word for files of the modalities, such as "pictures"."""
+    return " or ".join(f"{modality.common_noun}s" for modality in MODALITIES.values() if not modality.textual)
 
 
 def is_hidden(name: str) -> bool:
@@ -132,7 +148,7 @@ def numbered(counts: Counter[str]) -> str:
 
 
 def printable(name: str) -> str:
-    """Return a file's name with escapes for what a terminal would not print, or obey."""
+    """Return a file's name with escapes for characters that a terminal would not print, or interpret."""
     return "".join(
         character if character.isprintable() else character.encode("unicode_escape").decode() for character in name
     )

@@ -1,4 +1,4 @@
-"""The forms that a manifest can have: one table, a folder with a table, or a folder in the imagefolder convention."""
+"""Forms of a manifest: a table, a folder with a table, or a folder in the imagefolder convention."""
 
 import difflib
 import os
@@ -9,17 +9,27 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from model.faults import Fault
-from model.manifest.folders import Found, is_hidden, listed, numbered, printable, walk
-from model.manifest.result import CheckResult
-from model.manifest.tables import READERS, unknown_format
-from model.spelling import spelled
+from polymodal.model.faults import Fault
+from polymodal.model.manifest.folders import (
+    Listing,
+    a_file,
+    files,
+    is_hidden,
+    listed,
+    modality_of,
+    numbered,
+    printable,
+    walk,
+)
+from polymodal.model.manifest.result import CheckResult
+from polymodal.model.manifest.tables import READERS, unknown_format
+from polymodal.model.modalities import MODALITIES
+from polymodal.model.spelling import spelled
 
-COLUMNS = ("id", "image", "text", "label", "group", "split", "source", "licence")
 SPLITS = ("train", "validation", "test", "unseen")
 
-# What the imagefolder convention calls our columns and splits.
-FOLDER_COLUMNS = {"file_name": "image", "caption": "text"}
+# Names of the imagefolder convention for the column of files, whose suffixes decide their modality, and for splits.
+FILE_NAME = "file_name"
 FOLDER_SPLITS = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("validation", "val", "valid", "dev"), "validation"),
@@ -27,11 +37,9 @@ FOLDER_SPLITS = {
     "unseen": "unseen",
 }
 
-# What other tables call our columns, for hints.
+# Usual names of columns in other tables, for hints; MODALITIES has those of modalities.
 USUAL_NAMES = {
     "label": ("class", "category", "target", "answer", "tag", "y", "labels"),
-    "image": ("file", "filename", "path", "img", "picture", "photo", "url"),
-    "text": ("caption", "title", "description", "sentence", "words", "body", "content"),
     "split": ("part", "subset", "fold", "set"),
     "group": ("cluster", "author", "user", "seller", "session"),
     "licence": ("license",),
@@ -43,17 +51,22 @@ _FRACTION = re.compile(r"[+-]?\d*([.,])\d+(?:[eE][+-]?\d+)?")
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A row as it was found: its cells by our column names, and where it is, for messages."""
+    """An unchecked row: its cells by column name, and its place for messages."""
 
     where: str
     cells: Mapping[str, Any]
-    base: Path  # what its image path is relative to
+    base: Path  # what its paths are relative to
     split: str = ""  # from the name of a split folder
     decimal_mark: str = "."
 
 
+def column_names() -> tuple[str, ...]:
+    """Return the columns of a manifest, in the order in which they are written."""
+    return ("id", *MODALITIES, "label", "group", "split", "source", "licence")
+
+
 def records_of(path: Path, result: CheckResult) -> Iterator[Record]:
-    """Yield the rows of a manifest as they were found; add what is wrong with its files to `result`."""
+    """Yield the unchecked rows of a manifest; add faults of its files to `result`."""
     if not path.exists():
         result.errors.append("no such file or folder")
     elif path.is_dir():
@@ -76,25 +89,25 @@ def _folder_records(root: Path, result: CheckResult) -> Iterator[Record]:
     if not _table_in(root, "metadata", CheckResult()):
         folders = (entry.name for entry in sorted(root.iterdir()) if entry.is_dir() and not is_hidden(entry.name))
         parts = {Path(name): split for name in folders if (split := folder_split(name))} or parts
-    rest = found.images
+    rest = found.files
     for part, split in parts.items():
-        images = [image.relative_to(part) for image in rest if image.is_relative_to(part)]
-        rest = [image for image in rest if not image.is_relative_to(part)]
-        yield from _imagefolder_records(root, part, split, images, found, result)
+        inside = [path.relative_to(part) for path in rest if path.is_relative_to(part)]
+        rest = [path for path in rest if not path.is_relative_to(part)]
+        yield from _imagefolder_records(root, part, split, inside, found, result)
     if rest:
-        others = Counter(f"{image.parts[0]}/" if len(image.parts) > 1 else image.name for image in rest)
-        allowed = f"pictures in {', '.join(f'{part}/' for part in parts)}"
+        others = Counter(f"{path.parts[0]}/" if len(path.parts) > 1 else path.name for path in rest)
+        allowed = f"{files()} in {', '.join(f'{part}/' for part in parts)}"
         result.warnings.append(f"left out, next to the split folders: {numbered(others)}; allowed: {allowed}")
     result.warnings.extend(found.left_out())
 
 
 def folder_split(name: str) -> str:
-    """The split that a folder of this name holds, "" when it is none."""
+    """Return the split that a folder of this name holds, "" for other names."""
     return FOLDER_SPLITS.get(spelled(name).lower(), "")
 
 
 def _table_in(folder: Path, stem: str, result: CheckResult) -> Path | None:
-    """The table of that name, in whichever format; two of them are a problem."""
+    """Return the table of that name in any format; report two of them as an error."""
     tables = [
         entry
         for entry in sorted(folder.iterdir())
@@ -107,34 +120,47 @@ def _table_in(folder: Path, stem: str, result: CheckResult) -> Path | None:
 
 
 def _imagefolder_records(
-    root: Path, part: Path, split: str, images: Sequence[Path], found: Found, result: CheckResult
+    root: Path, part: Path, split: str, inside: Sequence[Path], found: Listing, result: CheckResult
 ) -> Iterator[Record]:
-    """The rows of one folder, the root or one of its split folders, below which these images are."""
+    """Yield the rows of the files in one folder, the root or one of its split folders."""
     table = _table_in(root / part, "metadata", result)
     if not table:
-        for path in images:
-            where = f"picture {printable((part / path).as_posix())}"
-            yield _completed(Record(where, {"image": path.as_posix()}, root / part, split))
-        result.warnings.extend(_doubtful_labels(part, images))
+        for path in inside:
+            modality = MODALITIES[modality_of(path) or ""]
+            where = f"{modality.common_noun} {printable((part / path).as_posix())}"
+            yield _completed(Record(where, {modality.name: path.as_posix()}, root / part, split))
+        result.warnings.extend(_label_hints(part, inside))
         return
     name = (part / table.name).as_posix()
     found.other = [other for other in found.other if other != name]
     paths = set()
-    for record in _table_records(table, FOLDER_COLUMNS, split, result):
-        image = spelled(str(record.cells.get("image")))
-        paths.add(spelled(os.path.normpath(table.parent / image)))
+    for record in _table_records(table, _metadata_columns(), split, result):
+        for cell in _file_cells(record):
+            paths.add(spelled(os.path.normpath(table.parent / spelled(cell))))
         yield _completed(record)
-    unlisted = [(part / path).as_posix() for path in images if spelled(str(table.parent / path)) not in paths]
+    unlisted = [(part / path).as_posix() for path in inside if spelled(str(table.parent / path)) not in paths]
     if unlisted:
-        result.warnings.append(f"left out, not in {name}: {listed(unlisted)}; allowed: a row for each picture")
+        result.warnings.append(f"left out, not in {name}: {listed(unlisted)}; allowed: a row for each {a_file()}")
 
 
-def _doubtful_labels(part: Path, images: Sequence[Path]) -> Iterator[str]:
-    """Yield why the names of the folders that images are in may not be the labels that are meant."""
-    loose = [(part / image).as_posix() for image in images if image.parent == Path()]
-    folders = Counter(image.parent for image in images if image.parent != Path())
+def _metadata_columns() -> dict[str, str]:
+    """Map column names of the imagefolder convention to modalities, and FILE_NAME to ""."""
+    texts = {column: name for name, modality in MODALITIES.items() for column in modality.metadata_columns}
+    return {FILE_NAME: "", **texts}
+
+
+def _file_cells(record: Record) -> list[str]:
+    """Return the cells of a row that are paths of files."""
+    cells = (record.cells.get(name) for name, modality in MODALITIES.items() if not modality.textual)
+    return [cell for cell in cells if isinstance(cell, str)]
+
+
+def _label_hints(part: Path, inside: Sequence[Path]) -> Iterator[str]:
+    """Yield reasons why folder names may not be the intended labels."""
+    loose = [(part / path).as_posix() for path in inside if path.parent == Path()]
+    folders = Counter(path.parent for path in inside if path.parent != Path())
     if loose and folders:
-        yield f"next to the class folders, so without a label: {listed(loose)}; allowed: pictures in a class folder"
+        yield f"next to the class folders, so without a label: {listed(loose)}; allowed: {files()} in a class folder"
     counts = Counter({f"{(part / folder).as_posix()}/": count for folder, count in folders.items()})
     if inner := [name for name, folder in zip(counts, folders, strict=True) if any(map(folder_split, folder.parts))]:
         yield f"folders named after splits, but not read as splits: {listed(inner)}; allowed: split folders at the top"
@@ -150,27 +176,29 @@ def _doubtful_labels(part: Path, images: Sequence[Path]) -> Iterator[str]:
 
 
 def _completed(record: Record) -> Record:
-    """With what the path of the picture says: the label, and the split of a "train/…" below metadata at the top."""
-    image = record.cells.get("image")
-    if not isinstance(image, str):
+    """Add label and split from the path of its file."""
+    if not (cells := _file_cells(record)):
         return record
-    path = PurePosixPath(image)
+    path = PurePosixPath(next(filter(None, cells), ""))
     split = record.split or (folder_split(path.parts[0]) if len(path.parts) > 1 else "")
     return replace(record, cells={"label": path.parent.name, **record.cells}, split=split)
 
 
 def _table_records(path: Path, aliases: Mapping[str, str], split: str, result: CheckResult) -> Iterator[Record]:
-    """The rows of one table, its columns renamed by `aliases`; unknown columns are left out, with a warning for each."""
-    prefix = f"{path.parent.name}/{path.name} " if split else ""  # one of several tables: say which
+    """Yield the rows of one table with columns renamed by `aliases`, and warn about unknown columns.
+
+    A cell of FILE_NAME belongs to the modality of its suffix, or to the first one that has files.
+    """
+    prefix = f"{path.parent.name}/{path.name} " if split else ""  # one of several tables
     read = READERS[path.suffix.lower()]
-    known = (*COLUMNS, *aliases)
+    known = (*column_names(), *aliases)
     reported: set[str] = set()
     decimal_mark = ""
     for place, found in read(path, known, result):
         cells: dict[str, Any] = {}
         for name, value in found.items():
             if name in known:
-                column = aliases.get(name, name)
+                column = aliases.get(name, name) or _modality_of_cell(value)
                 # Of both `text` and `caption`, the first that is not empty.
                 if cells.get(column) in (None, ""):
                     cells[column] = value
@@ -184,32 +212,39 @@ def _table_records(path: Path, aliases: Mapping[str, str], split: str, result: C
         if not decimal_mark and (decimal_mark := _decimal_mark(cells.get("label"), result.separators.get(path))) == ",":
             label = f"label {cells['label'].strip()!r}"
             result.warnings.append(
-                f"{prefix}{place}: {label} has a decimal comma, with which --task regression reads numbers"
+                f"{prefix}{place}: {label} has a decimal comma, with which --target regression reads numbers"
             )
         yield Record(prefix + place, cells, path.parent, split, decimal_mark or ".")
 
 
+def _modality_of_cell(value: object) -> str:
+    """Return the modality of the file that a cell names, the first one that has files if its suffix is of none."""
+    named = modality_of(PurePosixPath(value)) if isinstance(value, str) else None
+    return named or next(name for name, modality in MODALITIES.items() if not modality.textual)
+
+
 def _decimal_mark(label: object, separator: str | None) -> str:
-    """Return the decimal mark of a number, "" if it has no fraction; a comma only where cells are separated by something else."""
+    """Return the decimal mark of a number, "" if it has no fraction; a comma only where it does not separate cells."""
     if separator in (None, ",") or not isinstance(label, str):
         return ""
-    found = _FRACTION.fullmatch(label.strip())
-    return found[1] if found else ""
+    match = _FRACTION.fullmatch(label.strip())
+    return match[1] if match else ""
 
 
 def column_hint(name: str, known: Sequence[str]) -> str:
-    """Return " (did you mean …?)" for the column that an unknown one was probably meant to be, "" if none is like it."""
-    meant = column_meant_by(name, known)
-    return f" (did you mean {meant!r}?)" if meant else ""
+    """Return " (did you mean …?)" with the known column that an unknown one resembles, "" if it resembles none."""
+    similar = similar_column(name, known)
+    return f" (did you mean {similar!r}?)" if similar else ""
 
 
-def column_meant_by(name: str, known: Sequence[str]) -> str:
-    """The column that an unknown one was probably meant to be, "" if none is like it."""
+def similar_column(name: str, known: Sequence[str]) -> str:
+    """Return the known column that an unknown one resembles, "" if it resembles none."""
     plain = name.strip().lower()
+    usual_names = USUAL_NAMES | {name: modality.usual_columns for name, modality in MODALITIES.items()}
 
     def usual(word: str) -> list[str]:
-        return [column for column, names in USUAL_NAMES.items() if word in (column, *names)]
+        return [column for column, names in usual_names.items() if word in (column, *names)]
 
-    # As a whole, as a slip of the pen, or by a part of it: "caption", "lable", "image_path".
-    parts = [column for part in plain.replace("-", " ").replace("_", " ").split() for column in usual(part)]
-    return next(iter([*usual(plain), *difflib.get_close_matches(plain, known, n=1), *parts]), "")
+    # As a whole, with a typo, or by one of its words: "caption", "lable", "image_path".
+    words = [column for word in plain.replace("-", " ").replace("_", " ").split() for column in usual(word)]
+    return next(iter([*usual(plain), *difflib.get_close_matches(plain, known, n=1), *words]), "")

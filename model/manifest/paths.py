@@ -1,4 +1,4 @@
-"""Where the images of a manifest are, and what they are called wherever the data are copied to."""
+"""Paths of a manifest's files, and their portable names."""
 
 import os
 import unicodedata
@@ -6,46 +6,46 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from model.faults import Fault
-from model.spelling import spelled
+from polymodal.model.faults import Fault
+from polymodal.model.spelling import spelled
 
 SHOWN: Final = 200
-"""Characters of a path that a message shows."""
+"""Most characters of a path in a message."""
 
 
-class ImagePaths:
-    """Finds images below the manifest's folder and the further folders that its user allows."""
+class FilePaths:
+    """Finds files below the manifest's folder and further allowed folders."""
 
     def __init__(self, root: Path, allowed: Sequence[Path] = ()) -> None:
         self._roots = (root, *allowed)
         self._listings: dict[Path, dict[str, list[str]]] = {}
 
-    def find(self, image: str, base: Path) -> Path | Fault:
-        """Return the absolute path of an image cell that is relative to `base`, or why there is none."""
-        path = Path(os.path.normpath(base / image))
+    def find(self, modality: str, cell: str, base: Path) -> Path | Fault:
+        """Return the absolute path of a modality's cell that is relative to `base`, or the fault."""
+        path = Path(os.path.normpath(base / cell))
         root = _root_of(path, self._roots)
-        name = repr(image if len(image) <= SHOWN else f"{image[:SHOWN]}…")
+        name = repr(cell if len(cell) <= SHOWN else f"{cell[:SHOWN]}…")
         if root is None:
             allowed = "a path below the manifest's folder, or below a folder that --root names"
-            return Fault("image {} leaves the folder", name, allowed=allowed)
+            return Fault(f"{modality} {{}} leaves the folder", name, allowed=allowed)
         if not os.path.isfile(path) and path.is_relative_to(root):
             path = self._spelled_otherwise(path, root)
         if not os.path.isfile(path):  # Path.is_file raises for a name that is too long
-            return Fault("image {} is not there", name, allowed=f"a file below {base.name}/")
+            return Fault(f"{modality} {{}} is not there", name, allowed=f"a file below {base.name}/")
         if not os.access(path, os.R_OK):
             allowed = "a file with read permission"
-            return Fault("image {} must not be read by this user", name, allowed=allowed)
+            return Fault(f"{modality} {{}} must not be read by this user", name, allowed=allowed)
         return path
 
     def _spelled_otherwise(self, path: Path, root: Path) -> Path:
         """Return the one path that looks the same, such as one in normal form D; `path` itself if there is none."""
-        found = root
-        for part in path.relative_to(root).parts:
-            alike = [part] if os.path.exists(found / part) else self._listing(found).get(spelled(part), [])
+        actual = root
+        for name in path.relative_to(root).parts:
+            alike = [name] if os.path.exists(actual / name) else self._listing(actual).get(spelled(name), [])
             if len(alike) != 1:
                 return path
-            found /= alike[0]
-        return found
+            actual /= alike[0]
+        return actual
 
     def _listing(self, folder: Path) -> dict[str, list[str]]:
         if folder not in self._listings:
@@ -57,7 +57,7 @@ class ImagePaths:
 
 
 def portable_name(path: Path, roots: Sequence[Path]) -> str:
-    """Return a path relative to the innermost of these folders that it is below, in normal form C.
+    """Return a path in normal form C, relative to the innermost of these folders above it.
 
     It does not depend on where the folders are, nor on how the file system spells names.
     """

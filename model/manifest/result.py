@@ -1,4 +1,4 @@
-"""What the checks of a manifest found."""
+"""Check results of manifests."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -6,13 +6,13 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """One line for each error, which keeps a manifest from being used, and for each warning, which doesn't."""
+    """Errors, which make a manifest unusable, and warnings; a line for each."""
 
     errors: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     columns: dict[str, str] = field(default_factory=dict)
-    """Every column that was found: its plain name, and the name as the table writes it."""
+    """Columns: the name as the table writes it, by normalised name."""
     separators: dict[Path, str] = field(default_factory=dict)
-    """What separates the cells of each delimited file that was read."""
+    """Separators of the delimited files that were read."""
     cut_off: list[Path] = field(default_factory=list)
-    """Files with an error behind which nothing could be read: what their rows lack may be in the rest."""
+    """Files with an error that stopped the reading: missing columns and splits may be in the rest."""

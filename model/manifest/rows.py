@@ -1,4 +1,4 @@
-"""Rows of a manifest: their cells, checked."""
+"""Rows of a manifest and the checks of their cells."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
@@ -6,55 +6,55 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from model.faults import Fault, fault_of
-from model.manifest.delimited import SEPARATORS, separator_name
-from model.manifest.forms import COLUMNS, FOLDER_SPLITS, SPLITS, Record, column_hint
-from model.manifest.paths import ImagePaths
-from model.manifest.result import CheckResult
-from model.modalities.text.blank import is_blank
-from model.spelling import look, shown, spelled, visible
-from model.targets import Targets, WrongCell
+from polymodal.model.blank import is_blank
+from polymodal.model.faults import Fault, fault_of
+from polymodal.model.manifest.delimited import SEPARATORS, separator_name
+from polymodal.model.manifest.forms import FOLDER_SPLITS, SPLITS, Record, column_hint, column_names
+from polymodal.model.manifest.paths import FilePaths
+from polymodal.model.manifest.result import CheckResult
+from polymodal.model.modalities import MODALITIES
+from polymodal.model.spelling import look, shown, spelled, visible
+from polymodal.model.targets.contract import Cells, WrongCell
 
 COLUMNS_NAMED: Final = 20
-"""Columns that a message names."""
+"""Most columns that a message names."""
 CELLS_NAMED: Final = 3
-"""Cells that a warning names."""
+"""Most cells that a warning names."""
 SPELLED: Final = ("id", "label", "group", "split", "source", "licence")
 """Columns whose cells are names, which are equal when they look equal."""
 CELL_SPLITS: Final[Mapping[str, str]] = FOLDER_SPLITS | {"development": "validation"}
-"""The split that each usual name of one means in a cell."""
+"""Split by its usual names in cells."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One example; an absent image or text is None, an absent split, source or licence is empty."""
+    """One example; an absent split, source or licence is empty."""
 
     id: str
-    image: Path | None
-    """Absolute."""
-    text: str | None
+    inputs: Mapping[str, Path | str]
+    """By modality, in the order of MODALITIES: the absolute path of a file, or a text; absent modalities have no key."""
     label: str
-    """The cell, in the one spelling that its task has for it; "" for none of the labels."""
+    """The label cell in the target's canonical spelling; "" without labels."""
     group: str
     split: str
     source: str
     licence: str
 
 
-def check_rows(records: Sequence[Record], paths: ImagePaths, targets: Targets, result: CheckResult) -> list[Row]:
-    """Return the rows; add everything that is wrong with them, or with the table as a whole, to `result`."""
+def check_rows(records: Sequence[Record], paths: FilePaths, targets: Cells, result: CheckResult) -> list[Row]:
+    """Return the rows; add errors of rows and of the table as a whole to `result`."""
     columns = {column for record in records for column in record.cells}
     if records:
         result.errors.extend(column_problems(columns, result))
     rows: list[Row] = []
     seen: dict[str, str] = {}  # id → where
     for number, record in enumerate(records, start=1):
-        row, wrong = check_row(number, record, paths, columns, targets)
+        row, errors = check_row(number, record, paths, columns, targets)
         if row.id in seen:
             taken = f"id {row.id!r} is taken by {seen[row.id]}"
-            wrong.append(Fault(taken, repr(row.id), allowed="unique ids", kind="ids are taken by earlier rows"))
+            errors.append(Fault(taken, repr(row.id), allowed="unique ids", kind="ids are taken by earlier rows"))
         seen.setdefault(row.id, record.where)
-        result.errors.extend(fault_of(problem).at(record.where) for problem in wrong)
+        result.errors.extend(fault_of(problem).at(record.where) for problem in errors)
         rows.append(row)
     result.errors.extend(_split_problems(rows, records))
     spellings = Spellings()
@@ -65,10 +65,9 @@ def check_rows(records: Sequence[Record], paths: ImagePaths, targets: Targets, r
 
 
 def column_problems(columns: Set[str], result: CheckResult, labelled: bool = True) -> Iterator[str]:
-    """Yield which required columns are missing, with what was found instead."""
-    names = [
-        f"{name!r}{'' if plain in COLUMNS else column_hint(name, COLUMNS)}" for plain, name in result.columns.items()
-    ]
+    """Yield the required columns that are missing, with those that exist."""
+    known = column_names()
+    names = [f"{name!r}{'' if plain in known else column_hint(name, known)}" for plain, name in result.columns.items()]
     found = f"found: {', '.join(names[:COLUMNS_NAMED]) or 'no names'}{', …' if len(names) > COLUMNS_NAMED else ''}"
     allowed = ""
     if separators := sorted(set(result.separators.values())):
@@ -76,12 +75,14 @@ def column_problems(columns: Set[str], result: CheckResult, labelled: bool = Tru
         allowed = f", separated by {', '.join(SEPARATORS.values())}"
     if labelled and "label" not in columns:
         yield f"no column 'label'; {found}; allowed: a manifest with one{allowed}"
-    if not columns & {"image", "text"}:
-        yield f"no column 'image' or 'text'; {found}; allowed: a manifest with one or both{allowed}"
+    if not columns & MODALITIES.keys():
+        several = "both" if len(MODALITIES) == 2 else "more"
+        inputs = " or ".join(map(repr, MODALITIES))
+        yield f"no column {inputs}; {found}; allowed: a manifest with one or {several}{allowed}"
 
 
 def split_named(cell: str) -> str:
-    """Return the split that a cell names, in whichever usual spelling; the cell itself if it names none."""
+    """Return the split that a cell names in any usual spelling; the cell itself if it names none."""
     return CELL_SPLITS.get(cell.lower(), cell)
 
 
@@ -93,14 +94,14 @@ def _split_problems(rows: Sequence[Row], records: Sequence[Record]) -> Iterator[
 
 
 class Spellings:
-    """Counts the cells that are not read as they are written, as something in them cannot be seen."""
+    """Counts the cells with invisible characters, which are read without them."""
 
     def __init__(self) -> None:
         self._cells: dict[str, int] = {}
         self._first: dict[str, dict[str, str]] = {}  # column → cell → how it is read
 
     def add(self, record: Record) -> None:
-        """Look at the cells of one row."""
+        """Add the cells of one row."""
         for column in SPELLED:
             value = record.cells.get(column)
             for cell in value if isinstance(value, list) else [value]:
@@ -122,12 +123,12 @@ class Spellings:
 
 
 def _name(column: str, cell: str) -> str:
-    """A name as it looks; an id keeps the blanks inside it, so that rows are found by it in the table it comes from."""
+    """Return a name as it looks; an id keeps its inner blanks, so that rows can be found by it in their table."""
     return visible(cell).strip() if column == "id" else spelled(cell)
 
 
-def _alike(rows: Sequence[Row], columns: Set[str], targets: Targets) -> Iterator[str]:
-    """Yield which labels, groups and sources are easily taken for each other."""
+def _alike(rows: Sequence[Row], columns: Set[str], targets: Cells) -> Iterator[str]:
+    """Yield labels, groups and sources that are easily mistaken for each other."""
     labels = Counter(label for row in rows for label in targets.labels([row.label]) if label)
     yield from _near_equal("labels", labels, look)
     for column in sorted({"group", "source"} & columns):  # a bundle's report has the warnings, in one order
@@ -150,66 +151,79 @@ def _near_equal(what: str, counts: Counter[str], key: Callable[[str], str]) -> I
 
 
 def check_row(
-    number: int, record: Record, paths: ImagePaths, columns: Set[str], targets: Targets
+    number: int, record: Record, paths: FilePaths, columns: Set[str], targets: Cells
 ) -> tuple[Row, list[str]]:
-    """The row, and what is wrong with it; with problems the row is only good for finding more of them.
+    """Return the row and its errors; a row with errors is only for finding more of them.
 
-    A column that is missing altogether was reported once, so it is not reported here again.
+    A missing column was reported once, so it is not reported again.
     """
-    wrong: list[str] = []
-    cells = {name: _text_of(name, record.cells.get(name), wrong) for name in COLUMNS if name != "label"}
-    label = _label_of(record, targets, wrong) if "label" in columns else ""
-    image = paths.find(cells["image"], record.base) if cells["image"] else None
-    if isinstance(image, Fault):
-        wrong.append(image)
-        image = None
-    if cells["image"] == "" and cells["text"] == "" and columns & {"image", "text"}:
-        wrong.append("neither image nor text; allowed: at least one of them")
+    errors: list[str] = []
+    cells = {name: _text_of(name, record.cells.get(name), errors) for name in column_names() if name != "label"}
+    label = _label_of(record, targets, errors) if "label" in columns else ""
+    inputs = dict(_inputs_of(cells, record.base, paths, errors))
+    if all(cells[modality] == "" for modality in MODALITIES) and columns & MODALITIES.keys():
+        found = f"neither {' nor '.join(MODALITIES)}" if len(MODALITIES) == 2 else f"none of {', '.join(MODALITIES)}"
+        errors.append(f"{found}; allowed: at least one of them")
     split = split_named(cells["split"]) if cells["split"] else record.split
     if split and split not in SPLITS:
-        wrong.append(Fault("split {}", repr(split), allowed=f"{', '.join(SPLITS)}, or no split in any row"))
+        errors.append(Fault("split {}", repr(split), allowed=f"{', '.join(SPLITS)}, or no split in any row"))
     name = cells["id"] or str(number)
     row = Row(
         id=name,
-        image=image,
-        text=cells["text"] or None,
+        inputs=inputs,
         label=label,
         group=cells["group"] or name,
         split=split,
         source=cells["source"] or "",
         licence=cells["licence"] or "",
     )
-    return row, wrong
+    return row, errors
 
 
-def _label_of(record: Record, targets: Targets, wrong: list[str]) -> str:
-    """A label cell as its task spells it, "" when it was wrong."""
+def _inputs_of(
+    cells: Mapping[str, str | None], base: Path, paths: FilePaths, errors: list[str]
+) -> Iterator[tuple[str, Path | str]]:
+    """Yield the modalities that a row has, each with its text or the path of its file."""
+    for name, modality in MODALITIES.items():
+        if not (cell := cells[name]):
+            continue
+        found = cell if modality.textual else paths.find(name, cell, base)
+        if isinstance(found, Fault):
+            errors.append(found)
+        else:
+            yield name, found
+
+
+def _label_of(record: Record, targets: Cells, errors: list[str]) -> str:
+    """Return a label cell as its target spells it, "" for an invalid one."""
     try:
-        cell = _text_of("label", targets.plain(record.cells.get("label"), record.decimal_mark), wrong)
-        return "" if cell is None else targets.checked(cell)
+        cell = _text_of("label", targets.normalise(record.cells.get("label"), record.decimal_mark), errors)
+        return "" if cell is None else targets.validate(cell)
     except WrongCell as problem:
-        wrong.append(problem.fault)
+        errors.append(problem.fault)
         return ""
 
 
-def _text_of(name: str, value: object, wrong: list[str]) -> str | None:
-    """A cell as text, None when that was wrong; a text that shows nothing is none, and names are spelled as they look."""
+def _text_of(name: str, value: object, errors: list[str]) -> str | None:
+    """Return a cell as text, None for an invalid or blank one; names are spelled as they look."""
     if value is None:
         return ""
     if isinstance(value, int) and not isinstance(value, bool):  # a label or an id may be a number
         value = str(value)
     problem = ""
+    modality = MODALITIES.get(name)
     if not isinstance(value, str):
-        problem = f"{name} is a {type(value).__name__}; allowed: " + ("a path" if name == "image" else "text")
+        found = f"{name} is a {type(value).__name__}"
+        problem = f"{found}; allowed: a path" if modality and not modality.textual else f"{found}; allowed: text"
     elif "\0" in value:
         problem = f"{name} holds a NUL byte; allowed: text without"
     elif any("\ud800" <= character <= "\udfff" for character in value):
         problem = f"{name} holds half a surrogate pair; allowed: whole characters"
     if problem or not isinstance(value, str):
-        wrong.append(problem)
+        errors.append(problem)
         return None
     if name in SPELLED:
         return _name(name, value)
-    if name == "text":
+    if modality and modality.textual:
         return "" if is_blank(value) else value
     return value.strip()

@@ -1,4 +1,4 @@
-"""Cells of CSV files that spreadsheets run: escaped when they are written, and restored where a file is ours.
+"""Cells of CSV files that spreadsheets run: escaped when they are written, restored in files that polymodal wrote.
 
 `app/web/csv.js` writes by the same rule.
 """
@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
-# What begins a formula, by https://owasp.org/www-community/attacks/CSV_Injection. A text that has apostrophes in front of it
-# already gets one more, so that `restored` is exact.
+# First characters of formulas, by https://owasp.org/www-community/attacks/CSV_Injection. A text with apostrophes in front of one
+# gets one more, so that `restored` is exact.
 _FORMULA: Final = re.compile("'*[=+\\-@\t\r\n＝＋－＠]")
 _QUOTED: Final = re.compile('[",;\t\r\n]')
 
@@ -29,5 +29,5 @@ def _written(cell: str | float | None) -> str:
     if not isinstance(cell, str):
         return str(cell)
     text = f"'{cell}" if _FORMULA.match(cell) else cell
-    # A semicolon or a tab needs no quotes, but a spreadsheet that separates by it would find a cell of its own behind it.
+    # A semicolon or a tab needs no quotes, but a spreadsheet that separates by it would read a further cell after it.
     return '"' + text.replace('"', '""') + '"' if _QUOTED.search(text) else text

@@ -1,4 +1,4 @@
-"""Rows of one table file: delimited text, JSON lines or Parquet, cells as they were found."""
+"""Unchecked rows of one table file: delimited text, JSON lines or Parquet."""
 
 import codecs
 import json
@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from model.manifest.delimited import delimited_rows, plain_name, same_columns
-from model.manifest.result import CheckResult
+from polymodal.model.manifest.delimited import delimited_rows, normalised_name, same_columns
+from polymodal.model.manifest.result import CheckResult
 
 ELSEWHERE: Final = {
     "workbook": "in a spreadsheet, save the sheet as «CSV UTF-8»",
@@ -15,7 +15,7 @@ ELSEWHERE: Final = {
     "json": "write an object a line, for example with `jq -c '.[]' things.json > things.jsonl`, or in pandas with "
     "to_json(orient='records', lines=True)",
 }
-"""What to do with tables in other formats."""
+"""Advice for tables in other formats."""
 OTHER_SUFFIXES: Final = {
     **dict.fromkeys((".xlsx", ".xlsm", ".xlsb", ".xls", ".ods", ".fods", ".numbers"), "workbook"),
     **dict.fromkeys((".gz", ".bz2", ".xz", ".zst", ".zip", ".7z"), "packed"),
@@ -35,17 +35,17 @@ class _KeyTwice(ValueError):
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    content = dict(pairs)
+    if len(content) < len(pairs):
         keys = [key for key, _ in pairs]
         twice = next(key for key in keys if keys.count(key) > 1)
         raise _KeyTwice(f"key {twice!r} occurs {keys.count(twice)} times; allowed: once")
-    return found
+    return content
 
 
 def _jsonl_rows(path: Path, known: Sequence[str], result: CheckResult) -> Iterator[tuple[str, dict[str, Any]]]:
     try:
-        # Bytes that are no UTF-8 become surrogates, so that they are reported with their line and don't end the reading.
+        # Bytes that are not UTF-8 become surrogates, so that they are reported with their line and don't end the reading.
         with path.open(encoding=_json_encoding(path), errors="surrogateescape", newline="\n") as file:
             for number, line in enumerate(file, start=1):
                 if line.strip():
@@ -56,7 +56,7 @@ def _jsonl_rows(path: Path, known: Sequence[str], result: CheckResult) -> Iterat
 
 
 def _json_encoding(path: Path) -> str:
-    """Return UTF-8, as JSON has it, or UTF-16, as PowerShell writes it: with its mark, or with a zero next to the first «{»."""
+    """Return UTF-8, or UTF-16 as PowerShell writes it: with its mark, or with a zero next to the first «{»."""
     with path.open("rb") as file:
         start = file.read(2)
     if start in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
@@ -65,10 +65,10 @@ def _json_encoding(path: Path) -> str:
 
 
 def _json_row(line: str, where: str, result: CheckResult) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the row of one line, unless something is wrong with it."""
+    """Yield the row of one line, or report its error."""
     try:
         line.encode()
-        found = json.loads(line.removeprefix("\ufeff"), object_pairs_hook=_object)
+        row = json.loads(line.removeprefix("\ufeff"), object_pairs_hook=_object)
     except _KeyTwice as problem:
         result.errors.append(f"{where}: {problem}")
     except UnicodeEncodeError as error:
@@ -76,25 +76,25 @@ def _json_row(line: str, where: str, result: CheckResult) -> Iterator[tuple[str,
     except (ValueError, RecursionError) as error:
         result.errors.append(f"{where}: broken JSON ({error})")
     else:
-        if isinstance(found, dict):
-            result.errors.extend(f"{where}: {problem}" for problem in same_columns(list(found)))
-            yield where, _by_plain_name(found, result)
+        if isinstance(row, dict):
+            result.errors.extend(f"{where}: {problem}" for problem in same_columns(list(row)))
+            yield where, _by_normalised_name(row, result)
         else:
-            result.errors.append(f"{where}: a JSON {type(found).__name__}; allowed: an object, {{…}}")
+            result.errors.append(f"{where}: a JSON {type(row).__name__}; allowed: an object, {{…}}")
 
 
-def _by_plain_name(found: Mapping[str, Any], result: CheckResult) -> dict[str, Any]:
+def _by_normalised_name(row: Mapping[str, Any], result: CheckResult) -> dict[str, Any]:
     cells = {}
-    for name, cell in found.items():
-        plain = plain_name(name)
-        cells[plain] = cell
-        result.columns.setdefault(plain, name)
+    for name, cell in row.items():
+        normalised = normalised_name(name)
+        cells[normalised] = cell
+        result.columns.setdefault(normalised, name)
     return cells
 
 
 def _parquet_rows(path: Path, known: Sequence[str], result: CheckResult) -> Iterator[tuple[str, dict[str, Any]]]:
     try:
-        # An optional dependency: who has no parquet file need not have it.
+        # An optional dependency, for Parquet files only.
         import pyarrow  # noqa: PLC0415
         import pyarrow.parquet  # noqa: PLC0415
     except ImportError:
@@ -107,9 +107,9 @@ def _parquet_rows(path: Path, known: Sequence[str], result: CheckResult) -> Iter
         with pyarrow.parquet.ParquetFile(path) as file:
             result.errors.extend(same_columns(file.schema_arrow.names))
             for batch in file.iter_batches(batch_size=1024):
-                for found in batch.to_pylist():
+                for row in batch.to_pylist():
                     number += 1
-                    yield f"row {number}", _by_plain_name(found, result)
+                    yield f"row {number}", _by_normalised_name(row, result)
     except (pyarrow.ArrowException, OSError) as error:
         result.errors.append(f"broken parquet ({error})")
         result.cut_off.append(path)
@@ -126,5 +126,5 @@ READERS: Final[Mapping[str, Reader]] = {
     ".tab": delimited_rows,
     ".txt": delimited_rows,
 }
-"""By file suffix: yields the place of each row, for messages, and its cells by plain column name. A reader knows which columns are
-expected, and adds what is wrong to the result."""
+"""Readers by file suffix, which yield place and cells by normalised column name of each row and add errors to the result. Their
+arguments are the path, the expected columns and the result."""

@@ -1,6 +1,6 @@
-"""Networks that other libraries define, built from a description alone: no weights, no network connection, no code of theirs.
+"""Networks of other libraries, built from a config alone: without weights, network connection or remote code.
 
-The libraries are extras. Whoever serves a bundle with ONNX Runtime needs none of them.
+The libraries are extras; serving a bundle with ONNX Runtime needs none of them.
 """
 
 import importlib
@@ -11,16 +11,16 @@ from typing import Any, Final
 import torch
 from torch import nn
 
-from model.errors import ModelError
+from polymodal.model.errors import ModelError
 
 NOT_ARCHITECTURE: Final = frozenset({"attn_implementation", "auto_map", "dtype", "torch_dtype", "quantization_config"})
-"""Keys of a transformers config that say how to run or where to find code, none of which a bundle may decide."""
+"""Keys of a transformers config about execution or code, which a bundle must not decide."""
 
 
 def transformers_model(config: Mapping[str, Any]) -> nn.Module:
-    """The model of Hugging Face transformers that `config` (its config.json) describes, with fresh weights.
+    """Build the model of Hugging Face transformers that `config` (its config.json) describes, with fresh weights.
 
-    A pooler with weights, as BERT has one for another task, is left out. Raises ModelError when the package is missing.
+    A pooler with weights, as BERT has one for another target, is left out. Raises ModelError when the package is missing.
     """
     library = import_transformers()
     settings = {key: value for key, value in config.items() if key.removeprefix("_") not in NOT_ARCHITECTURE}
@@ -33,7 +33,7 @@ def transformers_model(config: Mapping[str, Any]) -> nn.Module:
 
 
 def timm_model(architecture: str, arguments: Mapping[str, Any]) -> nn.Module:
-    """timm's `architecture` without its classifier, with fresh weights; `arguments` go to its constructor.
+    """Build timm's `architecture` without its classifier, with fresh weights; `arguments` go to its constructor.
 
     Raises ModelError when the package is missing, and ValueError for an architecture that it doesn't have.
     """
@@ -44,12 +44,12 @@ def timm_model(architecture: str, arguments: Mapping[str, Any]) -> nn.Module:
 
 
 def import_transformers() -> ModuleType:
-    """The package transformers. Raises ModelError when it is missing."""
+    """Import the package transformers. Raises ModelError when it is missing."""
     return _import("transformers", "polymodal[transformers]")
 
 
 def import_timm() -> ModuleType:
-    """The package timm. Raises ModelError when it, or the torchvision that it needs, is missing."""
+    """Import the package timm. Raises ModelError when it, or the torchvision that it needs, is missing."""
     return _import("timm", "timm")
 
 

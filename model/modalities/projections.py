@@ -1,10 +1,10 @@
-"""From an encoder's features to an embedding, where one linear layer is not enough."""
+"""Projections from an encoder's features to an embedding."""
 
 from torch import nn
 
 
 def perceptron(features: int, hidden: int, width: int) -> nn.Sequential:
-    """Normalise, then two layers with much dropout: for features that stay as they were trained, and few examples."""
+    """Build normalisation and two layers with much dropout, for frozen features and few examples."""
     return nn.Sequential(
         nn.LayerNorm(features),
         nn.Dropout(0.2),

@@ -1,4 +1,4 @@
-"""The same graph executed by different engines, one file each, one contract.
+"""Runtimes, which execute the same network with different engines; one module each.
 
 B examples, M modalities, D embedding width, K labels.
 """
@@ -9,12 +9,12 @@ import os
 from collections.abc import Mapping
 from typing import Final, Protocol
 
-from model.bundle import INT8, Bundle
-from model.errors import BundleError
-from model.types import Array, FloatArray
+from polymodal.model.bundle import INT8, Bundle
+from polymodal.model.errors import BundleError
+from polymodal.model.types import Array, FloatArray
 
-# Since 1.29 ONNX Runtime tells its makers about processes and models, over the network, and keeps a file for that in the folder of
-# temporary files; it reads this when it is imported: https://github.com/microsoft/onnxruntime/pull/27379
+# Since 1.29 ONNX Runtime sends telemetry about processes and models, and keeps a file for it in the folder of temporary files.
+# It reads this variable when it is imported: https://github.com/microsoft/onnxruntime/pull/27379
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 
@@ -24,26 +24,25 @@ class Runtime(Protocol):
     name: str
 
     def encode(self, modality: str, batch: Mapping[str, Array]) -> FloatArray:
-        """One modality's collated batch of B to embeddings (B, D)."""
+        """Return embeddings (B, D) of one modality's collated batch of B."""
         ...
 
     def fuse(self, embeddings: Mapping[str, FloatArray], present: Array) -> FloatArray:
-        """Embeddings (B, D) of every modality and their presence bool (B, M) to logits (B, K)."""
+        """Return logits (B, K) of embeddings (B, D) of every modality and their presence bool (B, M)."""
         ...
 
 
-# By module name, because importing an engine is what serving with another one must not do (torch takes seconds and
-# hundreds of megabytes). Each module offers `start(bundle, threads) -> Runtime`; the second name is what it imports.
+# By module name, because serving with one engine must not import another (torch takes seconds and hundreds of megabytes).
+# Each module has `start(bundle, threads) -> Runtime`; the second name is the package that it imports.
 RUNTIMES: Final[Mapping[str, tuple[str, str]]] = {
-    "onnx-int8": ("model.runtimes.onnx_int8_runtime", "onnxruntime"),
-    "onnx": ("model.runtimes.onnx_runtime", "onnxruntime"),
-    "torch": ("model.runtimes.torch_runtime", "torch"),
+    "onnx-int8": ("polymodal.model.runtimes.onnx_int8_runtime", "onnxruntime"),
+    "onnx": ("polymodal.model.runtimes.onnx_runtime", "onnxruntime"),
+    "torch": ("polymodal.model.runtimes.torch_runtime", "torch"),
 }
 
 
 def suitable(bundle: Bundle) -> tuple[str, ...]:
-    """The runtimes that "auto" means for a bundle, the best first; a later one serves when an earlier one disagrees with the
-    bundle's golden inputs."""
+    """Return the runtimes that "auto" means for a bundle, best first; the next one serves if one fails the golden inputs."""
     if not bundle.has_graph("head"):
         return ("torch",)
     in_8_bits = any(bundle.has_graph(name + INT8) for name in bundle.config.network.order)
@@ -51,9 +50,9 @@ def suitable(bundle: Bundle) -> tuple[str, ...]:
 
 
 def start_runtime(name: str, bundle: Bundle, threads: int) -> Runtime:
-    """Start the named runtime; `suitable` says what "auto" means.
+    """Start the named runtime; `suitable` defines "auto".
 
-    `threads` is how many one forward pass may use. Raises BundleError when the runtime can't execute this bundle.
+    One forward pass may use `threads` threads. Raises BundleError when the runtime can't execute this bundle.
     """
     if name not in RUNTIMES:
         raise BundleError(f"runtime {name!r} is not known; known are auto, {', '.join(RUNTIMES)}")

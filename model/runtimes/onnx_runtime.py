@@ -1,6 +1,6 @@
-"""The CPU runtime: exported graphs executed by ONNX Runtime, with the bundle's weights handed to them.
+"""The CPU runtime: exported graphs executed by ONNX Runtime, with the bundle's weights.
 
-The graphs carry no weights: each names its own as the network does below its prefix, and gets them from
+The graphs contain no weights. They name them as the network does below the graph's prefix and get them from
 weights.safetensors, so that a bundle holds every weight once.
 
 B examples, M modalities, D embedding width, K labels.
@@ -12,14 +12,14 @@ from typing import Any, Final
 import numpy as np
 import onnxruntime as ort
 
-from model.bundle import Bundle, behind, below
-from model.errors import BundleError
-from model.runtimes.processor import processor
-from model.types import Array, FloatArray
+from polymodal.model.bundle import Bundle, encoder_weights, head_weights
+from polymodal.model.errors import BundleError
+from polymodal.model.runtimes.processor import processor
+from polymodal.model.types import Array, FloatArray
 
 HEAD: Final = "head"
 UNUSED: Final = "unused:"
-"""Before the name of a weight as a key of a graph's metadata: the network has it, and the graph doesn't."""
+"""Prefix of a key of a graph's metadata that names a weight which the network has and the graph does not."""
 PRECISE: Final = "session.x64quantprecision"
 """Entry of a session's options that makes products of 8-bit numbers exact on x86-64 without VNNI."""
 NO_OVERFLOW: Final = "no-overflow"
@@ -36,23 +36,23 @@ class OnnxRuntime:
         self._order = tuple(order)
 
     def encode(self, modality: str, batch: Mapping[str, Array]) -> FloatArray:
-        """One modality's collated batch of B to embeddings (B, D)."""
+        """Return embeddings (B, D) of one modality's collated batch of B."""
         return _run(self._sessions[modality], batch)
 
     def fuse(self, embeddings: Mapping[str, FloatArray], present: Array) -> FloatArray:
-        """Embeddings (B, D) by modality and their presence (B, M) to logits (B, K)."""
+        """Return logits (B, K) of embeddings (B, D) by modality and their presence (B, M)."""
         return _run(self._sessions[HEAD], {**{name: embeddings[name] for name in self._order}, "present": present})
 
 
 def start(bundle: Bundle, threads: int) -> OnnxRuntime:
     """Open a session for each graph. Raises BundleError when a graph is missing or its weights don't fit."""
     order, weights = bundle.config.network.order, bundle.read_weights()
-    sessions = {name: open_graph(bundle, name, below(weights, name), threads) for name in order}
-    return OnnxRuntime({**sessions, HEAD: open_graph(bundle, HEAD, behind(weights), threads)}, order)
+    sessions = {name: open_graph(bundle, name, encoder_weights(weights, name), threads) for name in order}
+    return OnnxRuntime({**sessions, HEAD: open_graph(bundle, HEAD, head_weights(weights), threads)}, order)
 
 
 def open_graph(bundle: Bundle, name: str, weights: Mapping[str, Array], threads: int) -> ort.InferenceSession:
-    """The session of one of a bundle's graphs. Raises BundleError when it is missing or its weights don't fit."""
+    """Open a session of one of a bundle's graphs. Raises BundleError when it is missing or its weights don't fit."""
     graph = bundle.graph(name)
     if graph is None:
         raise BundleError(f"{bundle.directory}: onnx/{name}.onnx is missing; export the bundle or serve it with torch")
@@ -63,19 +63,19 @@ def open_graph(bundle: Bundle, name: str, weights: Mapping[str, Array], threads:
 
 
 def open_session(graph: bytes, weights: Mapping[str, Array], threads: int) -> ort.InferenceSession:
-    """A session of a graph that gets those of the weights that it needs, by its own names for them."""
+    """Open a session of a graph with those of the weights, by their names in the graph, that it needs."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.enable_cpu_mem_arena = False  # it keeps what the largest batch ever took, and makes nothing quicker here
+    options.enable_cpu_mem_arena = False  # it keeps the memory of the largest batch and makes nothing faster
     options.log_severity_level = ERRORS_ONLY
     if not processor().has_vnni and not _has_key(graph, NO_OVERFLOW):
         # Without VNNI, ONNX Runtime adds pairs of products in 16 bits, which overflow. With this entry it takes unsigned weights:
         # exact, and slower. With VNNI nothing overflows, and the entry made convolutions 2.5 times slower (decision 0010).
         options.add_session_config_entry(PRECISE, "1")
-    # ONNX Runtime refuses a weight that its graph lacks; those that serving doesn't need, the exporter has listed.
+    # ONNX Runtime rejects a weight that its graph lacks; the exporter lists those that serving doesn't need.
     used = {
-        key: ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array))  # torch's may lie channels-last
+        key: ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array))  # torch's may be in channels-last layout
         for key, array in weights.items()
         if not is_unused(graph, key)
     }
@@ -84,14 +84,14 @@ def open_session(graph: bytes, weights: Mapping[str, Array], threads: int) -> or
 
 
 def is_unused(graph: bytes, name: str) -> bool:
-    """Whether a graph's metadata say that it doesn't need the weight of this name."""
+    """Return whether a graph's metadata lists the weight of this name as unused."""
     return _has_key(graph, f"{UNUSED}{name}")
 
 
 def _has_key(graph: bytes, text: str) -> bool:
-    """Whether a graph's metadata have this key.
+    """Return whether a graph's metadata has this key.
 
-    Read as protocol buffers write a key (field 1): tag, length in groups of seven bits, bytes; so serving needs no parser of ONNX.
+    The key is searched as protocol buffers encode it (field 1: tag, varint length, bytes), so that serving needs no ONNX parser.
     """
     key = text.encode()
     low, high = len(key) & 0x7F, len(key) >> 7

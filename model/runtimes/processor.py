@@ -1,4 +1,4 @@
-"""The processor that executes graphs: its name, and which instructions for products of 8-bit numbers it has."""
+"""The processor that executes graphs: its name and its instructions for products of 8-bit numbers."""
 
 import platform
 from collections.abc import Mapping
@@ -9,21 +9,21 @@ from typing import Final
 
 CPUINFO: Final = Path("/proc/cpuinfo")
 VNNI: Final[Mapping[str, str]] = {"avx512_vnni": "AVX-512 VNNI", "avx_vnni": "AVX-VNNI"}
-"""Flags of x86-64: instructions that add four products of 8-bit numbers to a sum of 32 bits."""
+"""Flags of x86-64 for instructions that add four products of 8-bit numbers to a sum of 32 bits."""
 DOT_PRODUCTS: Final[Mapping[str, str]] = {**VNNI, "i8mm": "i8mm", "asimddp": "dot products"}
-"""The same, and those of arm64."""
+"""The same for x86-64 and arm64."""
 
 
 @dataclass(frozen=True, slots=True)
 class Processor:
-    """What /proc/cpuinfo states; outside of Linux only the machine's architecture is known, and no flags."""
+    """Name and flags from /proc/cpuinfo; outside of Linux only the machine's architecture is known."""
 
     name: str
     flags: frozenset[str]
 
     @property
     def dot_products(self) -> tuple[str, ...]:
-        """Names of its instructions that add four products of 8-bit numbers to 32 bits."""
+        """Names of the instructions that add four products of 8-bit numbers to 32 bits."""
         return tuple(name for flag, name in DOT_PRODUCTS.items() if flag in self.flags)
 
     @property

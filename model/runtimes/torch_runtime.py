@@ -1,14 +1,14 @@
-"""The reference runtime: the network itself in torch, on a CUDA device where there is one."""
+"""The reference runtime: the network in torch, on a CUDA device where there is one."""
 
 from collections.abc import Mapping
 
 import numpy as np
 import torch
 
-from model.bundle import Bundle
-from model.errors import BundleError, ModelError
-from model.network import MultimodalClassifier, build_network
-from model.types import Array, FloatArray
+from polymodal.model.bundle import Bundle
+from polymodal.model.errors import BundleError, ModelError
+from polymodal.model.network import MultimodalClassifier, build_network
+from polymodal.model.types import Array, FloatArray
 
 
 class TorchRuntime:
@@ -22,18 +22,18 @@ class TorchRuntime:
 
     @torch.inference_mode()
     def encode(self, modality: str, batch: Mapping[str, Array]) -> FloatArray:
-        """One modality's collated batch of B to embeddings (B, D)."""
+        """Return embeddings (B, D) of one modality's collated batch of B."""
         tensors = {name: self._tensor(array) for name, array in batch.items()}
         return _array(self._network.encode(modality, tensors))
 
     @torch.inference_mode()
     def fuse(self, embeddings: Mapping[str, FloatArray], present: Array) -> FloatArray:
-        """Embeddings (B, D) by modality and their presence (B, M) to logits (B, K)."""
+        """Return logits (B, K) of embeddings (B, D) by modality and their presence (B, M)."""
         tensors = {name: self._tensor(array) for name, array in embeddings.items()}
         return _array(self._network.fuse(tensors, self._tensor(present)))
 
     def _tensor(self, array: Array) -> torch.Tensor:
-        # Pixels straight from Pillow are read-only, and torch warns of those; a copy is needed only then.
+        # Pixels from Pillow are read-only, and torch warns about such arrays; only these are copied.
         return torch.from_numpy(array if array.flags.writeable else array.copy()).to(self._device)
 
 
@@ -54,7 +54,7 @@ def load_network(bundle: Bundle) -> MultimodalClassifier:
         TypeError,
         ValueError,
         RuntimeError,
-    ) as problem:  # an unknown part, or options that it doesn't take
+    ) as problem:  # an unknown encoder or fusion, or options that it doesn't take
         raise BundleError(f"{bundle.directory}: the network cannot be built from config.json: {problem!r}") from problem
     weights = {name: torch.from_numpy(array) for name, array in bundle.read_weights().items()}
     try:

@@ -1,8 +1,8 @@
-"""From a manifest to a bundle; never imported while serving."""
+"""Train bundles from manifests; never imported by serving."""
 
-from model.manifest import ManifestError
-from model.training.presets import PRESETS
-from model.training.repack import export, remeasure
-from model.training.train import train
+from polymodal.model.manifest import ManifestError
+from polymodal.model.training.presets import PRESETS
+from polymodal.model.training.repack import export, remeasure
+from polymodal.model.training.train import train
 
 __all__ = ["PRESETS", "ManifestError", "export", "remeasure", "train"]

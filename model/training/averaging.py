@@ -1,4 +1,4 @@
-"""The weights that are kept: averaged over the last steps, and drawn back a little to where a trained encoder began."""
+"""Averaged weights: a moving average over steps, interpolated with the initial weights of trained encoders."""
 
 import copy
 from collections.abc import Mapping
@@ -7,19 +7,18 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from model.network import MultimodalClassifier
-from model.training.presets import PROJECT, TrainingConfig
+from polymodal.model.network import MultimodalClassifier
+from polymodal.model.training.presets import PROJECT, TrainingConfig
 
-YOUNG: Final = 10  # steps in which a young average forgets the untrained weights, whatever the decay
+YOUNG: Final = 10  # steps in which a new average forgets the untrained weights, whatever the decay
 
 
 class Average:
-    """A second network beside the one that is trained; this one is validated and kept.
+    """A second network next to the trained one, which is validated and kept.
 
-    Its weights are an exponential moving average of the trained ones (Polyak & Juditsky, 1992). Those of an encoder that began
-    with trained weights, as `encoder_learning_rates` says, are then interpolated with what they are in `network` now, before
-    training: it loses less of what it could do on other data (WiSE-FT, Wortsman et al., arXiv:2109.01903). With neither, nothing
-    is copied.
+    Its weights are an exponential moving average of the trained ones (Polyak & Juditsky, 1992). Those of encoders with trained
+    initial weights (keys of `encoder_learning_rates`) are then interpolated with their values in `network` before training, which
+    keeps more accuracy on other data (WiSE-FT, Wortsman et al., arXiv:2109.01903). Without both, nothing is copied.
     """
 
     def __init__(self, network: MultimodalClassifier, config: TrainingConfig) -> None:
@@ -28,47 +27,47 @@ class Average:
         self._retained = config.retained
         encoders = tuple(f"encoders.{name}." for name in config.encoder_learning_rates) if config.retained else ()
         self._initial = {
-            name: each.clone()
-            for name, each in network.state_dict().items()
+            name: weight.clone()
+            for name, weight in network.state_dict().items()
             if name.startswith(encoders)
-            and each.is_floating_point()
+            and weight.is_floating_point()
             and not (PROJECT.match(name) or config.freezes(name))
         }
         self._running: dict[str, Tensor] = {}
         if self._decay or self._initial:
             self._running = {
-                name: each.clone() for name, each in network.state_dict().items() if not config.freezes(name)
+                name: weight.clone() for name, weight in network.state_dict().items() if not config.freezes(name)
             }
             self._copy = copy.deepcopy(network).eval()
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Take in the weights after this step, counted from 1."""
+        """Add the weights after this step, counted from 1."""
         decay = min(self._decay, step / (step + YOUNG))
         trained = self._trained.state_dict()
-        for name, each in self._running.items():
-            if each.is_floating_point():
-                each.lerp_(trained[name], 1.0 - decay)
+        for name, weight in self._running.items():
+            if weight.is_floating_point():
+                weight.lerp_(trained[name], 1.0 - decay)
             else:
-                each.copy_(trained[name])
+                weight.copy_(trained[name])
 
     @torch.no_grad()
     def network(self) -> MultimodalClassifier:
-        """The network with the averaged weights as they are now."""
+        """Return the network with the current averaged weights."""
         if not self._running:
             return self._trained
         average = self._copy.state_dict()
-        for name, each in self._running.items():
-            average[name].copy_(each)
+        for name, weight in self._running.items():
+            average[name].copy_(weight)
             if name in self._initial:
                 average[name].lerp_(self._initial[name], self._retained)
         return self._copy
 
     def state_dict(self) -> dict[str, Tensor]:
-        """What a checkpoint needs."""
+        """Return the state for a checkpoint."""
         return self._running
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from a checkpoint."""
-        for name, each in self._running.items():
-            each.copy_(state[name])
+        """Restore the state of a checkpoint."""
+        for name, weight in self._running.items():
+            weight.copy_(state[name])

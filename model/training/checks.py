@@ -1,7 +1,7 @@
-"""What is wrong with a data set, or looks as if it were, said before anything is trained on it.
+"""Checks of data sets before training.
 
-Errors keep a training from starting. Warnings don't: what they name may be right, but makes figures look better, or say less,
-than a reader would think.
+Errors prevent a training. Warnings are about data that may be right, but can make metrics look better or mean less than a reader
+would think.
 """
 
 import math
@@ -14,26 +14,21 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, Final
 
-from tokenizers import Tokenizer, models
+from polymodal.model.faults import Fault, Faults
+from polymodal.model.manifest import SPLITS, CheckResult, Manifest, ManifestError, Row, read_manifest, read_rows
+from polymodal.model.modalities import MODALITIES, Input
+from polymodal.model.progress import bar, warn
+from polymodal.model.targets import DEFAULT_TARGET, TARGETS
+from polymodal.model.targets.contract import WrongCell
+from polymodal.model.training.examples import Examples, prepared
+from polymodal.model.training.presets import presets_of
+from polymodal.model.training.splits import label_counts, split_rows, with_splits
+from polymodal.model.training.usable import check_modalities, learned_modalities, usable, usable_rows
 
-from model.config import TaskName
-from model.faults import Fault, Faults
-from model.manifest import SPLITS, CheckResult, Manifest, ManifestError, Row, read_manifest, read_rows
-from model.modalities import Input
-from model.modalities.image.input import ImageInput
-from model.modalities.text.input import TextInput
-from model.targets import TARGETS, WrongCell
-from model.training.examples import Examples, prepared
-from model.training.likeness import RESAVED, Fingerprint, fingerprint_of_pixels, twins
-from model.training.progress import bar, warn
-from model.training.splits import label_counts, split_rows, with_splits
-from model.training.usable import check_modalities, learned_modalities, usable, usable_rows
-from model.training.vocabulary import PADDING, UNKNOWN
+NAMED: Final = 5  # most words, or pairs of near duplicates, that a warning names; the rest is counted
 
-NAMED: Final = 5  # words, or pairs of pictures, that one warning names; the rest is counted
-
-# A word is suspicious when it says the label all but always (precision), in many groups, for a good part of the label, and
-# when chance would hardly do that to any word of the vocabulary. The label's own name is suspicious sooner.
+# A word is suspicious if it implies the label almost always (precision), in many groups, for much of the label (recall), and if
+# that is unlikely by chance for any word of the vocabulary. The label's own name is suspicious sooner.
 LEAK_GROUPS: Final = 20
 LEAK_PRECISION: Final = 0.99
 LEAK_RECALL: Final = 0.10
@@ -41,22 +36,25 @@ OWN_NAME_GROUPS: Final = 5
 OWN_NAME_PRECISION: Final = 0.90
 CHANCE: Final = 0.001
 
+Fingerprints = dict[str, dict[int, Any]]
+"""Fingerprints of the modality's module `near_duplicates`, by modality and row number."""
+
 _WORD: Final = re.compile(r"[^\W_]+")
 
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """A manifest that was looked at from all sides."""
+    """A manifest with the results of all checks."""
 
     rows: tuple[Row, ...]
-    """Those that can be used, with the split that a training would use, unless errors leave none."""
-    task: TaskName
+    """Usable rows, with the split that a training would use unless errors prevent it."""
+    target: str
     result: CheckResult
 
     def summary(self) -> str:
-        """All of it for a terminal: rows by label and part, then every kind of warning and of error."""
+        """Return text for a terminal: rows by label and split, then every kind of warning and error."""
         parts = [split for split in SPLITS if any(row.split == split for row in self.rows)]
-        counts = label_counts(self.rows, self.task) if parts else {}
+        counts = label_counts(self.rows, self.target) if parts else {}
         labels = sorted({label for part in parts for label in counts[part]})
         table = [
             ["label", *parts],
@@ -76,9 +74,9 @@ class Inspection:
         return "\n".join(lines)
 
     def as_json(self) -> dict[str, Any]:
-        """The same for a program."""
+        """Return the same as JSON-ready values."""
         parts = [split for split in SPLITS if any(row.split == split for row in self.rows)]
-        counts = label_counts(self.rows, self.task) if parts else {}
+        counts = label_counts(self.rows, self.target) if parts else {}
         return {
             "rows": {part: sum(row.split == part for row in self.rows) for part in parts},
             "labels": {part: counts[part] for part in parts},
@@ -88,88 +86,87 @@ class Inspection:
 
 
 def read_checked(
-    source: Path, task: TaskName, split_seed: int, workers: int, roots: Sequence[Path] = ()
+    source: Path, target: str, split_seed: int, workers: int, roots: Sequence[Path] = ()
 ) -> tuple[Manifest, tuple[str, ...]]:
-    """A manifest with splits that can be trained on, of the usable rows alone, and the warnings about its parts.
+    """Return a manifest of the usable rows with splits, and the warnings about its splits.
 
-    Raises ManifestError with everything that `inspect` finds, unless it is the pictures alone: these are decoded later, when they
-    are prepared, and refused then.
+    Raises ManifestError with all errors of `inspect`, unless only inputs are wrong: these are rejected when they are prepared.
     """
     try:
-        manifest = with_splits(read_manifest(source, task, roots), split_seed)
-        result = check_parts(manifest.rows, task)
+        manifest = with_splits(read_manifest(source, target, roots), split_seed)
+        result = check_splits(manifest.rows, target)
     except ManifestError as problem:
         result = CheckResult(list(problem.problems))
     if result.errors:
-        everything = inspect(source, task, split_seed, workers, roots).result
-        warn(everything.warnings)  # one of them may explain an error: labels that look like those of another task
+        everything = inspect(source, target, split_seed, workers, roots).result
+        warn(everything.warnings)  # one of them may explain an error: labels that look like those of another target
         raise ManifestError(source, everything.errors)
     return usable(manifest), (*manifest.warnings, *result.warnings)
 
 
-def inspect(source: Path, task: TaskName, split_seed: int, workers: int, roots: Sequence[Path] = ()) -> Inspection:
-    """Every check, each picture decoded on the way; nothing is kept and nothing is raised."""
-    found, result = read_rows(source, task, roots)
-    rows = tuple(found)
-    divided = bool(rows) and not result.cut_off and _can_be_divided(rows, task)
+def inspect(source: Path, target: str, split_seed: int, workers: int, roots: Sequence[Path] = ()) -> Inspection:
+    """Run every check, which decodes every input; nothing is kept or raised."""
+    records, result = read_rows(source, target, roots)
+    rows = tuple(records)
+    divided = bool(rows) and not result.cut_off and _can_be_divided(rows, target)
     if divided:
-        rows = rows if rows[0].split else split_rows(rows, split_seed, task)
-        of_parts = check_parts(rows, task)
+        rows = rows if rows[0].split else split_rows(rows, split_seed, target)
+        of_parts = check_splits(rows, target)
         result.errors.extend(of_parts.errors)
-        result.warnings.extend([*of_parts.warnings, *check_captions(usable_rows(rows), task)])
+        result.warnings.extend([*of_parts.warnings, *check_words(usable_rows(rows), target)])
     root = Path(os.path.abspath(source))
     inputs = _lenient_inputs(learned_modalities(rows))
     broken: set[int] = set()
-    prints: dict[int, Fingerprint] = {}
+    modules = {name: module for name in inputs if (module := MODALITIES[name].optional_module("near_duplicates"))}
+    fingerprints: Fingerprints = {name: {} for name in modules}
     for number, arrays in prepared(rows, root if root.is_dir() else root.parent, inputs, workers, "checking"):
         if isinstance(arrays, str):
             broken.add(number)
             result.errors.append(arrays)
-        elif "image" in arrays:
-            prints[number] = fingerprint_of_pixels(arrays["image"])
-    result.warnings.extend(check_pictures(rows, prints))
+            continue
+        for name in arrays.keys() & modules.keys():
+            fingerprints[name][number] = modules[name].fingerprint(arrays[name])
+    result.warnings.extend(check_near_duplicates(rows, fingerprints))
     left = [row for number, row in enumerate(rows) if number not in broken]
-    if divided and broken:  # what would be wrong with the rows that are left, if the broken ones were taken out
+    if divided and broken:  # errors that the rows would have without the broken ones
         known = set(result.errors)
-        result.errors.extend(error for error in check_parts(left, task).errors if error not in known)
-    return Inspection(usable_rows(left) if divided else tuple(left), task, result)
+        result.errors.extend(error for error in check_splits(left, target).errors if error not in known)
+    return Inspection(usable_rows(left) if divided else tuple(left), target, result)
 
 
-def _can_be_divided(rows: Sequence[Row], task: TaskName) -> bool:
-    """Whether every label can be read, and all rows have a split or none has."""
+def _can_be_divided(rows: Sequence[Row], target: str) -> bool:
+    """Return whether every label can be read, and all rows have a split or none has."""
     if len({row.split in SPLITS for row in rows}) > 1 or rows[0].split not in ("", *SPLITS):
         return False
     try:
-        return all(TARGETS[task].checked(row.label) == row.label for row in rows)
+        return all(TARGETS[target].cells.validate(row.label) == row.label for row in rows)
     except WrongCell:
         return False
 
 
 def _lenient_inputs(learned: Sequence[str]) -> dict[str, Input]:
-    """Inputs that refuse what every preset refuses, without the vocabulary that a preset would need; all if none is learned."""
-    tokenizer = Tokenizer(models.WordLevel({PADDING: 0, UNKNOWN: 1}, unk_token=UNKNOWN))
-    inputs: dict[str, Input] = {"image": ImageInput(side=64), "text": TextInput(tokenizer)}
-    return {name: each for name, each in inputs.items() if name in learned or not learned}
+    """Return inputs that reject what every preset rejects, of all modalities if none is learned."""
+    return {name: presets_of(name).lenient_input() for name in learned or MODALITIES}
 
 
-# --- parts and labels ---
+# --- splits and labels ---
 
 
-def check_parts(rows: Sequence[Row], task: TaskName = "single-label") -> CheckResult:
-    """Rows that all have a split: is there something to learn, to tune and to measure with, and are the parts apart?
+def check_splits(rows: Sequence[Row], target: str = DEFAULT_TARGET) -> CheckResult:
+    """Check rows that all have a split: enough rows to learn, tune and measure with, and no group in two splits.
 
-    Rows without any input that is learned are counted as left out, and nowhere else.
+    Rows without any input that is learned are only counted as left out.
     """
     of_modalities = check_modalities(rows)
     rows = usable_rows(rows)
     cells = {split: [row.label for row in rows if row.split == split] for split in SPLITS}
-    counts = label_counts(rows, task)
+    counts = label_counts(rows, target)
     errors = of_modalities.errors or [
         f"no rows in the {split} part" for split in ("train", "validation") if not cells[split]
     ]
     if cells["train"]:
-        errors += TARGETS[task].problems([row.label for row in rows], cells["train"])
-    warnings = [doubt] if (doubt := TARGETS[task].doubt([row.label for row in rows])) else []
+        errors += TARGETS[target].cells.problems([row.label for row in rows], cells["train"])
+    warnings = [hint] if (hint := TARGETS[target].cells.hint([row.label for row in rows])) else []
     warnings += of_modalities.warnings
     for label, count in counts["train"].items():
         lacking = [split for split in ("validation", "test") if cells[split] and label not in counts[split]]
@@ -197,52 +194,61 @@ def _spanning_groups(rows: Sequence[Row]) -> Iterator[str]:
             yield Fault(found, repr(group), allowed=allowed, kind=kind)
 
 
-# --- captions ---
+# --- words ---
 
 
-def check_captions(rows: Sequence[Row], task: TaskName = "single-label") -> list[str]:
-    """Words in the training texts that give a label away, one warning for each label; groups are counted, not rows.
+def check_words(rows: Sequence[Row], target: str = DEFAULT_TARGET) -> list[str]:
+    """Warn of words in the texts of the train split that give a label away, once for each label; groups are counted, not rows.
 
-    A number is given away by no word.
+    Numbers are not checked.
     """
-    texts = sorted((row for row in rows if row.text and row.split == "train"), key=lambda row: row.group)
-    names = set(TARGETS[task].labels([row.label for row in texts]))
+    textual = [name for name, modality in MODALITIES.items() if modality.textual]
+    return [warning for name in textual for warning in _check_words(rows, name, target)]
+
+
+def _check_words(rows: Sequence[Row], modality: str, target: str) -> list[str]:
+    texts = sorted((row for row in rows if modality in row.inputs and row.split == "train"), key=lambda row: row.group)
+    names = set(TARGETS[target].cells.labels([row.label for row in texts]))
     labelled: Counter[str] = Counter()  # groups with a text, by label
-    said: Counter[str] = Counter()  # by word
+    frequency: Counter[str] = Counter()  # by word
     both: Counter[tuple[str, str]] = Counter()
     groups = 0
     for _, grouped in groupby(texts, key=lambda row: row.group):
         members = list(grouped)
-        strata = TARGETS[task].strata([row.label for row in members])
-        words = [_words(row.text or "") for row in members]
+        strata = TARGETS[target].cells.strata([row.label for row in members])
+        words = [_words(str(row.inputs[modality])) for row in members]
         pairs = {
             (word, label)
-            for said_here, labels in zip(words, strata, strict=True)
+            for members_words, labels in zip(words, strata, strict=True)
             for label in names.intersection(labels)
-            for word in said_here
+            for word in members_words
         }
         groups += 1
         labelled.update(names.intersection(label for labels in strata for label in labels))
-        said.update(set().union(*words))
+        frequency.update(set().union(*words))
         both.update(pairs)
-    telling: dict[str, list[tuple[int, str]]] = {}
+    leaking: dict[str, list[tuple[int, str]]] = {}
     for (word, label), count in both.items():
-        by_chance = _unlikely(count, said[word], labelled[label] / groups)
+        by_chance = _unlikely(count, frequency[word], labelled[label] / groups)
         own = word in _own_names(label) and by_chance * len(labelled) <= CHANCE
         other = by_chance * len(both) <= CHANCE
-        if (own and count >= OWN_NAME_GROUPS and count >= OWN_NAME_PRECISION * said[word]) or (
-            other and count >= max(LEAK_GROUPS, LEAK_PRECISION * said[word], LEAK_RECALL * labelled[label])
+        if (own and count >= OWN_NAME_GROUPS and count >= OWN_NAME_PRECISION * frequency[word]) or (
+            other and count >= max(LEAK_GROUPS, LEAK_PRECISION * frequency[word], LEAK_RECALL * labelled[label])
         ):
-            telling.setdefault(label, []).append((-count, word))
-    return [_leak(label, sorted(words), said, labelled[label]) for label, words in sorted(telling.items())]
+            leaking.setdefault(label, []).append((-count, word))
+    return [
+        _leak(modality, label, sorted(words), frequency, labelled[label]) for label, words in sorted(leaking.items())
+    ]
 
 
-def _leak(label: str, words: Sequence[tuple[int, str]], said: Mapping[str, int], labelled: int) -> str:
-    told = ", ".join(f"{word!r} ({-count} of {said[word]})" for count, word in words[:NAMED])
+def _leak(
+    modality: str, label: str, words: Sequence[tuple[int, str]], frequency: Mapping[str, int], labelled: int
+) -> str:
+    named = ", ".join(f"{word!r} ({-count} of {frequency[word]})" for count, word in words[:NAMED])
     more = f" and {len(words) - NAMED} more" if len(words) > NAMED else ""
     return (
-        f"words in the texts give label {label!r} away: {told}{more}, in groups with that label of all training groups with that "
-        f"word ({labelled} groups have the label); fine only if texts will say so in use"
+        f"words in the {modality}s give label {label!r} away: {named}{more}, in groups with that label of all training groups with "
+        f"that word ({labelled} groups have the label); fine only if {modality}s will say so in use"
     )
 
 
@@ -251,7 +257,7 @@ def _words(text: str) -> set[str]:
 
 
 def _own_names(label: str) -> set[str]:
-    """The words of a label's name, in singular and plural as English usually forms them."""
+    """Return the words of a label's name, in singular and plural as English usually forms them."""
     words = _words(label)
     plurals = {word + "s" for word in words} | {word + "es" for word in words} | {word[:-1] + "ies" for word in words}
     singulars = {word.removesuffix(ending) for word in words for ending in ("s", "es")}
@@ -260,7 +266,7 @@ def _own_names(label: str) -> set[str]:
 
 
 def _unlikely(count: int, tries: int, share: float) -> float:
-    """At least this many hits in so many tries: an upper bound of its probability (Chernoff's, exp(−n·KL))."""
+    """Return an upper bound of the probability of at least `count` hits in `tries` (Chernoff's, exp(−n·KL))."""
     rate = count / tries
     if rate <= share:
         return 1.0
@@ -270,48 +276,59 @@ def _unlikely(count: int, tries: int, share: float) -> float:
     return math.exp(-tries * divergence)
 
 
-# --- pictures ---
+# --- near duplicates ---
 
 
-def check_examples(examples: Examples, task: TaskName) -> list[str]:
-    """The checks of captions and pictures, for rows that are prepared already."""
-    prints = {}
-    if "image" in examples.stores:
-        store = examples.stores["image"]
-        numbers = [number for number in range(len(examples.rows)) if store.has(number)]
-        prints = {number: fingerprint_of_pixels(store[number]) for number in numbers}
-    return [*check_captions(examples.rows, task), *check_pictures(examples.rows, prints)]
+def check_examples(examples: Examples, target: str) -> list[str]:
+    """Check words and near duplicates of prepared rows."""
+    fingerprints = {
+        name: {number: module.fingerprint(store[number]) for number in range(len(examples.rows)) if store.has(number)}
+        for name, store in examples.stores.items()
+        if (module := MODALITIES[name].optional_module("near_duplicates"))
+    }
+    return [*check_words(examples.rows, target), *check_near_duplicates(examples.rows, fingerprints)]
 
 
-def check_pictures(rows: Sequence[Row], prints: Mapping[int, Fingerprint]) -> list[str]:
-    """Pictures of one part that are nearly equal to one of another; `prints` by row number. One warning for two parts.
+def check_near_duplicates(rows: Sequence[Row], fingerprints: Fingerprints) -> list[str]:
+    """Warn of inputs of one split that are nearly equal to one of another, once for each two splits.
 
-    The later part is compared with the earlier ones, so that a picture of the test part is found in what was trained on.
+    A later split is compared with the earlier ones, so that test inputs are compared with those of the train split.
     """
-    numbers = {split: [number for number in prints if rows[number].split == split] for split in SPLITS}
+    return [
+        _near_duplicates_warning(modality, *splits, pairs)
+        for modality, of_rows in fingerprints.items()
+        for splits, pairs in _pairs(rows, modality, of_rows).items()
+    ]
+
+
+def _pairs(
+    rows: Sequence[Row], modality: str, fingerprints: Mapping[int, Any]
+) -> dict[tuple[str, str], list[tuple[Row, Row]]]:
+    """Return rows with near duplicates of earlier splits, by the two splits."""
+    find = MODALITIES[modality].module("near_duplicates").first_near_duplicates
+    noun = f"{MODALITIES[modality].common_noun}s"
     known: list[int] = []
     pairs: dict[tuple[str, str], list[tuple[Row, Row]]] = {}
     with bar() as progress:
-        task = progress.add_task("comparing pictures", total=len(prints), unit="pictures")
+        task = progress.add_task(f"comparing {noun}", total=len(fingerprints), unit=noun)
         for split in SPLITS:
-            others = numbers[split]
-            found = twins([prints[number] for number in known], [prints[number] for number in others], RESAVED)
-            for index, twin in found:
+            others = [number for number in fingerprints if rows[number].split == split]
+            found = find([fingerprints[number] for number in known], [fingerprints[number] for number in others])
+            for number, duplicate in zip(others, found, strict=True):
                 progress.advance(task)
-                if twin is not None:
-                    row, other = rows[others[index]], rows[known[twin]]
-                    pairs.setdefault((split, other.split), []).append((row, other))
+                if duplicate is not None:
+                    row, earlier = rows[number], rows[known[duplicate]]
+                    pairs.setdefault((split, earlier.split), []).append((row, earlier))
             known += others
-    return [_twins_found(*parts, found) for parts, found in pairs.items()]
+    return pairs
 
 
-def _twins_found(split: str, other: str, pairs: Sequence[tuple[Row, Row]]) -> str:
-    told = ", ".join(f"{row.id!r} ≈ {twin.id!r}" for row, twin in pairs[:NAMED])
+def _near_duplicates_warning(modality: str, split: str, other: str, pairs: Sequence[tuple[Row, Row]]) -> str:
+    named = ", ".join(f"{row.id!r} ≈ {earlier.id!r}" for row, earlier in pairs[:NAMED])
     more = f" and {len(pairs) - NAMED} more" if len(pairs) > NAMED else ""
-    contradictory = sum(row.label != twin.label for row, twin in pairs)
+    contradictory = sum(row.label != earlier.label for row, earlier in pairs)
     labels = f" ({contradictory} of them under another label)" if contradictory else ""
-    pictures = (
-        f"1 picture of the {split} part is" if len(pairs) == 1 else f"{len(pairs):,} pictures of the {split} part are"
-    )
+    noun = MODALITIES[modality].common_noun
+    found = f"1 {noun} of the {split} part is" if len(pairs) == 1 else f"{len(pairs):,} {noun}s of the {split} part are"
     remedy = "give both one `group`, or leave one out"
-    return f"{pictures} nearly equal to one of the {other} part{labels}: {told}{more}; {remedy}"
+    return f"{found} nearly equal to one of the {other} part{labels}: {named}{more}; {remedy}"

@@ -1,69 +1,69 @@
-"""How good a network is: on every set of modalities, with intervals, and calibrated on the validation part.
+"""Predict, calibrate and measure a network with the sets of modalities of `config.sets_to_measure`.
 
 N rows, M modalities, D embedding width, K labels.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from model.config import BundleConfig, NetworkConfig, subset_key, subsets
-from model.evaluation.measures import measure
-from model.runtimes import Runtime
-from model.tasks import TASKS
-from model.training.examples import Examples
-from model.types import FloatArray
+from polymodal.model.config import BundleConfig, NetworkConfig, sets_to_measure, subset_key
+from polymodal.model.evaluation.measures import measure
+from polymodal.model.runtimes import Runtime
+from polymodal.model.targets import TARGETS
+from polymodal.model.training.examples import Examples
+from polymodal.model.types import FloatArray
 
 BATCH: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """What a network says of some rows when it is offered one set of modalities; rows with none of them are left out."""
+    """A network's logits of some rows with one set of modalities; rows with none of them are left out."""
 
     offered: str
     """The set, e.g. "image+text"."""
     rows: npt.NDArray[np.int64]
     used: tuple[str, ...]
-    """For each row, which of the offered modalities it has, e.g. "image"."""
+    """Offered modalities of each row, e.g. "image"."""
     logits: FloatArray
 
 
-def ask(runtime: Runtime, examples: Examples, rows: Sequence[int], network: NetworkConfig) -> dict[str, Answers]:
-    """Answers for every set of modalities that some row has; each row is encoded once."""
+def predict(runtime: Runtime, examples: Examples, rows: Sequence[int], network: NetworkConfig) -> dict[str, Answers]:
+    """Return answers for each set of modalities that is measured and that some row has; each row is encoded once."""
     embeddings = {name: encode(runtime, examples, rows, name, network.width) for name in network.order}
-    return answer_all(runtime, embeddings, examples, rows, network)
+    return predict_from_embeddings(runtime, embeddings, examples, rows, network)
 
 
-def answer_all(
+def predict_from_embeddings(
     runtime: Runtime,
     embeddings: Mapping[str, FloatArray],
     examples: Examples,
     rows: Sequence[int],
     network: NetworkConfig,
 ) -> dict[str, Answers]:
-    """Answers for every set of modalities that some row has, from every modality's embeddings (N, D)."""
-    present = examples.present(rows)
-    answers = (
-        _answer(runtime, embeddings, present, np.asarray(rows), key, network.order) for key in subsets(network.order)
-    )
-    return {each.offered: each for each in answers if each.offered in each.used}
+    """Return answers for each set of modalities that is measured and that some row has, from embeddings (N, D) by modality."""
+    present, order = examples.present(rows), network.order
+    keys = sets_to_measure(order, (frozenset(compress(order, row)) for row in present))
+    answers = (_predict_set(runtime, embeddings, present, np.asarray(rows), key, order) for key in keys)
+    return {entry.offered: entry for entry in answers if entry.offered in entry.used}
 
 
 def encode(runtime: Runtime, examples: Examples, rows: Sequence[int], name: str, width: int) -> FloatArray:
-    """One modality's embeddings (N, D); zeros for rows that lack it."""
+    """Return one modality's embeddings (N, D); zeros for rows that lack it."""
     embeddings = np.zeros((len(rows), width), dtype=np.float32)
-    here = [index for index, row in enumerate(rows) if examples.stores[name].has(row)]
-    for start in range(0, len(here), BATCH):
-        part = here[start : start + BATCH]
-        embeddings[part] = runtime.encode(name, examples.collate(name, [rows[index] for index in part]))
+    having = [index for index, row in enumerate(rows) if examples.stores[name].has(row)]
+    for start in range(0, len(having), BATCH):
+        batch = having[start : start + BATCH]
+        embeddings[batch] = runtime.encode(name, examples.collate(name, [rows[index] for index in batch]))
     return embeddings
 
 
-def _answer(
+def _predict_set(
     runtime: Runtime,
     embeddings: Mapping[str, FloatArray],
     present: npt.NDArray[np.bool_],
@@ -73,34 +73,36 @@ def _answer(
 ) -> Answers:
     left = present & np.asarray([name in offered.split("+") for name in order])
     kept = np.flatnonzero(left.any(axis=1))
-    logits = runtime.fuse({name: each[kept] for name, each in embeddings.items()}, left[kept])
-    used = tuple(subset_key({name for name, here in zip(order, row, strict=True) if here}, order) for row in left[kept])
+    logits = runtime.fuse({name: vectors[kept] for name, vectors in embeddings.items()}, left[kept])
+    used = tuple(subset_key({name for name, has in zip(order, row, strict=True) if has}, order) for row in left[kept])
     return Answers(offered, rows[kept], used, logits)
 
 
 def calibrate(answers: Mapping[str, Answers], examples: Examples, network: NetworkConfig) -> dict[str, Any]:
-    """What turns logits into answers, as fields of BundleConfig; fitted to the rows that have exactly the set offered.
+    """Fit the calibration fields of BundleConfig to the rows that have exactly the offered set.
 
-    A set that no row has is fitted to nothing.
+    A set that is not among the answers, or has too few rows, gets none: the config's `fallback` decides about it.
     """
-    (some, *_) = answers.values()
-    answered = dict.fromkeys(subsets(network.order), (some.logits[:0], examples.targets[:0]))
-    for key, each in answers.items():
-        exact = np.asarray([used == key for used in each.used], dtype=np.bool_)
-        answered[key] = (each.logits[exact], examples.targets[each.rows][exact])
-    return TASKS[network.task].calibrate(answered, network)
+    answered = {}
+    for key, entry in answers.items():
+        exact = np.asarray([used == key for used in entry.used], dtype=np.bool_)
+        answered[key] = (entry.logits[exact], examples.targets[entry.rows][exact])
+    return TARGETS[network.target].scoring.calibrate(answered, network)
 
 
-def watch(answers: Mapping[str, Answers], examples: Examples, task: str) -> dict[str, float]:
-    """What early stopping watches, for each set of modalities; it needs no calibration."""
-    return {key: TASKS[task].watch(each.logits, examples.targets[each.rows]) for key, each in answers.items()}
+def monitor(answers: Mapping[str, Answers], examples: Examples, target: str) -> dict[str, float]:
+    """Return the metric of early stopping for each set of modalities, which needs no calibration."""
+    return {
+        key: TARGETS[target].scoring.monitor(entry.logits, examples.targets[entry.rows])
+        for key, entry in answers.items()
+    }
 
 
 def report(answers: Mapping[str, Answers], config: BundleConfig, examples: Examples) -> dict[str, Any]:
-    """Everything worth saying of one part, by set of modalities: metrics, intervals, the same by source."""
-    task = TASKS[config.network.task].of(config)
-    told = {}
-    for key, each in answers.items():
-        scores, targets = task.scores(each.logits, each.used), examples.targets[each.rows]
-        told[key] = measure(scores, targets, [examples.rows[row] for row in each.rows], task)
-    return told
+    """Return metrics of one split by set of modalities, with intervals, and the same by source."""
+    target = TARGETS[config.network.target].scoring.of(config)
+    measured = {}
+    for key, entry in answers.items():
+        scores, targets = target.scores(entry.logits, entry.used), examples.targets[entry.rows]
+        measured[key] = measure(scores, targets, [examples.rows[row] for row in entry.rows], target)
+    return measured

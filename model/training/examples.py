@@ -1,4 +1,4 @@
-"""Every row of a manifest, prepared once by the code that serves, and kept on disk so that memory stays bounded.
+"""Prepared rows of a manifest, made once by the code that serves and kept on disk to bound memory.
 
 N rows, M modalities, B rows of a batch.
 """
@@ -16,13 +16,13 @@ from typing import Any, BinaryIO, Final
 import numpy as np
 import numpy.typing as npt
 
-from model.errors import InputError, NothingGiven
-from model.faults import fault_of_input
-from model.manifest import Manifest, ManifestError, Row, read_parts
-from model.modalities import Input, prepare
-from model.targets import TARGETS
-from model.training.progress import bar
-from model.types import Array
+from polymodal.model.errors import InputError, NothingGiven
+from polymodal.model.faults import fault_of_input
+from polymodal.model.manifest import Manifest, ManifestError, Row, read_inputs
+from polymodal.model.modalities import Input, prepare
+from polymodal.model.progress import bar
+from polymodal.model.targets import TARGETS
+from polymodal.model.types import Array
 
 CHUNK: Final = 256  # rows prepared before they are written; bounds memory
 
@@ -36,23 +36,23 @@ class Examples:
     inputs: Mapping[str, Input]
     stores: Mapping[str, "ArrayStore"]
     targets: Array
-    """What the network is to say of each row: label numbers (N,), 0 or 1 (N, K), or numbers in standard deviations (N,)."""
+    """Targets of the rows: label indices (N,), 0 or 1 (N, K), or numbers in standard deviations (N,)."""
 
     def split(self, name: str) -> list[int]:
-        """Numbers of the rows of one split."""
+        """Return the numbers of the rows of one split."""
         return [number for number, row in enumerate(self.rows) if row.split == name]
 
     def present(self, rows: Sequence[int]) -> npt.NDArray[np.bool_]:
-        """Which modalities each row has: (B, M), in the order of `inputs`."""
+        """Return the presence (B, M) of modalities, in the order of `inputs`."""
         return np.asarray([[store.has(row) for store in self.stores.values()] for row in rows], dtype=np.bool_)
 
     def collate(self, modality: str, rows: Sequence[int]) -> dict[str, Array]:
-        """One modality's batch, as the encoder takes it; every row must have that modality."""
+        """Collate one modality's batch for the encoder; every row must have that modality."""
         return self.inputs[modality].collate([self.stores[modality][row] for row in rows])
 
 
 class ArrayStore:
-    """Arrays of one type and any shapes in one flat file, by row number, mapped into memory rather than read."""
+    """Arrays of one type and any shapes in one flat file, by row number, mapped into memory."""
 
     def __init__(self, path: Path, index: Mapping[str, Any]) -> None:
         self._items: dict[int, tuple[int, tuple[int, ...]]] = {
@@ -65,12 +65,12 @@ class ArrayStore:
         return np.asarray(self._data[offset : offset + int(np.prod(shape))]).reshape(shape)
 
     def has(self, row: int) -> bool:
-        """Whether that row has this modality."""
+        """Return whether that row has this modality."""
         return row in self._items
 
 
 class _Writer:
-    """Appends arrays to a store's file and remembers where they stand."""
+    """Appends arrays to a store's file and indexes them."""
 
     def __init__(self, file: BinaryIO, dtype: str) -> None:
         self._file = file
@@ -84,12 +84,12 @@ class _Writer:
 
 
 def input_fingerprint(inputs: Mapping[str, Input]) -> str:
-    """Changes whenever preprocessing does: SHA-256 over every input's settings and files."""
+    """Return the SHA-256 over every input's settings and files, which changes with preprocessing."""
     with TemporaryDirectory() as folder:
-        for each in inputs.values():
-            each.save(Path(folder))
+        for entry in inputs.values():
+            entry.save(Path(folder))
         files = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in Path(folder).iterdir()}
-    settings = {name: each.settings() for name, each in inputs.items()}
+    settings = {name: entry.settings() for name, entry in inputs.items()}
     return hashlib.sha256(json.dumps([settings, files], sort_keys=True).encode()).hexdigest()
 
 
@@ -98,8 +98,8 @@ def prepare_examples(
 ) -> Examples:
     """Decode and preprocess every row, unless `folder` holds them already.
 
-    `fingerprint` is `input_fingerprint`'s: another one, or other data, and the rows are prepared anew. Raises
-    ManifestError with every row that serving would refuse.
+    Rows are prepared again if `fingerprint`, which is that of `input_fingerprint`, or the data have changed. Raises
+    ManifestError with every row that serving would reject.
     """
     key = hashlib.sha256(f"{manifest.digest} {fingerprint}".encode()).hexdigest()
     index_file = folder / "index.json"
@@ -111,16 +111,16 @@ def prepare_examples(
         index_file.write_text(json.dumps(index), encoding="utf-8")
     stores = {name: ArrayStore(folder / f"{name}.bin", index[name]) for name in inputs}
     labels = manifest.labels
-    targets = TARGETS[manifest.task].array(manifest.cells(), labels, manifest.scale)
+    targets = TARGETS[manifest.target].cells.array(manifest.cells(), labels, manifest.scale)
     return Examples(manifest.rows, labels, inputs, stores, targets)
 
 
 def prepared(
     rows: Sequence[Row], root: Path, inputs: Mapping[str, Input], workers: int, what: str
 ) -> Iterator[tuple[int, dict[str, Array] | str]]:
-    """Each row's number with its preprocessed arrays, or with one line that says why it has none; only some are in memory.
+    """Yield each row's number with its preprocessed arrays, or with a line that gives the error; only some are in memory.
 
-    `root` is what the pictures' paths are told relative to, `what` is said beside the progress bar.
+    Errors show paths relative to `root`; the progress bar shows `what`.
     """
 
     def arrays_of(number: int) -> dict[str, Array] | str:
@@ -138,7 +138,9 @@ def prepared(
 
 
 def _name(problem: InputError, row: Row, root: Path) -> str:
-    return os.path.relpath(row.image, root) if problem.modality == "image" and row.image else ""
+    """Return the path of the file that an error is about, "" for a text."""
+    value = row.inputs.get(problem.input)
+    return os.path.relpath(value, root) if isinstance(value, Path) else ""
 
 
 def _write(manifest: Manifest, inputs: Mapping[str, Input], folder: Path, workers: int) -> dict[str, Any]:
@@ -161,10 +163,10 @@ def _write(manifest: Manifest, inputs: Mapping[str, Input], folder: Path, worker
 
 
 def _arrays_of(row: Row, inputs: Mapping[str, Input]) -> dict[str, Array]:
-    parts = read_parts(row, inputs)
-    arrays = prepare(inputs, parts)
-    if parts and not arrays:
-        raise NothingGiven(" and ".join(parts), "only blanks", "something in at least one of the row's inputs")
+    contents = read_inputs(row, inputs)
+    arrays = prepare(inputs, contents)
+    if contents and not arrays:
+        raise NothingGiven(" and ".join(contents), "only blanks", "something in at least one of the row's inputs")
     return arrays
 
 

@@ -8,7 +8,6 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
-from itertools import combinations
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,30 +19,31 @@ from accelerate.utils import is_bf16_available, send_to_device
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from model.errors import ModelError
-from model.modalities.image.augment import augment as augment_image
-from model.modalities.text.augment import augment as augment_text
-from model.network import MultimodalClassifier
-from model.training.averaging import Average
-from model.training.curves import Curves
-from model.training.examples import Examples
-from model.training.presets import TrainingConfig
-from model.training.progress import bar, console
+from polymodal.cores import available_cpus
+from polymodal.model.errors import ModelError
+from polymodal.model.modalities import MODALITIES
+from polymodal.model.network import MultimodalClassifier
+from polymodal.model.progress import bar, console
+from polymodal.model.training.averaging import Average
+from polymodal.model.training.curves import Curves
+from polymodal.model.training.examples import Examples
+from polymodal.model.training.presets import TrainingConfig
 
-AUGMENTATIONS: Final = {"image": augment_image, "text": augment_text}
+SAMPLED_SETS: Final = 4
+"""Sets of modalities that a batch's loss is computed for, in addition to the whole set, if there are more than two modalities."""
 LARGEST_GRADIENT: Final = 1.0  # norm to which gradients are clipped
 
 Batch = dict[str, Any]
 Validate = Callable[[MultimodalClassifier], Mapping[str, float]]
-"""Scores of a network on the validation part by set of modalities; the mean of them is what early stopping watches."""
+"""Returns scores of a network on the validation split by set of modalities; early stopping monitors their mean."""
 
 
 @dataclass(slots=True)
 class Progress:
-    """Where a training stands after a whole number of epochs: all that resuming needs beside the optimiser."""
+    """State of a training after a whole number of epochs: all that resuming needs besides the optimiser."""
 
     fingerprint: str
-    """Digest of data, network and hyper-parameters; a checkpoint of another one is refused."""
+    """Digest of data, network and hyper-parameters; a checkpoint of another one is rejected."""
     epoch: int = 0
     best_epoch: int = 0
     best_score: float = -math.inf
@@ -52,10 +52,12 @@ class Progress:
 
 
 class Objective(nn.Module):
-    """The network with what training minimises: the expected loss under whole-modality dropout.
+    """The network with its training loss: the expected loss under whole-modality dropout.
 
     With probability 1 − p an example keeps all it has; otherwise one of the smaller sets of modalities is left of it, each
-    equally likely. As fusion is cheap beside encoding, the expectation over these sets is computed instead of sampled.
+    equally likely. As fusion is cheap compared with encoding, the expectation over these sets is computed for one or two
+    modalities. For more there would be 2^M − 2 sets, and it is estimated without bias from SAMPLED_SETS of them, which are drawn
+    for every batch from torch's generator.
     """
 
     label_weights: Tensor | None
@@ -70,33 +72,42 @@ class Objective(nn.Module):
         self.smoothing = config.smoothing
         weights = torch.tensor([config.class_weights[label] for label in labels]) if config.class_weights else None
         self.register_buffer("label_weights", weights)
-        smaller = [set(names) for size in range(1, len(order)) for names in combinations(order, size)]
-        dropout = config.modality_dropout if smaller else 0.0
-        self.weights = [(set(order), 1.0 - dropout), *((names, dropout / len(smaller)) for names in smaller)]
+        self.dropout = config.modality_dropout if len(order) > 1 else 0.0
 
     def forward(self, batch: Batch) -> Tensor:
-        """The mean loss of a batch as `collate` makes them."""
+        """Return the mean loss of a batch of `collate`."""
         present: Tensor = batch["present"]  # (B, M)
         embeddings = {name: self._encode(name, batch) for name in self.order}  # (B, D) each
         total = torch.zeros((), device=present.device)
-        for names, weight in self.weights:
+        for names, weight in self.weights():
             offered = torch.tensor([name in names for name in self.order], device=present.device)
             left = present & offered
             rows = left.any(dim=1).nonzero()[:, 0]
             if weight == 0.0 or not len(rows):
                 continue
-            logits = self.network.fuse({name: each[rows] for name, each in embeddings.items()}, left[rows])
+            logits = self.network.fuse({name: vectors[rows] for name, vectors in embeddings.items()}, left[rows])
             losses = self.network.head.loss(logits, batch["targets"][rows], self.smoothing, self.label_weights)
             total = total + weight * losses.mean()
         return total
 
+    def weights(self) -> list[tuple[set[str], float]]:
+        """Return offered sets of modalities with the weights of their losses, which sum to 1."""
+        count = len(self.order)
+        if count <= 2:
+            smaller = [{name} for name in self.order] if count > 1 else []
+        else:
+            masks = torch.randint(1, 2**count - 1, (SAMPLED_SETS,)).tolist()  # neither none nor all
+            smaller = [{name for bit, name in enumerate(self.order) if mask >> bit & 1} for mask in masks]
+        share = self.dropout / max(1, len(smaller))
+        return [(set(self.order), 1.0 - self.dropout), *((names, share) for names in smaller)]
+
     def _encode(self, name: str, batch: Batch) -> Tensor:
-        """Embeddings of the rows that have this modality, zeros elsewhere: (B, D)."""
+        """Return embeddings (B, D) of the rows that have this modality, zeros elsewhere."""
         embeddings = torch.zeros(len(batch["present"]), self.width, device=batch["present"].device)
-        if name not in batch["parts"]:
+        if name not in batch["inputs"]:
             return embeddings
-        found = self.network.encode(name, batch["parts"][name])
-        return embeddings.index_copy(0, batch["rows"][name], found.to(embeddings.dtype))
+        encoded = self.network.encode(name, batch["inputs"][name])
+        return embeddings.index_copy(0, batch["rows"][name], encoded.to(embeddings.dtype))
 
 
 def fit(
@@ -113,16 +124,16 @@ def fit(
     curves: Curves | None = None,
     watched: str = "accuracy",
 ) -> Progress:
-    """Train until the validation score stops getting better, and return where that was, with the best weights.
+    """Train until the validation score stops improving, and return the progress with the best weights.
 
     After every epoch `checkpoint` holds all that is needed to go on from there with `resume`; a run that was interrupted
-    and resumed ends as the uninterrupted one would have. `watched` is what `validate` measures, in words. Raises ModelError as
+    and resumed ends as the uninterrupted one would have. `watched` names the metric of `validate`. Raises ModelError as
     `choose_device` does.
     """
     accelerator = _accelerator(choose_device(device, config.precision), config.precision)
     for name, parameter in network.named_parameters():
         parameter.requires_grad_(not config.freezes(name))
-    # Convolutions like it better; torch's annotations lack this overload.
+    # Faster for convolutions; torch's annotations lack this overload.
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     objective = Objective(network, tuple(examples.inputs), config, examples.labels)
     optimizer = torch.optim.AdamW(_parameter_groups(network, config), weight_decay=config.weight_decay)
@@ -130,13 +141,13 @@ def fit(
     scheduler = LambdaLR(optimizer, _schedule(config, steps=len(batches) * config.epochs))
     objective, optimizer = accelerator.prepare(objective, optimizer)
     average = Average(network, config)
-    parts = {"network": network, "average": average, "optimizer": optimizer, "scheduler": scheduler}
+    stateful = {"network": network, "average": average, "optimizer": optimizer, "scheduler": scheduler}
     progress = Progress(fingerprint)
     if resume:
-        progress = _restore(checkpoint, fingerprint, parts)
+        progress = _restore(checkpoint, fingerprint, stateful)
         console.print(f"resuming after epoch {progress.epoch}")
     else:
-        _save(checkpoint, progress, parts)
+        _save(checkpoint, progress, stateful)
     if curves:
         curves.begin(progress.epoch * len(batches))
 
@@ -159,21 +170,21 @@ def fit(
         _record(progress, average.network(), float(np.mean(losses)), scores)
         if curves:
             curves.epoch(scores)
-        _save(checkpoint, progress, parts)
-        _tell(progress, scores, watched)
+        _save(checkpoint, progress, stateful)
+        _print_epoch(progress, scores, watched)
     return progress
 
 
 def choose_device(device: str, precision: str) -> str:
-    """cpu, cuda or mps, where "auto" is the fastest one that this machine has.
+    """Return cpu, cuda or mps; "auto" is the fastest one of this machine.
 
-    Raises ModelError for a device that is not here, or that cannot compute with this precision.
+    Raises ModelError for a device that this machine lacks, or that cannot compute with this precision.
     """
     cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
-    here = [name for name, found in (("cuda", cuda), ("mps", mps), ("cpu", True)) if found]
-    if device not in ("auto", *here):
-        raise ModelError(f"device: {device!r} is not on this machine; allowed here: auto, {', '.join(here)}")
-    chosen = here[0] if device == "auto" else device
+    available = [name for name, exists in (("cuda", cuda), ("mps", mps), ("cpu", True)) if exists]
+    if device not in ("auto", *available):
+        raise ModelError(f"device: {device!r} is not on this machine; allowed here: auto, {', '.join(available)}")
+    chosen = available[0] if device == "auto" else device
     halves = {"fp16": chosen != "cpu", "bf16": chosen == "cpu" or is_bf16_available()}
     allowed = ["fp32", *(name for name, able in halves.items() if able)]
     if precision not in allowed:
@@ -181,67 +192,72 @@ def choose_device(device: str, precision: str) -> str:
     return chosen
 
 
+def use_available_cores() -> None:
+    """Limit torch's threads to the cores that a container's quota allows; torch itself only reads the affinity."""
+    torch.set_num_threads(min(torch.get_num_threads(), available_cpus()))
+
+
 def _accelerator(device: str, precision: str) -> Accelerator:
-    # Accelerate keeps the first device and precision of a process for all that follow; a process may train twice.
+    # Accelerate keeps the first device and precision of a process, which may train twice.
     AcceleratorState._reset_state(reset_partial_state=True)
     return Accelerator(cpu=device == "cpu", mixed_precision="no" if precision == "fp32" else precision)
 
 
 def _begin_training(network: MultimodalClassifier, config: TrainingConfig) -> None:
-    """Into training mode, except what is frozen: there dropout is off, and batch normalisation keeps its statistics.
+    """Set training mode, except for frozen modules: their dropout is off, and batch normalisation keeps its statistics.
 
-    As nothing before it wants a gradient, torch records none for a frozen encoder either.
+    torch records no gradients for a frozen encoder, because nothing before it requires one.
     """
     for name, module in network.named_modules():
         module.training = not config.freezes(f"{name}.")
 
 
 def _record(progress: Progress, network: MultimodalClassifier, loss: float, scores: Mapping[str, float]) -> None:
-    """One epoch is done: note how good it is, and keep the weights if they are the best so far."""
+    """Record an epoch's loss and scores, and keep the weights if they are the best so far."""
     progress.epoch += 1
     score = float(np.nan_to_num(np.mean(list(scores.values())), nan=-math.inf))
     if score > progress.best_score or not progress.best_weights:
         progress.best_epoch, progress.best_score = progress.epoch, score
-        progress.best_weights = {name: each.detach().cpu().clone() for name, each in network.state_dict().items()}
+        progress.best_weights = {name: value.detach().cpu().clone() for name, value in network.state_dict().items()}
     progress.history.append(
         {"epoch": progress.epoch, "loss": loss, **{f"validation {k}": v for k, v in scores.items()}}
     )
 
 
-def _tell(progress: Progress, scores: Mapping[str, float], watched: str) -> None:
-    """Say how the epoch went; what is said is on the disk already."""
-    told = "  ".join(f"{key} {value:.3f}" for key, value in scores.items())
-    console.print(f"epoch {progress.epoch}: loss {progress.history[-1]['loss']:.3f}  validation {watched}: {told}")
+def _print_epoch(progress: Progress, scores: Mapping[str, float], watched: str) -> None:
+    """Print the results of an epoch, which are on the disk already."""
+    figures = "  ".join(f"{key} {value:.3f}" for key, value in scores.items())
+    console.print(f"epoch {progress.epoch}: loss {progress.history[-1]['loss']:.3f}  validation {watched}: {figures}")
 
 
 def collate(
     examples: Examples, rows: Sequence[int], generator: torch.Generator | None = None, augmented: Collection[str] = ()
 ) -> Batch:
-    """Collate rows: `parts` and, as not every row has every modality, their row numbers `rows`; `present`, `targets`.
+    """Collate rows into `inputs` and their row numbers `rows` by modality, `present`, and `targets`.
 
-    With a generator, the modalities in `augmented` are changed by chance.
+    With a generator, the modalities in `augmented` are augmented.
     """
     present = examples.present(rows)
-    batch: Batch = {"parts": {}, "rows": {}, "present": torch.from_numpy(present)}
+    batch: Batch = {"inputs": {}, "rows": {}, "present": torch.from_numpy(present)}
     batch["targets"] = torch.from_numpy(examples.targets[list(rows)])
     for column, name in enumerate(examples.inputs):
-        here = np.flatnonzero(present[:, column]).tolist()
-        if not here:
+        having = np.flatnonzero(present[:, column]).tolist()
+        if not having:
             continue
-        arrays = examples.collate(name, [rows[index] for index in here])
-        part = {key: torch.from_numpy(array) for key, array in arrays.items()}
+        arrays = examples.collate(name, [rows[index] for index in having])
+        tensors = {key: torch.from_numpy(array) for key, array in arrays.items()}
         if generator is not None and name in augmented:
-            part = AUGMENTATIONS[name](part, generator)
-        batch["parts"][name] = part
-        batch["rows"][name] = torch.tensor(here)
+            tensors = MODALITIES[name].module("augment").augment(tensors, generator)
+        batch["inputs"][name] = tensors
+        batch["rows"][name] = torch.tensor(having)
     return batch
 
 
 class Batches:
-    """The training rows in an order, and with augmentations, that depend on the seed and the epoch alone.
+    """Batches of training rows, whose order and augmentations depend on the seed and the epoch only.
 
-    So many threads as there are `workers` collate and augment in the background; they are a few batches ahead, so memory stays
-    bounded. Threads rather than processes: numpy and torch work without the interpreter's lock, and nothing is copied.
+    `workers` threads collate and augment in the background, a few batches ahead, so memory stays bounded. They are threads
+    because numpy and torch release the interpreter's lock, and nothing is copied.
     """
 
     def __init__(self, examples: Examples, config: TrainingConfig, workers: int) -> None:
@@ -254,14 +270,14 @@ class Batches:
         return math.ceil(len(self._rows) / self._config.batch_size)
 
     def of(self, epoch: int) -> Iterator[Batch]:
-        """The batches of one epoch, counted from 0."""
+        """Yield the batches of one epoch, counted from 0."""
         chance = torch.Generator().manual_seed(self._config.seed * 100_003 + epoch)
         order = torch.randperm(len(self._rows), generator=chance)
-        seeds = torch.randint(2**31, (len(self),), generator=chance).tolist()  # each batch has its own chance
+        seeds = torch.randint(2**31, (len(self),), generator=chance).tolist()  # one per batch
         coming: deque[Future[Batch]] = deque()
         pool = ThreadPoolExecutor(self._workers)
         try:
-            # Nearly equal parts, so that no batch is tiny.
+            # Nearly equal sizes, so that no batch is tiny.
             for rows, seed in zip(self._rows[order].tensor_split(len(self)), seeds, strict=True):
                 coming.append(pool.submit(self._make, rows.tolist(), seed))
                 if len(coming) > 2 * self._workers:
@@ -277,7 +293,7 @@ class Batches:
 
 
 def _parameter_groups(network: MultimodalClassifier, config: TrainingConfig) -> list[dict[str, Any]]:
-    """One rate for what starts from scratch, one for each trained encoder; weight decay for matrices, not for vectors."""
+    """Return one group for parameters from scratch and one for each trained encoder; matrices have weight decay, vectors don't."""
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
         if not parameter.requires_grad:
@@ -297,7 +313,7 @@ def _parameter_groups(network: MultimodalClassifier, config: TrainingConfig) -> 
 
 
 def _schedule(config: TrainingConfig, steps: int) -> Callable[[int], float]:
-    """Linear warm-up, then half a cosine down to zero: the factor of the peak rates at each step."""
+    """Return the factor of the peak rates at each step: linear warm-up, then half a cosine to zero."""
     rising = max(1, round(config.warm_up * steps))
 
     def factor(step: int) -> float:
@@ -316,15 +332,17 @@ def _shown(loader: Iterable[Batch], what: str, length: int) -> Iterator[Batch]:
             progress.advance(task)
 
 
-def _save(path: Path, progress: Progress, parts: Mapping[str, Any]) -> None:
-    """Write all that resuming needs, in place of the older checkpoint at once."""
-    part = path.with_suffix(".part")
-    torch.save({"progress": asdict(progress), **{name: each.state_dict() for name, each in parts.items()}}, part)
-    part.replace(path)
+def _save(path: Path, progress: Progress, stateful: Mapping[str, Any]) -> None:
+    """Write all that resuming needs, and replace the older checkpoint atomically."""
+    temporary = path.with_suffix(".part")
+    torch.save(
+        {"progress": asdict(progress), **{name: value.state_dict() for name, value in stateful.items()}}, temporary
+    )
+    temporary.replace(path)
 
 
-def _restore(path: Path, fingerprint: str, parts: Mapping[str, Any]) -> Progress:
-    """Put network, average, optimiser and schedule back to where the checkpoint was written. Raises ModelError."""
+def _restore(path: Path, fingerprint: str, stateful: Mapping[str, Any]) -> Progress:
+    """Restore network, average, optimiser and schedule from a checkpoint. Raises ModelError."""
     if not path.exists():
         raise ModelError(f"{path}: no checkpoint to resume from; start without --resume")
     try:
@@ -334,6 +352,6 @@ def _restore(path: Path, fingerprint: str, parts: Mapping[str, Any]) -> Progress
         raise ModelError(f"{path}: not a checkpoint that can be read; start without --resume") from problem
     if progress.fingerprint != fingerprint:
         raise ModelError(f"{path}: made with other data, preset or options; start without --resume")
-    for name, each in parts.items():
-        each.load_state_dict(state[name])
+    for name, value in stateful.items():
+        value.load_state_dict(state[name])
     return progress

@@ -1,8 +1,8 @@
-"""Which encoders a bundle also ships in 8 bits: the quickest that pass an agreement gate on the validation part.
+"""Select encoders in 8 bits for a bundle: the fastest that pass an agreement gate on the validation split.
 
-A set of graphs passes when, for every set of modalities, the figure that training watches (accuracy, mean average precision, R²)
-falls by at most 0.005 against float32, the calibration error rises by at most 0.01, and the negative log-likelihood, which notices
-what no single answer shows yet, by at most 0.02 nats. What was tried is part of the report.
+A set of graphs passes if, for every set of modalities, the metric that training monitors (accuracy, mean average precision, R²)
+falls by at most 0.005 against float32, the calibration error rises by at most 0.01, and the negative log-likelihood, which is more
+sensitive, by at most 0.02 nats. The report has all attempts.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -15,64 +15,64 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 
-from model.bundle import INT8, Bundle, behind, below, widen
-from model.calibration import COVERAGE
-from model.config import BundleConfig
-from model.network import MultimodalClassifier
-from model.predictor import Predictor
-from model.runtimes import Runtime
-from model.runtimes.onnx_int8_runtime import NAME, in_8_bits
-from model.runtimes.onnx_runtime import HEAD, OnnxRuntime, open_session
-from model.tasks import TASKS
-from model.training import evaluate
-from model.training.evaluate import Answers
-from model.training.examples import Examples
-from model.training.export import encoder_feed, trace
-from model.training.progress import console
-from model.training.quantise import convolutions, convolutions_in_8_bits, matrices_in_8_bits
-from model.types import Array, FloatArray
+from polymodal.model.bundle import INT8, Bundle, decompress_weights, encoder_weights, head_weights
+from polymodal.model.calibration import COVERAGE
+from polymodal.model.config import BundleConfig
+from polymodal.model.kinds.network import Network
+from polymodal.model.network import MultimodalClassifier
+from polymodal.model.progress import console
+from polymodal.model.runtimes import Runtime
+from polymodal.model.runtimes.onnx_int8_runtime import NAME, in_8_bits
+from polymodal.model.runtimes.onnx_runtime import HEAD, OnnxRuntime, open_session
+from polymodal.model.targets import TARGETS
+from polymodal.model.training import evaluate
+from polymodal.model.training.evaluate import Answers
+from polymodal.model.training.examples import Examples
+from polymodal.model.training.export import encoder_feed, trace
+from polymodal.model.training.quantise import convolutions, convolutions_in_8_bits, matrices_in_8_bits
+from polymodal.model.types import Array, FloatArray
 
 CALIBRATION: Final = "calibration"
 LIKELIHOOD: Final = "negative log-likelihood"
 LOSS: Final = 0.005
-"""By how much what training watches may fall."""
+"""Largest fall of the metric that training monitors."""
 CALIBRATION_LOSS: Final = 0.01
-"""By how much the calibration error may rise, or the share of numbers outside their intervals."""
+"""Largest rise of the calibration error, or of the share of numbers outside their intervals."""
 LIKELIHOOD_LOSS: Final = 0.02
-"""By how many nats the mean negative log-likelihood of what is true may rise."""
+"""Largest rise of the mean negative log-likelihood, in nats."""
 RANGE_PICTURES: Final = 200
-"""Of the training part, that tell the ranges of what flows between convolutions."""
+"""Examples of the train split for measuring the ranges of activations."""
 FIRST_IN_FLOAT: Final = (0, 1, 3, 5)
-"""How many of a network's first convolutions stay float32, in the order in which they are tried."""
+"""Numbers of first convolutions that stay float32, in the order of attempts."""
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One way to compute an encoder, made when its turn comes."""
+    """A way to compute an encoder, made on demand."""
 
     what: str
-    """In words, for the report."""
+    """Name for the report."""
     make: Callable[[], bytes] | None = None
     """The graph in 8 bits; None for float32."""
 
 
 @dataclass(frozen=True, slots=True)
 class Quantised:
-    """What of a bundle computes in 8 bits."""
+    """Graphs in 8 bits of a bundle."""
 
     graphs: Mapping[str, bytes]
-    """By the name of their file in onnx/; without any, nothing passed."""
+    """By the name of their file in onnx/; empty if none passed."""
     runtime: Runtime
-    """Executes them, with float32 for the rest."""
+    """Runtime that executes them, and the others in float32."""
     report: Mapping[str, Any]
-    """What each encoder became, tolerances, figures beside those of float32, and what was tried."""
+    """Choice for each encoder, tolerances, metrics next to those of float32, and attempts."""
 
     def replayed(self, golden: list[dict[str, Any]], draft: Bundle) -> list[dict[str, Any]]:
-        """Golden inputs with what this runtime says of them too."""
+        """Add this runtime's predictions to golden inputs."""
         if not self.graphs:
             return golden
-        predictor = Predictor(draft, self.runtime)
-        return [{**each, NAME: predictor.task.golden(predictor.ask_golden(each))} for each in golden]
+        predictor = Network(draft, self.runtime)
+        return [{**entry, NAME: predictor.target.golden(predictor.predict_golden(entry))} for entry in golden]
 
 
 def quantise(
@@ -85,16 +85,20 @@ def quantise(
     splits: Sequence[str] = (),
     threads: int,
 ) -> Quantised:
-    """Try graphs in 8 bits on the validation part, as many at once as there are first; measure what passed on `splits` too.
+    """Try graphs in 8 bits on the validation split, first all at once; measure the selected ones on `splits` too.
 
-    `stored` and `graphs` are what the bundle holds, in float32. A modality that no validation row has stays in float32.
+    `stored` and `graphs` are the bundle's, in float32. A modality without validation rows stays in float32.
     """
     network = network.cpu().eval()
     validation = examples.split("validation")
     measured = {name for name in config.network.order if any(map(examples.stores[name].has, validation))}
     candidates = {
         name: (
-            *(_candidates(name, network, below(stored, name), graphs[name], examples) if name in measured else ()),
+            *(
+                _candidates(name, network, encoder_weights(stored, name), graphs[name], examples)
+                if name in measured
+                else ()
+            ),
             Candidate("float32"),
         )
         for name in config.network.order
@@ -105,9 +109,9 @@ def quantise(
 def _candidates(
     name: str, network: MultimodalClassifier, stored: Mapping[str, Array], graph: bytes, examples: Examples
 ) -> Iterator[Candidate]:
-    """Ways to compute one encoder in 8 bits, the quickest first."""
+    """Return ways to compute one encoder in 8 bits, fastest first."""
     count = convolutions(graph)
-    if count <= 1:  # one is how a transformer cuts a picture into patches
+    if count <= 1:  # a transformer cuts an image into patches with one
         if (made := matrices_in_8_bits(graph, stored)) is not None:
             yield Candidate("int8 matrices", lambda: made)
         return
@@ -130,7 +134,7 @@ def _candidates(
 
 
 class _Gate:
-    """Computes embeddings once for each candidate, and answers from any combination of them."""
+    """Computes embeddings once for each candidate, and metrics of any combination of them."""
 
     def __init__(
         self,
@@ -147,11 +151,11 @@ class _Gate:
         self._threads = threads
         self._opened: dict[tuple[str, str], tuple[bytes | None, ort.InferenceSession]] = {}
         self._embedded: dict[tuple[str, str, str], FloatArray] = {}
-        self._head = open_session(graphs[HEAD], widen(behind(stored)), threads)
+        self._head = open_session(graphs[HEAD], decompress_weights(head_weights(stored)), threads)
 
     def decide(self, candidates: Mapping[str, tuple[Candidate, ...]], splits: Sequence[str]) -> Quantised:
-        """The first combination that passes; float32 alone always does."""
-        order, in_float = self._config.network.order, {name: each[-1] for name, each in candidates.items()}
+        """Return the first combination that passes; float32 alone always does."""
+        order, in_float = self._config.network.order, {name: entry[-1] for name, entry in candidates.items()}
         reference = self._figures(in_float, "validation")
         tried = []
         for chosen in _by_speed(candidates):
@@ -179,9 +183,9 @@ class _Gate:
     def _open(self, name: str, candidate: Candidate) -> tuple[bytes | None, ort.InferenceSession]:
         key = (name, candidate.what)
         if key not in self._opened:
-            stored, graph = below(self._stored, name), None
+            stored, graph = encoder_weights(self._stored, name), None
             if candidate.make is None:
-                session = open_session(self._graphs[name], widen(stored), self._threads)
+                session = open_session(self._graphs[name], decompress_weights(stored), self._threads)
             else:
                 console.print(f"{name}: {candidate.what} …")
                 graph = candidate.make()
@@ -198,38 +202,38 @@ class _Gate:
         return self._embedded[key]
 
     def _figures(self, chosen: Mapping[str, Candidate], split: str) -> dict[str, dict[str, float]]:
-        """What the gate looks at, by set of modalities that some row of the part has."""
+        """Return the metrics of the gate, by set of modalities that some row of the split has."""
         network, rows = self._config.network, self._examples.split(split)
         embeddings = {name: self._embeddings(name, candidate, split) for name, candidate in chosen.items()}
         head = OnnxRuntime({HEAD: self._head}, network.order)
-        answers = evaluate.answer_all(head, embeddings, self._examples, rows, network)
-        return {key: self._figures_of(each) for key, each in answers.items()}
+        answers = evaluate.predict_from_embeddings(head, embeddings, self._examples, rows, network)
+        return {key: self._figures_of(entry) for key, entry in answers.items()}
 
     def _figures_of(self, answers: Answers) -> dict[str, float]:
-        task = TASKS[self._config.network.task].of(self._config)
+        target = TARGETS[self._config.network.target].scoring.of(self._config)
         targets = self._examples.targets[answers.rows]
-        told = task.metrics(task.scores(answers.logits, answers.used), targets)
-        error = told.get("calibration_error")
-        if error is None:  # a number's interval is to hold it with the probability COVERAGE
-            error = max(0.0, COVERAGE - (told["coverage"] or 0.0))
-        figures = {task.watched: task.watch(answers.logits, targets), CALIBRATION: float(error)}
-        likelihood = told.get("negative_log_likelihood")  # a number has none
+        metrics = target.metrics(target.scores(answers.logits, answers.used), targets)
+        error = metrics.get("calibration_error")
+        if error is None:  # intervals should hold numbers with the probability COVERAGE
+            error = max(0.0, COVERAGE - (metrics["coverage"] or 0.0))
+        figures = {target.watched: target.monitor(answers.logits, targets), CALIBRATION: float(error)}
+        likelihood = metrics.get("negative_log_likelihood")  # a number has none
         return figures if likelihood is None else {**figures, LIKELIHOOD: likelihood}
 
 
 def _words(chosen: Mapping[str, Candidate]) -> dict[str, str]:
-    return {name: each.what for name, each in chosen.items()}
+    return {name: entry.what for name, entry in chosen.items()}
 
 
 def _by_speed(candidates: Mapping[str, tuple[Candidate, ...]]) -> Iterator[dict[str, Candidate]]:
-    """Every combination: those with fewer encoders in float32 first, then those with earlier candidates."""
+    """Yield every combination: those with fewer encoders in float32 first, then those with earlier candidates."""
 
     def slowness(places: tuple[int, ...]) -> tuple[int, int]:
         chosen = zip(candidates.values(), places, strict=True)
-        return sum(each[place].make is None for each, place in chosen), sum(places)
+        return sum(entry[place].make is None for entry, place in chosen), sum(places)
 
-    for places in sorted(product(*(range(len(each)) for each in candidates.values())), key=slowness):
-        yield {name: each[place] for (name, each), place in zip(candidates.items(), places, strict=True)}
+    for places in sorted(product(*(range(len(entry)) for entry in candidates.values())), key=slowness):
+        yield {name: entry[place] for (name, entry), place in zip(candidates.items(), places, strict=True)}
 
 
 def _tolerances(figures: Iterable[str]) -> dict[str, float]:
@@ -237,9 +241,9 @@ def _tolerances(figures: Iterable[str]) -> dict[str, float]:
     return {what: errors.get(what, LOSS) for what in figures}
 
 
-def _passes(found: Mapping[str, float], reference: Mapping[str, float]) -> bool:
-    """What is watched, which comes first, may fall by no more than its tolerance, and errors may rise by no more than theirs."""
+def _passes(figures: Mapping[str, float], reference: Mapping[str, float]) -> bool:
+    """Return whether the monitored metric, which is first, falls and the errors rise by no more than their tolerances."""
     watched = next(iter(reference))
-    lost = {what: found[what] - reference[what] for what in reference}
+    lost = {what: figures[what] - reference[what] for what in reference}
     lost[watched] = -lost[watched]
     return all(lost[what] <= allowed for what, allowed in _tolerances(reference).items())

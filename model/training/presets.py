@@ -1,141 +1,177 @@
-"""Named recipes: which inputs, encoders, fusion and hyper-parameters a training begins with."""
+"""Presets: named recipes of inputs, encoders, fusion and hyper-parameters.
+
+Choices for a modality are in its module `presets`.
+"""
 
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
-from model.config import ModalityConfig, NetworkConfig
-from model.manifest import Manifest
-from model.modalities import Input
-from model.training.parts import Part, Wanted, make_part
-from model.training.usable import learned_modalities
-from model.types import Array
+from polymodal.model.config import ModalityConfig, NetworkConfig
+from polymodal.model.errors import ModelError
+from polymodal.model.manifest import Manifest
+from polymodal.model.modalities import MODALITIES, Input
+from polymodal.model.modalities.branch import Branch, BranchOptions, PresetBranch, Presets
+from polymodal.model.modalities.hub import is_address
+from polymodal.model.progress import console
+from polymodal.model.training.usable import learned_modalities
+from polymodal.model.types import Array
 
-PROJECT: Final = re.compile(r"encoders\.\w+\.project\.")  # what makes an encoder's features an embedding of our width
+PROJECT: Final = re.compile(r"encoders\.\w+\.project\.")  # from an encoder's features to an embedding of width D
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingConfig:
-    """Hyper-parameters of the loop; they are saved in the bundle's report."""
+    """Hyper-parameters of the training loop, which the bundle's report has."""
 
     epochs: int = 30
-    """At most; early stopping usually ends sooner."""
+    """Most epochs; early stopping usually ends sooner."""
     patience: int = 6
-    """Epochs without a better validation score after which training stops."""
+    """Epochs without a better validation score before training stops."""
     batch_size: int = 64
     learning_rate: float = 1e-3
-    """Peak, for what starts from scratch; AdamW with linear warm-up and cosine decay."""
+    """Peak for parameters from scratch; AdamW with linear warm-up and cosine decay."""
     encoder_learning_rates: Mapping[str, float] = field(default_factory=dict)
-    """Peak for the encoders that start from trained weights, by modality; the others take `learning_rate`."""
+    """Peak for encoders with trained weights, by modality; others use `learning_rate`."""
     warm_up: float = 0.1
-    """Part of all steps during which the rates rise."""
+    """Share of all steps during which the rates rise."""
     weight_decay: float = 0.01
     modality_dropout: float = 0.5
     """Probability that an example loses some of its modalities. Its expectation is computed, not sampled."""
     smoothing: float = 0.05
     """Label smoothing: the probability mass taken from the right label."""
     class_weights: Mapping[str, float] = field(default_factory=dict)
-    """What each label counts in the loss; empty: all the same."""
+    """Weight of each label in the loss; empty: 1 for all."""
     frozen: tuple[str, ...] = ()
-    """Weights whose names begin so stay as they were, and parts of the network too; an encoder's `project` always learns."""
+    """Prefixes of the names of frozen weights; an encoder's `project` always learns."""
     averaging: float = 0.0
-    """Decay of the moving average of the weights, for each step; the average is what is validated and kept. 0: the last weights."""
+    """Decay per step of the moving average of weights, which is validated and kept. 0: the last weights."""
     retained: float = 0.0
-    """How far an encoder that began with trained weights is drawn back to them, from 0 to 1, when it is validated and kept."""
-    augment: tuple[str, ...] = ("image", "text")
-    """Modalities whose training examples are changed by chance."""
+    """Interpolation, from 0 to 1, of encoders towards their trained initial weights for validation and the bundle."""
+    augment: tuple[str, ...] = tuple(MODALITIES)
+    """Modalities whose training examples are augmented."""
     precision: str = "fp32"
-    """fp32, or bf16 or fp16 where the device can: what matrices are multiplied in. Weights and measurements stay float32."""
+    """Precision of matrix products: fp32, or bf16 or fp16 where the device can. Weights and metrics stay float32."""
     seed: int = 0
 
     def freezes(self, name: str) -> bool:
-        """Whether the weight of this name, or the part whose weights' names begin with it, stays as it was."""
+        """Return whether the weight, or the module, of this name is frozen."""
         return name.startswith(self.frozen) and not PROJECT.match(name)
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """All that a training needs beside the data."""
+    """Everything that a training needs in addition to the data."""
 
     network: NetworkConfig
     inputs: Mapping[str, Input]
     training: TrainingConfig
     weights: Mapping[str, Array] = field(default_factory=dict)
-    """Trained weights to begin with, by their name in the network."""
+    """Trained initial weights, by their names in the network."""
     origins: tuple[str, ...] = ()
-    """Where those weights come from and under which licence, for the card."""
+    """Origins and licences of those weights, for the model card."""
 
 
 def cnn_rnn(manifest: Manifest, cache: Path, encoders: Mapping[str, str]) -> Recipe:
-    """A small CNN for the image, a bidirectional LSTM for the text, concatenation, a linear head; all from scratch."""
-    parts = _parts(manifest, cache, {"image": "cnn", "text": "lstm", **encoders}, trained=False)
-    network = _network(manifest, parts, width=128, fusion="concat", dropout=0.2)
-    return _recipe(network, parts, TrainingConfig(learning_rate=2e-3))
+    """Make small encoders from scratch (for images a CNN, for texts a bidirectional LSTM), concatenation, a linear head."""
+    branches = _branches("cnn-rnn", manifest, cache, encoders, trained=False)
+    network = _network(manifest, branches, width=128, fusion="concat", dropout=0.2)
+    return _recipe("cnn-rnn", network, branches, TrainingConfig(learning_rate=2e-3))
 
 
 def pretrained_encoders(manifest: Manifest, cache: Path, encoders: Mapping[str, str]) -> Recipe:
-    """EfficientNet-lite0, its upper part fine-tuned, and MiniLM, frozen, each with a perceptron; their sum; a linear head."""
-    parts = _parts(manifest, cache, {"image": "efficientnet-lite0", "text": "transformer", **encoders}, trained=True)
-    network = _network(manifest, parts, width=256, fusion="sum", dropout=0.2)
+    """Make trained encoders (EfficientNet-lite0, upper half fine-tuned; MiniLM, frozen), perceptrons, their sum, a linear head."""
+    branches = _branches("pretrained", manifest, cache, encoders, trained=True)
+    network = _network(manifest, branches, width=256, fusion="sum", dropout=0.2)
     training = TrainingConfig(
         epochs=6,
         patience=6,
         batch_size=32,
         learning_rate=1e-3,
-        encoder_learning_rates={"image": 3e-4, "text": 3e-5},
         weight_decay=0.05,
         smoothing=0.0,
         averaging=0.995,
-        # Few words, frozen: leaving some out only takes away what there is to read (validation, texts alone, two epochs: 0.746
-        # without, 0.70 to 0.71 with it).
-        augment=("image",),
         retained=0.1,
     )
-    return _recipe(network, parts, training)
+    return _recipe("pretrained", network, branches, training)
 
 
 PRESETS: Final[Mapping[str, Callable[[Manifest, Path, Mapping[str, str]], Recipe]]] = {
     "cnn-rnn": cnn_rnn,
     "pretrained": pretrained_encoders,
 }
-"""From the data, the folder for downloads, and by modality the encoders that replace the preset's, to a recipe."""
+"""Arguments: the data, the folder for downloads, and by modality the encoders that replace the preset's."""
 
 
-def _parts(manifest: Manifest, cache: Path, encoders: Mapping[str, str], *, trained: bool) -> dict[str, Part]:
-    """The part of each modality that any training row has; what none has can't be learned."""
+def presets_of(modality: str) -> Presets:
+    """Import a modality's module `presets`."""
+    return cast(Presets, MODALITIES[modality].module("presets"))
+
+
+def make_branch(modality: str, encoder: str, options: BranchOptions) -> Branch:
+    """Return the branch with the encoder of that name, or with the model at that address. Raises ModelError."""
+    presets = presets_of(modality)
+    if is_address(encoder):
+        return presets.read_model(encoder, options)
+    if encoder not in presets.BRANCHES:
+        known = f"{', '.join(presets.BRANCHES)}, a model's folder as ./folder, or hf://owner/name"
+        raise ModelError(f"{modality} encoder {encoder!r} is not known; known are {known}")
+    branch = presets.BRANCHES[encoder](options)
+    if options.trained and not branch.weights:
+        console.print(f"{encoder}: no trained weights are known, it starts from scratch")
+    return branch
+
+
+def _branches(
+    preset: str, manifest: Manifest, cache: Path, encoders: Mapping[str, str], *, trained: bool
+) -> dict[str, Branch]:
+    """Return the branch of each modality that any training row has; others can't be learned. Raises ModelError."""
     rows = manifest.by_split("train")
-    wanted = Wanted(tuple(row.text for row in rows if row.text), cache, trained)
-    return {name: make_part(name, encoders[name], wanted) for name in learned_modalities(rows)}
+    branches = {}
+    for name in learned_modalities(rows):
+        own = presets_of(name).PRESETS.get(preset)
+        encoder = encoders.get(name) or (own.encoder if own else None)
+        if encoder is None:
+            raise ModelError(f"preset {preset!r} has no {name} encoder; choose one with --{name}-encoder")
+        values = (row.inputs.get(name) for row in rows)
+        texts = tuple(value for value in values if isinstance(value, str))
+        branches[name] = make_branch(name, encoder, BranchOptions(texts, cache, trained))
+    return branches
 
 
 def _network(
-    manifest: Manifest, parts: Mapping[str, Part], *, width: int, fusion: str, dropout: float
+    manifest: Manifest, branches: Mapping[str, Branch], *, width: int, fusion: str, dropout: float
 ) -> NetworkConfig:
     return NetworkConfig(
         modalities={
-            name: ModalityConfig(input=part.input.settings(), encoder=part.encoder) for name, part in parts.items()
+            name: ModalityConfig(input=branch.input.settings(), encoder=branch.encoder)
+            for name, branch in branches.items()
         },
         width=width,
         fusion=fusion,
-        task=manifest.task,
+        target=manifest.target,
         labels=manifest.labels,
         scale=manifest.scale,
         dropout=dropout,
     )
 
 
-def _recipe(network: NetworkConfig, parts: Mapping[str, Part], training: TrainingConfig) -> Recipe:
-    """Everything together; an encoder of which only the embeddings were trained before learns at the full rate."""
-    weights = {f"encoders.{name}.{key}": array for name, part in parts.items() for key, array in part.weights.items()}
-    frozen = tuple(f"encoders.{name}.{prefix}" for name, part in parts.items() for prefix in part.frozen)
-    tuned = {name for name, part in parts.items() if any(not key.startswith("embed.") for key in part.weights)}
-    rates = {name: rate for name, rate in training.encoder_learning_rates.items() if name in tuned}
+def _recipe(preset: str, network: NetworkConfig, branches: Mapping[str, Branch], training: TrainingConfig) -> Recipe:
+    """Build the recipe; an encoder of which only the embeddings were trained before learns at the full rate."""
+    weights = {
+        f"encoders.{name}.{key}": array for name, branch in branches.items() for key, array in branch.weights.items()
+    }
+    frozen = tuple(f"encoders.{name}.{prefix}" for name, branch in branches.items() for prefix in branch.frozen)
+    tuned = {name for name, branch in branches.items() if any(not key.startswith("embed.") for key in branch.weights)}
+    own = {name: presets_of(name).PRESETS.get(preset, PresetBranch("")) for name in branches}
+    rates = {name: entry.learning_rate for name, entry in own.items() if name in tuned and entry.learning_rate}
+    augment = tuple(name for name, entry in own.items() if entry.augmented)
     return Recipe(
         network=network,
-        inputs={name: part.input for name, part in parts.items()},
-        training=replace(training, encoder_learning_rates=rates, frozen=frozen),
+        inputs={name: branch.input for name, branch in branches.items()},
+        training=replace(training, encoder_learning_rates=rates, frozen=frozen, augment=augment),
         weights=weights,
-        origins=tuple(part.origin for part in parts.values() if part.origin),
+        origins=tuple(branch.origin for branch in branches.values() if branch.origin),
     )

@@ -1,12 +1,12 @@
-"""Encoders' graphs that compute in 8 bits, made in two ways.
+"""Convert encoders' graphs to 8 bits in two ways.
 
-Matrices (transformers, perceptrons): every matrix that the bundle stores in 8 bits is multiplied as it is stored, and so takes no
-room of its own. What it is multiplied with is quantised row by row (one token, one example), to 63 over the row's largest
-magnitude: no row then depends on what else is in its batch, as it would with one scale for a whole tensor. Two products of at
-most 127 · 127 never leave 16 bits together, in which some processors add them, so that none needs a slower way.
+Matrices (transformers, perceptrons): every matrix that the bundle stores in 8 bits is multiplied as stored, so that it needs no
+second copy. Its other factor is quantised row by row (one token, one example), to 63 over the row's largest magnitude: with one
+scale for a tensor, a row would depend on the others in its batch. The sum of two products of 127 · 63 fits into 16 bits, in which
+some processors add them.
 
-Convolutions: static quantisation by ONNX Runtime's tools, per channel for weights (int8) and per tensor for what flows between
-the layers (uint8), whose ranges come from training pictures. Such a graph holds its own weights.
+Convolutions: static quantisation by ONNX Runtime's tools, per channel for weights (int8) and per tensor for activations (uint8),
+whose ranges come from training images. Such a graph holds its own weights.
 """
 
 import logging
@@ -22,13 +22,13 @@ import onnx
 from onnx import NodeProto, helper, numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 
-from model.bundle import SCALE
-from model.runtimes.onnx_runtime import NO_OVERFLOW
-from model.training.export import forget_origin, sealed, without_weights
-from model.types import Array
+from polymodal.model.bundle import SCALE
+from polymodal.model.runtimes.onnx_runtime import NO_OVERFLOW
+from polymodal.model.training.export import forget_origin, sealed, without_weights
+from polymodal.model.types import Array
 
-STEPS: Final = 63  # on each side of zero, of what is multiplied with a matrix
-SMALLEST: Final = 1e-9  # largest magnitude of a row of zeros, whose scale could not be divided by otherwise
+STEPS: Final = 63  # on each side of zero, of a matrix's other factor
+SMALLEST: Final = 1e-9  # largest magnitude assumed for a row of zeros, to avoid a division by zero
 CONSTANTS: Final[Mapping[str, Array]] = {
     "int8.one": np.asarray(1, np.float32),
     "int8.most": np.asarray(STEPS, np.float32),
@@ -39,7 +39,7 @@ CONSTANTS: Final[Mapping[str, Array]] = {
 
 
 def matrices_in_8_bits(graph: bytes, stored: Mapping[str, Array]) -> bytes | None:
-    """A graph without weights, changed to multiply int8 matrices as they are stored; None when there is none to multiply.
+    """Change a graph without weights to multiply int8 matrices as they are stored; None if it multiplies none.
 
     `stored` are the encoder's weights as the bundle stores them, by their names in the graph.
     """
@@ -69,7 +69,7 @@ def matrices_in_8_bits(graph: bytes, stored: Mapping[str, Array]) -> bytes | Non
     for name in whole:  # used in another way too: there it is float32
         for node in nodes:
             if _takes_whole(node, name):
-                node.input[:] = [f"{name}.whole" if each == name else each for each in node.input]
+                node.input[:] = [f"{name}.whole" if value == name else value for value in node.input]
     restored = [
         node
         for name in whole
@@ -92,7 +92,7 @@ def matrices_in_8_bits(graph: bytes, stored: Mapping[str, Array]) -> bytes | Non
 
 
 def _factor(node: NodeProto, turned: Mapping[str, str], matrices: set[str]) -> str | None:
-    """The int8 matrix (out, in) that a node multiplies rows with, if it does that."""
+    """Return the int8 matrix (out, in) that a node multiplies rows with, if any."""
     if node.op_type == "MatMul":
         return turned.get(node.input[1])
     if node.op_type == "Gemm" and node.input[1] in matrices:
@@ -102,11 +102,11 @@ def _factor(node: NodeProto, turned: Mapping[str, str], matrices: set[str]) -> s
 
 
 def _option(node: NodeProto, name: str) -> Any:  # noqa: ANN401 — whatever an attribute holds
-    return next((helper.get_attribute_value(each) for each in node.attribute if each.name == name), None)
+    return next((helper.get_attribute_value(entry) for entry in node.attribute if entry.name == name), None)
 
 
 def _product(node: NodeProto, name: str) -> list[NodeProto]:
-    """Rows x (…, I) times a matrix (O, I) in 8 bits; instead of a MatMul or Gemm."""
+    """Multiply rows x (…, I) by a matrix (O, I) in 8 bits, in place of a MatMul or Gemm."""
     rows, result = node.input[0], node.output[0]
     bias = list(node.input[2:3])
 
@@ -132,7 +132,7 @@ def _product(node: NodeProto, name: str) -> list[NodeProto]:
 
 
 def _rows(node: NodeProto) -> list[NodeProto]:
-    """Rows of an int8 matrix, such as word embeddings; instead of a Gather along the first axis."""
+    """Gather rows of an int8 matrix, such as word embeddings, in place of a Gather along the first axis."""
     name, index = node.input
     result = node.output[0]
     return [
@@ -144,7 +144,7 @@ def _rows(node: NodeProto) -> list[NodeProto]:
 
 
 def _takes_whole(node: NodeProto, name: str) -> bool:
-    """Whether a node takes a matrix itself, and is none of those that this module made."""
+    """Return whether a node uses a matrix itself and is not made by this module."""
     if name not in node.input:
         return False
     ours = node.op_type in ("Gather", "Transpose") and node.output[0].endswith((".integers", ".matrix"))
@@ -152,7 +152,7 @@ def _takes_whole(node: NodeProto, name: str) -> bool:
 
 
 def convolutions(graph: bytes) -> int:
-    """How many a graph has."""
+    """Count the convolutions of a graph."""
     return sum(node.op_type == "Conv" for node in onnx.load_model_from_string(graph).graph.node)
 
 
@@ -167,10 +167,10 @@ class _Batches(CalibrationDataReader):  # type: ignore[misc] # ONNX Runtime's to
 def convolutions_in_8_bits(
     model: onnx.ModelProto, batches: Sequence[Mapping[str, Array]], *, in_float: int, unused: AbstractSet[str]
 ) -> bytes:
-    """A graph with its weights and with batch normalisation folded, quantised but for its first `in_float` convolutions.
+    """Quantise a graph with weights and folded batch normalisation, except its first `in_float` convolutions.
 
-    The first ones are the most sensitive: they see pixels with all their range, and everything after them adds to their errors.
-    `batches` tell the ranges; `unused` are the names of the bundle's weights for this encoder, none of which the graph takes.
+    The first ones are the most sensitive: their inputs are pixels, and all later layers add to their errors.
+    `batches` give the ranges; `unused` has the names of the bundle's weights for this encoder, none of which the graph uses.
     """
     first = [node.name for node in model.graph.node if node.op_type == "Conv"][:in_float]
     with tempfile.TemporaryDirectory() as folder:
@@ -190,13 +190,13 @@ def convolutions_in_8_bits(
             )
         made = onnx.load_model(quantised)
     forget_origin(made)
-    # Weights that have kept their names are other ones, as batch normalisation is folded into them: none is the bundle's.
+    # Weights with unchanged names differ from the bundle's, because batch normalisation is folded into them.
     return sealed(made, unused)
 
 
 @contextmanager
 def _without_advice() -> Iterator[None]:
-    """ONNX Runtime's tools advise preparations that the exporter has made, as warnings of the root logger."""
+    """Hide ONNX Runtime's warnings, in the root logger, about preparations that the exporter has made."""
 
     def grave(record: logging.LogRecord) -> bool:
         return record.levelno > logging.WARNING

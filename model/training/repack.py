@@ -1,4 +1,4 @@
-"""A finished bundle packed anew: with other graphs, in 8 bits if wanted, or with measures that its report lacks."""
+"""Rewrite a bundle: with new graphs, optionally in 8 bits, or with metrics that its report lacks."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -6,26 +6,26 @@ from typing import Any, Final
 
 import torch
 
-from model.bundle import Bundle, check_replaceable, read_bundle, write_bundle
-from model.config import TaskName
-from model.errors import ModelError
-from model.manifest import Manifest
-from model.predictor import Predictor
-from model.runtimes import start_runtime, suitable
-from model.runtimes.onnx_int8_runtime import NAME
-from model.runtimes.torch_runtime import load_network
-from model.training import evaluate
-from model.training.card import with_8_bits, without_8_bits
-from model.training.checks import read_checked
-from model.training.examples import Examples, input_fingerprint, prepare_examples
-from model.training.export import export_graphs
-from model.training.int8 import quantise
-from model.training.progress import warn
-from model.training.splits import describe_split
-from model.training.train import load_verified
+from polymodal.model.bundle import Bundle, check_replaceable, read_bundle, write_bundle
+from polymodal.model.errors import ModelError
+from polymodal.model.kinds.network import Network
+from polymodal.model.manifest import Manifest
+from polymodal.model.progress import warn
+from polymodal.model.runtimes import start_runtime, suitable
+from polymodal.model.runtimes.onnx_int8_runtime import NAME
+from polymodal.model.runtimes.torch_runtime import load_network
+from polymodal.model.training import evaluate
+from polymodal.model.training.card import with_8_bits, without_8_bits
+from polymodal.model.training.checks import read_checked
+from polymodal.model.training.examples import Examples, input_fingerprint, prepare_examples
+from polymodal.model.training.export import export_graphs
+from polymodal.model.training.fit import use_available_cores
+from polymodal.model.training.int8 import quantise
+from polymodal.model.training.splits import describe_split
+from polymodal.model.training.train import load_verified
 
 ADDED: Final = "added"
-"""In a report: which measures were added to it after the training, and by what."""
+"""Key of a report for the metrics that were added after the training, and by which release."""
 
 
 def export(
@@ -38,19 +38,20 @@ def export(
     measure_test: bool = True,
     workers: int = 2,
     roots: Sequence[Path] = (),
-) -> Predictor:
+) -> Network:
     """Write the bundle at `directory` to `out` with new graphs: in float32, and with the manifest `source` in 8 bits too.
 
-    The manifest must be the one that the bundle was trained on, as its training part tells ranges and its validation part decides;
-    its prepared rows are kept in `work`. Weights and calibration stay as they are. Raises ModelError.
+    The manifest must be the one that the bundle was trained on, because its train split gives ranges and its validation split
+    decides; prepared rows are kept in `work`. Weights and calibration don't change. Raises ModelError.
     """
     check_replaceable(out)
+    use_available_cores()
     bundle, threads = read_bundle(directory), torch.get_num_threads()
     config, stored = bundle.config, bundle.read_stored()
     network = load_network(bundle)
     graphs = export_graphs(network, bundle.inputs, config.network.width)
-    report = {key: told for key, told in bundle.report.items() if key != "int8"}
-    golden = [{key: told for key, told in each.items() if key != NAME} for each in bundle.golden]
+    report = {key: value for key, value in bundle.report.items() if key != "int8"}
+    golden = [{key: value for key, value in entry.items() if key != NAME} for entry in bundle.golden]
     card = without_8_bits(bundle.card)
     if source is not None:
         examples = _examples(bundle, source, work, split_seed, workers, roots)
@@ -84,26 +85,26 @@ def remeasure(
     workers: int = 2,
     roots: Sequence[Path] = (),
 ) -> tuple[str, ...]:
-    """Write the bundle at `directory` to `out` with the measures that its report lacks, and say which those are.
+    """Write the bundle at `directory` to `out` with the metrics that its report lacks, and return their names.
 
-    A report that was written by an older release gets today's confusion matrix, reliability and so on, of every part that it
-    tells of; figures that it has stay as they are, and so does every other file. The answers are those of the bundle in float32, as
-    it serves them. The manifest must have the same rows in the same parts; its pictures may have been drawn anew by another version
-    of what draws them, so the report says which data it was. Raises ModelError.
+    The report of an older release gets the confusion matrix, reliability and other metrics of every split that it has. Its own
+    figures and all other files don't change. Predictions are those of the bundle in float32. The manifest must have the same rows
+    in the same splits; its images may differ if another version drew them, so the report has its data digest. Raises ModelError.
     """
     check_replaceable(out)
+    use_available_cores()
     bundle, threads = read_bundle(directory), torch.get_num_threads()
     exact = suitable(bundle)[-1]
     runtime = start_runtime(exact, bundle, threads=threads)
-    manifest = _read(source, bundle.config.network.task, split_seed, workers, roots)
+    manifest = _read(source, bundle.config.network.target, split_seed, workers, roots)
     if bundle.report["data"]["split"] not in (describe_split(manifest), describe_split(manifest, escaped=False)):
         raise ModelError(f"{source}: other rows, labels or parts; allowed: the manifest that the bundle was trained on")
     examples = prepare_examples(manifest, bundle.inputs, input_fingerprint(bundle.inputs), work, workers=workers)
     metrics, added = {}, set[str]()
     for split, known in bundle.report["metrics"].items():
-        answers = evaluate.ask(runtime, examples, examples.split(split), bundle.config.network)
+        answers = evaluate.predict(runtime, examples, examples.split(split), bundle.config.network)
         fresh = evaluate.report(answers, bundle.config, examples)
-        metrics[split] = {key: _completed(told, fresh.get(key, {}), added) for key, told in known.items()}
+        metrics[split] = {key: _completed(measures, fresh.get(key, {}), added) for key, measures in known.items()}
     report = {**bundle.report, "metrics": metrics}
     if added:
         report[ADDED] = {"measures": sorted(added), "runtime": exact, "data": manifest.digest}
@@ -114,28 +115,28 @@ def remeasure(
         weights=bundle.read_stored(),
         graphs=_graphs(bundle),
         report=report,
-        golden=[dict(each) for each in bundle.golden],
+        golden=[dict(entry) for entry in bundle.golden],
         card=bundle.card,
         verify=load_verified,
     )
     return tuple(sorted(added))
 
 
-def _completed(told: Mapping[str, Any], fresh: Mapping[str, Any], added: set[str]) -> dict[str, Any]:
-    lacking = {name: value for name, value in fresh.items() if name not in told}
+def _completed(measures: Mapping[str, Any], fresh: Mapping[str, Any], added: set[str]) -> dict[str, Any]:
+    lacking = {name: value for name, value in fresh.items() if name not in measures}
     added |= set(lacking)
-    return {**told, **lacking}
+    return {**measures, **lacking}
 
 
 def _graphs(bundle: Bundle) -> dict[str, bytes]:
-    """Every graph of a bundle as it is, by the name that `write_bundle` takes."""
+    """Return every graph of a bundle, by the name that `write_bundle` takes."""
     paths = (PurePosixPath(file) for file in bundle.files)
     return {path.stem: (bundle.directory / path).read_bytes() for path in paths if path.suffix == ".onnx"}
 
 
-def _read(source: Path, task: TaskName, split_seed: int, workers: int, roots: Sequence[Path]) -> Manifest:
-    """Read a manifest with splits, and show in which other way than it is written it was read. Raises ManifestError."""
-    manifest, _ = read_checked(source, task, split_seed, workers, roots)
+def _read(source: Path, target: str, split_seed: int, workers: int, roots: Sequence[Path]) -> Manifest:
+    """Read a manifest with splits, and print its warnings. Raises ManifestError."""
+    manifest, _ = read_checked(source, target, split_seed, workers, roots)
     warn(manifest.warnings)
     return manifest
 
@@ -143,11 +144,11 @@ def _read(source: Path, task: TaskName, split_seed: int, workers: int, roots: Se
 def _examples(
     bundle: Bundle, source: Path, work: Path, split_seed: int, workers: int, roots: Sequence[Path]
 ) -> Examples:
-    """The manifest's rows, if it is what the bundle was trained on. Raises ModelError."""
-    manifest = _read(source, bundle.config.network.task, split_seed, workers, roots)
-    trained, found = bundle.report["data"]["digest"], manifest.digest
-    if trained != found:
+    """Prepare the manifest's rows if the bundle was trained on it. Raises ModelError."""
+    manifest = _read(source, bundle.config.network.target, split_seed, workers, roots)
+    trained, digest = bundle.report["data"]["digest"], manifest.digest
+    if trained != digest:
         raise ModelError(
-            f"{source}: data digest {found[:12]}…; allowed: the data that the bundle was trained on, {trained[:12]}…"
+            f"{source}: data digest {digest[:12]}…; allowed: the data that the bundle was trained on, {trained[:12]}…"
         )
     return prepare_examples(manifest, bundle.inputs, input_fingerprint(bundle.inputs), work, workers=workers)

@@ -1,6 +1,6 @@
-"""The parts of a manifest: which rows train, which tune and which measure.
+"""Splits of a manifest into train, validation and test.
 
-G groups, L labels, P = 3 parts.
+G groups, L labels, P = 3 splits.
 """
 
 import csv
@@ -15,54 +15,53 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from model.config import TaskName
-from model.manifest import SPLITS, Manifest, Row, csv_line, data_digest
-from model.targets import TARGETS
+from polymodal.model.manifest import SPLITS, Manifest, Row, csv_line, data_digest
+from polymodal.model.targets import DEFAULT_TARGET, TARGETS
 
 SHARES: Final[Mapping[str, float]] = {"train": 0.70, "validation": 0.12, "test": 0.18}
-PARTS: Final = tuple(SHARES)
+SPLIT_NAMES: Final = tuple(SHARES)
 EVERY: Final = 0
-"""The column of all rows, beside those of the labels."""
+"""The column of all rows, next to those of the labels."""
 
 Counts = npt.NDArray[np.float64]
 
 
 def with_splits(manifest: Manifest, seed: int) -> Manifest:
-    """Split by label and group, see `split_rows`; a manifest that already has splits is returned as it is."""
+    """Split a manifest by label and group (see `split_rows`), unless it has splits."""
     if any(row.split for row in manifest.rows):
         return manifest
-    rows = split_rows(manifest.rows, seed, manifest.task)
-    digest = data_digest(rows, (manifest.root, *manifest.allowed), manifest.image_digests)
+    rows = split_rows(manifest.rows, seed, manifest.target)
+    digest = data_digest(rows, (manifest.root, *manifest.allowed), manifest.file_digests)
     return replace(manifest, rows=rows, digest=digest, split_seed=seed)
 
 
-def split_rows(rows: Sequence[Row], seed: int, task: TaskName = "single-label") -> tuple[Row, ...]:
-    """The rows with a split each: 70/12/18 of every label, no group in two parts; the same for the same rows and seed.
+def split_rows(rows: Sequence[Row], seed: int, target: str = DEFAULT_TARGET) -> tuple[Row, ...]:
+    """Return rows with splits, 70/12/18 of every label, no group in two splits; the same for the same rows and seed.
 
-    A label with three groups or more has rows in every part, as far as they are not shared with a rarer label; one with two has
-    rows for training and validation, one with a single group is only trained on. Numbers are divided by the bins they fall into.
+    A label with three groups or more has rows in every split, as far as they are not shared with a rarer label; one with two has
+    rows in train and validation, one with a single group only in train. Numbers are divided by their bins.
     """
-    strata = TARGETS[task].strata([row.label for row in rows])
-    parts = _parts_of([(row.group, label) for row, labels in zip(rows, strata, strict=True) for label in labels], seed)
+    strata = TARGETS[target].cells.strata([row.label for row in rows])
+    parts = _splits_of([(row.group, label) for row, labels in zip(rows, strata, strict=True) for label in labels], seed)
     return tuple(replace(row, split=parts[row.group]) for row in rows)
 
 
-def _parts_of(members: Iterable[tuple[str, str]], seed: int) -> dict[str, str]:
-    """The part of each group, from (group, label) of every row."""
+def _splits_of(members: Iterable[tuple[str, str]], seed: int) -> dict[str, str]:
+    """Return the split of each group, from (group, label) of every row."""
     pairs = list(members)
-    # Beside them a column of all rows, so that the parts have their shares also where labels are too rare to be divided exactly.
+    # A further column counts all rows, so that splits have their shares even if labels are too rare to be divided exactly.
     labels = {label: column for column, label in enumerate(dict.fromkeys(label for _, label in pairs), start=1)}
     groups: dict[str, Counter[int]] = {}
     for group, label in pairs:
         groups.setdefault(group, Counter()).update((EVERY, labels[label]))
-    # By size, and among equals by chance: the large ones go while there is still room to balance them.
+    # By size, then by hash: large groups first, while others can still balance them.
     order = sorted(groups, key=lambda group: (-groups[group][EVERY], _chance(group, seed)))
     placing = _Placing(groups, 1 + len(labels))
     placing.cover(order)
     for group in order:
         if group not in placing.parts:
             placing.put(group, placing.nearest(group))
-    return {group: PARTS[part] for group, part in placing.parts.items()}
+    return {group: SPLIT_NAMES[part] for group, part in placing.parts.items()}
 
 
 def _chance(group: str, seed: int) -> bytes:
@@ -70,7 +69,7 @@ def _chance(group: str, seed: int) -> bytes:
 
 
 class _Placing:
-    """Groups on their way into parts, and how full these are."""
+    """Assigns groups to splits and counts their rows."""
 
     def __init__(self, groups: Mapping[str, Counter[int]], labels: int) -> None:
         self.parts: dict[str, int] = {}
@@ -78,24 +77,24 @@ class _Placing:
         total = np.zeros(labels)
         for counts in groups.values():
             total[list(counts)] += list(counts.values())
-        self._wanted: Counts = np.outer(list(SHARES.values()), total)  # (P, L) rows
-        self._placed: Counts = np.zeros_like(self._wanted)
+        self._shares: Counts = np.outer(list(SHARES.values()), total)  # (P, L) rows
+        self._placed: Counts = np.zeros_like(self._shares)
 
     def put(self, group: str, part: int) -> None:
-        """Into this part."""
+        """Assign a group to a split."""
         counts = self._groups[group]
         self._placed[part, list(counts)] += list(counts.values())
         self.parts[group] = part
 
     def nearest(self, group: str) -> int:
-        """The part in which the group raises the χ² distance from the wanted shares least; the first of equals."""
+        """Return the split in which the group raises the χ² distance from the target shares least; the first of equals."""
         columns, counts = list(self._groups[group]), np.asarray(list(self._groups[group].values()))
-        wanted, placed = self._wanted[:, columns], self._placed[:, columns]  # (P, labels of the group)
-        rise = counts * (2 * (placed - wanted) + counts) / wanted
+        shares, placed = self._shares[:, columns], self._placed[:, columns]  # (P, labels of the group)
+        rise = counts * (2 * (placed - shares) + counts) / shares
         return int(rise.sum(axis=1).argmin())
 
     def cover(self, order: Sequence[str]) -> None:
-        """See that each label is in each part, the rarest first; its largest group trains, the smallest ones measure."""
+        """Put each label into each split, rarest labels first: the largest group into train, the smallest ones into the others."""
         having: dict[int, list[str]] = {}
         for group in order:
             for label in self._groups[group]:
@@ -103,34 +102,34 @@ class _Placing:
                     having.setdefault(label, []).append(group)
         for label, groups in sorted(having.items(), key=lambda item: len(item[1])):
             free = [group for group in groups if group not in self.parts]
-            for part in range(len(PARTS)):
+            for part in range(len(SPLIT_NAMES)):
                 if free and not self._placed[part, label]:
                     self.put(free.pop(0 if part == 0 else -1), part)
 
 
 def describe_split(manifest: Manifest, escaped: bool = True) -> dict[str, Any]:
-    """What a bundle's report says of the parts: the seed, if they were made here; the SHA-256 of `split_table`; rows by label."""
+    """Describe splits for a bundle's report: the seed if `with_splits` made them, the SHA-256 of `split_table`, rows by label."""
     return {
         "seed": manifest.split_seed,
         "sha256": hashlib.sha256(split_table(manifest.rows, escaped).encode()).hexdigest(),
         "rows": dict(Counter(row.split for row in manifest.rows)),
-        "labels": {part: counts for part, counts in label_counts(manifest.rows, manifest.task).items() if counts},
+        "labels": {part: counts for part, counts in label_counts(manifest.rows, manifest.target).items() if counts},
     }
 
 
-def label_counts(rows: Sequence[Row], task: TaskName) -> dict[str, dict[str, int]]:
-    """How many rows of each part have each label, sorted; numbers have none."""
-    targets = TARGETS[task]
+def label_counts(rows: Sequence[Row], target: str) -> dict[str, dict[str, int]]:
+    """Count the rows of each split by label, sorted; numbers have no labels."""
+    reader = TARGETS[target].cells
     counts = {}
-    for part in SPLITS:
-        cells = [row.label for row in rows if row.split == part]
-        found = Counter(label for labels in targets.strata(cells) for label in labels)
-        counts[part] = {label: found[label] for label in targets.labels(cells)}
+    for split in SPLITS:
+        cells = [row.label for row in rows if row.split == split]
+        numbers = Counter(label for labels in reader.strata(cells) for label in labels)
+        counts[split] = {label: numbers[label] for label in reader.labels(cells)}
     return counts
 
 
 def split_table(rows: Sequence[Row], escaped: bool = True) -> str:
-    """CSV of `id` and `split`, in the manifest's order; ids that a spreadsheet would run were not `escaped` in older releases."""
+    """Return CSV of `id` and `split`, in the manifest's order; older releases did not escape ids that a spreadsheet would run."""
     lines = [("id", "split"), *((row.id, row.split) for row in rows)]
     if escaped:
         return "".join(map(csv_line, lines))

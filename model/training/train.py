@@ -1,4 +1,4 @@
-"""From a manifest to a bundle: prepare, fit, calibrate, measure, export, write."""
+"""Train a bundle from a manifest: prepare, fit, calibrate, measure, export, write."""
 
 import base64
 import hashlib
@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from importlib import metadata
+from itertools import compress
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,41 +16,48 @@ import numpy as np
 import torch
 from pydantic import TypeAdapter, ValidationError
 
-from model.bundle import Bundle, check_replaceable, narrow, read_bundle, widen, write_bundle
-from model.config import BundleConfig, Name, NetworkConfig, subsets
-from model.errors import ModelError
-from model.evaluation import plots
-from model.fusion import FUSIONS
-from model.manifest import Manifest, Row, task_name
-from model.modalities import Input
-from model.modalities.image.thumbnail import thumbnail
-from model.network import MultimodalClassifier, build_network
-from model.predictor import Predictor, load_bundle
-from model.runtimes import start_runtime, suitable
-from model.runtimes.torch_runtime import TorchRuntime
-from model.targets import TARGETS, class_weights
-from model.tasks import TASKS
-from model.training import evaluate
-from model.training.card import write_card
-from model.training.checks import check_examples, read_checked
-from model.training.curves import Curves
-from model.training.evaluate import Answers
-from model.training.examples import Examples, input_fingerprint, prepare_examples
-from model.training.export import export_graphs
-from model.training.fit import Progress, Validate, choose_device, fit
-from model.training.int8 import quantise
-from model.training.presets import PRESETS, Recipe, TrainingConfig
-from model.training.progress import console, warn
-from model.training.splits import describe_split, write_split
+from polymodal.model.bundle import (
+    Bundle,
+    check_replaceable,
+    compress_weights,
+    decompress_weights,
+    read_bundle,
+    write_bundle,
+)
+from polymodal.model.calibration import calibration_sources
+from polymodal.model.config import BundleConfig, Name, NetworkConfig, sets_to_measure
+from polymodal.model.errors import ModelError
+from polymodal.model.evaluation import plots
+from polymodal.model.fusion import FUSIONS
+from polymodal.model.kinds.network import Network, load_network
+from polymodal.model.manifest import Manifest, Row
+from polymodal.model.modalities import MODALITIES, Input
+from polymodal.model.network import MultimodalClassifier, build_network
+from polymodal.model.progress import console, warn
+from polymodal.model.runtimes import start_runtime, suitable
+from polymodal.model.runtimes.torch_runtime import TorchRuntime
+from polymodal.model.targets import DEFAULT_TARGET, TARGETS, target_name
+from polymodal.model.targets.weights import class_weights
+from polymodal.model.training import evaluate
+from polymodal.model.training.card import write_card
+from polymodal.model.training.checks import check_examples, read_checked
+from polymodal.model.training.curves import Curves
+from polymodal.model.training.evaluate import Answers
+from polymodal.model.training.examples import Examples, input_fingerprint, prepare_examples
+from polymodal.model.training.export import export_graphs
+from polymodal.model.training.fit import Progress, Validate, choose_device, fit, use_available_cores
+from polymodal.model.training.int8 import quantise
+from polymodal.model.training.presets import PRESETS, Recipe, TrainingConfig
+from polymodal.model.training.splits import describe_split, write_split
 
 COUNTER: Final = "num_batches_tracked"  # of batch normalisation: no weight, and torch fills it in when it is absent
 GOLDEN_BYTES: Final = 12_000
-"""A larger image becomes a golden input only as a thumbnail, where there is no smaller image."""
+"""Most bytes of a golden input; a larger file is used only as a thumbnail, and only if there is no smaller file."""
 GOLDEN_SIDE: Final = 96
 """Pixels of such a thumbnail, which has about 2 kB."""
 GOLDEN_LABELS: Final = 5  # for each set of modalities one golden input of so many labels
 LOGIT_TOLERANCE: Final = 0.01
-"""How far the written bundle may be from the trained network; torch and ONNX Runtime differ by about 1e-5."""
+"""Largest deviation of the written bundle's logits from the trained network's; torch and ONNX Runtime differ by about 1e-5."""
 
 
 def train(
@@ -57,7 +65,7 @@ def train(
     out: Path,
     *,
     preset: str = "pretrained",
-    task: str = "single-label",
+    target: str = DEFAULT_TARGET,
     name: str | None = None,
     resume: bool = False,
     device: str = "auto",
@@ -69,28 +77,29 @@ def train(
     int8: bool = True,
     changes: Mapping[str, Any] | None = None,
     roots: Sequence[Path] = (),
-) -> Predictor:
-    """Train on the manifest at `source` and write the bundle `out`; what is in progress lies in `out` + ".run".
+) -> Network:
+    """Train on the manifest at `source` and write the bundle `out`; work in progress is in `out` + ".run".
 
-    `task` says what the label cells are. `changes` replaces hyper-parameters of the preset by name, "fusion", and by modality
+    `target` defines the label cells. `changes` replaces hyper-parameters of the preset by name, "fusion", and by modality
     "encoders"; "freeze" names modalities whose trained encoder stays as it is, and "augment" those whose examples are changed by
-    chance, or "none"; "class_weights" are words as `model.targets.class_weights` reads them. `split_seed` divides a manifest
-    without splits. Images may be below the manifest's folder and below `roots`. With `int8`, encoders are quantised too where that
+    chance, or "none"; "class_weights" are words as `model.targets.cells.class_weights` reads them. `split_seed` divides a manifest
+    without splits. Files may be below the manifest's folder and below `roots`. With `int8`, encoders are quantised too where that
     loses next to nothing. Raises ModelError, and ManifestError with everything wrong with the data.
     """
     name = _model_name(name or out.name)
     check_replaceable(out)
+    use_available_cores()
     changes = changes or {}
     device = choose_device(device, changes.get("precision", TrainingConfig().precision))
     work = _work_folder(out)
     curves = Curves(work / "tensorboard") if tensorboard else None
-    manifest, warnings = read_checked(source, task_name(task), split_seed, workers, roots)
+    manifest, warnings = read_checked(source, target_name(target), split_seed, workers, roots)
     recipe = _recipe(manifest, preset, cache, changes)
     work.mkdir(parents=True, exist_ok=True)
     write_split(work / "split.csv", manifest.rows)
     inputs = input_fingerprint(recipe.inputs)
     examples = prepare_examples(manifest, recipe.inputs, inputs, work / "examples", workers=workers)
-    warnings = (*warnings, *check_examples(examples, manifest.task))
+    warnings = (*warnings, *check_examples(examples, manifest.target))
     warn(warnings)
     torch.manual_seed(recipe.training.seed)
     network = initial_network(recipe)
@@ -107,7 +116,7 @@ def train(
             device=device,
             workers=workers,
             curves=curves,
-            watched=TASKS[task].watched,
+            watched=TARGETS[target].scoring.watched,
         )
     except KeyboardInterrupt:
         console.print(f"stopped; {work} holds everything up to the last whole epoch, and --resume goes on from there")
@@ -115,12 +124,14 @@ def train(
     finally:
         if curves:
             curves.close()
-    console.print(f"best epoch {progress.best_epoch}: mean validation {TASKS[task].watched} {progress.best_score:.4f}")
+    console.print(
+        f"best epoch {progress.best_epoch}: mean validation {TARGETS[target].scoring.watched} {progress.best_score:.4f}"
+    )
     return _finish(manifest, warnings, recipe, examples, network, progress, out, name, preset, measure_test, int8)
 
 
 def _model_name(name: str) -> str:
-    """Checked before hours of training rather than after. Raises ModelError."""
+    """Return a valid name; checked before hours of training. Raises ModelError."""
     try:
         return TypeAdapter(Name).validate_python(name)
     except ValidationError as problem:
@@ -139,7 +150,7 @@ def _recipe(manifest: Manifest, preset: str, cache: Path, changes: Mapping[str, 
             )
     if (fusion := changes.get("fusion", recipe.network.fusion)) not in FUSIONS:
         raise ModelError(f"fusion {fusion!r} is not known; known are {', '.join(FUSIONS)}")
-    hyper = {**TARGETS[manifest.task].hyperparameters, **changes}
+    hyper = {**TARGETS[manifest.target].cells.hyperparameters, **changes}
     for key in ("fusion", "encoders", "freeze"):
         hyper.pop(key, None)
     if "freeze" in changes:
@@ -148,7 +159,7 @@ def _recipe(manifest: Manifest, preset: str, cache: Path, changes: Mapping[str, 
         hyper["augment"] = _modalities(recipe, "augment", changes["augment"])
     if "class_weights" in hyper:
         hyper["class_weights"] = class_weights(
-            hyper["class_weights"], manifest.task, manifest.cells("train"), manifest.labels
+            hyper["class_weights"], manifest.target, manifest.cells("train"), manifest.labels
         )
     return replace(
         recipe, network=recipe.network.model_copy(update={"fusion": fusion}), training=replace(recipe.training, **hyper)
@@ -156,13 +167,13 @@ def _recipe(manifest: Manifest, preset: str, cache: Path, changes: Mapping[str, 
 
 
 def _frozen(recipe: Recipe, names: Sequence[str]) -> tuple[str, ...]:
-    """What stays as it is when these modalities are frozen, beside what the preset freezes; nothing at all with "none"."""
+    """Return the prefixes of frozen weights: those of the preset and of these modalities; none with "none"."""
     chosen = _modalities(recipe, "freeze", names)
     return (*recipe.training.frozen, *(f"encoders.{name}." for name in chosen)) if chosen else ()
 
 
 def _modalities(recipe: Recipe, option: str, names: Sequence[str]) -> tuple[str, ...]:
-    """The modalities that an option names, once each; none with "none". Raises ModelError."""
+    """Return the different modalities that an option names; none with "none". Raises ModelError."""
     allowed = (*recipe.network.order, "none")
     if unknown := [name for name in names if name not in allowed]:
         raise ModelError(f"{option} {', '.join(unknown)}: not known; known are {', '.join(allowed)}")
@@ -172,16 +183,16 @@ def _modalities(recipe: Recipe, option: str, names: Sequence[str]) -> tuple[str,
 
 
 def initial_network(recipe: Recipe) -> MultimodalClassifier:
-    """The recipe's network with the trained weights that it begins with, the others random.
+    """Build the recipe's network with its trained initial weights, the others random.
 
-    Raises ModelError when a trained weight has no place, or when what stays frozen would stay random.
+    Raises ModelError when a trained weight has no place, or when a frozen weight would stay random.
     """
     network = build_network(recipe.network)
     weights = {name: torch.from_numpy(array.copy()) for name, array in recipe.weights.items()}
-    found = network.load_state_dict(weights, strict=False)
-    if found.unexpected_keys:
-        raise ModelError(f"no place in the network for the trained weights {', '.join(found.unexpected_keys)}")
-    untrained = [key for key in found.missing_keys if recipe.training.freezes(key) and not key.endswith(COUNTER)]
+    loaded = network.load_state_dict(weights, strict=False)
+    if loaded.unexpected_keys:
+        raise ModelError(f"no place in the network for the trained weights {', '.join(loaded.unexpected_keys)}")
+    untrained = [key for key in loaded.missing_keys if recipe.training.freezes(key) and not key.endswith(COUNTER)]
     if untrained:
         modality = untrained[0].split(".")[1]
         encoder = recipe.network.modalities[modality].encoder.name
@@ -193,12 +204,12 @@ def initial_network(recipe: Recipe) -> MultimodalClassifier:
 
 
 def validator(examples: Examples, config: NetworkConfig) -> Validate:
-    """What measures a network of this config on the validation part, for each set of modalities."""
+    """Return a function that measures a network of this config on the validation split, for each set of modalities."""
     rows = examples.split("validation")
 
     def validate(network: MultimodalClassifier) -> dict[str, float]:
         runtime = TorchRuntime(network, next(network.parameters()).device)
-        return evaluate.watch(evaluate.ask(runtime, examples, rows, config), examples, config.task)
+        return evaluate.monitor(evaluate.predict(runtime, examples, rows, config), examples, config.target)
 
     return validate
 
@@ -215,14 +226,16 @@ def _finish(
     preset: str,
     measure_test: bool,
     int8: bool,
-) -> Predictor:
-    """Calibrate, measure and pack the best weights, as they will be stored."""
-    stored = narrow({key: each.numpy() for key, each in progress.best_weights.items() if not key.endswith(COUNTER)})
-    network.load_state_dict({key: torch.from_numpy(array) for key, array in widen(stored).items()})
+) -> Network:
+    """Calibrate, measure and write the best weights as they are stored."""
+    stored = compress_weights(
+        {key: entry.numpy() for key, entry in progress.best_weights.items() if not key.endswith(COUNTER)}
+    )
+    network.load_state_dict({key: torch.from_numpy(array) for key, array in decompress_weights(stored).items()})
     runtime = TorchRuntime(network, next(network.parameters()).device)
     console.print("calibrating and measuring …")
     answers = {
-        split: evaluate.ask(runtime, examples, examples.split(split), recipe.network)
+        split: evaluate.predict(runtime, examples, examples.split(split), recipe.network)
         for split in ("validation", *(["test", "unseen"] if measure_test else []))
         if examples.split(split)
     }
@@ -239,7 +252,8 @@ def _finish(
             "epochs_run": progress.epoch,
             "history": progress.history,
         },
-        "metrics": {split: evaluate.report(each, config, examples) for split, each in answers.items()},
+        "calibration": calibration_sources(config, answers["validation"]),
+        "metrics": {split: evaluate.report(entry, config, examples) for split, entry in answers.items()},
     }
     console.print("exporting …")
     graphs = export_graphs(network, recipe.inputs, recipe.network.width)
@@ -255,10 +269,10 @@ def _finish(
 
     def verify(written: Path) -> None:
         bundle = read_bundle(written)
-        exact = suitable(bundle)[-1]  # what computes in float32, as the trained network does
+        exact = suitable(bundle)[-1]  # computes in float32, as the trained network does
         served = start_runtime(exact, bundle, threads=torch.get_num_threads())
         rows = examples.split("validation")
-        _check_agreement(out, answers["validation"], evaluate.ask(served, examples, rows, recipe.network))
+        _check_agreement(out, answers["validation"], evaluate.predict(served, examples, rows, recipe.network))
         load_verified(written)
 
     write_bundle(
@@ -275,88 +289,92 @@ def _finish(
     return load_verified(out)
 
 
-def load_verified(folder: Path) -> Predictor:
+def load_verified(folder: Path) -> Network:
     """Load a bundle as serving does; raises BundleError unless its golden inputs are reproduced."""
-    predictor = load_bundle(folder, threads=torch.get_num_threads())
+    predictor = load_network(folder, threads=torch.get_num_threads())
     predictor.warm_up()
     return predictor
 
 
 def _work_folder(out: Path) -> Path:
-    """Where what is in progress lies."""
+    """Return the folder of work in progress."""
     return out.with_name(out.name + ".run")
 
 
 def _draw(
     folder: Path, progress: Progress, validation: Mapping[str, Answers], config: BundleConfig, examples: Examples
 ) -> None:
-    """How the training went, and how good the answers about the validation part are, for people to look at."""
-    task = TASKS[config.network.task].of(config)
-    figures = {"learning-curves": plots.learning_curves(progress.history, progress.best_epoch, task.watched)}
-    for key, each in validation.items():
-        scores, targets = task.scores(each.logits, each.used), examples.targets[each.rows]
-        drawn = plots.answer_figures(task, scores, targets)
+    """Draw learning curves, and predictions for the validation split."""
+    target = TARGETS[config.network.target].scoring.of(config)
+    figures = {"learning-curves": plots.learning_curves(progress.history, progress.best_epoch, target.watched)}
+    for key, entry in validation.items():
+        scores, targets = target.scores(entry.logits, entry.used), examples.targets[entry.rows]
+        drawn = plots.answer_figures(config.network.target, target, scores, targets)
         figures |= {f"{kind}-{key}": figure for kind, figure in drawn.items()}
     plots.save(figures, folder)
 
 
 def _check_agreement(out: Path, trained: Mapping[str, Answers], served: Mapping[str, Answers]) -> None:
-    """Compare the written bundle's logits with the trained network's, of the whole validation part. Raises ModelError."""
-    gap = float(np.max([np.abs(each.logits - served[key].logits).max() for key, each in trained.items()]))
-    if not gap <= LOGIT_TOLERANCE:  # written so that NaN fails too
-        raise ModelError(f"{out}: logits were {gap:.3g} away from the trained network's; allowed: {LOGIT_TOLERANCE}")
+    """Compare the written bundle's logits with the trained network's on the validation split. Raises ModelError."""
+    deviation = float(np.max([np.abs(entry.logits - served[key].logits).max() for key, entry in trained.items()]))
+    if not deviation <= LOGIT_TOLERANCE:  # written so that NaN fails too
+        raise ModelError(
+            f"{out}: logits were {deviation:.3g} away from the trained network's; allowed: {LOGIT_TOLERANCE}"
+        )
 
 
 def _golden(config: BundleConfig, runtime: TorchRuntime, examples: Examples) -> list[dict[str, Any]]:
-    """For each set of modalities some validation rows of different label cells, small ones if there are any, with the answers."""
-    predictor = Predictor(_draft(config, examples.inputs), runtime)
+    """Return validation rows of different label cells, preferably small ones, for each set of modalities, with predictions."""
+    predictor = Network(_draft(config, examples.inputs), runtime)
     golden = []
-    for key in subsets(config.network.order):
+    order, validation = config.network.order, examples.split("validation")
+    for key in sets_to_measure(order, (frozenset(compress(order, row)) for row in examples.present(validation))):
         names = key.split("+")
         rows = [
-            examples.rows[number]
-            for number in examples.split("validation")
-            if all(examples.stores[name].has(number) for name in names)
+            examples.rows[number] for number in validation if all(examples.stores[name].has(number) for name in names)
         ]
-        small = [row for row in rows if "image" not in names or _image_bytes(row) <= GOLDEN_BYTES]
+        small = [row for row in rows if all(_file_bytes(row.inputs[name]) <= GOLDEN_BYTES for name in names)]
         chosen: dict[str, Row] = {}
         for row in small or rows:
             chosen.setdefault(row.label, row)
         for row in list(chosen.values())[:GOLDEN_LABELS]:
-            entry: dict[str, Any] = {"parts": {name: _golden_part(row, name) for name in names}}
-            golden.append({**entry, **predictor.task.golden(predictor.ask_golden(entry))})
+            entry: dict[str, Any] = {"parts": {name: _golden_input(name, row.inputs[name]) for name in names}}
+            golden.append({**entry, **predictor.target.golden(predictor.predict_golden(entry))})
     return golden
 
 
 def _draft(config: BundleConfig, inputs: Mapping[str, Input]) -> Bundle:
-    """A bundle that is not written yet, as far as a Predictor needs one."""
+    """Return an unwritten bundle with what a Network needs."""
     return Bundle(Path(), config, digest="", inputs=inputs, report={}, golden=(), card="")
 
 
-def _image_bytes(row: Row) -> int:
-    return row.image.stat().st_size if row.image else 0
+def _file_bytes(value: Path | str) -> int:
+    return value.stat().st_size if isinstance(value, Path) else 0
 
 
-def _golden_part(row: Row, name: str) -> str:
-    """A text as it is, an image as base64, a large one made small."""
-    if name == "text" or row.image is None:
-        return row.text or ""
-    content = row.image.read_bytes()
-    return base64.b64encode(content if len(content) <= GOLDEN_BYTES else thumbnail(content, GOLDEN_SIDE)).decode()
+def _golden_input(modality: str, value: Path | str) -> str:
+    """Return a text as it is, a file as base64, of its thumbnail if it is large and its modality has these."""
+    if isinstance(value, str):
+        return value
+    content = value.read_bytes()
+    thumbnails = MODALITIES[modality].optional_module("thumbnail")
+    if len(content) > GOLDEN_BYTES and thumbnails:
+        content = thumbnails.thumbnail(content, GOLDEN_SIDE)
+    return base64.b64encode(content).decode()
 
 
 def _describe_data(manifest: Manifest) -> dict[str, Any]:
-    """Digest, counts by part, source and licence, and the split."""
+    """Return digest, counts by split, source and licence, and the splits."""
     counts: dict[str, dict[str, int]] = {}
     for row in manifest.rows:
-        part = counts.setdefault(row.split, {})
+        counted = counts.setdefault(row.split, {})
         key = f"{row.source or 'unnamed'} ({row.licence or 'licence not stated'})"
-        part[key] = part.get(key, 0) + 1
+        counted[key] = counted.get(key, 0) + 1
     return {"digest": manifest.digest, "items": counts, "split": describe_split(manifest)}
 
 
 def _describe_code() -> dict[str, str]:
-    """Revision and versions that made the bundle."""
+    """Return revision and versions of the code that made the bundle."""
     packages = ("polymodal", "torch", "numpy", "pillow", "tokenizers", "onnx")
     return {
         "revision": _revision(),
@@ -366,7 +384,7 @@ def _describe_code() -> dict[str, str]:
 
 
 def _revision() -> str:
-    """The git commit of this code, marked when it was changed since; "unknown" outside a checkout."""
+    """Return the git commit of this code, marked if there are changes; "unknown" outside a checkout."""
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=True)

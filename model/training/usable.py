@@ -1,41 +1,40 @@
-"""Which rows of a manifest can be used: those with a modality that the network learns, because some training row has it."""
+"""Usable rows of a manifest: those with a modality that some training row has, which the network learns."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Final
 
-from model.config import subsets
-from model.manifest import SPLITS, CheckResult, Manifest, Row, data_digest
-from model.modalities import MODALITIES
+from polymodal.model.config import sets_to_measure
+from polymodal.model.manifest import SPLITS, CheckResult, Manifest, Row, data_digest
+from polymodal.model.modalities import MODALITIES
 
 MEASURED: Final = ("validation", "test")
-NOUNS: Final = {"image": "an image"}  # the others take "a"
 
 
 def learned_modalities(rows: Sequence[Row]) -> tuple[str, ...]:
-    """The modalities that any training row has: no other can be learned."""
+    """Return the modalities that any training row has; others can't be learned."""
     return tuple(name for name in MODALITIES if any(name in _has(row) for row in rows if row.split == "train"))
 
 
 def usable_rows(rows: Sequence[Row]) -> tuple[Row, ...]:
-    """The rows but those whose modalities are none that is learned; to have or to learn nothing is an error of its own."""
+    """Return the rows with at least one learned modality; rows without any input have another error."""
     learned = set(learned_modalities(rows))
     return tuple(row for row in rows if not learned or not _has(row) or _has(row) & learned)
 
 
 def usable(manifest: Manifest) -> Manifest:
-    """The manifest of the usable rows alone; its data digest is that of these rows."""
+    """Return the manifest of the usable rows only, with their data digest."""
     rows = usable_rows(manifest.rows)
     if len(rows) == len(manifest.rows):
         return manifest
     kept = {row.id for row in rows}
-    both = zip(manifest.rows, manifest.image_digests, strict=True)
+    both = zip(manifest.rows, manifest.file_digests, strict=True)
     digests = tuple(digest for row, digest in both if row.id in kept)
     return replace(
         manifest,
         rows=rows,
-        image_digests=digests,
+        file_digests=digests,
         digest=data_digest(rows, (manifest.root, *manifest.allowed), digests),
     )
 
@@ -43,7 +42,7 @@ def usable(manifest: Manifest) -> Manifest:
 def check_modalities(rows: Sequence[Row]) -> CheckResult:
     """Report rows that are left out, inputs that are not used, and sets of inputs that a split cannot measure."""
     learned = learned_modalities(rows)
-    if not learned:  # nothing can be trained on, which is reported elsewhere
+    if not learned:  # another check reports that nothing can be learned
         return CheckResult()
     used = usable_rows(rows)
     filled = {row.split for row in used}
@@ -73,9 +72,9 @@ def _unlearned(rows: Sequence[Row], learned: tuple[str, ...]) -> Iterator[str]:
 
 
 def _unmeasured(rows: Sequence[Row], learned: tuple[str, ...]) -> Iterator[str]:
-    """Sets of modalities that requests may have, but no row of a split to measure on."""
+    """Yield sets of modalities that requests may have, but no row of a split to measure them on."""
     sets = {split: {_has(row) for row in rows if row.split == split} for split in MEASURED}
-    for key in subsets(learned):
+    for key in sets_to_measure(learned, (_has(row) for row in rows)):
         names = key.split("+")
         lacking = [split for split in MEASURED if sets[split] and not any(has.issuperset(names) for has in sets[split])]
         if lacking:
@@ -86,11 +85,11 @@ def _unmeasured(rows: Sequence[Row], learned: tuple[str, ...]) -> Iterator[str]:
 
 
 def _has(row: Row) -> frozenset[str]:
-    return frozenset(name for name in MODALITIES if getattr(row, name))
+    return frozenset(row.inputs)
 
 
 def _noun(name: str) -> str:
-    return NOUNS.get(name, f"a {name}")
+    return MODALITIES[name].noun
 
 
 def _one_of(names: Sequence[str]) -> str:

@@ -1,1 +1,1 @@
-"""Pictures: accepted formats, limits, decoding, preprocessing (input.py) and their networks (encoders.py)."""
+"""Images: accepted formats, limits, decoding, preprocessing (input.py) and encoders (encoders.py)."""

@@ -1,4 +1,4 @@
-"""Changes that leave a drawing's subject what it is; applied to training batches alone.
+"""Augmentations of images that keep a drawing's subject; for training batches only.
 
 B pictures, S side in pixels.
 """
@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-# What a drawing shows survives all of these. The wider ranges, and the changes by chance, were chosen on a source left out of
-# the training: of pictures fine-tuned on emoji alone, more Open Clip Art was recognised with them (docs/training.md).
+# The wider ranges and the random changes were chosen on a source left out of the training: an encoder fine-tuned on emoji alone
+# recognised more Open Clip Art with them (docs/training.md).
 ROTATION = math.radians(15)
 SMALLEST, LARGEST = 0.6, 1.2  # scale
 SQUEEZE = 0.15  # logarithm of the largest change of the proportions
@@ -27,10 +27,10 @@ GREY_WEIGHTS = (0.299, 0.587, 0.114)  # luma of ITU-R BT.601
 
 
 def augment(batch: Mapping[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
-    """Mirror, turn, scale, squeeze, shift and recolour each picture by its own chance: uint8 (B, S, S, 3) to the same."""
+    """Mirror, turn, scale, squeeze, shift and recolour each image at random: uint8 (B, S, S, 3) to the same."""
     pixels = batch["pixels"]
     chance = _Chance(pixels, generator)
-    # Ink instead of light, so that what comes in from outside the picture is white.
+    # Ink instead of light, so that padding from outside the image is white.
     ink = 1.0 - pixels.permute(0, 3, 1, 2).to(torch.float32) / 255.0
     light = 1.0 - functional.grid_sample(
         ink, functional.affine_grid(_movement(chance), list(ink.shape), align_corners=False), align_corners=False
@@ -39,23 +39,23 @@ def augment(batch: Mapping[str, Tensor], generator: torch.Generator) -> dict[str
 
 
 class _Chance:
-    """Uniform random numbers, one draw for each picture, wherever the pictures lie."""
+    """Uniform random numbers, one draw for each image, on the images' device."""
 
     def __init__(self, pixels: Tensor, generator: torch.Generator) -> None:
         self._size, self._device, self._generator = len(pixels), pixels.device, generator
 
     def between(self, low: float, high: float, *shape: int) -> Tensor:
-        """(B, *shape)."""
+        """Draw numbers (B, *shape)."""
         drawn = torch.empty(self._size, *shape).uniform_(low, high, generator=self._generator)
         return drawn.to(self._device)
 
     def happens(self, probability: float) -> Tensor:
-        """True so often: (B, 1, 1, 1)."""
+        """Draw (B, 1, 1, 1), true with this probability."""
         return self.between(0, 1, 1, 1, 1) < probability
 
 
 def _movement(chance: _Chance) -> Tensor:
-    """Affine matrices from the new picture's coordinates to the old one's: (B, 2, 3)."""
+    """Draw affine matrices (B, 2, 3) from the new image's coordinates to the old one's."""
     angle, scale = chance.between(-ROTATION, ROTATION), 1.0 / chance.between(SMALLEST, LARGEST)
     squeeze = chance.between(-SQUEEZE, SQUEEZE).exp()
     mirror = torch.where(chance.between(0, 1) < 0.5, -1.0, 1.0)
@@ -65,7 +65,7 @@ def _movement(chance: _Chance) -> Tensor:
 
 
 def _recolour(light: Tensor, chance: _Chance) -> Tensor:
-    """Other colours, contrast and background: (B, 3, S, S), 0 … 1, to the same, now and then a little outside."""
+    """Change colours, contrast and background: (B, 3, S, S), 0 … 1, to the same, sometimes slightly outside."""
     light = torch.where(chance.happens(GREY), _grey(light).expand_as(light), light)
     light = torch.where(chance.happens(NEGATIVE), 1.0 - light, light)
     behind = (light.amin(dim=1, keepdim=True) > WHITE) & chance.happens(BACKGROUND)
@@ -78,6 +78,6 @@ def _recolour(light: Tensor, chance: _Chance) -> Tensor:
 
 
 def _grey(light: Tensor) -> Tensor:
-    """Brightness: (B, 3, S, S) to (B, 1, S, S)."""
+    """Compute the brightness: (B, 3, S, S) to (B, 1, S, S)."""
     weights = torch.tensor(GREY_WEIGHTS, device=light.device)
     return (light * weights[None, :, None, None]).sum(dim=1, keepdim=True)

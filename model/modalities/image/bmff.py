@@ -1,4 +1,4 @@
-"""AVIF and HEIC files (ISO/IEC 23008-12) reduced to their primary image and its transparency, checked before any decoder sees them.
+"""Reduce AVIF and HEIC files (ISO/IEC 23008-12) to their primary image and its transparency, before any decoder reads them.
 
 Such a file is a database: items with properties, references between items, and their bytes anywhere in the file. Decoders follow
 all of it, and their own limits are beyond ours. Here the primary image, the tiles that it consists of and its alpha image are
@@ -13,12 +13,12 @@ from typing import Final
 
 import numpy as np
 
-from model.modalities.image.formats import Unread
+from polymodal.model.modalities.image.formats import Unread
 
 Size = tuple[int, int]
 Box4 = tuple[int, int, int, int]
 Box = tuple[int, int]
-"""Where a box's content begins and ends."""
+"""Start and end of a box's content."""
 
 MOST_ITEMS: Final = 4_096
 """Items, properties and references: 50 million pixels in tiles of 256 × 256 px are 800."""
@@ -78,35 +78,35 @@ class _Item:
 
 @dataclass(frozen=True, slots=True)
 class Still:
-    """One image alone, and what is to be done with its pixels."""
+    """A file with one image, and how to crop and turn its pixels."""
 
     content: bytes
     size: Size
     crop: Box4 | None
-    """What is to be cut out first: left, top, right, bottom."""
+    """Box to crop first: left, top, right, bottom."""
     orientation: int
-    """How it is to be turned then, as in tag 274 of EXIF. EXIF itself doesn't count in these formats."""
+    """Orientation to apply then, as in tag 274 of EXIF. EXIF itself doesn't count in these formats."""
 
 
 def still(media_type: str, content: bytes) -> Still:
     """Reduce a file to its primary image. Raises ValueError where that is not possible, Unread for other codecs."""
     items, references, primary, data = _read(content)
     size = items[primary].size()
-    wanted = _Wanted(content, items, references, data, media_type)
-    wanted.add(primary)
+    selection = _Selection(content, items, references, data, media_type)
+    selection.add(primary)
     for one, kind, others in references:
-        if kind == b"auxl" and primary in others and one in items and not wanted.alpha:
+        if kind == b"auxl" and primary in others and one in items and not selection.alpha:
             if items[one].get(b"auxC").split(b"\x00", 1)[0] not in ALPHA:
                 continue
             if items[one].size() != size:
                 raise ValueError("an alpha image of another size")
-            wanted.alpha = wanted.add(one)
-            wanted.premultiplied = (primary, b"prem", [one]) in references
-    return Still(wanted.written(_BRANDS[media_type]), size, *_transforms(items[primary]))
+            selection.alpha = selection.add(one)
+            selection.premultiplied = (primary, b"prem", [one]) in references
+    return Still(selection.written(_BRANDS[media_type]), size, *_transforms(items[primary]))
 
 
 def boxes(content: bytes, start: int, end: int, most: int = MOST_ITEMS) -> Iterator[tuple[bytes, int, int]]:
-    """Name, begin and end of each box's content. A box that is longer than what contains it ends with it."""
+    """Yield name, start and end of each box's content. A box that is longer than its container ends with it."""
     for _ in range(most):
         if start + 8 > end:
             return
@@ -124,7 +124,7 @@ def boxes(content: bytes, start: int, end: int, most: int = MOST_ITEMS) -> Itera
 
 
 class _Reader:
-    """Numbers one after the other."""
+    """Reads consecutive numbers."""
 
     def __init__(self, content: bytes, start: int, end: int) -> None:
         self._content, self._at, self._end = content, start, end
@@ -136,7 +136,7 @@ class _Reader:
         return int.from_bytes(self._content[self._at - length : self._at], "big")
 
     def version(self) -> tuple[int, int]:
-        """Version and flags."""
+        """Read version and flags."""
         return self.number(1), self.number(3)
 
 
@@ -144,7 +144,7 @@ _References = list[tuple[int, bytes, list[int]]]
 
 
 def _read(content: bytes) -> tuple[dict[int, _Item], _References, int, Box]:
-    """Items, references (from, kind, to), the number of the primary item, and where the box idat is."""
+    """Read items, references (from, kind, to), the number of the primary item, and the position of the box idat."""
     top: dict[bytes, Box] = {}
     for name, start, end in boxes(content, 0, len(content), 256):
         top.setdefault(name, (start, end))
@@ -188,6 +188,8 @@ def _items(content: bytes, box: Box) -> dict[int, _Item]:
 
 def _properties(content: bytes, box: Box, items: Mapping[int, _Item]) -> None:
     inside = {name: (start, end) for name, start, end in boxes(content, *box, 16)}
+    if missing := {b"ipco", b"ipma"} - inside.keys():
+        raise ValueError(f"no box {missing}")
     listed = [
         (name, struct.pack(">I4s", 8 + end - start, name) + content[start:end])
         for name, start, end in boxes(content, *inside[b"ipco"])
@@ -241,8 +243,8 @@ def _references(content: bytes, box: Box) -> _References:
     return found
 
 
-class _Wanted:
-    """The items of the new file, in their order."""
+class _Selection:
+    """Writes a new file from selected items, in their order."""
 
     def __init__(
         self, content: bytes, items: dict[int, _Item], references: _References, data: Box, media_type: str
@@ -255,7 +257,7 @@ class _Wanted:
         self.premultiplied = False
 
     def add(self, number: int) -> int:
-        """Take an image with its tiles; return its new number, counted from 1."""
+        """Add an image with its tiles; return its new number, counted from 1."""
         item = self._items[number]
         width, height = item.size()
         payload = self._payload(item)
@@ -304,7 +306,7 @@ class _Wanted:
         return b"".join(pieces)
 
     def written(self, brands: bytes) -> bytes:
-        """The new file."""
+        """Return the new file."""
         properties: list[bytes] = []
         places: dict[bytes, int] = {}
         names, uses, references, locations, data = b"", b"", b"", b"", b""
@@ -312,7 +314,7 @@ class _Wanted:
             names += _box(b"infe", struct.pack(">BxxxHxx4sx", 2, number, item.kind))
             used = []
             for name, whole in item.properties:
-                box = _box(name, whole[8:12]) if name == b"av1C" else whole  # what follows is a second sequence header
+                box = _box(name, whole[8:12]) if name == b"av1C" else whole  # the rest is a second sequence header
                 if name in _KEPT or (name == b"colr" and box[8:12] == b"nclx"):
                     if box not in places:
                         properties.append(box)
@@ -366,7 +368,7 @@ def _configuration(item: _Item) -> bytes:
 
 
 def _transforms(item: _Item) -> tuple[Box4 | None, int]:
-    """What is to be cut out, and the orientation of tag 274 that rotating and mirroring amount to."""
+    """Return the box to crop, and the orientation of tag 274 that rotating and mirroring amount to."""
     crop, turned = None, _PIXELS
     for name, box in item.properties:
         if name == b"clap":
@@ -381,7 +383,7 @@ def _transforms(item: _Item) -> tuple[Box4 | None, int]:
 
 
 def _aperture(box: bytes, size: Size) -> tuple[int, int, int, int]:
-    """The box (left, top, right, bottom) of a clean aperture, whose offset counts from the centre."""
+    """Return the box (left, top, right, bottom) of a clean aperture, whose offset counts from the centre."""
     numbers = struct.unpack_from(">IIIIiIiI", box, 8)
     if not all(numbers[1::2]):
         raise ValueError("a clean aperture of nothing")
@@ -394,20 +396,20 @@ def _aperture(box: bytes, size: Size) -> tuple[int, int, int, int]:
 
 
 class _Bits:
-    """Bits of a header, the highest first."""
+    """Reads bits of a header, the highest first."""
 
     def __init__(self, content: bytes) -> None:
         self._value, self._left = int.from_bytes(content, "big"), 8 * len(content)
 
     def read(self, bits: int) -> int:
-        """An unsigned number of this many bits."""
+        """Read an unsigned number of this many bits."""
         self._left -= bits
         if self._left < 0:
             raise ValueError("a header of compressed data that is too short")
         return self._value >> self._left & (1 << bits) - 1
 
     def golomb(self) -> int:
-        """An unsigned Exp-Golomb number, ue(v) of HEVC and uvlc() of AV1."""
+        """Read an unsigned Exp-Golomb number, ue(v) of HEVC and uvlc() of AV1."""
         zeros = 0
         while not self.read(1):
             zeros += 1
@@ -417,7 +419,7 @@ class _Bits:
 
 
 def _check_av1(payload: bytes, size: Size) -> None:
-    """Refuse what is larger than its header states, or has more frames than an image needs."""
+    """Reject an image that is larger than its header states, or has more frames than an image needs."""
     position, frames, sizes = 0, 0, []
     for _ in range(MOST_UNITS):
         if position >= len(payload):
@@ -450,7 +452,7 @@ def _leb128(payload: bytes, position: int) -> tuple[int, int]:
 
 
 def _av1_size(header: bytes) -> Size:
-    """The largest frame that a sequence header allows (AV1, 5.5.1)."""
+    """Return the largest frame that a sequence header allows (AV1, 5.5.1)."""
     bits = _Bits(header[:512])
     bits.read(4)
     if bits.read(1):
@@ -478,7 +480,7 @@ def _av1_size(header: bytes) -> Size:
 
 
 def _hevc_image(payload: bytes, configuration: bytes, size: Size) -> bytes:
-    """The slices of one intra picture, each with a later address than the one before; all else is left out."""
+    """Return the slices of one intra picture, with rising addresses, and nothing else."""
     address_bits, dependent = _hevc_parameters(configuration, size)
     length = (configuration[21] & 3) + 1
     kept, position, address = [], 0, -1

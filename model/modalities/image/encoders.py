@@ -1,8 +1,7 @@
-"""Networks that turn preprocessed pixels into an embedding.
+"""Image encoders: networks from preprocessed pixels to an embedding.
 
 B pictures, S side in pixels, C channels, D embedding width. Every encoder is built with D and takes `pixels` uint8
-(B, S, S, 3), RGB, to float32 (B, D). It normalises inside, so that a graph exported from it can't be fed differently than it was
-trained.
+(B, S, S, 3), RGB, to float32 (B, D). It normalises inside, so that an exported graph gets the same inputs as in training.
 """
 
 import math
@@ -15,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from model.modalities import libraries
-from model.modalities.projections import perceptron
+from polymodal.model.modalities import libraries
+from polymodal.model.modalities.projections import perceptron
 
 
 class ConvEncoder(nn.Module):
@@ -43,8 +42,8 @@ class EfficientNetLite(nn.Module):
 
     Architecture: Tan & Le, "EfficientNet" (arXiv:1905.11946), table 1, as changed by the "lite" variants of TensorFlow's
     TPU models: stem and head keep their width, first and last stage their depth, no squeeze-and-excitation, ReLU6, inputs
-    (x − 127) / 128. `widen` multiplies the channels of every stage, `deepen` its blocks. `model.training.pretrained` knows
-    where ImageNet weights come from.
+    (x − 127) / 128. `widen` multiplies the channels of every stage, `deepen` its blocks. `presets.py` has
+    its ImageNet weights.
     """
 
     # expansion, output channels, repeats, kernel, stride of the first
@@ -88,8 +87,8 @@ class EfficientNetLite(nn.Module):
 class TransformersEncoder(nn.Module):
     """Any image model of Hugging Face transformers that takes pixel values, built from its `config` alone.
 
-    Its own pooling where it has one, otherwise the mean over positions. `features` is the width of that; `mean` and `std`
-    of each colour, for values from 0 to 1, are those that it was trained with.
+    Uses its own pooling where it has one, otherwise the mean over positions. `features` is the pooled width; `mean` and `std`
+    of each colour, for values from 0 to 1, are those of its training.
     """
 
     def __init__(
@@ -111,7 +110,7 @@ class TransformersEncoder(nn.Module):
         return self.project(self.pool(pixels))
 
     def pool(self, pixels: Tensor) -> Tensor:
-        """What the model itself makes of a batch: uint8 (B, S, S, 3) to (B, `features`)."""
+        """Return the model's pooled features: uint8 (B, S, S, 3) to (B, `features`)."""
         found = self.model(pixel_values=self.normalise(pixels))
         pooled = getattr(found, "pooler_output", None)
         if pooled is None:
@@ -146,7 +145,7 @@ class TimmEncoder(nn.Module):
         return self.project(self.pool(pixels))
 
     def pool(self, pixels: Tensor) -> Tensor:
-        """What the model itself makes of a batch: uint8 (B, S, S, 3) to (B, `features`)."""
+        """Return the model's pooled features: uint8 (B, S, S, 3) to (B, `features`)."""
         return self.model(self.normalise(pixels))
 
 
@@ -184,14 +183,14 @@ class _SamePadding(nn.Module):
 
 
 class _Normalise(nn.Module):
-    """From uint8 (B, S, S, 3) to (B, 3, S, S), each colour, from 0 to 1, less its `mean` and divided by its `std`."""
+    """Convert uint8 (B, S, S, 3) to (B, 3, S, S): each colour, from 0 to 1, minus `mean`, divided by `std`."""
 
     mean: Tensor
     std: Tensor
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
-        # Constants of the architecture, not weights: config.json holds them.
+        # Constants from config.json, not weights.
         self.register_buffer("mean", 255.0 * torch.tensor(mean)[:, None, None], persistent=False)
         self.register_buffer("std", 255.0 * torch.tensor(std)[:, None, None], persistent=False)
 
@@ -200,7 +199,7 @@ class _Normalise(nn.Module):
 
 
 def _convolution(inputs: int, outputs: int, kernel: int, *, stride: int = 1, groups: int = 1) -> nn.Sequential:
-    """Convolution, batch normalisation and ReLU6, padded as TensorFlow pads."""
+    """Build convolution, batch normalisation and ReLU6, padded as TensorFlow pads."""
     halving = stride == 2
     padding = 0 if halving else kernel // 2
     return nn.Sequential(
@@ -212,7 +211,7 @@ def _convolution(inputs: int, outputs: int, kernel: int, *, stride: int = 1, gro
 
 
 def _eights(channels: float) -> int:
-    """The nearest multiple of 8, but not less than nine tenths: how EfficientNet rounds widened channels."""
+    """Round to the nearest multiple of 8, but not below nine tenths, as EfficientNet rounds scaled channels."""
     nearest = max(8, int(channels + 4) // 8 * 8)
     return nearest + 8 if nearest < 0.9 * channels else nearest
 
@@ -223,7 +222,7 @@ def _batch_norm(channels: int) -> nn.BatchNorm2d:
 
 
 def _centred(pixels: Tensor) -> Tensor:
-    """From uint8 (B, S, S, 3) to about −1 … 1 (B, 3, S, S), by the constants that the lite weights were trained with."""
+    """Convert uint8 (B, S, S, 3) to about −1 … 1 (B, 3, S, S), by the constants of the lite weights."""
     return (pixels.permute(0, 3, 1, 2).to(torch.float32) - 127.0) / 128.0
 
 

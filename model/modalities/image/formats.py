@@ -1,4 +1,4 @@
-"""Which kind of file bytes are, by how they begin and not by what was declared; and what to do about those that aren't decoded."""
+"""Kinds of files by their first bytes, not by their declared type, with advice for kinds that are not decoded."""
 
 import re
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ SUFFIXES: Final[Mapping[str, tuple[str, ...]]] = {
     "image/avif": (".avif", ".avifs"),
     "image/heic": (".heic", ".heif", ".hif"),
 }
-"""How names of files in each format end, also of those that this installation may lack a decoder for."""
+"""Suffixes of files in each format, also of formats that this installation may lack a decoder for."""
 
 # How each format begins; a RIFF file names its kind at byte 8, an ISO base media file its brands from byte 8 on.
 BEGINNINGS: Final[Mapping[str, tuple[bytes, ...]]] = {
@@ -47,7 +47,7 @@ _UNPACK: Final = "unpack it and send one picture"
 _TEXT: Final = "send the bytes of a picture, not words about it"
 _SAVED: Final = "save the picture itself, not the page around it"
 
-# Kinds of files that are sent for pictures: how they begin, and what to do.
+# Kinds of files that are sent in place of images: their first bytes, and advice.
 _OTHERS: Final[tuple[tuple[str, tuple[bytes, ...], str], ...]] = (
     ("image/jxl (JPEG XL)", (b"\xff\x0a", b"\x00\x00\x00\x0cJXL \r\n\x87\n"), _EXPORT),
     ("image/jp2 (JPEG 2000)", (b"\x00\x00\x00\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51"), _EXPORT),
@@ -101,7 +101,7 @@ _OTHERS: Final[tuple[tuple[str, tuple[bytes, ...], str], ...]] = (
     ),
     ("application/rtf", (b"{\\rtf",), _EXPORT),
 )
-# The same of texts, behind white space and a byte order mark, in any case.
+# The same for texts, after white space and a byte order mark, in any case.
 _TEXTS: Final[tuple[tuple[str, tuple[bytes, ...], str], ...]] = (
     ("text/html", (b"<!doctype html", b"<html", b"<head", b"<body", b"<!doctype"), _SAVED),
     ("application/xml", (b"<?xml", b"<!--"), _SAVED),
@@ -113,7 +113,7 @@ _TEXTS: Final[tuple[tuple[str, tuple[bytes, ...], str], ...]] = (
 )  # fmt: skip
 _SEARCHED: Final = 4096  # bytes of a text
 _BINARY: Final = re.compile(rb"[\x00-\x08\x0e-\x1f]")
-# What is recognised further inside.
+# Kinds that are recognised further inside.
 _WITHIN: Final[tuple[tuple[int, tuple[bytes, ...], str, str], ...]] = (
     (4, (b"moov", b"mdat", b"wide", b"free", b"skip"), "video/quicktime", _FRAME),
     (40, (b" EMF",), "image/emf (EMF)", _DRAW),
@@ -124,7 +124,7 @@ _WITHIN: Final[tuple[tuple[int, tuple[bytes, ...], str, str], ...]] = (
 
 
 class Unread(ValueError):
-    """A kind of file that isn't decoded: the message names it, and `advice` says what to send instead."""
+    """A kind of file that isn't decoded: the message names it, `advice` names what to send instead."""
 
     def __init__(self, found: str, advice: str = _EXPORT) -> None:
         super().__init__(found)
@@ -132,7 +132,7 @@ class Unread(ValueError):
 
 
 def sniff(content: bytes) -> str | None:
-    """Return the media type of an image that may be decoded; None for all else."""
+    """Return the media type of an image that may be decoded; None for other content."""
     if content[4:8] == b"ftyp":
         kind = _brand(content)
         return kind if kind in SUFFIXES else None
@@ -141,7 +141,7 @@ def sniff(content: bytes) -> str | None:
 
 
 def stranger(content: bytes) -> Unread:
-    """Name what is no image that may be decoded."""
+    """Return the error that names the kind of content that can't be decoded."""
     if content[4:8] == b"ftyp":
         return _media(content)
     if content.startswith(b"RIFF"):
@@ -169,7 +169,7 @@ def _text(content: bytes) -> Unread:
 
 
 def _brand(content: bytes) -> str | None:
-    """The kind of an ISO base media file: by its major brand, then by the others."""
+    """Return the kind of an ISO base media file: by its major brand, then by the others."""
     length = min(len(content), max(16, int.from_bytes(content[:4], "big")), _MOST_FTYP)
     brands = [content[8:12], *(content[at : at + 4] for at in range(16, length - 3, 4))]
     if brands[0] in _BRANDS:

@@ -1,27 +1,28 @@
-"""How large a picture says it is, from its first bytes alone, and how much work that is before it is decoded anywhere.
+"""Size of an image from its header, and an estimate of the work to decode it.
 
-No check: a header may lie, and decoding will tell. Offsets are those of the formats' specifications.
+Nothing is validated: decoding finds out whether a header is right. Offsets are those of the formats' specifications.
 """
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final, Literal, TypeAlias
 
-from model.types import Workload
+from polymodal.model.types import Workload
 
+Buffer: TypeAlias = bytes | bytearray
 Size: TypeAlias = tuple[int, int]
 Costs: TypeAlias = tuple[float, float]
-"""Of a pixel, and of a byte of the file."""
+"""Costs of a pixel and of a byte of the file."""
 
 WHOLE: Final = "image"
-"""The kind of work in which a decoder makes every pixel; in units of a pixel of a PNG that packs well."""
+"""Workload of decoding every pixel; one unit is a pixel of a PNG that compresses well."""
 DRAFT: Final = "image/jpeg"
-"""Of a JPEG that is not progressive: it is decoded at a reduced size, and reading its bytes is most of it; in units of a byte."""
+"""Workload of a JPEG that is not progressive, which is decoded at a reduced size, mostly reading; one unit is a byte."""
 
-# Segments of a JPEG before its frame header, and bytes that fill the gaps between them: metadata of a camera takes a handful, and
-# whoever sends nothing else must not keep the event loop busy.
+# Segments of a JPEG before its frame header, and fill bytes between them: a camera writes a handful, and a file of nothing else
+# must not block the event loop.
 MOST_STEPS: Final = 256
 # Costs of a pixel and of a byte, by what a file begins with, measured with plain drawings and with noise of 0.3 to 48 megapixels
-# (Pillow 13.0, x86-64): what they say is at most 2.5 times too much or too little.
+# (Pillow 13.0, x86-64): estimates are wrong by at most a factor of 2.5.
 COSTS: Final[Mapping[bytes, Costs]] = {
     b"\xff\xd8\xff": (0.75, 4.0),  # progressive
     b"\x89PNG": (1.0, 2.0),
@@ -34,7 +35,7 @@ COSTS: Final[Mapping[bytes, Costs]] = {
 }
 DRAFT_COSTS: Final[Costs] = (1 / 13, 1.0)
 MOST_WORK: Final = 4
-"""Units of either kind for each pixel, but in a file that is packed badly for its format."""
+"""Most units of either kind per pixel, except in a file that is compressed badly for its format."""
 # Frames of a JPEG that are neither progressive nor hierarchical: baseline and extended, with Huffman codes (ITU T.81, table B.1).
 SEQUENTIAL: Final = frozenset({0xC0, 0xC1})
 # Progressive, with Huffman or arithmetic codes.
@@ -43,16 +44,16 @@ PROGRESSIVE: Final = frozenset({0xC2, 0xCA})
 FRAMES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
 
-def size_of(content: bytes) -> Size | None:
-    """Width and height in pixels as a file of an accepted format states them; None when it doesn't."""
+def size_of(content: Buffer) -> Size | None:
+    """Return width and height in pixels from the header of a file in an accepted format; None without them."""
     beginning = content[4:12] if content[4:8] == b"ftyp" else content
     reader = next((reader for start, reader in _READERS.items() if beginning.startswith(start)), None)
     size = reader(content) if reader else None
     return size if size and min(size) > 0 else None
 
 
-def work_of(content: bytes) -> Workload:
-    """How much there is to decode; of a file that states no size, its bytes."""
+def work_of(content: Buffer) -> Workload:
+    """Estimate the work to decode a file; from its bytes if it states no size."""
     size = size_of(content)
     if size is None:
         return Workload(WHOLE, float(len(content)))
@@ -65,13 +66,13 @@ def work_of(content: bytes) -> Workload:
     return Workload(kind, costs[0] * size[0] * size[1] + costs[1] * len(content))
 
 
-def _jpeg(content: bytes) -> Size | None:
+def _jpeg(content: Buffer) -> Size | None:
     frame = _frame(content)
     return (_big(frame[7:9]), _big(frame[5:7])) if frame else None
 
 
-def _frame(content: bytes) -> bytes | None:
-    """The first bytes of a JPEG's frame header: two of its marker, and what it says of the picture."""
+def _frame(content: Buffer) -> Buffer | None:
+    """Return the first bytes of a JPEG's frame header: its marker, and the fields with depth and size."""
     if not content.startswith(b"\xff\xd8\xff"):
         return None
     position = 2
@@ -88,22 +89,22 @@ def _frame(content: bytes) -> bytes | None:
     return None
 
 
-def _png(content: bytes) -> Size | None:
+def _png(content: Buffer) -> Size | None:
     return (_big(content[16:20]), _big(content[20:24])) if content[12:16] == b"IHDR" else None
 
 
-def _gif(content: bytes) -> Size | None:
+def _gif(content: Buffer) -> Size | None:
     return _little(content[6:8]), _little(content[8:10])
 
 
-def _bmp(content: bytes) -> Size | None:
+def _bmp(content: Buffer) -> Size | None:
     if _little(content[14:18]) == 12:  # the oldest header has two bytes for a side
         return _little(content[18:20]), _little(content[20:22])
     height = int.from_bytes(content[22:26], "little", signed=True)  # negative: rows from the top
     return _little(content[18:22]), abs(height)
 
 
-def _webp(content: bytes) -> Size | None:
+def _webp(content: Buffer) -> Size | None:
     match content[8:16]:
         case b"WEBPVP8X":
             return 1 + _little(content[24:27]), 1 + _little(content[27:30])
@@ -115,7 +116,7 @@ def _webp(content: bytes) -> Size | None:
     return None
 
 
-def _tiff(content: bytes) -> Size | None:
+def _tiff(content: Buffer) -> Size | None:
     order: Literal["little", "big"] = "little" if content.startswith(b"II") else "big"
 
     def number(start: int, length: int) -> int:
@@ -129,8 +130,8 @@ def _tiff(content: bytes) -> Size | None:
     return (sides[256], sides[257]) if len(sides) == 2 else None
 
 
-def _bmff(content: bytes) -> Size | None:
-    """The largest size among the properties of an AVIF or HEIC file: of the whole image, not of tiles or thumbnails."""
+def _bmff(content: Buffer) -> Size | None:
+    """Return the largest size among the properties of an AVIF or HEIC file, that of the whole image."""
     start, end = 0, len(content)
     for name, version in ((b"meta", 4), (b"iprp", 0), (b"ipco", 0)):
         start, end = next(
@@ -144,8 +145,8 @@ def _bmff(content: bytes) -> Size | None:
     return max(sizes, key=lambda size: size[0] * size[1], default=None)
 
 
-def _boxes(content: bytes, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
-    """Name, begin and end of the content of each of the first boxes."""
+def _boxes(content: Buffer, start: int, end: int) -> Iterator[tuple[Buffer, int, int]]:
+    """Yield name, start and end of the content of each of the first boxes."""
     for _ in range(MOST_STEPS):
         length = _big(content[start : start + 4])
         following = start + length if length else end
@@ -155,15 +156,15 @@ def _boxes(content: bytes, start: int, end: int) -> Iterator[tuple[bytes, int, i
         start = following
 
 
-def _big(content: bytes) -> int:
+def _big(content: Buffer) -> int:
     return int.from_bytes(content, "big")
 
 
-def _little(content: bytes) -> int:
+def _little(content: Buffer) -> int:
     return int.from_bytes(content, "little")
 
 
-_READERS: Final[Mapping[bytes, Callable[[bytes], Size | None]]] = {
+_READERS: Final[Mapping[bytes, Callable[[Buffer], Size | None]]] = {
     b"\xff\xd8\xff": _jpeg,
     b"\x89PNG\r\n\x1a\n": _png,
     b"GIF8": _gif,

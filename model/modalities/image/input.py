@@ -1,6 +1,6 @@
-"""From an uploaded picture to the pixels that the image encoder was trained on (steps 2 and 3 of a request).
+"""Decode and preprocess images (steps 2 and 3 of a request).
 
-H, W height and width of the decoded picture; S the side that the encoder takes, all in pixels.
+H, W height and width of the decoded image; S the side that the encoder takes, all in pixels.
 """
 
 import io
@@ -25,13 +25,13 @@ from PIL import (
     features,
 )
 
-from model.errors import InputError, TooLarge, Undecodable, UnsupportedFormat
-from model.modalities.image.bare import Bare, bare
-from model.modalities.image.bmff import CODECS
-from model.modalities.image.formats import Unread, sniff, stranger
-from model.modalities.image.header import MOST_WORK, WHOLE, size_of, work_of
-from model.modalities.image.levels import FULL, SAMPLE_FORMAT, Levels, check_colours, levels_of
-from model.types import Array, InputSpec, Probe, Workload
+from polymodal.model.errors import InputError, TooLarge, Undecodable, UnsupportedFormat
+from polymodal.model.modalities.image.bmff import CODECS
+from polymodal.model.modalities.image.formats import Unread, sniff, stranger
+from polymodal.model.modalities.image.header import MOST_WORK, WHOLE, size_of, work_of
+from polymodal.model.modalities.image.levels import FULL, SAMPLE_FORMAT, Levels, check_colours, levels_of
+from polymodal.model.modalities.image.metadata import Stripped, strip_metadata
+from polymodal.model.types import Array, InputSpec, Probe, Workload
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -39,7 +39,7 @@ Opener = Callable[[io.BytesIO], ImageFile.ImageFile]
 
 
 class _WebP(WebPImagePlugin.WebPImageFile):
-    """Pillow's reader, but for its decoder's two canvases, which nobody needs once the first frame is there."""
+    """Pillow's reader, which frees its decoder's two canvases after the first frame."""
 
     def _get_next(self) -> tuple[bytes, int, int]:
         frame = super()._get_next()
@@ -112,7 +112,7 @@ else:
     _heif.DECODE_THREADS = 1
     _heif.THUMBNAILS = _heif.DEPTH_IMAGES = _heif.AUX_IMAGES = False
     FORMATS["image/heic"] = HeifImageFile
-# Within a format, what pixels may be packed with: libtiff would also try WebP, Zstandard, LZMA and a dozen others, and Pillow
+# Allowed compressions of a format: libtiff would also try WebP, Zstandard, LZMA and a dozen others, and Pillow
 # unpacks a BMP's run lengths byte by byte in Python (7 s for a file of 12 KB).
 PACKINGS: Final[Mapping[str, Mapping[object, str]]] = {
     "image/bmp": {0: "none", 3: "bit fields"},
@@ -128,7 +128,7 @@ PACKINGS: Final[Mapping[str, Mapping[object, str]]] = {
         "group4": "CCITT",
     },
 }
-# What turns a picture upright, by the orientation noted in it (tag 274 of EXIF); 1 is upright already.
+# Transposition that turns an image upright, by its orientation (tag 274 of EXIF); 1 is upright.
 TURNS: Final[Mapping[int, Image.Transpose]] = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -138,11 +138,11 @@ TURNS: Final[Mapping[int, Image.Transpose]] = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-ON_THEIR_SIDE: Final = frozenset(TURNS[each] for each in (5, 6, 7, 8))
-FROM_THE_END: Final = frozenset(TURNS[each] for each in (3, 4, 7, 8))
-"""Turns after which the last row, or the last column, is the first row."""
+ON_THEIR_SIDE: Final = frozenset(TURNS[code] for code in (5, 6, 7, 8))
+FROM_THE_END: Final = frozenset(TURNS[code] for code in (3, 4, 7, 8))
+"""Transpositions after which the last row, or the last column, is the first row."""
 BAND_PIXELS: Final = 2**20
-"""Converted at a time: a whole picture in three modes at once would take three times its memory."""
+"""Pixels that are converted at a time: a whole image in three modes at once would take three times its memory."""
 BAND_ROWS: Final = 64  # compared at a time
 TIFF_WIDTH, TIFF_HEIGHT, TIFF_STRIP_ROWS, TIFF_BITS = (322, 256), (323, 257), 278, 258
 TIFF_REVERSED: Final = frozenset({"L;IR", "P;1R", "P;2R", "P;4R"})  # layouts that Pillow names and can't unpack
@@ -156,36 +156,37 @@ WHITE: Final = (255, 255, 255)
 
 @dataclass(frozen=True, slots=True)
 class ImageInput:
-    """Decode any accepted picture, trim the plain margin around the drawing, and fit it into an S × S square."""
+    """Decodes an image, trims a plain margin, and fits the rest into an S × S square."""
 
     side: int = 128
-    """S: what the encoder takes; some take one side alone."""
+    """S, the side that the encoder takes; some take only one."""
     max_pixels: int = 50_000_000
     max_side: int = 16_384
 
     name: ClassVar[str] = "image"
     files: ClassVar[tuple[str, ...]] = ()
+    free_axes: ClassVar[Mapping[str, Mapping[int, str]]] = {}
 
     @classmethod
     def load(cls, settings: Mapping[str, Any], folder: Path) -> Self:
-        """Build from this input's part of a bundle's config.json."""
+        """Build from this input's entry in a bundle's config.json."""
         return cls(**settings)
 
     def settings(self) -> dict[str, Any]:
-        """Everything `load` needs."""
+        """Return everything that `load` needs."""
         return asdict(self)
 
     def save(self, folder: Path) -> None:
-        """This input has no files."""
+        """Write nothing, because this input has no files."""
 
     def describe(self) -> InputSpec:
-        """Accepted formats, and limits in pixels."""
+        """Return accepted formats, and limits in pixels."""
         return InputSpec(self.name, tuple(FORMATS), {"max_pixels": self.max_pixels, "max_side": self.max_side})
 
     def decode(self, content: bytes | str) -> Pixels:
-        """The first frame, upright, on white where it was transparent: RGB uint8 (H, W, 3).
+        """Return the first frame, upright, on white where it was transparent: RGB uint8 (H, W, 3).
 
-        Very large pictures come out reduced, still with at least twice the encoder's resolution on the longer side.
+        Very large images are reduced, to at least twice the encoder's resolution on the longer side.
         Raises UnsupportedFormat, TooLarge (from the header, before any pixel is decoded) or Undecodable.
         """
         if isinstance(content, str):
@@ -194,7 +195,7 @@ class ImageInput:
             media_type = self._sniff(content)
             if media_type in CODECS and (size := size_of(content)):
                 self._check_size(*size)
-            picture = bare(media_type, content)
+            picture = strip_metadata(media_type, content)
             pixels = self._pixels(media_type, picture)
             if picture.other_ending:
                 self._check_ending(pixels, media_type, replace(picture, content=picture.other_ending))
@@ -212,23 +213,23 @@ class ImageInput:
         left, top, right, bottom = box
         scale = self.side / max(right - left, bottom - top)
         size = (max(1, round((right - left) * scale)), max(1, round((bottom - top) * scale)))
-        # What is to shrink to half or less is averaged first, by the largest whole factor: six times as quick as the filter alone.
+        # Images that shrink to half or less are averaged first, by the largest whole factor: six times as fast as the filter alone.
         fitted = Image.fromarray(decoded).resize(size, Image.Resampling.BICUBIC, box=box, reducing_gap=1.0)
         square = Image.new("RGB", (self.side, self.side), background)
         square.paste(fitted, ((self.side - size[0]) // 2, (self.side - size[1]) // 2))
         return np.asarray(square)
 
     def collate(self, arrays: Sequence[Array]) -> dict[str, Array]:
-        """Pixels: uint8 (B, S, S, 3); normalising belongs to the encoder."""
+        """Return pixels uint8 (B, S, S, 3); the encoder normalises them."""
         return {"pixels": np.stack(arrays)}
 
     @staticmethod
-    def workload(content: bytes | str) -> Workload:
-        """As the header tells; of what has none, bytes."""
-        return work_of(content) if isinstance(content, bytes) else Workload(WHOLE, float(len(content)))
+    def workload(content: bytes | bytearray | str) -> Workload:
+        """Estimate the work from the header, or from the number of bytes without one."""
+        return Workload(WHOLE, float(len(content))) if isinstance(content, str) else work_of(content)
 
     def probes(self) -> tuple[Probe, ...]:
-        """Thumbnails, a photograph that is decoded in a draft, and a drawing of which every pixel is decoded."""
+        """Return thumbnails, a photograph that is decoded at a reduced size, and a drawing of which every pixel is decoded."""
         most = float(MOST_WORK * self.max_pixels)
         return tuple(
             Probe(make(64, 48), make(*size), most, embeds_alike=True)
@@ -236,7 +237,7 @@ class ImageInput:
         )
 
     def blank(self) -> Pixels:
-        """A white square."""
+        """Return a white square."""
         return np.full((self.side, self.side, 3), 255, dtype=np.uint8)
 
     def _sniff(self, content: bytes) -> str:
@@ -249,13 +250,13 @@ class ImageInput:
             raise Unread(f"{media_type}, for which this installation has no decoder", "export it as PNG or JPEG")
         return media_type
 
-    def _pixels(self, media_type: str, picture: Bare) -> Pixels:
+    def _pixels(self, media_type: str, picture: Stripped) -> Pixels:
         """Open, check, load and flatten."""
         image = self._open(media_type, picture)
         longer = max(image.size)
-        wanted = [max(1, 2 * self.side * side // longer) for side in image.size]
+        draft = [max(1, 2 * self.side * side // longer) for side in image.size]
         if media_type == "image/jpeg":
-            image.draft("RGB", (wanted[0], wanted[1]))  # decodes at 1/2, 1/4 or 1/8, not below this size
+            image.draft("RGB", (draft[0], draft[1]))  # decodes at 1/2, 1/4 or 1/8, not below this size
         image.load()
         levels = FULL
         if isinstance(image, TiffImagePlugin.TiffImageFile):
@@ -269,21 +270,21 @@ class ImageInput:
             raise ValueError(f"{image.size} px instead of those of the header")
         return self._flatten(image.crop(picture.crop) if picture.crop else image, turn, levels)
 
-    def _check_ending(self, pixels: Pixels, media_type: str, other: Bare) -> None:
+    def _check_ending(self, pixels: Pixels, media_type: str, other: Stripped) -> None:
         if not np.array_equal(pixels, self._pixels(media_type, other)):
             raise ValueError("it ends within its pixels")
 
-    def _open(self, media_type: str, picture: Bare) -> ImageFile.ImageFile:
+    def _open(self, media_type: str, picture: Stripped) -> ImageFile.ImageFile:
         """Read the header alone, and check it against the limits."""
         if picture.size:
             self._check_size(*picture.size)
         try:
-            # Not Image.open: Pillow's guard would refuse, or merely warn, by its own numbers before we could name ours. It
-            # still guards what a reader allocates while it reads the header, such as the first frame of a GIF.
+            # Not Image.open: Pillow's guard would reject or warn by its own limits before ours. It still guards allocations
+            # while the header is read, such as the first frame of a GIF.
             image = FORMATS[media_type](io.BytesIO(picture.content))
             piece_bytes = _tiff_piece_bytes(image) if isinstance(image, TiffImagePlugin.TiffImageFile) else 0
         except (Image.DecompressionBombError, Image.DecompressionBombWarning) as problem:
-            found = "a header that asks for a vast picture"
+            found = "a header that states a vast size"
             raise TooLarge(self.name, found, f"at most {self.max_pixels:,} pixels in all") from problem
         self._check_size(*image.size)
         if (
@@ -300,7 +301,7 @@ class ImageInput:
         if media_type == "image/png":
             _scale_transparency(image, picture.content[PNG_DEPTH])
         elif isinstance(image, TiffImagePlugin.TiffImageFile) and image.mode in ("P", "PA"):
-            _widen_palette(image)
+            _scale_palette(image)
         return image
 
     def _check_size(self, width: int, height: int) -> None:
@@ -311,11 +312,11 @@ class ImageInput:
             raise TooLarge(self.name, found, f"sides of at most {self.max_side:,} px")
 
     def _flatten(self, image: Image.Image, turn: Image.Transpose | None, levels: Levels) -> Pixels:
-        """Upright, and from whatever mode to RGB on white, band by band; 16 bits per channel keep their upper 8."""
+        """Turn upright and convert any mode to RGB on white, band by band; 16 bits per channel keep their upper 8."""
         width, height = image.size if turn not in ON_THEIR_SIDE else image.size[::-1]
         # A box filter is cheap; trimming and resizing then work on at most 16 × S.
         factor = max(1, max(image.size) // (8 * self.side))
-        rows = factor * max(1, BAND_PIXELS // (width * factor))  # so that no block of the filter lies in two bands
+        rows = factor * max(1, BAND_PIXELS // (width * factor))  # so that no block of the filter is in two bands
         if rows >= height:
             return _on_white(_band(image, turn, 0, height), factor, levels)
         flat = np.empty((-(-height // factor), -(-width // factor), 3), dtype=np.uint8)
@@ -331,13 +332,17 @@ class ImageInput:
         return error
 
 
+INPUT: Final = ImageInput
+"""Imported by `Modality.input`."""
+
+
 def accepted() -> str:
-    """The media types that this installation decodes, for messages."""
+    """Return the media types that this installation decodes, for messages."""
     return ", ".join(FORMATS)
 
 
 class _JpegFile(io.BytesIO):
-    name = "photograph.jpg"  # where a format is named instead, Pillow loads what else it writes
+    name = "photograph.jpg"  # with the format as an argument, Pillow would load all its writers
 
 
 class _PngFile(io.BytesIO):
@@ -345,7 +350,7 @@ class _PngFile(io.BytesIO):
 
 
 def _photograph(width: int, height: int) -> bytes:
-    """A JPEG of soft noise, with about as many bytes as a photograph of its size."""
+    """Return a JPEG of soft noise, with about as many bytes as a photograph of its size."""
     coarse = Image.effect_noise((max(1, width // 4), max(1, height // 4)), 64)
     content = _JpegFile()
     coarse.resize((width, height), Image.Resampling.BICUBIC).convert("RGB").save(content, quality=85)
@@ -353,7 +358,7 @@ def _photograph(width: int, height: int) -> bytes:
 
 
 def _drawing(width: int, height: int) -> bytes:
-    """A PNG of plain squares."""
+    """Return a PNG of plain squares."""
     coarse = Image.effect_noise((max(1, width // 16), max(1, height // 16)), 64)
     content = _PngFile()
     coarse.resize((width, height), Image.Resampling.NEAREST).convert("RGB").save(content, compress_level=1)
@@ -361,7 +366,7 @@ def _drawing(width: int, height: int) -> bytes:
 
 
 def _tiff_piece_bytes(image: TiffImagePlugin.TiffImageFile) -> int:
-    """What the largest strip or tile unpacks to."""
+    """Return the decompressed size of the largest strip or tile."""
     tags = image.tag_v2
     tiled = TIFF_WIDTH[0] in tags
     width, height = int(tags[TIFF_WIDTH[not tiled]]), int(tags[TIFF_HEIGHT[not tiled]])
@@ -370,7 +375,7 @@ def _tiff_piece_bytes(image: TiffImagePlugin.TiffImageFile) -> int:
 
 
 def _band(image: Image.Image, turn: Image.Transpose | None, top: int, bottom: int) -> Image.Image:
-    """These rows of a picture as if it had been turned whole: phones write how to turn instead of turning the pixels."""
+    """Return these rows of the turned image: phones store an orientation instead of turning the pixels."""
     width, height = image.size
     length = width if turn in ON_THEIR_SIDE else height
     first, last = (length - bottom, length - top) if turn in FROM_THE_END else (top, bottom)
@@ -380,7 +385,7 @@ def _band(image: Image.Image, turn: Image.Transpose | None, top: int, bottom: in
 
 
 def _on_white(image: Image.Image, factor: int, levels: Levels) -> Pixels:
-    """RGB uint8, reduced by a whole factor."""
+    """Return RGB uint8, reduced by a whole factor."""
     if image.mode.startswith("I") or (image.mode == "F" and levels != FLOAT_SHADES):  # Pillow would clip it to white
         transparent_grey = image.info.get("transparency")
         samples = np.asarray(image)
@@ -401,7 +406,7 @@ def _on_white(image: Image.Image, factor: int, levels: Levels) -> Pixels:
 
 
 def _scale_transparency(image: Image.Image, depth: int) -> None:
-    """A PNG's transparent shade or colour counts in its own bits, which Pillow forgets when it unpacks to 8."""
+    """Scale a PNG's transparent shade or colour to 8 bits, which Pillow forgets."""
     colour = image.info.get("transparency")
     if image.mode == "L" and isinstance(colour, int) and depth < 8:
         image.info["transparency"] = colour * 255 // ((1 << depth) - 1)
@@ -409,8 +414,8 @@ def _scale_transparency(image: Image.Image, depth: int) -> None:
         image.info["transparency"] = tuple(channel >> 8 for channel in colour)
 
 
-def _widen_palette(image: TiffImagePlugin.TiffImageFile) -> None:
-    """Some programs write 8 bits for each of a TIFF's colours, which have 16 (libtiff looks at them in the same way)."""
+def _scale_palette(image: TiffImagePlugin.TiffImageFile) -> None:
+    """Scale palettes of TIFFs in which programs wrote 8 bits per colour instead of 16, as libtiff does."""
     colours = image.tag_v2[TIFF_COLOURS]
     if max(colours) < 256:
         third = len(colours) // 3
@@ -419,7 +424,7 @@ def _widen_palette(image: TiffImagePlugin.TiffImageFile) -> None:
 
 
 def content_box(pixels: Pixels) -> tuple[tuple[int, int, int, int], tuple[int, int, int]]:
-    """The box (left, top, right, bottom) around what differs from a plain background, and that background's RGB.
+    """Return the box (left, top, right, bottom) that differs from a plain background, and that background's RGB.
 
     The background is plain when the four corners agree; otherwise (a photograph) the whole picture is the content, on
     white. A picture of one colour is its own content.
@@ -430,7 +435,7 @@ def content_box(pixels: Pixels) -> tuple[tuple[int, int, int, int], tuple[int, i
     background = np.median(corners, axis=0).astype(np.int16)
     if np.abs(corners - background).max() > BACKGROUND_TOLERANCE:
         return whole, WHITE
-    # A row is compared as one line of bytes, which is fifty times as quick as by pixels of three.
+    # A row is compared as one line of bytes, which is fifty times as fast as by pixels of three.
     low = np.tile(np.clip(background - BACKGROUND_TOLERANCE, 0, 255).astype(np.uint8), width)
     high = np.tile(np.clip(background + BACKGROUND_TOLERANCE, 0, 255).astype(np.uint8), width)
     drawn_rows, drawn_columns = np.zeros(height, dtype=bool), np.zeros(3 * width, dtype=bool)

@@ -1,7 +1,7 @@
-"""Which value of a TIFF's samples is black and which is white, where they have more than 8 bits: from its tags, or else its values.
+"""Black and white levels of a TIFF whose samples have more than 8 bits, from its tags or else from its values.
 
 Files of 16 bits fill them, by their specification; other integers and floating-point numbers have no such rule, and programs write
-0 to 255, 0 to 65,535 or 0 to 1. What fits none of these would come out black or white, so it is refused.
+0 to 255, 0 to 65,535 or 0 to 1. Values that fit none of these would become black or white, so they are rejected.
 """
 
 from collections.abc import Iterator, Mapping
@@ -12,16 +12,16 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from model.modalities.image.formats import Unread
+from polymodal.model.modalities.image.formats import Unread
 
 Tags = Mapping[int, Any]
-"""Of a TIFF, as Pillow reads them."""
+"""Tags of a TIFF, as Pillow reads them."""
 
 BITS, SAMPLE_FORMAT = 258, 339  # tags
 SIGNED, FLOATING = 2, 3  # values of SampleFormat
 LEAST, GREATEST = (340, 280), (341, 281)  # tags of the range, in the samples' own type and as integers
 DARKEST: Final = 16
-"""White is at most this many times the largest value: what is darker would look black."""
+"""White is at most this many times the largest value: a darker image would look black."""
 _ADVICE: Final = (
     "values that fill their bits, tags 340 and 341 (SMinSampleValue, SMaxSampleValue) that tell their range, or 8 bits"
 )
@@ -30,7 +30,7 @@ _BAND_ROWS: Final = 256
 
 @dataclass(frozen=True, slots=True)
 class Levels:
-    """How samples become 8 bits."""
+    """Converts samples to 8 bits."""
 
     black: float = 0.0
     white: float = 65_535.0
@@ -41,7 +41,7 @@ class Levels:
     inverted: bool = False
 
     def shades(self, values: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-        """From samples to grey of 8 bits."""
+        """Convert samples to grey of 8 bits."""
         if self.unsigned:
             values = values.view(np.uint32)
         levels = np.clip(values, self.black, self.white) - self.black
@@ -57,7 +57,7 @@ FULL: Final = Levels()
 
 
 def levels_of(image: Image.Image, tags: Tags, *, inverted: bool) -> Levels:
-    """Find the range of a loaded TIFF of mode I;16, I or F. Raises Unread where nothing tells it."""
+    """Find the range of a loaded TIFF of mode I;16, I or F. Raises Unread if it is unknown."""
     bits = int(tags.get(BITS, (16,))[0])
     kind = int(tags.get(SAMPLE_FORMAT, (1,))[0])
     unsigned = bits == 32 and kind not in (SIGNED, FLOATING)
@@ -83,7 +83,7 @@ def levels_of(image: Image.Image, tags: Tags, *, inverted: bool) -> Levels:
 
 
 def check_colours(image: Image.Image, tags: Tags) -> None:
-    """Refuse colours of 16 bits whose upper 8 bits, which are all that Pillow keeps, are next to nothing."""
+    """Reject colours of 16 bits whose upper 8 bits, which are all that Pillow keeps, are almost zero."""
     if max(tags.get(BITS, (8,))) > 8 and image.mode in ("RGB", "RGBA"):
         most = max(int(high) for _, high in image.getextrema()[:3])  # type: ignore[misc]
         if 0 < most < 256 // DARKEST:
@@ -91,11 +91,11 @@ def check_colours(image: Image.Image, tags: Tags) -> None:
 
 
 _NOMINAL: Final = frozenset({1.0, *(float((1 << bits) - 1) for bits in (8, 10, 12, 14, 15, 16, 24, 31, 32))})
-"""Whites that a tag means as such; others may be the greatest value that happens to be there."""
+"""Values of tags that are a white level; others may be the greatest value that occurs."""
 
 
 def _candidates(bits: int, kind: int) -> list[tuple[float, float]]:
-    """Ranges that programs use: the least value that must be reached, and white."""
+    """Return ranges that programs use: the least value that must be reached, and white."""
     if kind == FLOATING:
         return [(1 / DARKEST, 1.0), (DARKEST, 255.0)]
     if bits == 12:
@@ -118,7 +118,7 @@ def _stated(tags: Tags, names: tuple[int, int]) -> float | None:
 
 
 def _extremes(image: Image.Image, unsigned: bool) -> tuple[float, float]:
-    """The least and the greatest sample; NaN where there is one."""
+    """Return the least and the greatest sample; NaN if there is one."""
     least, greatest = np.inf, -np.inf
     for band in bands(image):
         values = band.view(np.uint32) if unsigned else band
@@ -129,7 +129,7 @@ def _extremes(image: Image.Image, unsigned: bool) -> tuple[float, float]:
 
 
 def bands(image: Image.Image) -> Iterator[npt.NDArray[Any]]:
-    """Samples, some rows at a time."""
+    """Yield samples, some rows at a time."""
     width, height = image.size
     for top in range(0, height, _BAND_ROWS):
         yield np.asarray(image.crop((0, top, width, min(height, top + _BAND_ROWS))))

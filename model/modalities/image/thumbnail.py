@@ -1,18 +1,18 @@
-"""Small pictures for people to look at, on the pages that evaluation writes."""
+"""Thumbnails for the pages that evaluation writes."""
 
 import io
 from typing import Final
 
 from PIL import Image
 
-from model.modalities.image.input import ImageInput
+from polymodal.model.modalities.image.input import ImageInput
 
 QUALITY: Final = 80  # of WebP, from 0 to 100
 MEDIA_TYPE: Final = "image/webp"
 
 
 def thumbnail(content: bytes, side: int) -> bytes:
-    """A picture in any accepted format as WebP of at most `side` × `side` px. Raises InputError as decoding does."""
+    """Return an image in any accepted format as WebP of at most `side` × `side` px. Raises InputError as decoding does."""
     picture = Image.fromarray(ImageInput(side=side).decode(content))
     picture.thumbnail((side, side))
     file = io.BytesIO()

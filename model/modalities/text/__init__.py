@@ -1,1 +1,1 @@
-"""Texts: limits, decoding, tokenising (input.py) and their networks (encoders.py)."""
+"""Texts: limits, decoding, tokenising (input.py) and encoders (encoders.py)."""

@@ -1,4 +1,4 @@
-"""Changes that leave a text's subject what it is; applied to training batches alone.
+"""Augmentations of texts that keep their subject; for training batches only.
 
 B texts, L tokens of the longest.
 """
@@ -16,5 +16,5 @@ def augment(batch: Mapping[str, Tensor], generator: torch.Generator) -> dict[str
     ids, mask = batch["ids"], batch["mask"]
     kept = mask & (torch.rand(mask.shape, generator=generator) >= DROPPED).to(mask.device)
     kept[:, 0] = True
-    order = (~kept).to(torch.uint8).argsort(dim=1, stable=True)  # what is kept moves to the front, in its order
+    order = (~kept).to(torch.uint8).argsort(dim=1, stable=True)  # kept tokens move to the front, in their order
     return {"ids": ids.gather(1, order), "mask": kept.gather(1, order)}

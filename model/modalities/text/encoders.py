@@ -1,8 +1,8 @@
-"""Networks that turn token ids into an embedding.
+"""Text encoders: networks from token ids to an embedding.
 
 B texts, L tokens of the longest, W width inside the encoder, A attention heads, D embedding width. Every encoder is
 built with D and the vocabulary's size, and takes `ids` int64 (B, L) and `mask` bool (B, L), true where there is a token, to float32
-(B, D); padding never moves the result.
+(B, D); padding never changes the result.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,12 +15,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from model.modalities import libraries
-from model.modalities.projections import perceptron
+from polymodal.model.modalities import libraries
+from polymodal.model.modalities.projections import perceptron
 
 
 class StaticEncoder(nn.Module):
-    """The mean of the tokens' embeddings through a small perceptron: the cheapest encoder, blind to the order of words.
+    """Mean of the tokens' embeddings through a small perceptron: the cheapest encoder, which ignores the order of words.
 
     After Iyyer et al., "Deep Unordered Composition Rivals Syntactic Methods" (ACL 2015).
     """
@@ -75,13 +75,13 @@ class RecurrentEncoder(nn.Module):
         states = torch.cat([ahead, behind], dim=2)  # (B, L, 2 H)
         present = mask[..., None]
         mean = _masked_mean(states, mask)
-        # Outputs of both cells lie in −1 … 1, so −1 can't win against a real token.
+        # Outputs of both cells are in −1 … 1, so −1 is never the maximum over a real token.
         highest = states.masked_fill(~present, -1.0).amax(dim=1)
         return self.project(torch.cat([mean, highest], dim=1))
 
 
 def _whole_precision(device: torch.device) -> AbstractContextManager[object]:
-    """No half precision for recurrent cells on a CPU: those without AVX-512 have none, and torch raises instead of converting."""
+    """Disable half precision for recurrent cells on a CPU: without AVX-512 torch raises instead of converting."""
     if device.type == "cpu" and torch.is_autocast_enabled("cpu"):
         return torch.autocast("cpu", enabled=False)
     return nullcontext()
@@ -94,7 +94,7 @@ class TransformerEncoder(nn.Module):
     one alone. Lower layers know more of words, upper ones more of sentences. `projection` is how many hidden units
     the projection has; 0: it is one linear layer.
     Devlin et al., "BERT" (arXiv:1810.04805); pooling as in Reimers & Gurevych, "Sentence-BERT" (arXiv:1908.10084).
-    The defaults are MiniLM's (arXiv:2002.10957); `model.training.pretrained` knows where its weights come from.
+    The defaults are MiniLM's (arXiv:2002.10957); `presets.py` has its weights.
     """
 
     def __init__(
@@ -153,7 +153,7 @@ class TransformersEncoder(nn.Module):
         return self.project(self.dropout(self.pool(ids, mask)))
 
     def pool(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """What the model itself makes of a batch: (B, L) to (B, `features`)."""
+        """Return the mean of the model's states: (B, L) to (B, `features`)."""
         states = self.model(input_ids=ids, attention_mask=mask.to(torch.int64)).last_hidden_state  # (B, L, W)
         return _masked_mean(states, mask)
 
@@ -188,7 +188,7 @@ class _TransformerLayer(nn.Module):
 
 
 def _masked_mean(states: Tensor, mask: Tensor) -> Tensor:
-    """Mean over the tokens of each text: (B, L, W) to (B, W)."""
+    """Return the mean over the tokens of each text: (B, L, W) to (B, W)."""
     weights = mask.to(states.dtype)[..., None]
     return (states * weights).sum(dim=1) / weights.sum(dim=1)
 

@@ -1,4 +1,4 @@
-"""From an uploaded text to the token ids that the text encoder was trained on (steps 2 and 3 of a request).
+"""Decode and tokenise texts (steps 2 and 3 of a request).
 
 L the number of tokens of one text; B texts in a batch.
 """
@@ -13,22 +13,23 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer
 
-from model.errors import TooLarge, Undecodable
-from model.modalities.text.blank import is_blank
-from model.types import Array, InputSpec, Probe, Workload
+from polymodal.model.blank import is_blank
+from polymodal.model.errors import TooLarge, Undecodable
+from polymodal.model.types import Array, InputSpec, Probe, Workload
 
 TOKENIZER_FILE: Final = "tokenizer.json"
-BYTES_PER_TOKEN: Final = 4  # about; what is not English has more tokens
+BYTES_PER_TOKEN: Final = 4  # about; other languages than English have more tokens
 MOST_MARKS: Final = 256
-"""Combining characters in a row: bringing n of them into their normal order takes time with n²."""
+"""Most combining characters in a row: normalising the order of n takes time in n²."""
 TokenIds = npt.NDArray[np.int64]
 
 
 class TextInput:
-    """Check a text, then cut it into the tokens of the bundle's vocabulary; what exceeds `max_tokens` is left out."""
+    """Validates a text and cuts it into tokens of the bundle's vocabulary, at most `max_tokens`."""
 
     name: ClassVar[str] = "text"
     files: ClassVar[tuple[str, ...]] = (TOKENIZER_FILE,)
+    free_axes: ClassVar[Mapping[str, Mapping[int, str]]] = {"ids": {1: "length"}, "mask": {1: "length"}}
 
     def __init__(
         self,
@@ -50,11 +51,11 @@ class TextInput:
 
     @classmethod
     def load(cls, settings: Mapping[str, Any], folder: Path) -> Self:
-        """Build from this input's part of a bundle's config.json and the bundle's tokenizer.json."""
+        """Build from this input's entry in a bundle's config.json and from its tokenizer.json."""
         return cls(Tokenizer.from_file(str(folder / TOKENIZER_FILE)), **settings)
 
     def settings(self) -> dict[str, Any]:
-        """The limits, and the vocabulary's own words for padding and for what is unknown."""
+        """Return the limits, and the vocabulary's tokens for padding and unknown words."""
         return {
             "max_tokens": self.max_tokens,
             "max_characters": self.max_characters,
@@ -67,12 +68,12 @@ class TextInput:
         self._tokenizer.save(str(folder / TOKENIZER_FILE), pretty=False)
 
     def describe(self) -> InputSpec:
-        """Plain UTF-8; limits in characters (refused beyond) and tokens (left out beyond)."""
+        """Return text/plain and the limits in characters (longer texts are rejected) and tokens (longer texts are cut)."""
         limits = {"max_characters": self.max_characters, "max_tokens": self.max_tokens}
         return InputSpec(self.name, ("text/plain",), limits)
 
     def decode(self, content: bytes | str) -> str | None:
-        """A checked text with single spaces, in normal form C; None when it shows nothing. Raises Undecodable or TooLarge."""
+        """Return a valid text with single spaces, in normal form C; None if it is blank. Raises Undecodable or TooLarge."""
         text = self._as_characters(content)
         if len(text) > self.max_characters:
             raise TooLarge(self.name, f"{len(text):,} characters", f"at most {self.max_characters:,} characters")
@@ -83,7 +84,7 @@ class TextInput:
         return None if is_blank(text) else " ".join(unicodedata.normalize("NFC", text).split())
 
     def preprocess(self, decoded: str) -> TokenIds:
-        """Token ids: int64 (L,), 1 ≤ L ≤ max_tokens."""
+        """Return token ids: int64 (L,), 1 ≤ L ≤ max_tokens."""
         ids = self._tokenizer.encode(decoded).ids
         return np.asarray(ids or [self._unknown_id], dtype=np.int64)
 
@@ -96,16 +97,16 @@ class TextInput:
         return {"ids": ids, "mask": mask}
 
     @staticmethod
-    def workload(content: bytes | str) -> Workload:
-        """Tokens, guessed from the length."""
+    def workload(content: bytes | bytearray | str) -> Workload:
+        """Estimate the number of tokens from the length."""
         return Workload("text", len(content) / BYTES_PER_TOKEN)
 
     def probes(self) -> tuple[Probe, ...]:
-        """A word, and as many as fit."""
+        """Return a text of one word, and one of as many as fit."""
         return (Probe("word", "word " * self.max_tokens, most=float(self.max_tokens)),)
 
     def blank(self) -> TokenIds:
-        """Two unknown tokens: the shortest text whose graph is not special."""
+        """Return two unknown tokens: the shortest text whose graph is not special."""
         return np.full(2, self._unknown_id, dtype=np.int64)
 
     def _as_characters(self, content: bytes | str) -> str:
@@ -124,6 +125,10 @@ class TextInput:
             raise Undecodable(self.name, found, "UTF-8 text") from problem
 
 
+INPUT: Final = TextInput
+"""Imported by `Modality.input`."""
+
+
 def _longest_run_of_marks(text: str) -> int:
     if text.isascii():
         return 0
@@ -132,7 +137,7 @@ def _longest_run_of_marks(text: str) -> int:
 
 
 def _token_id(tokenizer: Tokenizer, token: str) -> int:
-    found = tokenizer.token_to_id(token)
-    if found is None:
+    number = tokenizer.token_to_id(token)
+    if number is None:
         raise ValueError(f"{TOKENIZER_FILE} has no token {token}")
-    return found
+    return number

@@ -1,7 +1,7 @@
-"""Captions: what is masked in them, how a text is put together, and when two count as equal.
+"""Captions: masking of labels, composition of texts, and comparison.
 
 Labels come from folder names, so a caption must not repeat them: words of the taxonomy are cut out of titles, and a
-keyword that contains one is dropped. Other words stay, "horse" in a picture of a horse too: that is what captions say.
+keyword that contains one is dropped. Other words stay, even "horse" for a picture of a horse, because captions have such words.
 """
 
 import re
@@ -38,7 +38,7 @@ STOP_WORDS: Final = frozenset(
         "your",
     )
 )
-# Left by the tool that once released Open Clip Art, or said of nearly anything.
+# Left by the tool that once released Open Clip Art, or common to nearly everything.
 JUNK_KEYWORD = re.compile(r"hash(\(0x[0-9a-f]+\))?|unsorted|clip ?art|svg|png|\W*", re.IGNORECASE)
 
 
@@ -49,20 +49,20 @@ class Mask:
         self.words = frozenset(words)
 
     def hides(self, word: str) -> bool:
-        """Whether one word gives a label away, by itself or as part of a compound."""
+        """Return whether a word gives a label away, by itself or in a compound."""
         word = word.casefold()
         return word in self.words or word.startswith(COMPOUND_WORDS) or word.endswith(COMPOUND_WORDS)
 
     def title(self, title: str) -> str:
-        """A title without the hidden words, and without the punctuation that then stands alone."""
-        kept = _WORD.sub(lambda found: "" if self.hides(found[0]) else found[0], title)
+        """Return a title without the hidden words and the punctuation around them."""
+        kept = _WORD.sub(lambda match: "" if self.hides(match[0]) else match[0], title)
         kept = re.sub(r"[\s_]+", " ", kept)
         kept = re.sub(r"\(\s*\)|\[\s*\]", "", kept)
-        says_something = any(word.casefold() not in STOP_WORDS for word in _WORD.findall(kept))
-        return kept.strip(" \t,;:.-–—/&+") if says_something else ""  # "A flower" leaves nothing, not "A"
+        has_content = any(word.casefold() not in STOP_WORDS for word in _WORD.findall(kept))
+        return kept.strip(" \t,;:.-–—/&+") if has_content else ""  # "A flower" leaves nothing, not "A"
 
     def keywords(self, keywords: Iterable[str]) -> tuple[str, ...]:
-        """The keywords that neither contain a hidden word nor are junk, once each, in their order."""
+        """Return the different keywords that neither contain a hidden word nor are junk, in their order."""
         kept: dict[str, None] = {}
         for keyword in keywords:
             plain = re.sub(r"[\s_]+", " ", keyword).strip()
@@ -72,15 +72,15 @@ class Mask:
         return tuple(kept)
 
     def text(self, title: str, keywords: Iterable[str]) -> str:
-        """What the network reads: the masked title, then the remaining keywords that it does not say already."""
+        """Return the text for the network: the masked title, then the remaining keywords that differ from it."""
         masked = self.title(title)
-        said = masked.casefold()
-        more = (keyword for keyword in self.keywords(keywords) if keyword != said)
-        return ", ".join(part for part in (masked, *more) if part)
+        repeated = masked.casefold()
+        more = (keyword for keyword in self.keywords(keywords) if keyword != repeated)
+        return ", ".join(phrase for phrase in (masked, *more) if phrase)
 
 
 def normalised(caption: str) -> str:
-    """The form in which captions are compared: no case, accents, punctuation, stop words, nor a final number."""
+    """Normalise a caption for comparison: without case, accents, punctuation, stop words and a final number."""
     decomposed = unicodedata.normalize("NFKD", caption.casefold())
     plain = "".join(character for character in decomposed if not unicodedata.combining(character))
     words = [word for word in _WORD.findall(plain) if word not in STOP_WORDS]
@@ -90,5 +90,5 @@ def normalised(caption: str) -> str:
 
 
 def caption_of(title: str, keywords: Iterable[str]) -> str:
-    """The title, or the keywords of an item that has none."""
+    """Return the title, or the keywords of an item without one."""
     return title if _WORD.search(title) else ", ".join(keywords)

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from model.training.sources.captions import normalised
-from model.training.sources.items import Item, Reading
-from model.training.sources.taxonomy import DROPPED, label_by_emoji_group
+from polymodal.model.training.sources.captions import normalised
+from polymodal.model.training.sources.items import Item, Reading
+from polymodal.model.training.sources.taxonomy import DROPPED, label_by_emoji_group
 
 SOURCE: Final = "emoji"
 
@@ -49,7 +49,7 @@ _TONE = re.compile(r"\b(medium-)?(light|medium|dark) skin tone\b")
 
 
 def read(names: Path, pictures: Mapping[str, Path]) -> Reading:
-    """Every emoji that has a label, for each vendor (name → folder of its pictures) that has drawn it."""
+    """Read every emoji that has a label, for each vendor (name → folder of its pictures) that has drawn it."""
     emoji = json.loads((names / "data.json").read_bytes())
     messages = json.loads((names / "messages.json").read_bytes())
     groups = {group["order"]: group["key"] for group in messages["groups"]}
@@ -96,7 +96,7 @@ def _items(
 
 
 def _subgroups(messages: list[dict[str, Any]]) -> dict[int, str]:
-    """Order → key. In version 17 two subgroups of food have one order; both are food, so the first will do."""
+    """Map order to key. In version 17 two subgroups of food have one order; the first is used."""
     keys: dict[int, str] = {}
     for subgroup in messages:
         keys.setdefault(subgroup["order"], subgroup["key"])
@@ -104,12 +104,12 @@ def _subgroups(messages: list[dict[str, Any]]) -> dict[int, str]:
 
 
 def code_points(name: str) -> str:
-    """The code points of a file name or of emojibase in one form: small letters, no variation selector."""
-    return "-".join(part for part in name.lower().split("-") if part != "fe0f")
+    """Normalise the code points of a file name or of emojibase: small letters, no variation selector."""
+    return "-".join(code for code in name.lower().split("-") if code != "fe0f")
 
 
 def concept(name: str) -> str:
-    """What an emoji shows, without skin tone, gender, age and direction, e.g. "running", "curly hair", "family"."""
+    """Return an emoji's concept without skin tone, gender, age and direction, e.g. "running", "curly hair", "family"."""
     plain = _DIRECTION.sub("", _TONE.sub("", name.casefold()))
     words = [word for word in normalised(plain).split() if word not in PERSON_WORDS]
     return " ".join(words) or "person"

@@ -1,4 +1,4 @@
-"""Groups: items that show one thing, and must therefore stand in one part of the split.
+"""Groups: items that show one thing, and must therefore be in one split.
 
 Two items belong together when one of these holds, directly or through others:
 
@@ -12,9 +12,15 @@ from collections.abc import Hashable, Iterable, Sequence
 from hashlib import sha256
 from typing import Final
 
-from model.training.likeness import ALIKE, EQUAL, Fingerprint, near_pairs, twins
-from model.training.sources.captions import Mask, caption_of, normalised
-from model.training.sources.items import Item
+from polymodal.model.modalities.image.near_duplicates import (
+    ALIKE,
+    EQUAL,
+    Fingerprint,
+    first_near_duplicates,
+    near_pairs,
+)
+from polymodal.model.training.sources.captions import Mask, caption_of, normalised
+from polymodal.model.training.sources.items import Item
 
 MAX_GROUP: Final = 12  # items of one group that are kept
 
@@ -30,7 +36,7 @@ class Union:
         self._parent = list(range(size))
 
     def find(self, member: int) -> int:
-        """The set that `member` is in."""
+        """Return the set of `member`."""
         while self._parent[member] != member:
             self._parent[member] = self._parent[self._parent[member]]  # halve the path
             member = self._parent[member]
@@ -43,7 +49,7 @@ class Union:
 
 
 def group_names(items: Sequence[Item], prints: Sequence[Fingerprint], mask: Mask) -> list[str]:
-    """For each item the name of its group: the id of the group's first member in order of ids."""
+    """Return the name of each item's group: the id of the group's first member in order of ids."""
     order = sorted(range(len(items)), key=lambda index: items[index].id)
     ranked = [items[index] for index in order]
     union = Union(len(ranked))
@@ -60,9 +66,12 @@ def group_names(items: Sequence[Item], prints: Sequence[Fingerprint], mask: Mask
 
 
 def _keys(item: Item, mask: Mask) -> Iterable[Hashable]:
-    """Rules (a) to (c) as keys: items with a key in common belong together."""
+    """Yield keys of the rules (a) to (c): items with a common key belong together."""
     if item.concept:
-        yield "caption", item.concept  # beside the captions, so that a concept meets an equal caption of another source
+        yield (
+            "caption",
+            item.concept,
+        )  # one namespace with captions, so that a concept matches an equal caption of another source
     unmasked = caption_of(item.title, item.keywords)
     masked = caption_of(mask.title(item.title), mask.keywords(item.keywords))
     for caption in (unmasked, masked, mask.text(item.title, item.keywords)):
@@ -73,9 +82,9 @@ def _keys(item: Item, mask: Mask) -> Iterable[Hashable]:
 
 
 def duplicates(items: Sequence[Item], prints: Sequence[Fingerprint]) -> dict[str, str]:
-    """Ids of items to drop since they are filed several times (nearly equal picture, equal caption), with the rule.
+    """Return ids of items to drop because they are filed several times (nearly equal picture, equal caption), with the rule.
 
-    Where the labels differ all of them go; otherwise the first one in order of ids stays.
+    If the labels differ, all of them are dropped; otherwise the first one in order of ids stays.
     """
     union = Union(len(items))
     captions = [normalised(caption_of(item.title, item.keywords)) for item in items]
@@ -93,7 +102,7 @@ def duplicates(items: Sequence[Item], prints: Sequence[Fingerprint]) -> dict[str
 
 
 def over_the_cap(items: Sequence[Item], groups: Sequence[str]) -> dict[str, str]:
-    """Ids of all but MAX_GROUP items of each group; a hash of the id decides which ones stay, so sources mix."""
+    """Return ids of all but MAX_GROUP items of each group; a hash of the id decides which ones stay, so sources mix."""
     leaving: dict[str, str] = {}
     for members in _sets(groups):
         ids = sorted((items[index].id for index in members), key=lambda name: sha256(name.encode()).digest())
@@ -102,7 +111,7 @@ def over_the_cap(items: Sequence[Item], groups: Sequence[str]) -> dict[str, str]
 
 
 def _sets(names: Sequence[Hashable]) -> Iterable[list[int]]:
-    """The indices that have one name, together."""
+    """Yield the indices of each name."""
     sets: dict[Hashable, list[int]] = {}
     for index, name in enumerate(names):
         sets.setdefault(name, []).append(index)
@@ -110,5 +119,6 @@ def _sets(names: Sequence[Hashable]) -> Iterable[list[int]]:
 
 
 def seen_before(unseen: Sequence[Fingerprint], trained: Sequence[Fingerprint]) -> list[int]:
-    """Which of the unseen pictures are nearly equal to one of the trained, as indices into `unseen`."""
-    return [index for index, twin in twins(trained, unseen, ALIKE) if twin is not None]
+    """Return indices of the unseen pictures that are nearly equal to a trained one."""
+    duplicates = first_near_duplicates(trained, unseen, ALIKE)
+    return [index for index, duplicate in enumerate(duplicates) if duplicate is not None]

@@ -1,7 +1,7 @@
 """The default data set: what an illustration shows, from its picture and its caption; ten labels.
 
 `build` fetches the packages, reads the sources, masks captions, groups what belongs together, splits by group, and
-writes a folder that `read_manifest` reads. docs/data.md says how, and with which counts.
+writes a folder that `read_manifest` reads. docs/data.md has details and counts.
 """
 
 import filecmp
@@ -20,27 +20,27 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 
-from model.manifest import SPLITS, Row, read_manifest, write_manifest
-from model.training.likeness import Fingerprint
-from model.training.sources import emoji, openclipart, tuxpaint
-from model.training.sources.captions import Mask
-from model.training.sources.grouping import duplicates, group_names, over_the_cap, seen_before
-from model.training.sources.items import Item, Reading
-from model.training.sources.packages import PACKAGES, Unpacked, obtain
-from model.training.sources.pictures import Fingerprints, UnusablePicture
-from model.training.sources.taxonomy import taxonomy_words
-from model.training.splits import SHARES
+from polymodal.model.manifest import SPLITS, Row, read_manifest, write_manifest
+from polymodal.model.modalities.image.near_duplicates import Fingerprint
+from polymodal.model.training.sources import emoji, openclipart, tuxpaint
+from polymodal.model.training.sources.captions import Mask
+from polymodal.model.training.sources.grouping import duplicates, group_names, over_the_cap, seen_before
+from polymodal.model.training.sources.items import Item, Reading
+from polymodal.model.training.sources.packages import PACKAGES, Unpacked, obtain
+from polymodal.model.training.sources.pictures import Fingerprints, UnusablePicture
+from polymodal.model.training.sources.taxonomy import taxonomy_words
+from polymodal.model.training.splits import SHARES
 
 SPLIT_SEED: Final = 0
 UNSEEN: Final = tuxpaint.SOURCE  # never trained or tuned on, so it is grouped by itself
-FAMILIAR: Final = f"{UNSEEN}-familiar"  # what of it looks like a picture that was trained on
+FAMILIAR: Final = f"{UNSEEN}-familiar"  # its items that look like a picture of the train split
 
 UNUSABLE: Final = "picture unusable"
 
 
 @dataclass(frozen=True, slots=True)
 class BuildReport:
-    """What was built; build.json holds the same."""
+    """Summary of a build, as in build.json."""
 
     manifest: Path
     digest: str
@@ -56,7 +56,7 @@ class BuildReport:
     """Ids of the unseen source whose pictures are nearly equal to one of the other sources; they stay in."""
 
     def rows(self, split: str, source: str = "") -> int:
-        """How many rows a split has, of one source or of all."""
+        """Count the rows of a split, of one source or of all."""
         sources = [source] if source else list(self.counts)
         return sum(sum(self.counts[name].get(split, {}).values()) for name in sources)
 
@@ -90,7 +90,7 @@ def assemble(
     packages: Sequence[Unpacked] = (),
     console: Console | None = None,
 ) -> BuildReport:
-    """From what the sources gave to the folder `out`; nothing from here on knows where the packages came from."""
+    """Write the folder `out` from the items of the sources, wherever their packages came from."""
     items = sorted((item for reading in readings for item in reading.items), key=lambda item: item.id)
     problems = [package.warning for package in packages if package.warning]
     problems += [problem for reading in readings for problem in reading.problems]
@@ -116,8 +116,9 @@ def assemble(
         image = out / "images" / f"{item.id}{item.picture.suffix}"
         pictures[image] = item.picture
         split = "unseen" if item.source == UNSEEN else split_of(group, SPLIT_SEED)
-        text = mask.text(item.title, item.keywords) or None
-        rows.append(Row(item.id, image, text, item.label, group, split, item.source, item.licence))
+        text = mask.text(item.title, item.keywords)
+        inputs: dict[str, Path | str] = {"image": image, **({"text": text} if text else {})}
+        rows.append(Row(item.id, inputs, item.label, group, split, item.source, item.licence))
     trained, unseen = ([found for _, found, _ in part] for part in chosen)
     familiar = [chosen[1][index][0].id for index in seen_before(unseen, trained)]
     # A source of their own, so that results, which are given per source, are given without them too.
@@ -152,7 +153,7 @@ def split_of(group: str, seed: int) -> str:
 def _select(
     pairs: Sequence[tuple[Item, Fingerprint]], mask: Mask, dropped: Mapping[str, Counter[str]]
 ) -> list[tuple[Item, Fingerprint, str]]:
-    """The items that stay, each with its group, in the order given; the others are counted in `dropped`."""
+    """Return the items that stay with their groups, in their order; the others are counted in `dropped`."""
     # Only folders file one picture twice; that two vendors draw a flag alike is no mistake.
     filed = [pair for pair in pairs if pair[0].source != emoji.SOURCE]
     leaving = duplicates([item for item, _ in filed], [found for _, found in filed])
@@ -202,12 +203,12 @@ def _obtain_all(cache: Path, console: Console) -> list[Unpacked]:
 
 
 def _folder(item: Item) -> str:
-    """The folder in its source, e.g. "animals/mammals/dogs"."""
+    """Return the folder in its source, e.g. "animals/mammals/dogs"."""
     return Path(item.id).parent.as_posix().removeprefix(item.source).lstrip("/")
 
 
 def _copy(pictures: Mapping[Path, Path], folder: Path) -> None:
-    """The packages' own bytes; what an earlier build left in our folders and this one does not want is removed."""
+    """Copy the packages' own bytes, and remove other files of an earlier build."""
     for target, source in pictures.items():
         if not target.exists() or not filecmp.cmp(source, target, shallow=False):
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -216,7 +217,7 @@ def _copy(pictures: Mapping[Path, Path], folder: Path) -> None:
             partial.replace(target)
     ours = {folder / target.relative_to(folder).parts[0] for target in pictures}
     left = chain.from_iterable(one.rglob("*") for one in ours)
-    for path in sorted(left, reverse=True):  # files before the folders they lie in
+    for path in sorted(left, reverse=True):  # files before their folders
         if path.is_dir():
             if not any(path.iterdir()):
                 path.rmdir()

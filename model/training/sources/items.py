@@ -6,7 +6,7 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A picture with its caption and the label that its folder or emoji group stands for."""
+    """A picture with its caption and the label of its folder or emoji group."""
 
     id: str
     """Unique and stable, e.g. "openclipart/animals/birds/cigno_01"; also the picture's path below images/."""
@@ -20,12 +20,12 @@ class Item:
     series: str = ""
     """Numbered variants of one author and folder share it; empty: none."""
     concept: str = ""
-    """What an emoji shows, without skin tone and gender words; vendors share it. Empty: no emoji."""
+    """An emoji's concept, without skin tone and gender words; vendors share it. Empty: no emoji."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What a source gave: its items, and one line for each thing that is amiss (a broken file, a missing program)."""
+    """Items of a source, and a line for each problem (a broken file, a missing program)."""
 
     items: tuple[Item, ...]
     problems: tuple[str, ...] = ()

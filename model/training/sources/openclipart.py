@@ -1,4 +1,4 @@
-"""Open Clip Art: PNG pictures joined to the title, keywords and author that stand in the SVG of the same name.
+"""Open Clip Art: PNG pictures with the title, keywords and author from the SVG of the same name.
 
 Public domain dedication; Debian packages openclipart-png and openclipart-svg.
 """
@@ -8,8 +8,8 @@ import xml.etree.ElementTree as ET  # its known weaknesses don't matter: the fil
 from pathlib import Path
 from typing import Final
 
-from model.training.sources.items import Item, Reading
-from model.training.sources.taxonomy import DROPPED, OPENCLIPART, label_by_folder
+from polymodal.model.training.sources.items import Item, Reading
+from polymodal.model.training.sources.taxonomy import DROPPED, OPENCLIPART, label_by_folder
 
 SOURCE: Final = "openclipart"
 LICENCE: Final = "CC-PDDC"  # SPDX: Creative Commons Public Domain Dedication and Certification
@@ -21,7 +21,7 @@ _NUMBER = re.compile(r"[\W_]*\d+[\W_]*$")
 
 
 def read(png_root: Path, svg_root: Path) -> Reading:
-    """All items of the folders that have a label, in order of their ids."""
+    """Read all items of the folders that have a label, in order of their ids."""
     items: list[Item] = []
     problems: list[str] = []
     for png in sorted(png_root.rglob("*.png")):
@@ -54,7 +54,7 @@ def _item(png: Path, relative: Path, svg_root: Path, label: str) -> Item:
 
 
 def metadata(svg: Path) -> tuple[str, tuple[str, ...], str]:
-    """Title, keywords and author from the RDF block of an SVG; each may be empty."""
+    """Return title, keywords and author from the RDF block of an SVG, which may be empty."""
     work = next((node for node in ET.parse(svg).iter() if node.tag.endswith("}Work")), None)  # noqa: S314
     if work is None:
         return "", (), ""

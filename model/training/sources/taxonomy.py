@@ -1,4 +1,4 @@
-"""Which folder, or emoji group, stands for which label, and which words give it away.
+"""Labels of folders and emoji groups, and the words that give a label away.
 
 The longest matching prefix of a path wins; a path without any match is dropped.
 """
@@ -96,7 +96,7 @@ EMOJI: Final[Mapping[str, str]] = {
     "flags/": "flags",
 }
 
-# Words that stand in the labels or in the names of groups, beside those of the folders.
+# Words of labels or names of groups, in addition to those of the folders.
 GROUP_WORDS: Final = (
     *("aiga", "road", "icon", "theme"),
     *("smiley", "emotion", "heart", "body", "nature", "drink", "dishware", "travel", "activity"),
@@ -113,24 +113,24 @@ _WORD = re.compile(r"[^\W_]+")
 
 
 def label_by_folder(table: Mapping[str, str], folder: str) -> str | None:
-    """The label of a folder like "people/clothing/hats"; DROPPED where it is left out, None where it is unknown."""
-    parts = folder.split("/")
-    for length in range(len(parts), 0, -1):
-        label = table.get("/".join(parts[:length]))
+    """Return the label of a folder like "people/clothing/hats"; DROPPED if it is left out, None if it is unknown."""
+    names = folder.split("/")
+    for length in range(len(names), 0, -1):
+        label = table.get("/".join(names[:length]))
         if label is not None:
             return label
     return None
 
 
 def label_by_emoji_group(group: str, subgroup: str) -> str:
-    """The label of an emoji; DROPPED where it is left out or the group is unknown."""
+    """Return the label of an emoji; DROPPED if it is left out or the group is unknown."""
     path = f"{group}/{subgroup}"
     matching = [prefix for prefix in EMOJI if path.startswith(prefix)]
     return EMOJI[max(matching, key=len)] if matching else DROPPED
 
 
 def taxonomy_words(folders: Iterable[str]) -> frozenset[str]:
-    """The words that would give a label away, singular and plural, case folded.
+    """Return the words that would give a label away, singular and plural, case folded.
 
     They are those of the labels, of the label tables, and of the first DEPTH names of every folder that is used.
     """
@@ -142,7 +142,7 @@ def taxonomy_words(folders: Iterable[str]) -> frozenset[str]:
 
 
 def number_forms(word: str) -> frozenset[str]:
-    """A word with its singular and its plural, whichever of them it is, e.g. {"dish", "dishes"}; some are no words."""
+    """Return a word with its singular and plural, e.g. {"dish", "dishes"}; some are not words."""
     forms = {word}
     if word in IRREGULAR:
         return number_forms(IRREGULAR[word]) | forms

@@ -6,9 +6,9 @@ GPL-2; Debian package tuxpaint-stamps-default. 158 stamps are SVG only and need 
 from pathlib import Path
 from typing import Final
 
-from model.training.sources.items import Item, Reading
-from model.training.sources.pictures import UnusablePicture, render_svg, svg_renderer
-from model.training.sources.taxonomy import DROPPED, TUXPAINT, label_by_folder
+from polymodal.model.training.sources.items import Item, Reading
+from polymodal.model.training.sources.pictures import UnusablePicture, render_svg, svg_renderer
+from polymodal.model.training.sources.taxonomy import DROPPED, TUXPAINT, label_by_folder
 
 SOURCE: Final = "tuxpaint"
 LICENCE: Final = "GPL-2.0-only"
@@ -16,7 +16,7 @@ ROOT: Final = "usr/share/tuxpaint/stamps"  # in the package
 
 
 def read(root: Path, rendered: Path) -> Reading:
-    """All stamps with a caption file and a label; SVG is rendered into the folder `rendered`."""
+    """Read all stamps with a caption file and a label; SVG is rendered into the folder `rendered`."""
     program = svg_renderer()
     items: list[Item] = []
     problems: list[str] = []
@@ -55,7 +55,7 @@ def _item(captions: Path, relative: Path, picture: Path, label: str) -> Item:
 
 
 def english(captions: Path) -> str:
-    """The first line of a caption file; translations ("fr.utf8=…") follow it."""
+    """Return the first line of a caption file; translations ("fr.utf8=…") follow it."""
     with captions.open(encoding="utf-8", errors="replace") as file:
         line = " ".join(file.readline().split())
     return "" if ".utf8=" in line else line

@@ -1,0 +1,1 @@
+"""Which requests are permitted: API keys, scopes, rate limits."""

@@ -1,0 +1,1 @@
+"""HTTP: the server, middleware, request bodies and routes."""

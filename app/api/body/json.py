@@ -1,0 +1,229 @@
+"""JSON bodies: their size and depth are limited before they are parsed into a request or a batch. Runs on the unpacking threads."""
+
+import codecs
+import json
+import re
+import sys
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from polymodal.app.api.body.binary import file_of
+from polymodal.app.api.body.problems import (
+    MalformedBody,
+    RepeatedField,
+    TooManyItems,
+    UnknownField,
+    bounded,
+    shown,
+)
+from polymodal.app.api.body.request import ParsedBatch, ParsedRequest, parsed
+from polymodal.app.api.schemas import BatchItem, schemas_of
+from polymodal.app.problems import RequestError
+from polymodal.app.settings import Settings
+from polymodal.model import MODALITIES, TASKS, Inputs, InvalidParameter, Schema, Task
+
+Validated = TypeVar("Validated", bound=BaseModel)
+
+JSON_DEPTH, JSON_PIECES = 16, 250_000
+"""Most nested lists and objects; most strings, commas and brackets in all: 20 MB of short fields would become 1.7 GB."""
+# A string, also one without an end, so that each byte is read once; a comma or a bracket.
+_JSON_PIECE = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[,\[\]{}]', re.DOTALL)
+ALLOWED = {
+    **{
+        name: "a string" if modality.textual else f"the {name} file as a base64 string"
+        for name, modality in MODALITIES.items()
+    },
+    **{field: allowed for task in TASKS.values() for field, allowed in task.Options.allowed.items()},
+    "model": "the name of a served model",
+    "id": "a string of up to 128 characters",
+    "items": "a list of at least one object",
+}
+"""By field, the allowed values for messages."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Placeholder of a JSON value that is parsed but not accepted, so that only its own item of a batch fails."""
+
+    kind: type[RequestError]
+    found: str
+    allowed: str
+    id: object = None
+    """The id of an object."""
+
+    def at(self, where: str) -> RequestError:
+        """Return the error for the field or item that has this value."""
+        return self.kind(where, self.found, self.allowed)
+
+
+def parse(body: bytearray) -> dict[str, Any]:
+    """Return the fields of a JSON object, and empty `body`, which is no longer needed. Raises RequestError."""
+    allowed = "a JSON object in UTF-8"
+    document = loads(body, "body", allowed)
+    if not isinstance(document, dict):
+        raise MalformedBody("body", shown(document), allowed)
+    return document
+
+
+def loads(content: bytes | bytearray, where: str, allowed: str) -> object:
+    """Parse JSON. A value for which only its field or item is refused becomes a `Fault`. A bytearray is emptied."""
+    _check_structure(content)
+    start, size = len(codecs.BOM_UTF8) * content.startswith(codecs.BOM_UTF8), len(content)
+    damage = None
+    try:
+        text = str(memoryview(content)[start:], "utf-8")
+    except UnicodeDecodeError as error:
+        damage, text = error, str(memoryview(content)[start:], "utf-8", "surrogateescape")
+    if isinstance(content, bytearray):
+        content.clear()
+    try:
+        document = _DECODER.decode(text)
+    except json.JSONDecodeError as error:
+        if damage:
+            raise MalformedBody(where, f"invalid UTF-8 at byte {damage.start}", allowed) from None
+        if size == start:
+            raise MalformedBody(where, "no bytes", allowed) from None
+        raise MalformedBody.of_json(where, error.lineno, error.colno, allowed) from None
+    if isinstance(document, Fault):
+        raise document.at(where)
+    return document
+
+
+def _check_structure(body: bytes | bytearray) -> None:
+    """Refuse JSON that is nested too deeply or has too many pieces, before they become Python objects."""
+    if body.count(b"[") + body.count(b"{") <= JSON_DEPTH and body.count(b",") + body.count(b'"') <= JSON_PIECES:
+        return  # nearly every request for one item; base64 has none of these characters
+    depth = 0
+    for number, piece in enumerate(_JSON_PIECE.finditer(body)):
+        if number == JSON_PIECES:
+            found, allowed = f"JSON of more than {JSON_PIECES} pieces", "up to that many strings, commas and brackets"
+            raise MalformedBody("body", found, allowed)
+        first = body[piece.start()]
+        depth += (first in b"[{") - (first in b"]}")
+        if depth > JSON_DEPTH:
+            found, allowed = "JSON nested too deeply", f"up to {JSON_DEPTH} lists and objects within each other"
+            raise MalformedBody("body", found, allowed)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any] | Fault:
+    """Build a JSON object; a repeated field makes it a fault that keeps an unambiguous id."""
+    fields = dict(pairs)
+    if len(fields) == len(pairs):
+        return fields
+    names = Counter(name for name, _ in pairs)
+    ((repeated, _),) = names.most_common(1)
+    id_ = fields.get("id") if names["id"] == 1 else None
+    return Fault(RepeatedField, f"field {shown(repeated)} twice", "each field once", id_)
+
+
+def _constant(name: str) -> Fault:
+    return Fault(MalformedBody, name, "JSON, which has no such number")
+
+
+def _integer(digits: str) -> int | Fault:
+    try:
+        return int(digits)
+    except ValueError:  # thousands of digits
+        return Fault(MalformedBody, "a number that is too long", f"up to {sys.get_int_max_str_digits()} digits")
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant, parse_int=_integer)
+
+
+def request_of(task: Task, fields: dict[str, Any], settings: Settings) -> ParsedRequest:
+    """Return the parsed request for one item. Raises RequestError."""
+    body = validated(schemas_of(task).body, fields)
+    return parsed(task, _inputs(body, settings), body)
+
+
+def batch_of(task: Task, fields: dict[str, Any], settings: Settings) -> ParsedBatch:
+    """Return the parsed request for a batch; errors of an item are raised when it is unpacked. Raises RequestError."""
+    schemas = schemas_of(task)
+    items = fields.pop("items", None)
+    choice = validated(schemas.choice, fields, known=schemas.batch_body.model_fields)
+    if isinstance(items, Fault):
+        raise items.at("items")
+    if not isinstance(items, list) or not items:
+        raise InvalidParameter("items", shown(items), ALLOWED["items"])
+    if len(items) > (limit := settings.max_batch_request_items):
+        raise TooManyItems.of(len(items), limit)
+    common = parsed(task, {}, choice)
+    return ParsedBatch(
+        ids=[_item_id(item) for item in items],
+        unpack=[partial(_unpack, item, settings) for item in items],
+        options=common.options,
+        model=common.model,
+    )
+
+
+def _item_id(item: object) -> str | None:
+    """Return an item's id, also when the rest of the item is invalid, so that the client can identify it."""
+    id_ = item.id if isinstance(item, Fault) else item.get("id") if isinstance(item, dict) else None
+    return id_ if isinstance(id_, str) and len(id_) <= 128 and half_at(id_) is None else None
+
+
+def _unpack(item: object, settings: Settings) -> Inputs:
+    if isinstance(item, Fault):
+        raise item.at("item")
+    if not isinstance(item, dict):
+        several = "both" if len(MODALITIES) == 2 else "several"
+        raise InvalidParameter("item", shown(item), f"an object with {', '.join(MODALITIES)} or {several}")
+    return _inputs(validated(BatchItem, item), settings)
+
+
+def _inputs(fields: Schema, settings: Settings) -> Inputs:
+    inputs: dict[str, bytes | str] = {}
+    for name, modality in MODALITIES.items():
+        if (value := getattr(fields, name)) is not None:
+            decode = text_of if modality.textual else file_of
+            inputs[name] = decode(name, value, settings.max_input_bytes(name))
+    return inputs
+
+
+def text_of(where: str, text: object, limit: int) -> bytes:
+    """Return a text of JSON as UTF-8. Raises RequestError."""
+    if not isinstance(text, str):
+        raise InvalidParameter(where, shown(text), ALLOWED[where])
+    try:
+        return bounded(where, text.encode("utf-8"), limit)
+    except UnicodeEncodeError as error:
+        raise half_character(where, error.start) from None
+
+
+def validated(schema: type[Validated], fields: Mapping[str, Any], *, known: Iterable[str] | None = None) -> Validated:
+    """Return the fields as an instance of a schema. Raises RequestError."""
+    try:
+        return schema.model_validate(fields, strict=True)
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+    value = problem["input"]
+    if not problem["loc"]:  # the name of a field, not its value
+        raise MalformedBody("body", f"field {shown(value)}, which has half of a surrogate pair", "whole characters")
+    name = str(problem["loc"][0])
+    if problem["type"] == "extra_forbidden":
+        raise UnknownField.of(name, known or schema.model_fields)
+    if isinstance(value, Fault):
+        raise value.at(name)
+    if problem["type"] == "string_unicode":
+        raise half_character(name, half_at(value))
+    raise InvalidParameter(name, shown(value), ALLOWED[name])
+
+
+def half_character(where: str, position: int | None) -> MalformedBody:
+    """Return the error for a string that can't be encoded, with the position of `half_at`."""
+    found = f"half of a surrogate pair, or a byte that is not UTF-8, at position {position}"
+    return MalformedBody(where, found, "whole characters")
+
+
+def half_at(text: str) -> int | None:
+    """Return the position of half of a surrogate pair (JSON's escapes allow it) or of a byte that was not UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        return error.start
+    return None

@@ -1,0 +1,152 @@
+"""Problems of a request's body."""
+
+import json
+from collections.abc import Iterable
+from types import MappingProxyType
+from typing import Self, TypeVar
+
+from polymodal.app.problems import RequestError
+
+Content = TypeVar("Content", bytes, bytearray)
+
+
+class MalformedBody(RequestError):
+    """A body that does not match its media type: bad JSON, bad base64, bad multipart, invalid UTF-8."""
+
+    status = 400
+    code = "malformed_body"
+    title = "The body cannot be read"
+
+    @classmethod
+    def of_json(cls, where: str, line: int, column: int, allowed: str) -> Self:
+        """Return the error for JSON with a syntax error at this position."""
+        return cls(where, f"invalid JSON at line {line}, column {column}", allowed)
+
+    @classmethod
+    def example(cls) -> Self:
+        """As of JSON without a comma."""
+        return cls.of_json("body", 1, 27, "a JSON object in UTF-8")
+
+
+class UnknownField(RequestError):
+    """A field that the route does not have; most likely misspelt."""
+
+    status = 400
+    code = "unknown_field"
+    title = "A field that this route does not know"
+
+    @classmethod
+    def of(cls, name: object, known: Iterable[str]) -> Self:
+        """Return the error for a field of a body."""
+        return cls("body", f"field {shown(name)}", ", ".join(known))
+
+    @classmethod
+    def example(cls) -> Self:
+        """As of a misspelt field."""
+        return cls.of("txt", ("image", "text", "top_k", "threshold", "model"))
+
+
+class RepeatedField(RequestError):
+    """The same field twice, which is ambiguous."""
+
+    status = 400
+    code = "repeated_field"
+    title = "A field was given twice"
+
+    @classmethod
+    def example(cls) -> Self:
+        """As of JSON."""
+        return cls("body", f"field {shown('text')} twice", "each field once")
+
+
+class TooManyBytes(RequestError):
+    """The body or one of its inputs exceeds the limit of bytes."""
+
+    status = 413
+    code = "too_many_bytes"
+    title = "More bytes than are accepted"
+
+    @classmethod
+    def of(cls, where: str, limit: int, size: int | None = None) -> Self:
+        """Return the error for an input of `size` bytes, or for one whose size is only known to exceed the limit."""
+        found = f"more than {limit} bytes" if size is None else f"{size} bytes"
+        return cls(where, found, f"up to {limit} bytes")
+
+    @classmethod
+    def example(cls) -> Self:
+        """As of an image."""
+        return cls.of("image", 10_485_760)
+
+
+class TooManyItems(RequestError):
+    """A batch with more items than the limit."""
+
+    status = 422
+    code = "too_many_items"
+    title = "More items than a batch may have"
+
+    @classmethod
+    def of(cls, items: int, limit: int) -> Self:
+        """Return the error for a batch with more items than the limit."""
+        return cls("items", f"{items} items", f"up to {limit} items")
+
+    @classmethod
+    def example(cls) -> Self:
+        """As of the default limit."""
+        return cls.of(65, 64)
+
+
+class UnsupportedMediaType(RequestError):
+    """A media type that the route does not accept."""
+
+    status = 415
+    code = "unsupported_media_type"
+    title = "A media type that this route does not read"
+
+    @classmethod
+    def of(cls, declared: str | None, accepted: Iterable[str]) -> Self:
+        """Return the error for a Content-Type that is not accepted, or for a body without one."""
+        return cls("Content-Type", "none" if declared is None else shown(declared), " or ".join(accepted))
+
+    @classmethod
+    def example(cls) -> Self:
+        """As of plain text."""
+        return cls.of("text/plain", ("multipart/form-data", "application/json"))
+
+
+class BodyTooSlow(RequestError):
+    """The body did not arrive in time."""
+
+    status = 408
+    code = "body_too_slow"
+    title = "The body did not arrive in time"
+    headers = MappingProxyType({"Connection": "close"})  # the rest of the body may never come
+
+    @classmethod
+    def of(cls, received: int, timeout_ms: int) -> Self:
+        """Return the error for a body of which only `received` bytes arrived in time."""
+        found = f"{received} bytes in {timeout_ms} ms"
+        return cls("body", found, f"a body that arrives within {timeout_ms} ms")
+
+    @classmethod
+    def example(cls) -> Self:
+        """As of a body that stopped half-way."""
+        return cls.of(1_048_576, 30_000)
+
+
+def bounded(where: str, content: Content, limit: int) -> Content:
+    """Return the content, or raise TooManyBytes if it is longer than `limit` bytes."""
+    if (size := len(content)) > limit:
+        raise TooManyBytes.of(where, limit, size)
+    return content
+
+
+def shown(value: object) -> str:
+    """Return a value of a client as a short text for messages."""
+    if isinstance(value, list):
+        return f"a list of {len(value)}"
+    if isinstance(value, dict):
+        return "an object"
+    if isinstance(value, str):
+        return json.dumps(value if len(value) <= 64 else value[:63] + "…")
+    return json.dumps(value)[:64]

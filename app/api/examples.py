@@ -1,0 +1,196 @@
+"""Examples for the OpenAPI document: every problem, requests and answers of every task, and all other answers."""
+
+import base64
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+from polymodal.app.api.errors import MEDIA_TYPE, Refusal, headers_of, problem_of
+from polymodal.app.api.schemas import ModelDetail, ModelSummary, schemas_of
+from polymodal.app.problems import InternalError, Problem
+from polymodal.app.serving.service import State
+from polymodal.app.settings import load_settings
+from polymodal.model import (
+    MODALITIES,
+    TASKS,
+    Description,
+    InputError,
+    InputSpec,
+    InvalidParameter,
+    Modality,
+    NothingGiven,
+    Task,
+    TooLarge,
+    UnknownModality,
+)
+
+REQUEST_ID: Final = "0b1f6a52c4d84f0f9a3e5d7c2b8e6f10"
+_DIGEST: Final = "9f2c41d7a0b35e88c6f1d2047b9ae3515dd0c7e6f84a2b913c605e7f18d4ab20"
+
+_ALL: Final = ", ".join(MODALITIES)
+_BINARY: Final = next(modality for modality in MODALITIES.values() if not modality.textual)
+_INPUT: Final = _BINARY.input.load({}, Path())
+
+
+# --- problems ---
+
+
+def _refused(content: bytes) -> InputError:
+    """Return the error of decoding these bytes."""
+    try:
+        _INPUT.decode(content)
+    except InputError as error:
+        return error
+    raise AssertionError("an example of a broken input was decoded")
+
+
+_UNSUPPORTED: Final = _refused(b"not a picture")
+_OF_MODELS: Final[dict[type[InputError], InputError]] = {
+    type(example): example
+    for example in (
+        _UNSUPPORTED,
+        _refused(b""),
+        NothingGiven("request", "neither of the inputs, or only blank ones", f"at least one of {_ALL}"),
+        UnknownModality(_BINARY.name, "not an input of this model", ", ".join(MODALITIES.keys() - {_BINARY.name})),
+        TooLarge(_BINARY.name, "20,000 × 20,000 px", "at most 50,000,000 pixels in all"),
+        InvalidParameter("top_k", "0", "an integer from 1 to 10"),
+    )
+}
+
+
+def explained(*kinds: type[Refusal]) -> dict[int | str, dict[str, Any]]:
+    """Return the problems of a route for OpenAPI: its own, by status, and the default one."""
+    by_status: dict[int | str, list[Refusal]] = {}
+    for kind in kinds:
+        by_status.setdefault(kind.status, []).append(example_of(kind))
+    by_status["default"] = [InternalError()]
+    return {status: _documented(examples) for status, examples in by_status.items()}
+
+
+def example_of(kind: type[Refusal]) -> Refusal:
+    """Return a refusal of this kind for the documentation."""
+    if issubclass(kind, Problem):
+        return kind.example()
+    return _OF_MODELS.get(kind) or kind(_BINARY.name, "an input that cannot be used", "another one")
+
+
+def _documented(examples: list[Refusal]) -> dict[str, Any]:
+    shown = {}
+    for error in examples:
+        problem = problem_of(error, REQUEST_ID)
+        shown[problem.code] = {"summary": problem.title, "value": problem.model_dump(exclude_none=True)}
+    content = {"schema": {"$ref": "#/components/schemas/Problem"}, "examples": shown}
+    documented = {
+        "description": "; ".join(error.title for error in examples),
+        "content": {MEDIA_TYPE: content},
+    }
+    if any("Retry-After" in headers_of(error) for error in examples):
+        documented["headers"] = {"Retry-After": {"$ref": "#/components/headers/Retry-After"}}
+    return documented
+
+
+# --- models ---
+
+
+def _spec(modality: Modality) -> InputSpec:
+    """Return an input of a model; without limits where only a bundle's files describe them."""
+    return _INPUT.describe() if modality is _BINARY else InputSpec(modality.name, (modality.media_range,), {})
+
+
+_MODEL: Final = Description(
+    name="illustrations",
+    digest=_DIGEST,
+    target="single-label",
+    labels=("animals", "places", "transport"),
+    inputs=tuple(_spec(modality) for modality in MODALITIES.values()),
+    runtime="onnx-int8",
+    card="# illustrations\n\nClassifies drawings.",
+    report={"metrics": {}},
+    capabilities=frozenset(task.needs for task in TASKS.values()),
+    dimensions=256,
+)
+
+
+def _model(schema: type[ModelSummary]) -> dict[str, Any]:
+    return schema.of(_MODEL, load_settings({})).model_dump(exclude_none=True)
+
+
+# --- tasks ---
+
+
+def _answers(task: Task) -> dict[str, Any]:
+    """Return examples of a task's answers, by name."""
+    return dict(zip(task.answer_names, task.Answer.model_json_schema()["examples"], strict=True))
+
+
+def _items(task: Task) -> list[dict[str, Any]]:
+    """Return examples of the items of an answered batch, one of which is bad."""
+    answer, problem = next(iter(_answers(task).values())), problem_of(_UNSUPPORTED, REQUEST_ID)
+    return [
+        {"index": 0, "id": "a", "status": 200, task.result: answer},
+        {"index": 1, "id": "b", "status": problem.status, "problem": problem.model_dump(exclude_none=True)},
+    ]
+
+
+def _requests(task: Task) -> dict[str, dict[str, Any]]:
+    """Return examples of a task's JSON bodies, of one item and of a batch, by the name of the schema."""
+    schemas = schemas_of(task)
+    inputs = {name: modality.example for name, modality in MODALITIES.items() if modality.example}
+    texts = {name: example for name, example in inputs.items() if MODALITIES[name].textual}
+    bad = {"id": "b", _BINARY.name: base64.b64encode(b"not an image").decode()}
+    return {
+        schemas.body.__name__: {
+            "text-alone": {**texts, **task.example},
+            "all-inputs": {**inputs, **task.example},
+        },
+        schemas.batch_body.__name__: {
+            "two-items": {**task.example, "items": [{"id": "a", **texts}, {"id": "b", **inputs}]},
+            "one-bad-item": {"items": [{"id": "a", **texts}, bad]},
+        },
+    }
+
+
+# --- operations ---
+
+
+def _health(state: State) -> dict[str, Any]:
+    return {"status": "ok", "state": state.value, "models": ["illustrations"]}
+
+
+@cache
+def answers() -> dict[str, tuple[str, dict[str, Any]]]:
+    """Return the description of a 200, and examples of its body by name, by operation."""
+    return {
+        **{task.name: (task.answers, _answers(task)) for task in TASKS.values()},
+        **{
+            f"{task.name}Batch": (
+                "The answer or the problem of every item, in their order.",
+                {"one-bad-item": {"items": _items(task)}},
+            )
+            for task in TASKS.values()
+        },
+        "listModels": (
+            "All served models, the default one first.",
+            {"one": {"default": "illustrations", "models": [_model(ModelSummary)]}},
+        ),
+        "getModel": (
+            "The model, with its card and its measured quality.",
+            {"one": _model(ModelDetail)},
+        ),
+        "livez": ("It lives.", {"ready": _health(State.READY)}),
+        "startupz": ("It has started.", {"draining": _health(State.DRAINING)}),
+        "readyz": ("Requests may come.", {"ready": _health(State.READY)}),
+        "healthz": ("Requests may come.", {"ready": _health(State.READY)}),
+        "metrics": (
+            "The measurements.",
+            {
+                "a-gauge": "# HELP polymodal_workers Workers that answer\n# TYPE polymodal_workers gauge\npolymodal_workers 2.0\n"
+            },
+        ),
+    }
+
+
+@cache
+def requests() -> dict[str, dict[str, Any]]:
+    """Return examples of JSON bodies, by the schema."""
+    return {name: examples for task in TASKS.values() for name, examples in _requests(task).items()}

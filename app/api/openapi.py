@@ -1,0 +1,164 @@
+"""The OpenAPI document: FastAPI's own, with bodies, problems, examples, and the keys and limits of the settings.
+
+A client that is generated from it compiles and works (tests/generated/).
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic.json_schema import models_json_schema
+from starlette.routing import BaseRoute
+
+from polymodal.app.access.keys import Unauthorized
+from polymodal.app.access.rates import RateLimited
+from polymodal.app.access.scopes import OPEN, Forbidden
+from polymodal.app.api import examples
+from polymodal.app.api.errors import MEDIA_TYPE
+from polymodal.app.api.examples import REQUEST_ID, explained
+from polymodal.app.api.routing import Routes
+from polymodal.app.api.schemas import BatchItem, Problem, schemas_of
+from polymodal.app.settings import Settings
+from polymodal.model import TASKS, Schema
+
+Document = dict[str, Any]
+
+_SCHEMES: Final = {
+    "bearer": {"type": "http", "scheme": "bearer", "description": "A key of `polymodal keys add`."},
+    "apiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "The same key."},
+}
+_HEADERS: Final = {
+    "X-Request-Id": {
+        "description": "The request's id, as in the log and in problems; the client's own, if it sent one.",
+        "schema": {"type": "string"},
+        "example": REQUEST_ID,
+    },
+    "Server-Timing": {
+        "description": "Milliseconds of each stage; browsers show them next to the request.",
+        "schema": {"type": "string"},
+        "example": "read;dur=0.4, queue;dur=1.2",
+    },
+    "Retry-After": {
+        "description": "Seconds after which the same request is worth another attempt.",
+        "schema": {"type": "integer", "minimum": 0},
+        "example": 2,
+    },
+}
+_TAGS: Final = {
+    **{task.name: task.about for task in TASKS.values()},
+    "models": "What is served, what it accepts, and how good it is.",
+    "health": "Probes, for operators.",
+    "metrics": "Measurements, for Prometheus.",
+}
+_SENT_AS_JSON: Final = frozenset(
+    schema.__name__
+    for task in TASKS.values()
+    for schema in (schemas_of(task).body, schemas_of(task).batch_body, BatchItem)
+)
+"""Schemas whose fields may be null. Forms have no null, and answers leave out missing fields: without null the types of generated
+clients are simpler."""
+
+
+def install(app: FastAPI, settings: Settings, routes: Routes) -> None:
+    """Let `app.openapi()` return the completed document."""
+
+    def document() -> Document:
+        if app.openapi_schema is None:
+            app.openapi_schema = _document(app, [*routes.described, *app.routes])
+            _guard(app.openapi_schema, settings, routes.needs)
+            for operation in _operations(app.openapi_schema):
+                _illustrate(operation)
+        return app.openapi_schema
+
+    app.openapi = document  # type: ignore[method-assign]  # the way that FastAPI's own documentation shows
+
+
+def _document(app: FastAPI, routes: Sequence[BaseRoute]) -> Document:
+    document = get_openapi(
+        title=app.title,
+        version=app.version,
+        description=app.description,
+        routes=routes,
+        license_info={"name": "Apache 2.0", "identifier": "Apache-2.0"},
+        servers=[
+            {
+                "url": ".",
+                "description": "The service that this document comes from, relative to the document's address.",
+            }
+        ],
+    )
+    sent: list[type[Schema]] = [
+        schema
+        for task in TASKS.values()
+        for schema in (schemas_of(task).batch_body, schemas_of(task).body, schemas_of(task).form)
+    ]
+    _, bodies = models_json_schema(
+        [*((schema, "validation") for schema in sent), (Problem, "validation")],
+        ref_template="#/components/schemas/{model}",
+    )
+    components = document.setdefault("components", {})
+    schemas = components["schemas"] = {**bodies["$defs"], **components.get("schemas", {})}
+    for name, schema in schemas.items():
+        _normalise(schema, nullable=name in _SENT_AS_JSON)
+    components["headers"] = _HEADERS
+    used = {tag for operation in _operations(document) for tag in operation["tags"]}
+    document["tags"] = [{"name": name, "description": text} for name, text in _TAGS.items() if name in used]
+    return document
+
+
+def _operations(document: Document) -> Iterator[Document]:
+    return (operation for item in document["paths"].values() for operation in item.values())
+
+
+def _normalise(schema: Document, *, nullable: bool) -> None:
+    """Remove titles of fields, which repeat their names, null from fields that are never null, and defaults of null.
+
+    Some generators treat a field with a default as always present.
+    """
+    for field in schema.get("properties", {}).values():
+        field.pop("title", None)
+        if "default" in field and field["default"] is None:
+            del field["default"]
+        choices = [choice for choice in field.get("anyOf", ()) if choice != {"type": "null"}]
+        if not nullable and len(choices) == 1:
+            del field["anyOf"]
+            described = field.pop("description", None)
+            field.update(choices[0] if described is None else {**choices[0], "description": described})
+
+
+def _illustrate(operation: Document) -> None:
+    """Add the description of an operation's 200, examples of its request and response, and the header fields of responses."""
+    description, answers = examples.answers().get(operation["operationId"], ("The answer.", {}))
+    for status, answer in operation["responses"].items():
+        headers = answer.setdefault("headers", {})
+        headers["X-Request-Id"] = {"$ref": "#/components/headers/X-Request-Id"}
+        if status == "200":
+            answer["description"] = description
+            for content in answer["content"].values():
+                content["examples"] = {name: {"value": value} for name, value in answers.items()}
+            if "requestBody" in operation:
+                headers["Server-Timing"] = {"$ref": "#/components/headers/Server-Timing"}
+    for content in operation.get("requestBody", {}).get("content", {}).values():
+        requests = examples.requests().get(content["schema"]["$ref"].rpartition("/")[2], {})
+        if requests:
+            content["examples"] = {name: {"value": value} for name, value in requests.items()}
+
+
+def _guard(document: Document, settings: Settings, needs: Mapping[str, str]) -> None:
+    """Add keys and rate limits to the operations, as the settings require them."""
+    keys = settings.api_keys_file is not None
+    limits = settings.rate_limit_per_key is not None or settings.rate_limit_per_address is not None
+    if keys:
+        document["components"]["securitySchemes"] = _SCHEMES
+    problems = explained(*((Unauthorized, Forbidden) if keys else ()), *((RateLimited,) if limits else ()))
+    del problems["default"]
+    for path, item in document["paths"].items():
+        if needs[path] == OPEN:
+            continue
+        for operation in item.values():
+            if keys:
+                operation["security"] = [{name: []} for name in _SCHEMES]
+            for status, answer in problems.items():
+                present = operation["responses"].setdefault(str(status), answer)
+                present["content"][MEDIA_TYPE]["examples"] |= answer["content"][MEDIA_TYPE]["examples"]

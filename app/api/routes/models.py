@@ -1,0 +1,36 @@
+"""GET /v1/models: what is served, what it accepts, and how good it is."""
+
+from fastapi import APIRouter
+
+from polymodal.app.api.dependencies import ServiceDep, SettingsDep
+from polymodal.app.api.examples import explained
+from polymodal.app.api.schemas import ModelDetail, Models, ModelSummary
+from polymodal.app.serving.registry import UnknownModel
+from polymodal.app.serving.service import NotReady
+
+router = APIRouter(prefix="/v1/models", tags=["models"])
+
+
+@router.get(
+    "",
+    operation_id="listModels",
+    summary="The served models",
+    responses=explained(NotReady),
+    response_model_exclude_none=True,
+)
+async def list_models(service: ServiceDep, settings: SettingsDep) -> Models:
+    """Labels, accepted inputs with their limits, and versions; the first model is the default one."""
+    default = service.describe().name
+    return Models(default=default, models=[ModelSummary.of(model, settings) for model in service.models])
+
+
+@router.get(
+    "/{name}",
+    operation_id="getModel",
+    summary="One model with its card",
+    responses=explained(UnknownModel, NotReady),
+    response_model_exclude_none=True,
+)
+async def get_model(name: str, service: ServiceDep, settings: SettingsDep) -> ModelDetail:
+    """Everything about one model, with its card and its measured quality."""
+    return ModelDetail.of(service.describe(name), settings)

@@ -1,0 +1,211 @@
+"""POST /v1/TASK and /v1/TASK/batch, for every entry of TASKS: read a request, run the task, return the answer."""
+
+import re
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Final, TypeAlias, TypeVar
+
+import structlog
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel
+
+from polymodal.app.api.body import (
+    JSON,
+    MULTIPART,
+    BodyTooSlow,
+    MalformedBody,
+    RepeatedField,
+    TooManyBytes,
+    TooManyItems,
+    UnknownField,
+    UnsupportedMediaType,
+    read_batch,
+    read_request,
+)
+from polymodal.app.api.context import context_of
+from polymodal.app.api.dependencies import metrics_of, service_of, settings_of, while_connected
+from polymodal.app.api.errors import problem_of, refusal_of
+from polymodal.app.api.examples import explained
+from polymodal.app.api.schemas import TaskSchemas, schemas_of
+from polymodal.app.observe.timeline import READ
+from polymodal.app.problems import InternalError
+from polymodal.app.serving.batching import DeadlineExceeded, Overloaded
+from polymodal.app.serving.registry import Deployment, UnknownModel, UnknownTask
+from polymodal.app.serving.service import NotReady
+from polymodal.model import (
+    MODALITIES,
+    InvalidParameter,
+    NothingGiven,
+    Task,
+    TaskAnswer,
+    TooLarge,
+    Undecodable,
+    UnknownModality,
+    UnsupportedFormat,
+)
+
+Value = TypeVar("Value")
+Endpoint: TypeAlias = Callable[[Request], Coroutine[Any, Any, Response]]
+
+log = structlog.get_logger(__name__)
+
+_BODY_ERRORS = (MalformedBody, UnknownField, RepeatedField, BodyTooSlow, TooManyBytes, UnsupportedMediaType)
+_INPUT_ERRORS = (UnsupportedFormat, NothingGiven, UnknownModality, Undecodable, TooLarge, InvalidParameter)
+_SERVICE_ERRORS = (UnknownModel, UnknownTask, Overloaded, NotReady, DeadlineExceeded)
+
+TIMEOUT: Final = "X-Request-Timeout-Ms"
+_MILLISECONDS = re.compile(r"[1-9][0-9]{0,8}")
+_TIMEOUT_PARAMETER: Final = {
+    "name": TIMEOUT,
+    "in": "header",
+    "required": False,
+    "schema": {"type": "integer", "minimum": 1, "maximum": 999_999_999},
+    "description": "Milliseconds from the end of reading the request, after which the answer is no longer needed.",
+}
+
+
+def router_of(task: Task) -> APIRouter:
+    """Return the two routes of a task for FastAPI and OpenAPI; requests are served by plain routes with the same endpoints."""
+    router = APIRouter(prefix=f"/v1/{task.name}", tags=[task.name])
+    schemas = schemas_of(task)
+    binary = {name: {"contentType": entry.media_range} for name, entry in MODALITIES.items() if not entry.textual}
+    textual = {name: entry.example for name, entry in MODALITIES.items() if entry.textual}
+    form = {"schema": _reference(schemas.form), "encoding": binary, "example": {**textual, **task.example}}
+    router.add_api_route(
+        "",
+        _single(task),
+        methods=["POST"],
+        operation_id=task.name,
+        summary=task.summary,
+        description=task.details,
+        responses=explained(*_BODY_ERRORS, *_INPUT_ERRORS, *_SERVICE_ERRORS),
+        response_model=task.Answer,
+        openapi_extra={
+            "parameters": [_TIMEOUT_PARAMETER],
+            "requestBody": {
+                "required": True,
+                "content": {MULTIPART: form, JSON: {"schema": _reference(schemas.body)}},
+            },
+        },
+    )
+    router.add_api_route(
+        "/batch",
+        _batch(task, schemas),
+        methods=["POST"],
+        operation_id=f"{task.name}Batch",
+        summary=task.batch_summary,
+        description=f"For each item its {task.result} or its problem, in the items' order. The deadline is the whole request's.",
+        responses=explained(*_BODY_ERRORS, InvalidParameter, TooManyItems, *_SERVICE_ERRORS),
+        response_model=schemas.batch_answers,
+        openapi_extra={
+            "parameters": [_TIMEOUT_PARAMETER],
+            "requestBody": {"required": True, "content": {JSON: {"schema": _reference(schemas.batch_body)}}},
+        },
+    )
+    return router
+
+
+def _reference(schema: type[BaseModel]) -> dict[str, Any]:
+    return {"$ref": f"#/components/schemas/{schema.__name__}"}
+
+
+def _single(task: Task) -> Endpoint:
+    async def endpoint(request: Request) -> Response:
+        service, settings, context = service_of(request), settings_of(request), context_of(request)
+        with service.admit() as admitted:
+            timeout_ms = _timeout_ms(request)
+            parsed = await _timed(request, read_request(request, task, admitted, service, settings))
+            context.modalities = sorted(parsed.inputs)
+            with service.registry.use(parsed.model) as deployment:
+                _note_model(request, deployment, task)
+                task.check(parsed.options, deployment.description)
+                work = service.run(
+                    deployment,
+                    task,
+                    parsed.inputs,
+                    parsed.options,
+                    deadline=service.deadline(timeout_ms),
+                    timeline=context.timeline,
+                )
+                answered = await while_connected(request, work)
+            context.modalities = answered.modalities
+            return _response(answered)
+
+    return endpoint
+
+
+def _batch(task: Task, schemas: TaskSchemas) -> Endpoint:
+    async def endpoint(request: Request) -> Response:
+        service, settings, context = service_of(request), settings_of(request), context_of(request)
+        with service.admit() as admitted:
+            timeout_ms = _timeout_ms(request)
+            parsed = await _timed(request, read_batch(request, task, admitted, service, settings))
+            context.items = len(parsed.ids)
+            with service.registry.use(parsed.model) as deployment:
+                _note_model(request, deployment, task)
+                task.check(parsed.options, deployment.description)
+                await _count(request, len(parsed.ids))
+                work = service.run_all(
+                    deployment,
+                    task,
+                    parsed.unpack,
+                    parsed.options,
+                    deadline=service.deadline(timeout_ms),
+                    timeline=context.timeline,
+                )
+                results = await while_connected(request, work)
+        used = [result.modalities for result in results if isinstance(result, TaskAnswer)]
+        context.modalities = sorted(frozenset().union(*used))
+        items = []
+        for index, (id_, result) in enumerate(zip(parsed.ids, results, strict=True)):
+            if isinstance(result, BaseException):
+                if isinstance(refusal_of(result), InternalError):
+                    log.error("item_failed", index=index, exc_info=result)
+                problem = problem_of(result, context.request_id)
+                metrics_of(request).refusal(problem.code)
+                item = schemas.batch_answer.model_construct(index=index, id=id_, status=problem.status, problem=problem)
+            else:
+                answer: Any = {task.result: result}
+                item = schemas.batch_answer.model_construct(index=index, id=id_, status=200, **answer)
+            items.append(item)
+        return _response(schemas.batch_answers.model_construct(items=items))
+
+    return endpoint
+
+
+def _note_model(request: Request, deployment: Deployment, task: Task) -> None:
+    """Record the model in the request's context. Raises UnknownTask when it does not have the task."""
+    context_of(request).model = deployment.description
+    deployment.check(task.name)
+
+
+async def _count(request: Request, items: int) -> None:
+    """Count the items under the client's rate limits; the first was counted with the request."""
+    allowance = context_of(request).allowance
+    if allowance is None:
+        return
+    if allowance.most is not None and items > allowance.most:
+        raise TooManyItems("items", f"{items:,} items", f"at most {allowance.most:,}, this client's rate limit")
+    await allowance.take(items - 1)
+
+
+def _response(answer: BaseModel) -> Response:
+    return Response(answer.model_dump_json(exclude_none=True), media_type=JSON)
+
+
+def _timeout_ms(request: Request) -> int | None:
+    """Return the client's own timeout, or None. Raises InvalidParameter."""
+    value = request.headers.get(TIMEOUT)
+    if value is None:
+        return None
+    if not _MILLISECONDS.fullmatch(value):
+        raise InvalidParameter(TIMEOUT, repr(value[:32]), "whole milliseconds, from 1 to 999999999")
+    return int(value)
+
+
+async def _timed(request: Request, reading: Awaitable[Value]) -> Value:
+    began = time.perf_counter()
+    try:
+        return await reading
+    finally:  # also when the client was too slow
+        context_of(request).timeline.note(READ, began, time.perf_counter() - began)

@@ -1,0 +1,1 @@
+"""What is measured, traced and logged; called by the others."""

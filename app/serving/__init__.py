@@ -1,0 +1,1 @@
+"""From a parsed request to a result, without HTTP: models, queues, admission, the cache of embeddings."""

@@ -1,0 +1,1 @@
+"""Workers, which compute batches in processes or in a thread, and their messages with the service."""

@@ -1,0 +1,57 @@
+"""Capabilities, which model kinds implement and tasks need, so that neither names the other.
+
+B examples, D embedding width, K labels.
+"""
+
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from typing import Protocol
+
+from polymodal.model.stages import Stages
+from polymodal.model.types import Array, Description, FloatArray, Inputs, Probe, Sample
+
+
+class Capability(StrEnum):
+    """Names of the protocols below, as `Description.capabilities` has them."""
+
+    EMBEDS = "embeds"
+    SCORES = "scores"
+
+
+class Model(Protocol):
+    """A loaded bundle of any kind."""
+
+    @property
+    def description(self) -> Description:
+        """Return what clients may read about the model."""
+        ...
+
+    def prepare(self, inputs: Inputs, kept: Mapping[str, bytes] | None = None) -> Sample:
+        """Decode and preprocess one item; `kept` has cached embeddings (D,) by modality, as bytes. Raises InputError."""
+        ...
+
+    def warm_up(self) -> None:
+        """Replay the golden inputs. Raises BundleError."""
+        ...
+
+    def probes(self, task: str) -> Mapping[str, Sequence[Probe]]:
+        """Return inputs for measuring how long a task takes, by modality."""
+        ...
+
+
+class Embeds(Model, Protocol):
+    """A model that computes a vector for each input."""
+
+    def embed(self, samples: Sequence[Sample], stages: Stages | None = None) -> dict[str, FloatArray]:
+        """Return embeddings (B, D) of every modality of the model; rows of samples without the modality are zero."""
+        ...
+
+
+class Scores(Embeds, Protocol):
+    """A model that was trained to predict a target."""
+
+    def scores(
+        self, embeddings: Mapping[str, FloatArray], used: Sequence[frozenset[str]], stages: Stages | None = None
+    ) -> Array:
+        """Return calibrated scores, one row per sample; `used` has the modalities of each row."""
+        ...

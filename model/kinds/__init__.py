@@ -1,0 +1,39 @@
+"""Model kinds: how bundles are loaded and run. A new kind is a module of this package and a line in KINDS."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from polymodal.model.capabilities import Model
+from polymodal.model.errors import BundleError
+from polymodal.model.kinds.network import load_network
+
+Load = Callable[[Path, str | None, str, int | None], Model]
+"""Arguments: a bundle's folder, the name that replaces its own, the name of a runtime or "auto", the number of threads."""
+
+KINDS: Final[dict[str, Load]] = {"network": load_network}
+
+
+def load_bundle(
+    directory: Path | str, *, name: str | None = None, runtime: str = "auto", threads: int | None = None
+) -> Model:
+    """Open a bundle and start its runtime; call `warm_up` before serving from it.
+
+    `name` replaces the bundle's own. One forward pass may use `threads` threads (default: the cores of this process).
+    Raises BundleError when a file is missing, altered, or of an unknown version or kind.
+    """
+    directory = Path(directory)
+    return KINDS[_kind_of(directory)](directory, name, runtime, threads)
+
+
+def _kind_of(directory: Path) -> str:
+    """Read the kind of a bundle; "network" for format 2, which names none, and for broken bundles, which that kind reports."""
+    try:
+        content = json.loads((directory / "config.json").read_bytes())
+        kind = content.get("kind", "network")
+    except (OSError, ValueError, AttributeError):
+        kind = "network"
+    if kind not in KINDS:
+        raise BundleError(f"{directory}: a model of kind {kind!r}; known are {', '.join(KINDS)}")
+    return str(kind)

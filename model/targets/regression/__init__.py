@@ -1,0 +1,1 @@
+"""The regression target: a number with an interval."""

@@ -1,0 +1,1 @@
+"""The single-label target: exactly one of K labels is right; scores sum to 1."""
