@@ -2,7 +2,9 @@
 
 import { certaintyLine, verdictOf } from "./certainty.js";
 import { bar, element, make } from "./dom.js";
-import { brief, count, known, measure, percent, say } from "./say.js";
+import { exampleFor } from "./examples.js";
+import { inputName, inputsOf, namesOf, setOf } from "./inputs.js";
+import { brief, count, known, measure, percent, say, sayOf } from "./say.js";
 
 const SHOWN = 10; // labels; the others follow on request
 
@@ -13,22 +15,27 @@ const SHOWN = 10; // labels; the others follow on request
 /** Nothing was asked yet: say what will be answered. */
 export function drawNothing(model) {
   const labels = model?.labels ?? [];
+  const inputs = inputsOf(model);
+  const set = setOf(inputs);
   const chips = labels.slice(0, 24).map((label) => make("span", { class: "chip" }, label));
   if (labels.length > chips.length) chips.push(make("span", { class: "chip" }, say("more", { count: count(labels.length - chips.length) })));
   element("verdict").replaceChildren(
     make("p", { class: "headline quietly" }, say("answer.empty")),
-    make("p", { class: "reason" }, say(labels.length ? "answer.labels" : "answer.number")),
+    make("p", { class: "reason" }, sayOf(labels.length ? "answer.labels" : "answer.number", set)),
   );
-  const terms = [
-    ["both", say("set.image+text"), say("key.together")],
-    ["only-image", say("key.alone-title"), say("key.alone")],
-    ["unsure", say("answer.unsure"), say("key.unsure")],
-  ];
+  const terms = [];
+  if (inputs.length > 1) {
+    terms.push(["both", setName(set), sayOf("key.together", set)]);
+    terms.push([kindOf(inputs[0].name), sayOf("key.alone-title", set), say("key.alone")]);
+  }
+  if (labels.length) terms.push(["unsure", say("answer.unsure"), say("key.unsure")]);
   const key = terms.map(([kind, term, meaning]) => make("div", { class: kind }, make("dt", {}, term), make("dd", {}, meaning)));
   element("scores").replaceChildren(
     make("div", { class: "chips" }, ...chips),
-    make("dl", { class: "key" }, ...(labels.length ? key : key.slice(0, 2))),
-    make("button", { type: "button", class: "primary", click: () => document.querySelector(".example").click() }, say("answer.show-me")),
+    make("dl", { class: "key" }, ...key),
+    Object.keys(exampleFor(inputs)).length
+      ? make("button", { type: "button", class: "primary", click: () => document.querySelector(".example").click() }, say("answer.show-me"))
+      : "",
   );
   element("timings").hidden = true;
   element("trouble").hidden = true;
@@ -84,40 +91,29 @@ function verdictLines(parts, model) {
   return lines;
 }
 
-/** By whether the picture alone, and the words alone, are sure. */
-const AGREED = {
-  "true,true": "adds.agree",
-  "false,true": "adds.text-sure",
-  "true,false": "adds.image-sure",
-  "false,false": "adds.both-unsure",
-};
-
-/** In a sentence: which input decided, or which is missing. */
-function whatEachAdds(parts, kind, model) {
-  const [whole, ...alone] = parts;
+/** In a sentence: which input decided, or which is missing. strings.js has sentences for some sets of inputs. */
+function whatEachAdds([whole, ...alone], kind, model) {
+  const sentence = (set, key, values) => (known(`adds.${set}.${key}`) ? say(`adds.${set}.${key}`, values) : "");
+  const used = whole.answer.modalities;
   if (!alone.length) {
-    const missing = (model?.inputs ?? []).map(({ name }) => name).filter((name) => !whole.answer.modalities.includes(name));
-    const key = `adds.without-${missing[0]}`;
-    return missing.length === 1 && known(key) ? say(key) : "";
+    const names = namesOf(model?.inputs ?? []);
+    const missing = names.filter((name) => !used.includes(name));
+    return missing.length === 1 ? sentence(names.join("+"), `without-${missing[0]}`) : "";
   }
-  if (kind === "number" || !alone.every(({ answer }) => answer?.labels.length)) return "";
-  if (whole.answer.labels[0].selected !== undefined) return "";
-  const said = whole.answer.labels[0].label;
-  const [image, text] = ["image", "text"].map((key) => alone.find((each) => each.key === key)?.answer.labels[0]);
-  if (!image || !text) return "";
-  const values = {
-    image: image.label,
-    text: text.label,
-    imageScore: percent(image.score),
-    textScore: percent(text.score),
-  };
-  if (image.label === said && text.label === said) {
-    const sure = ["image", "text"].map((key) => verdictOf(alone.find((each) => each.key === key).answer, model).kind === "sure");
-    return say(AGREED[sure.join()], values);
+  if (kind === "number" || alone.length !== 2 || !alone.every(({ answer }) => answer?.labels.length)) return "";
+  const [best] = whole.answer.labels;
+  if (best.selected !== undefined) return "";
+  const values = {};
+  for (const { key, answer } of alone) {
+    values[key] = answer.labels[0].label;
+    values[`${key}Score`] = percent(answer.labels[0].score);
   }
-  if (text.label === said) return say("adds.text-decides", values);
-  if (image.label === said) return say("adds.image-decides", values);
-  return say("adds.together", values);
+  const agreeing = alone.filter(({ answer }) => answer.labels[0].label === best.label);
+  if (!agreeing.length) return sentence(used.join("+"), "together", values);
+  if (agreeing.length === 1) return sentence(used.join("+"), `${agreeing[0].key}-decides`, values);
+  const sure = alone.filter(({ answer }) => verdictOf(answer, model).kind === "sure");
+  const key = sure.length === 1 ? `${sure[0].key}-sure` : sure.length ? "agree" : "both-unsure";
+  return sentence(used.join("+"), key, values);
 }
 
 export const intervalWords = ({ low, high, coverage }) =>
@@ -125,7 +121,7 @@ export const intervalWords = ({ low, high, coverage }) =>
 
 function scoreTable(parts, model) {
   const ranked = parts[0].answer.labels;
-  const table = make("table", { class: `scores of-${parts.length}` });
+  const table = make("table", { class: `scores of-${Math.min(3, parts.length)}` });
   const line = ranked[0]?.selected === undefined ? certaintyLine(model, parts[0].answer.modalities).line : null;
   const rows = (count) => ranked.slice(0, count).map((each, index) => scoreRow(each, parts, model, index === 0 ? line : null));
   const body = make("tbody", {}, ...rows(SHOWN));
@@ -152,7 +148,11 @@ function setHeading({ key }) {
 }
 
 /** "Picture only" */
-export const setName = (key) => (known(`set.${key}`) ? say(`set.${key}`) : key);
+export function setName(key) {
+  if (known(`set.${key}`)) return say(`set.${key}`);
+  const names = key.split("+").map(inputName);
+  return names.length > 1 ? names.join(" + ") : say("set.only", { input: names[0] });
+}
 /** The colour that a set of inputs has everywhere. */
 export const kindOf = (key) => (key.includes("+") ? "both" : `only-${key}`);
 

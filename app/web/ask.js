@@ -1,7 +1,6 @@
 // Asking the service: with a key where one was given, and with problems in plain words.
 
-import { isBlank } from "./blank.js";
-import { known, say } from "./say.js";
+import { known, say, sayOf } from "./say.js";
 
 const KEY = "polymodal-key"; // in sessionStorage: this tab's, gone when it is closed
 
@@ -16,36 +15,42 @@ export const forgetKey = () => sessionStorage.removeItem(KEY);
 
 /** An answer that is none: `code` is the problem's own, or one of ours: unreachable, unreadable. */
 export class Problem extends Error {
-  /** @param {{code: string, detail?: string, status?: number, instance?: string, retryAfter?: number | null}} told */
-  constructor({ code, detail = "", status = 0, instance = "", retryAfter = null }) {
-    super(known(`problem.${code}`) ? say(`problem.${code}`) : say("problem.other"));
-    Object.assign(this, { code, detail, status, instance, retryAfter });
+  /** @param {{code: string, detail?: string, status?: number, instance?: string, input?: string, retryAfter?: number | null}} problem */
+  constructor({ code, detail = "", status = 0, instance = "", input = "", retryAfter = null }) {
+    super(known(`problem.${code}`) ? sayOf(`problem.${code}`, input) : say("problem.other"));
+    Object.assign(this, { code, detail, status, instance, input, retryAfter });
   }
 }
 
-/** A form with what was given. @param {{image?: File | null, text?: string, model?: string}} question */
-export function formOf({ image, text, model }) {
+/** A form with what was given. @param {import("./inputs.js").Values} values @param {string} [model] */
+function formOf(values, model) {
   const form = new FormData();
-  if (image) form.append("image", image, image.name);
-  if (text && !isBlank(text)) form.append("text", text);
+  for (const [name, value] of Object.entries(values)) form.append(name, value);
   if (model) form.append("model", model);
   return form;
 }
 
 /**
  * One classification, with the stages of Server-Timing and how long it took as seen from here (milliseconds).
- * @param {{image?: File | null, text?: string, model?: string}} question
+ * @param {import("./inputs.js").Values} values
+ * @param {string} [model]
  * @param {AbortSignal} [signal]
  */
-export async function classify(question, signal) {
+export async function classify(values, model, signal) {
   const started = performance.now();
-  const { body, answer } = await request("v1/classify", { method: "POST", body: formOf(question), signal });
+  const { body, answer } = await request("v1/classify", { method: "POST", body: formOf(values, model), signal });
   return { ...body, stages: stagesOf(answer.headers.get("Server-Timing") ?? ""), total: performance.now() - started };
 }
 
 /** What is served; the model's name adds card and report. */
-export const models = async () => (await request("v1/models")).body;
-export const model = async (name, signal) => (await request(`v1/models/${encodeURIComponent(name)}`, { signal })).body;
+export async function models() {
+  const { body } = await request("v1/models");
+  return { ...body, models: body.models.map(described) };
+}
+export const model = async (name) => described((await request(`v1/models/${encodeURIComponent(name)}`)).body);
+
+/** A model; its target was once called its task. */
+const described = (model) => ({ target: model.task, ...model });
 
 async function request(address, options = {}) {
   const given = sessionStorage.getItem(KEY);

@@ -2,11 +2,13 @@
 
 import { Problem, classify, pause } from "./ask.js";
 import { verdictOf } from "./certainty.js";
+import { writeCsv } from "./csv.js";
 import { element } from "./dom.js";
-import { EXAMPLES, openExample } from "./examples.js";
-import { filesDropped, filesOf, isPicture, rowsOf } from "./files.js";
+import { EXAMPLES, exampleFor, openExample } from "./examples.js";
+import { filesDropped, filesOf, rowsOf, usableFiles } from "./files.js";
+import { inputsOf, isPictures, namesOf, sampleFile, setOf } from "./inputs.js";
 import { drawResults, startResults } from "./results.js";
-import { count, say, sayCount } from "./say.js";
+import { count, say, sayCount, sayOf } from "./say.js";
 
 const AT_ONCE = 4; // enough to fill the service's batches, few enough to leave room for others
 const ATTEMPTS = 5; // of one row, where a busy service does not say when to come back
@@ -25,6 +27,8 @@ let running = null;
 /** All rows wait until then, when the service is too busy for one of them. */
 let restUntil = 0;
 let modelNow = () => null;
+/** The inputs that the rows were made for. */
+let rowsFor = "";
 
 /** @param {() => any} model tells the chosen model */
 export function startBatch(model) {
@@ -49,8 +53,12 @@ export function startBatch(model) {
 /** Take what was dropped anywhere on the page. @param {DataTransfer} dropped */
 export const dropBatch = async (dropped) => add(await filesDropped(dropped));
 
-/** Another model was chosen: what another one said is no longer shown. */
+/** Another model was chosen: the answers of the other one are no longer shown, nor rows for other inputs. */
 export function forgetBatch() {
+  if (setOf(inputsOf(modelNow())) !== rowsFor) {
+    clear();
+    return;
+  }
   running?.abort();
   results = new Map();
   show();
@@ -62,6 +70,7 @@ function clear() {
   rows = [];
   notes = [];
   results = new Map();
+  rowsFor = setOf(inputsOf(modelNow()));
   trouble("");
   show();
 }
@@ -76,8 +85,15 @@ async function takeExamples() {
     trouble(problem.message);
     return;
   }
+  const inputs = inputsOf(modelNow());
   found = pictures.map((file) => ({ path: file.name, file }));
-  rows = EXAMPLES.map(({ file, text }, index) => ({ number: index + 1, name: file, text, label: "", image: pictures[index], problem: "" }));
+  rows = EXAMPLES.map(({ file, text }, index) => ({
+    number: index + 1,
+    values: exampleFor(inputs, pictures[index], text),
+    cells: exampleFor(inputs, file, text),
+    label: "",
+    problem: "",
+  }));
   show();
   run();
 }
@@ -88,8 +104,8 @@ async function add(more) {
   found = [...found, ...more];
   results = new Map();
   try {
-    ({ rows, notes } = await rowsOf(found));
-    trouble(rows.length ? "" : say("batch.no-rows"));
+    ({ rows, notes } = await rowsOf(found, inputsOf(modelNow())));
+    trouble(rows.length ? "" : sayOf("batch.no-rows", setOf(inputsOf(modelNow()))));
   } catch (problem) {
     found = found.filter((each) => !more.includes(each));
     trouble(problem.message);
@@ -136,7 +152,7 @@ async function answerRow(row, model, signal) {
     while (restUntil > performance.now()) await pause((restUntil - performance.now()) / 1000, signal);
     signal.throwIfAborted();
     try {
-      const answer = await classify({ image: row.image, text: row.text, model: model?.name }, signal);
+      const answer = await classify(row.values, model?.name, signal);
       return { answer, verdict: verdictOf(answer, model) };
     } catch (error) {
       const later = error instanceof Problem && (error.status === 429 || error.status === 503);
@@ -178,6 +194,7 @@ function show() {
   const left = rows.filter((row) => !results.get(row.number)?.answer).length;
   element("batch-state").textContent = rows.length ? stateWords() : "";
   element("batch-form-of").hidden = rows.length > 0;
+  element("batch-sample").textContent = sampleTable(inputsOf(modelNow()));
   element("batch-run").hidden = !rows.length;
   element("batch-start").hidden = busy || !left;
   element("batch-start").textContent = say(done ? "batch.go-on" : "batch.start");
@@ -197,12 +214,26 @@ function countWords(done, busy) {
   return words.join(" · ");
 }
 
+function sampleTable(inputs) {
+  const row = ({ file, text }, folder) =>
+    inputs.map((input) => (input.textual ? text : isPictures(input) ? folder + file : sampleFile(input)));
+  const rows = [namesOf(inputs), row(EXAMPLES[0], ""), row(EXAMPLES[1], "pictures/")];
+  const textual = inputs.filter((input) => input.textual);
+  if (textual.length && textual.length < inputs.length) {
+    const words = sayOf("batch.only-words", setOf(inputs));
+    rows.push(inputs.map((input) => (input === textual[0] ? words : "")));
+  }
+  return writeCsv(rows).replaceAll("\r\n", "\n").trimEnd();
+}
+
 function stateWords() {
-  const pictures = rows.filter(({ image }) => image).length;
-  const words = [sayCount("batch.rows", rows.length), sayCount("batch.pictures", pictures)];
+  const inputs = inputsOf(modelNow());
+  const kind = inputs.every((input) => input.textual || isPictures(input)) ? "pictures" : "files";
+  const used = rows.flatMap(({ values }) => Object.values(values)).filter((value) => value instanceof File).length;
+  const words = [sayCount("batch.rows", rows.length), sayCount(`batch.used-${kind}`, used)];
   const bad = rows.filter(({ problem }) => problem).length;
   if (bad) words.push(sayCount("batch.bad", bad));
-  const spare = found.filter(({ file }) => isPicture(file)).length - pictures;
-  if (spare > 0) words.push(sayCount("batch.spare", spare));
+  const spare = usableFiles(found, inputs).length - used;
+  if (spare > 0) words.push(sayCount(`batch.spare-${kind}`, spare));
   return [...words, ...notes].join(" · ");
 }

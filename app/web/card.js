@@ -3,10 +3,11 @@
 import { certaintyLine } from "./certainty.js";
 import { kindOf, setName } from "./answer.js";
 import { bar, element, make, segmented } from "./dom.js";
+import { inputName } from "./inputs.js";
 import { confusionTable, reliabilityPlot } from "./plots.js";
 import { count, known, measure, percent, say, sayCount } from "./say.js";
 
-/** Which measures a task's table shows; those from 0 to 1 as percentages. */
+/** Which measures a target's table shows; those from 0 to 1 as percentages. */
 const FIGURES = {
   "single-label": ["accuracy", "macro_f1", "accuracy_at_90_percent_coverage", "calibration_error"],
   "multi-label": ["macro_f1", "micro_f1", "mean_average_precision", "exact_match", "calibration_error"],
@@ -34,7 +35,7 @@ function panel(title, ...children) {
   return make("section", { class: "panel", "aria-labelledby": id }, make("h2", { id }, title), ...children);
 }
 
-function facts({ name, task, runtime, digest, labels, thresholds, inputs, report }) {
+function facts({ name, target, runtime, digest, labels, thresholds, inputs, report }) {
   const trained = report?.data?.split?.labels?.train ?? {};
   const chips = labels.map((label) => {
     const told = [label];
@@ -44,10 +45,10 @@ function facts({ name, task, runtime, digest, labels, thresholds, inputs, report
   });
   const terms = [
     [say("card.name"), name],
-    [say("card.task"), known(`task.${task}`) ? say(`task.${task}`) : task],
+    [say("card.target"), known(`target.${target}`) ? say(`target.${target}`) : target],
     [say("card.runtime"), runtime],
     [say("card.digest"), make("code", { title: digest }, `${digest.slice(0, 16)}…`)],
-    ...inputs.map((input) => [known(`input.${input.name}`) ? say(`input.${input.name}`) : input.name, limitWords(input)]),
+    ...inputs.map((input) => [inputName(input.name), limitWords(input)]),
   ];
   return panel(
     say("card.facts"),
@@ -90,7 +91,7 @@ function quality(model) {
 }
 
 function figureTable(model, sets) {
-  const names = FIGURES[model.task] ?? [];
+  const names = FIGURES[model.target] ?? [];
   const rows = Object.entries(sets).map(([key, told]) =>
     make(
       "tr",
@@ -142,7 +143,7 @@ function figuresOf(model, state, sets, draw) {
   }) : "";
   const shown = [];
   if (told.reliability?.length) {
-    const single = model.task === "single-label";
+    const single = model.target === "single-label";
     const { line, why } = certaintyLine(model, state.set.split("+"));
     shown.push(
       make(
@@ -167,7 +168,7 @@ function figuresOf(model, state, sets, draw) {
   const panels = [];
   if (shown.length) panels.push(panel(say("card.figures"), make("div", { class: "figure-choice" }, choice), make("div", { class: "plots" }, ...shown)));
   if (told.labels) panels.push(panel(say("card.by-label"), shown.length ? "" : make("div", { class: "figure-choice" }, choice), labelTable(told.labels)));
-  if (panels.length && model.task !== "regression" && !shown.length) panels[0].append(make("p", { class: "fine" }, say("card.no-figures")));
+  if (panels.length && model.target !== "regression" && !shown.length) panels[0].append(make("p", { class: "fine" }, say("card.no-figures")));
   return panels;
 }
 

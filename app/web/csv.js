@@ -1,13 +1,18 @@
 // Tables as text: read as spreadsheets and programs write them, and written so that no spreadsheet runs what a cell says.
 // model/manifest/delimited.py reads by the same rules; tests/tables/ has files that both must read alike.
 
-/** The columns of a manifest. Their names decide between separators. */
-export const COLUMNS = ["id", "image", "text", "label", "group", "split", "source", "licence"];
+/** The columns of a manifest after those of its inputs. Their names decide between separators, and so do "id" and those of the inputs. */
+const LAST_COLUMNS = ["label", "group", "split", "source", "licence"];
 const SEPARATORS = [",", ";", "\t", "|"]; // of equally good ones, the first is taken
 const SAMPLE = 65_536; // characters that decide the separator
 const SAMPLE_ROWS = 200;
 // How files begin that have a table's suffix but are something else: zip (workbooks), old Excel, gzip, Parquet, PDF, UTF-32.
 const NO_TABLES = ["504b0304", "d0cf11e0", "1f8b", "50415231", "25504446", "fffe0000", "0000feff"];
+
+/** Whether this is a table rather than an input. @param {File} file */
+export const isTable = (file) => /\.(csv|tsv|tab)$/i.test(file.name) || file.type === "text/csv";
+/** @param {string[]} inputs their names */
+export const columnsOf = (inputs) => ["id", ...inputs, ...LAST_COLUMNS];
 
 /** Why a table can't be read: a code, and what is to be said with it. */
 export class TableFault extends Error {
@@ -27,16 +32,17 @@ export class TableFault extends Error {
 /**
  * A table with all its rows that are not blank. Raises TableFault.
  * @param {Uint8Array} bytes
+ * @param {string[]} inputs their columns' names
  * @returns {Table}
  */
-export function readTable(bytes) {
+export function readTable(bytes, inputs) {
   const { text, ...encoded } = decoded(bytes);
-  const { separator, padded, start } = formOf(text);
+  const { separator, padded, start } = formOf(text, columnsOf(inputs));
   const rows = parse(text, separator, padded, start);
   const columns = (rows.next().value?.cells ?? []).map(plainName);
   const twice = columns.find((name, index) => name && columns.indexOf(name) < index);
   if (twice) throw new TableFault("column-twice", { column: twice });
-  const ours = columns.join() === COLUMNS.join();
+  const ours = columns[0] === "id" && columns.slice(-LAST_COLUMNS.length).join() === LAST_COLUMNS.join(); // a manifest of any inputs
   const named = [...rows].map(({ line, cells }) => {
     while (cells.length > columns.length && !shows(cells.at(-1))) cells.pop();
     const entries = columns.map((name, index) => [name, ours ? restored(cells[index] ?? "") : (cells[index] ?? "")]);
@@ -86,13 +92,13 @@ function exampleOfWindows1252(bytes) {
 }
 
 /** The separator that Excel's line names, or else the one which makes the best table of the sample; and where the table starts. */
-function formOf(text) {
+function formOf(text, known) {
   const named = text.match(/^"?sep=([^"\r\n]?)"?(?:\r\n?|\n|$)/i);
   const start = named ? named[0].length : 0;
   const sample = text.slice(start, SAMPLE);
   let separator = named?.[1] || ",";
   if (!named) {
-    const fits = SEPARATORS.map((each) => fit(sample, each));
+    const fits = SEPARATORS.map((each) => fit(sample, each, known));
     separator = SEPARATORS[fits.reduce((best, each, index) => (better(each, fits[best]) ? index : best), 0)];
   }
   const header = sampleRows(sample, separator)[0] ?? [];
@@ -100,12 +106,12 @@ function formOf(text) {
 }
 
 /** How well a separator fits, compared in this order: known columns, rows as wide as the header, columns. */
-function fit(sample, separator) {
+function fit(sample, separator, names) {
   const rows = sampleRows(sample, separator);
   if (!rows.length) return [0, 0, 0];
   const width = rows[0].length;
   const alike = width > 1 ? rows.filter((row) => row.length === width).length / rows.length : 0;
-  const known = new Set(rows[0].map(plainName).filter((name) => COLUMNS.includes(name)));
+  const known = new Set(rows[0].map(plainName).filter((name) => names.includes(name)));
   return [known.size, alike, width];
 }
 

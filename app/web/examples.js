@@ -2,6 +2,7 @@
 
 import { Problem } from "./ask.js";
 import { element, make } from "./dom.js";
+import { isPictures } from "./inputs.js";
 import { say } from "./say.js";
 
 /** Pictures of the Open Clip Art Library, in the public domain; the captions are ours. See examples/README.md. */
@@ -24,8 +25,14 @@ export async function openExample(file) {
   }
 }
 
+/** An example for these inputs: the picture for the first that shows pictures, the words for the first that is a text. */
+export function exampleFor(inputs, picture, text) {
+  const [shown, written] = [inputs.find(isPictures), inputs.find(({ textual }) => textual)];
+  return { ...(shown && { [shown.name]: picture }), ...(written && { [written.name]: text }) };
+}
+
 /**
- * @param {(example: {image: File, text: string}) => void} choose
+ * @param {(picture: File, text: string) => void} choose
  * @param {(problem: Problem) => void} fail
  */
 export function offerExamples(choose, fail) {
@@ -37,7 +44,7 @@ export function offerExamples(choose, fail) {
         class: "example",
         "aria-label": say("examples.one", { text }),
         title: text,
-        click: () => openExample(file).then((image) => choose({ image, text }), fail),
+        click: () => openExample(file).then((picture) => choose(picture, text), fail),
       },
       make("img", { src: addressOf(file), alt: "", width: 64, height: 64 }),
     ),

@@ -1,17 +1,17 @@
 // Files that come in many at a time: several chosen, a folder, or whatever was dropped; and the rows that they make.
 
 import { isBlank } from "./blank.js";
-import { COLUMNS, TableFault, readTable } from "./csv.js";
-import { count, say } from "./say.js";
+import { TableFault, columnsOf, isTable, readTable } from "./csv.js";
+import { isPictures, namesOf, setOf, takes } from "./inputs.js";
+import { count, listed, say, sayOf } from "./say.js";
 
-const PICTURE = /\.(jpe?g|jpe|jfif|jif|pjpe?g|pjp|a?png|webp|gif|bmp|dib|tiff?|avifs?|heic|heif|hif)$/i;
-const TABLE = /\.(csv|tsv|tab)$/i;
 const TEXT = /\.txt$/i; // a table if it has our columns: spreadsheets save “Unicode text” so
 const WORKBOOK = /\.(xlsx|xlsm|xlsb|xls|ods|numbers)$/i;
 const SEPARATOR_NAMES = { ",": "comma", ";": "semicolon", "\t": "tab", "|": "bar" };
 
 /** @typedef {{path: string, file: File}} Found a file, and where it lies in what was chosen */
-/** @typedef {{number: number, name: string, text: string, label: string, image: File | null, problem: string}} Row */
+/** @typedef {import("./inputs.js").Input} Input */
+/** @typedef {{number: number, values: import("./inputs.js").Values, cells: Record<string, string>, label: string, problem: string}} Row a path or a text in each cell, by input */
 
 /** @param {FileList} list @returns {Found[]} */
 export const filesOf = (list) => [...list].map((file) => ({ path: file.webkitRelativePath || file.name, file }));
@@ -41,35 +41,39 @@ async function filesIn(entry) {
   }
 }
 
-/** Whether this is a table rather than a picture. */
-export const isTable = (file) => TABLE.test(file.name) || file.type === "text/csv";
-export const isPicture = (file) => file.type.startsWith("image/") || PICTURE.test(file.name);
+/** Those files that may be meant for an input. @param {Found[]} found @param {Input[]} inputs */
+export const usableFiles = (found, inputs) => found.filter(({ file }) => inputs.some((input) => takes(input, file)));
 
 /**
- * The rows that files make: those of a table, whose pictures are among the files, or else one for each picture. And what is to be
+ * The rows that files make: those of a table, whose inputs are among the files, or else one for each file. And what is to be
  * said of how the table was read.
  * @param {Found[]} found
+ * @param {Input[]} inputs
  * @returns {Promise<{rows: Row[], notes: string[]}>}
  */
-export async function rowsOf(found) {
-  const pictures = found.filter(({ file }) => isPicture(file)).sort((one, other) => one.path.localeCompare(other.path));
-  const table = await tableOf(found, pictures.length > 0);
-  if (!table && !pictures.length) {
+export async function rowsOf(found, inputs) {
+  const files = [...found].sort((one, other) => one.path.localeCompare(other.path));
+  const usable = usableFiles(files, inputs);
+  const table = await tableOf(found, usable.length > 0, inputs);
+  if (!table && !usable.length) {
     const workbook = found.find(({ file }) => WORKBOOK.test(file.name));
     if (workbook) throw new Error(say("batch.workbook", { name: workbook.path }));
   }
-  if (table) return { rows: tableRows(table, pictures), notes: notesOf(table) };
-  const rows = pictures.map(({ path, file }, index) => ({ number: index + 1, name: path, text: "", label: "", image: file, problem: "" }));
+  if (table) return { rows: tableRows(table, files, inputs), notes: notesOf(table, inputs) };
+  const rows = usable.map(({ path, file }, index) => {
+    const { name } = inputs.find((input) => takes(input, file));
+    return { number: index + 1, values: { [name]: file }, cells: { [name]: path }, label: "", problem: "" };
+  });
   return { rows, notes: [] };
 }
 
-/** The first table among files. A .txt next to pictures may be anything, so there it is one only with our columns. */
-async function tableOf(found, lenient) {
+/** The first table among files. A .txt next to other files may be anything, so there it is one only with our columns. */
+async function tableOf(found, lenient, inputs) {
   const table = found.find(({ file }) => isTable(file));
-  if (table) return checked(await opened(table));
+  if (table) return checked(await opened(table, inputs), inputs);
   for (const text of found.filter(({ file }) => TEXT.test(file.name))) {
     try {
-      return checked(await opened(text));
+      return checked(await opened(text, inputs), inputs);
     } catch (problem) {
       if (!lenient) throw problem;
     }
@@ -77,59 +81,69 @@ async function tableOf(found, lenient) {
   return null;
 }
 
-async function opened({ path, file }) {
+async function opened({ path, file }, inputs) {
   try {
-    return { name: path, ...readTable(new Uint8Array(await file.arrayBuffer())) };
+    return { name: path, ...readTable(new Uint8Array(await file.arrayBuffer()), namesOf(inputs)) };
   } catch (problem) {
     if (problem instanceof TableFault) throw new Error(say(`batch.${problem.code}`, { name: path, ...problem.values }));
     throw problem;
   }
 }
 
-function checked(table) {
-  if (table.columns.includes("image") || table.columns.includes("text")) return table;
+function checked(table, inputs) {
+  const names = namesOf(inputs);
+  if (names.some((name) => table.columns.includes(name))) return table;
   const columns = [...table.columns.join(", ")].slice(0, 120).join("") || "–";
-  throw new Error(say("batch.no-columns", { name: table.name, columns, separator: separatorName(table) }));
+  const values = { name: table.name, columns, separator: separatorName(table), inputs: listed(names) };
+  throw new Error(sayOf("batch.no-columns", setOf(inputs), values));
 }
 
 const separatorName = ({ separator }) => (separator in SEPARATOR_NAMES ? say(`batch.${SEPARATOR_NAMES[separator]}`) : separator);
 
 /** What differs from plain CSV in UTF-8, and which columns are not used. */
-function notesOf(table) {
+function notesOf(table, inputs) {
   const { name, encoding, example, separator, columns } = table;
   const notes = [];
   if (encoding !== "UTF-8" || separator !== (/\.tsv$/i.test(name) ? "\t" : ",")) {
     const values = { name, encoding, separator: separatorName(table), example };
     notes.push(say(example ? "batch.read-as-guess" : "batch.read-as", values));
   }
-  const ignored = columns.filter((column) => column && !COLUMNS.includes(column));
+  const ignored = columns.filter((column) => column && !columnsOf(namesOf(inputs)).includes(column));
   if (ignored.length) notes.push(say("batch.ignored", { columns: [...ignored.join(", ")].slice(0, 120).join("") }));
   return notes;
 }
 
 /** @returns {Row[]} */
-function tableRows(table, pictures) {
-  const find = finder(pictures);
-  return table.rows.map(({ cells, spare }, index) => {
-    const cell = (column) => (cells[column] ?? "").trim();
-    const [path, words] = [cell("image"), cell("text")];
-    const image = path ? find(path) : null;
-    const missing = path && !image ? say("batch.no-picture", { path }) : "";
-    const nothing = !path && isBlank(words) ? say("batch.nothing") : "";
+function tableRows(table, files, inputs) {
+  const isFor = (input, file) => (isPictures(input) ? takes(input, file) : !isTable(file)); // browsers don't know every type
+  const finders = new Map(inputs.map((input) => [input.name, finder(files.filter(({ file }) => isFor(input, file)))]));
+  return table.rows.map(({ cells: all, spare }, index) => {
+    const cells = {};
+    const values = {};
+    let missing = "";
+    for (const input of inputs) {
+      const { name, textual } = input;
+      cells[name] = (all[name] ?? "").trim();
+      if (isBlank(cells[name])) continue;
+      const value = textual ? cells[name] : finders.get(name)(cells[name]);
+      if (value) values[name] = value;
+      else missing ||= say(isPictures(input) ? "batch.no-picture" : "batch.no-file", { path: cells[name] });
+    }
+    const nothing = Object.keys(values).length ? "" : sayOf("batch.nothing", setOf(inputs));
     const [width, separator] = [table.columns.length, separatorName(table)];
     const extra = spare ? say("batch.too-many-cells", { cells: count(width + spare), columns: count(width), separator }) : "";
-    return { number: index + 1, name: path, text: words, label: cell("label"), image, problem: extra || missing || nothing };
+    return { number: index + 1, values, cells, label: (all.label ?? "").trim(), problem: extra || missing || nothing };
   });
 }
 
-/** Finds a picture by the path that a table gives it: the whole of it, the end of it, or, where that is only one, its name. */
-function finder(pictures) {
-  const byPath = new Map(pictures.map(({ path, file }) => [path, file]));
+/** Finds a file by the path that a table gives it: the whole of it, the end of it, or, where that is only one, its name. */
+function finder(files) {
+  const byPath = new Map(files.map(({ path, file }) => [path, file]));
   const byName = new Map();
-  for (const { file } of pictures) byName.set(file.name, byName.has(file.name) ? null : file);
+  for (const { file } of files) byName.set(file.name, byName.has(file.name) ? null : file);
   return (path) => {
     const wanted = path.replaceAll("\\", "/").replace(/^(\.?\/)+/, "");
-    const ending = pictures.find((each) => each.path.endsWith(`/${wanted}`));
+    const ending = files.find((each) => each.path.endsWith(`/${wanted}`));
     return byPath.get(wanted) ?? ending?.file ?? byName.get(wanted.split("/").at(-1)) ?? null;
   };
 }

@@ -5,11 +5,10 @@ import * as service from "./ask.js";
 import { dropBatch, forgetBatch, startBatch } from "./batch.js";
 import { drawCard } from "./card.js";
 import { element, make } from "./dom.js";
-import { offerExamples } from "./examples.js";
-import { isPicture } from "./files.js";
-import { picture, setPicture, watchPicture } from "./picture.js";
+import { exampleFor, offerExamples } from "./examples.js";
+import { give, given, inputFor, inputsOf, onGiven, setOf, showInputs } from "./inputs.js";
 import { ask, forgetAnswers } from "./question.js";
-import { count, fill, known, say } from "./say.js";
+import { count, fill, known, say, sayOf } from "./say.js";
 import { drawSnippet, startSnippets } from "./snippets.js";
 
 const VIEWS = { "#try": "try", "#batch": "batch", "#model": "model-view" };
@@ -33,7 +32,7 @@ function showView() {
 /** Something of the question changed. */
 function asked(options) {
   ask(model, options);
-  drawSnippet({ image: picture(), text: element("text").value, model: severalModels ? model?.name : undefined });
+  drawSnippet({ values: given(), inputs: inputsOf(model), model: severalModels ? model?.name : undefined });
 }
 
 async function chooseModel(summary) {
@@ -51,21 +50,25 @@ async function chooseModel(summary) {
 }
 
 function showModel(why = "") {
-  const names = (model?.inputs ?? []).map(({ name }) => name);
-  element("picture-part").hidden = Boolean(model) && !names.includes("image");
-  element("text-part").hidden = Boolean(model) && !names.includes("text");
-  element("try-lead").textContent = leadOf(model);
+  drawInputs();
   drawCard(model?.card === undefined ? null : model, why || say("card.unknown"));
   forgetAnswers();
   forgetBatch();
   asked({ atOnce: true });
 }
 
-function leadOf(model) {
-  if (!model) return say("try.lead");
-  if (!model.labels.length) return say("try.lead-number");
-  const key = model.task === "multi-label" ? "try.lead-several" : "try.lead-labels";
-  return say(key, { count: count(model.labels.length) });
+/** Widgets and words for the inputs of the model. */
+function drawInputs() {
+  const inputs = inputsOf(model);
+  fill(setOf(inputs));
+  showInputs(inputs);
+  element("examples").hidden = element("batch-examples").hidden = !Object.keys(exampleFor(inputs)).length;
+  if (model) element("try-lead").textContent = sayOf(leadOf(model), setOf(inputs), { count: count(model.labels.length) });
+}
+
+function leadOf({ labels, target }) {
+  if (!labels.length) return "try.lead-number";
+  return target === "multi-label" ? "try.lead-several" : "try.lead-labels";
 }
 
 async function start() {
@@ -131,7 +134,7 @@ function startTheme() {
   tell();
 }
 
-/** Pictures may be dropped anywhere, and pasted wherever one is. */
+/** Files may be dropped anywhere, and pasted wherever one is. */
 function startDropping() {
   let inside = 0;
   const over = (on) => document.body.classList.toggle("over", on);
@@ -152,26 +155,27 @@ function startDropping() {
     event.preventDefault();
     inside = 0;
     over(false);
-    const { dataTransfer } = event;
-    const single = dataTransfer.files.length === 1 && isPicture(dataTransfer.files[0]);
-    if (view() !== "#batch" && single) {
+    const { dataTransfer, target } = event;
+    const [file, ...more] = dataTransfer.files;
+    const input = file && !more.length && inputFor(file, target);
+    if (view() !== "#batch" && input) {
       location.hash = "#try";
-      setPicture(dataTransfer.files[0]);
+      give({ [input.name]: file });
     } else {
       location.hash = "#batch";
       dropBatch(dataTransfer);
     }
   });
   document.addEventListener("paste", (event) => {
-    const pasted = [...(event.clipboardData?.files ?? [])].find((file) => file.type.startsWith("image/"));
+    const pasted = [...(event.clipboardData?.files ?? [])].find((file) => inputFor(file));
     if (!pasted || view() !== "#try") return;
     event.preventDefault();
-    setPicture(pasted);
+    give({ [inputFor(pasted).name]: pasted });
   });
 }
 
 function main() {
-  fill();
+  drawInputs();
   for (const link of element("links").querySelectorAll("a")) {
     const key = `link.${link.getAttribute("href")}`;
     if (known(key)) link.textContent = say(key);
@@ -181,15 +185,13 @@ function main() {
   startSnippets();
   startDropping();
   startBatch(() => model);
-  watchPicture(() => asked({ atOnce: true }));
-  offerExamples(({ image, text }) => {
-    element("text").value = text;
-    setPicture(image);
+  onGiven((atOnce) => asked({ atOnce }));
+  offerExamples((picture, text) => {
+    give(exampleFor(inputsOf(model), picture, text));
     element("answer").scrollIntoView({ block: "nearest" }); // on a phone it stands below the form
   }, drawProblem);
-  element("text").addEventListener("input", () => asked());
-  element("text").addEventListener("keydown", (event) => {
-    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) asked({ atOnce: true });
+  element("question").addEventListener("keydown", (event) => {
+    if (event.target.matches("textarea") && event.key === "Enter" && (event.ctrlKey || event.metaKey)) asked({ atOnce: true });
   });
   element("question").addEventListener("submit", (event) => {
     event.preventDefault();

@@ -2,6 +2,7 @@
 
 import { writeCsv } from "./csv.js";
 import { bar, element, make } from "./dom.js";
+import { inputName, inputsOf, isPictures, namesOf } from "./inputs.js";
 import { count, measure, percent, say, sayCount } from "./say.js";
 
 const STEP = 200; // rows that are drawn; more on request
@@ -29,14 +30,23 @@ export function startResults(source) {
   });
 }
 
-const COLUMNS = {
-  number: (line) => line.row.number,
-  image: (line) => line.row.name,
-  text: (line) => line.row.text,
-  label: (line) => line.row.label,
-  said: (line) => line.said,
-  score: (line) => line.score,
-};
+/** What each column shows, and is sorted by. */
+function columnsOf(inputs) {
+  const fixed = (name, value, cell) => ({ key: name, title: say(`results.column-${name}`), value, cell });
+  return [
+    fixed("number", ({ row }) => row.number, ({ row }) => make("td", { class: "amount" }, count(row.number))),
+    ...inputs.map((input) => ({
+      key: `input-${input.name}`,
+      kind: input.textual ? "text" : "file",
+      title: inputName(input.name),
+      value: ({ row }) => row.cells[input.name] ?? "",
+      cell: ({ row }) => inputCell(input, row),
+    })),
+    fixed("label", ({ row }) => row.label, ({ row }) => make("td", {}, row.label)),
+    fixed("said", ({ said }) => said, saidCell),
+    fixed("score", ({ score }) => score, ({ problem, score, verdict }) => (problem ? null : make("td", {}, scoreCell(score, verdict)))),
+  ];
+}
 
 /** Each row with what there is to say of it. */
 function lines() {
@@ -71,10 +81,11 @@ function matching() {
     if (kind === "failed" && !line.problem) return false;
     if (kind === "wrong" && !wrong(line)) return false;
     const { row, said, problem } = line;
-    return !wanted || [row.name, row.text, row.label, said, problem].some((each) => each.toLocaleLowerCase().includes(wanted));
+    return !wanted || [...Object.values(row.cells), row.label, said, problem].some((each) => each.toLocaleLowerCase().includes(wanted));
   });
-  const key = COLUMNS[sorted.column];
-  shown.sort((one, other) => compare(key(one), key(other)) * (sorted.down ? -1 : 1));
+  const columns = columnsOf(inputsOf(tell().model));
+  const { value } = columns.find(({ key }) => key === sorted.column) ?? columns[0];
+  shown.sort((one, other) => compare(value(one), value(other)) * (sorted.down ? -1 : 1));
   return shown;
 }
 
@@ -87,10 +98,10 @@ export function drawResults() {
   const all = lines();
   const shown = matching();
   const labelled = all.filter(({ row, answer, verdict }) => row.label && answer && verdict.kind !== "number");
-  const columns = Object.keys(COLUMNS).filter((column) => column !== "label" || all.some(({ row }) => row.label));
+  const columns = columnsOf(inputsOf(tell().model)).filter(({ key }) => key !== "label" || all.some(({ row }) => row.label));
   element("results").replaceChildren(
     make("thead", {}, make("tr", {}, ...columns.map(heading))),
-    make("tbody", {}, ...shown.slice(0, limit).map((line) => tableRow(line, columns))),
+    make("tbody", {}, ...shown.slice(0, limit).map((line) => make("tr", {}, ...columns.map(({ cell }) => cell(line))))),
   );
   const words = [sayCount("results.shown", shown.length, { all: count(all.length) })];
   words.push(sayCount("results.unsure-count", all.filter(unsure).length));
@@ -105,28 +116,26 @@ export function drawResults() {
   element("results-more").textContent = say("results.more", { count: count(Math.min(STEP, shown.length - limit)) });
 }
 
-function heading(column) {
-  const order = sorted.column === column ? (sorted.down ? "descending" : "ascending") : "none";
+function heading({ key, kind = key, title }) {
+  const order = sorted.column === key ? (sorted.down ? "descending" : "ascending") : "none";
   const sort = () => {
-    sorted = { column, down: sorted.column === column ? !sorted.down : column === "score" };
+    sorted = { column: key, down: sorted.column === key ? !sorted.down : key === "score" };
     drawResults();
-    element("results").querySelector(`[data-column="${column}"]`).focus();
+    element("results").querySelector(`[data-column="${key}"]`).focus();
   };
-  const button = make("button", { type: "button", "data-column": column, click: sort }, say(`results.column-${column}`));
-  return make("th", { scope: "col", "aria-sort": order, class: `column-${column}` }, button);
+  const button = make("button", { type: "button", "data-column": key, click: sort }, title);
+  return make("th", { scope: "col", "aria-sort": order, class: `column-${kind}` }, button);
 }
 
-function tableRow(line, columns) {
-  const { row, problem, said, score, verdict } = line;
-  const cells = {
-    number: () => make("td", { class: "amount" }, count(row.number)),
-    image: () => make("td", {}, make("span", { class: "file" }, thumbnail(row.image), make("span", {}, row.name || "–"))),
-    text: () => make("td", { class: "words" }, row.text || "–"),
-    label: () => make("td", {}, row.label),
-    said: () => (problem ? make("td", { colspan: 2, class: "failed" }, problem) : make("td", {}, ...saidWords(line, said, verdict))),
-    score: () => (problem ? null : make("td", {}, scoreCell(score, verdict))),
-  };
-  return make("tr", {}, ...columns.map((column) => cells[column]()));
+function inputCell(input, { cells, values }) {
+  const words = cells[input.name] || "–";
+  if (input.textual) return make("td", { class: "words" }, words);
+  return make("td", {}, make("span", { class: "file" }, isPictures(input) ? thumbnail(values[input.name]) : null, make("span", {}, words)));
+}
+
+function saidCell(line) {
+  if (line.problem) return make("td", { colspan: 2, class: "failed" }, line.problem);
+  return make("td", {}, ...saidWords(line, line.said, line.verdict));
 }
 
 function saidWords(line, said, verdict) {
@@ -151,12 +160,13 @@ function thumbnail(image) {
 function download() {
   const { model } = tell();
   const labels = model?.labels ?? [];
-  const head = ["image", "text", "label", "prediction", "score", "unsure", "low", "high", "problem", "model", "digest"];
+  const names = namesOf(inputsOf(model));
+  const head = [...names, "label", "prediction", "score", "unsure", "low", "high", "problem", "model", "digest"];
   const rows = matching().map((line) => {
     const { row, answer, problem, said, score } = line;
     const scores = new Map((answer?.labels ?? []).map((each) => [each.label, each.score]));
     return [
-      ...[row.name, row.text, row.label, answer?.value ?? said, score, answer ? String(unsure(line)) : ""],
+      ...[...names.map((name) => row.cells[name]), row.label, answer?.value ?? said, score, answer ? String(unsure(line)) : ""],
       ...[answer?.interval?.low, answer?.interval?.high, problem, answer?.model, answer?.digest],
       ...labels.map((label) => scores.get(label)),
     ];

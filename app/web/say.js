@@ -6,6 +6,7 @@ const plurals = new Intl.PluralRules(language);
 const counts = new Intl.NumberFormat(language);
 const shares = new Intl.NumberFormat(language, { minimumFractionDigits: 1, maximumFractionDigits: 1 });
 const tenths = new Intl.NumberFormat(language, { maximumFractionDigits: 1 });
+const lists = new Intl.ListFormat(language, { type: "disjunction" });
 const measures = new Intl.NumberFormat(language, { maximumSignificantDigits: 4 });
 
 /**
@@ -18,6 +19,9 @@ export function say(key, values = {}) {
   if (text === undefined) throw new Error(`strings.js has no ${key}`);
   return text.replace(/\{(\w+)\}/g, (whole, name) => (name in values ? String(values[name]) : whole));
 }
+
+/** The sentence for one input or one set of inputs where strings.js has it, or else the one for any. */
+export const sayOf = (key, variant, values) => say(known(`${key}.${variant}`) ? `${key}.${variant}` : key, values);
 
 /** Whether there is a sentence of that name. @param {string} key */
 export const known = (key) => Object.hasOwn(strings, key);
@@ -38,16 +42,18 @@ export function percent(share) {
   return say("percent", { number: shares.format(100 * share) });
 }
 
+/** "image or text" */
+export const listed = (names) => lists.format(names);
+
 /** A number of no known unit, to four digits. */
 export const measure = (number) => measures.format(number);
 
 /** Milliseconds, to a tenth. */
 export const brief = (number) => tenths.format(number);
 
-/** Fill what the page's HTML leaves to say. */
-export function fill(root = document) {
+/** Fill what the page's HTML leaves to say. @param {string} set the inputs of the model */
+export function fill(set) {
   document.documentElement.lang = language;
-  for (const each of root.querySelectorAll("[data-say]")) each.textContent = say(each.dataset.say);
-  for (const each of root.querySelectorAll("[data-say-label]")) each.setAttribute("aria-label", say(each.dataset.sayLabel));
-  for (const each of root.querySelectorAll("[data-say-placeholder]")) each.placeholder = say(each.dataset.sayPlaceholder);
+  for (const node of document.querySelectorAll("[data-say]")) node.textContent = sayOf(node.dataset.say, set);
+  for (const node of document.querySelectorAll("[data-say-label]")) node.setAttribute("aria-label", say(node.dataset.sayLabel));
 }

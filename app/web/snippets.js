@@ -1,18 +1,18 @@
 // The request that the page makes, as a command or a program to copy.
 
 import { hasKey } from "./ask.js";
-import { isBlank } from "./blank.js";
 import { element, make } from "./dom.js";
+import { inputsOf, sampleFile } from "./inputs.js";
 import { say } from "./say.js";
 
-/** @typedef {{image: File | null, text: string, model?: string}} Question */
+/** @typedef {{values: import("./inputs.js").Values, inputs: import("./inputs.js").Input[], model?: string}} Question */
 
 const ADDRESS = () => new URL("v1/classify", document.baseURI).href;
 const LANGUAGES = { curl, python, javascript };
 
 let shown = "curl";
 /** @type {Question} */
-let asked = { image: null, text: "" };
+let asked = { values: {}, inputs: inputsOf(null) };
 
 /** Show the code for this question. @param {Question} question */
 export function drawSnippet(question) {
@@ -75,17 +75,21 @@ async function copy() {
 }
 
 /** Names and values to send; with nothing given yet an example, so that the code always runs. */
-function given({ image, text, model }) {
-  const none = !image && isBlank(text);
-  return { image: none ? "picture.png" : image?.name, text: none ? say("code.text") : !isBlank(text) && text, model, key: hasKey() };
+function given({ values, inputs, model }) {
+  const entries = Object.keys(values).length
+    ? Object.entries(values)
+    : inputs.map((input) => [input.name, input.textual ? say("code.text") : new File([], sampleFile(input))]);
+  const files = entries.filter(([, value]) => value instanceof File).map(([name, file]) => [name, file.name]);
+  const fields = entries.filter(([, value]) => !(value instanceof File));
+  if (model) fields.push(["model", model]);
+  return { files, fields, key: hasKey() };
 }
 
-function curl({ image, text, model, key }) {
+function curl({ files, fields, key }) {
   const parts = [`curl ${shellWord(ADDRESS())}`];
   if (key) parts.push('-H "Authorization: Bearer $POLYMODAL_KEY"');
-  if (image) parts.push(`-F ${shellWord(`image=@${/^[\w.-]+$/.test(image) ? image : `"${image.replace(/(["\\])/g, "\\$1")}"`}`)}`);
-  if (text) parts.push(`--form-string ${shellWord(`text=${text}`)}`);
-  if (model) parts.push(`-F ${shellWord(`model=${model}`)}`);
+  for (const [name, file] of files) parts.push(`-F ${shellWord(`${name}=@${/^[\w.-]+$/.test(file) ? file : `"${file.replace(/(["\\])/g, "\\$1")}"`}`)}`);
+  for (const [name, value] of fields) parts.push(`--form-string ${shellWord(`${name}=${value}`)}`);
   return parts.join(" \\\n  ");
 }
 
@@ -95,12 +99,12 @@ const shellWord = (text) => (/^[\w@=:/.-]+$/.test(text) ? text : `'${text.replac
 /** A JSON string is a string of Python and of JavaScript, too. */
 const quoted = (text) => JSON.stringify(text).replaceAll("\u2028", "\\u2028").replaceAll("\u2029", "\\u2029");
 
-function python({ image, text, model, key }) {
-  const data = Object.entries({ text, model }).filter(([, value]) => value);
+function python({ files, fields, key }) {
   const options = [];
-  const fields = `{${data.map(([name, value]) => `${quoted(name)}: ${quoted(value)}`).join(", ")}}`;
-  if (image) options.push(`files={"image": open(${quoted(image)}, "rb")},`);
-  if (data.length) options.push(`${image ? "data" : "json"}=${fields},`); // without a file httpx would not send a multipart form
+  const opened = files.map(([name, file]) => `${quoted(name)}: open(${quoted(file)}, "rb")`);
+  const given = fields.map(([name, value]) => `${quoted(name)}: ${quoted(value)}`);
+  if (files.length) options.push(`files={${opened.join(", ")}},`);
+  if (fields.length) options.push(`${files.length ? "data" : "json"}={${given.join(", ")}},`); // without a file httpx would not send a multipart form
   if (key) options.push('headers={"Authorization": f"Bearer {os.environ[\'POLYMODAL_KEY\']}"},');
   return [
     ...(key ? ["import os", ""] : []),
@@ -115,11 +119,14 @@ function python({ image, text, model, key }) {
   ].join("\n");
 }
 
-function javascript({ image, text, model, key }) {
-  const lines = image ? ['import { openAsBlob } from "node:fs"; // Node 20 or newer', 'import { basename } from "node:path";', ""] : [];
+function javascript({ files, fields, key }) {
+  const lines = files.length ? ['import { openAsBlob } from "node:fs"; // Node 20 or newer', 'import { basename } from "node:path";', ""] : [];
   lines.push("const form = new FormData();");
-  if (image) lines.push(`const file = ${quoted(image)};`, 'form.append("image", await openAsBlob(file), basename(file));');
-  for (const [name, value] of Object.entries({ text, model })) if (value) lines.push(`form.append("${name}", ${quoted(value)});`);
+  for (const [index, [name, file]] of files.entries()) {
+    const variable = `file${index ? index + 1 : ""}`;
+    lines.push(`const ${variable} = ${quoted(file)};`, `form.append(${quoted(name)}, await openAsBlob(${variable}), basename(${variable}));`);
+  }
+  for (const [name, value] of fields) lines.push(`form.append(${quoted(name)}, ${quoted(value)});`);
   const headers = key ? ", headers: { Authorization: `Bearer ${process.env.POLYMODAL_KEY}` }" : "";
   lines.push(
     `const answer = await fetch(${quoted(ADDRESS())}, { method: "POST", body: form${headers} });`,

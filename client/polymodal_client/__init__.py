@@ -1,14 +1,15 @@
 """A client of Polymodal: `Client` for ordinary code, `AsyncClient` for asyncio and trio, with the same calls.
 
-pictures.py   what may be given as an image; pil.py, the images of Pillow
-items.py      rows of tables as items, and which values are missing
-calls.py      what can be asked, each described once: method, path, body, and how the answer is read
-exchange.py   what happens around one call: deadline, retries, errors; it only says what is to be sent, and when
-sync.py, asynchronous.py   send it, in two thin ways
+files.py      objects that are accepted as files, and their bytes; pil.py: the images of Pillow
+items.py      rows of tables as items, their inputs, and missing values
+calls.py      descriptions of the calls and the tasks: method, path, body, and how the answer is read
+exchange.py   deadline, retries and errors of a call, as a generator that yields requests and pauses
+sync.py, asynchronous.py   the two clients, which run that generator
 """
 
 from polymodal_client.answers import (
     Classification,
+    Embedding,
     Health,
     Input,
     Interval,
@@ -39,7 +40,7 @@ from polymodal_client.errors import (
     UnexpectedAnswer,
     UnknownModel,
 )
-from polymodal_client.pictures import Image
+from polymodal_client.files import File, Image
 from polymodal_client.retries import Retries
 from polymodal_client.sync import Client
 
@@ -51,6 +52,8 @@ __all__ = [
     "Client",
     "ConnectionFailed",
     "DeadlineExceeded",
+    "Embedding",
+    "File",
     "Forbidden",
     "Health",
     "Image",

@@ -1,18 +1,20 @@
-"""What the service says, as small frozen objects. What a newer service adds is left out; what is missing is an error."""
+"""The service's answers as frozen objects. Unknown fields of a newer service are ignored; missing fields are errors."""
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Generic, Self, TypeVar
 
-from polymodal_client.errors import PolymodalError, error_of
-from polymodal_client.pictures import Image
+from polymodal_client.errors import PolymodalError
+from polymodal_client.files import File, Image
 
 Document = Mapping[str, Any]
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True, slots=True)
 class LabelScore:
-    """How sure the model is of one label."""
+    """The score of one label."""
 
     label: str
     score: float
@@ -22,13 +24,13 @@ class LabelScore:
 
     @classmethod
     def of(cls, document: Document) -> Self:
-        """Read it."""
+        """Read the JSON document."""
         return cls(document["label"], document["score"], document.get("selected"))
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """Where a number probably lies."""
+    """The range in which a number probably is."""
 
     low: float
     high: float
@@ -36,13 +38,13 @@ class Interval:
 
     @classmethod
     def of(cls, document: Document) -> Self:
-        """Read it."""
+        """Read the JSON document."""
         return cls(document["low"], document["high"], document["coverage"])
 
 
 @dataclass(frozen=True, slots=True)
 class Classification:
-    """The answer about one example."""
+    """The classification of one example."""
 
     model: str
     digest: str
@@ -66,7 +68,7 @@ class Classification:
 
     @classmethod
     def of(cls, document: Document, request_id: str) -> Self:
-        """Read it."""
+        """Read the JSON document."""
         interval = document.get("interval")
         return cls(
             model=document["model"],
@@ -80,44 +82,74 @@ class Classification:
 
 
 @dataclass(frozen=True, slots=True)
+class Embedding:
+    """The vectors of one example's inputs, in the space of the model."""
+
+    model: str
+    digest: str
+    """The model's version."""
+    modalities: tuple[str, ...]
+    """The inputs that were used."""
+    embeddings: Mapping[str, tuple[float, ...]]
+    """By input, a vector of length 1."""
+    aligned: bool
+    """Whether vectors of different inputs may be compared; those of one input always may."""
+    request_id: str = ""
+    """As in the service's log."""
+
+    @property
+    def vector(self) -> tuple[float, ...]:
+        """The vector of the only input. Raises LookupError where there are several."""
+        if len(self.embeddings) != 1:
+            raise LookupError(f"vector: embeddings of {', '.join(self.embeddings) or 'nothing'}; allowed: of one input")
+        return next(iter(self.embeddings.values()))
+
+    @classmethod
+    def of(cls, document: Document, request_id: str) -> Self:
+        """Read the JSON document."""
+        return cls(
+            model=document["model"],
+            digest=document["digest"],
+            modalities=tuple(document["modalities"]),
+            embeddings={name: tuple(map(float, vector)) for name, vector in document["embeddings"].items()},
+            aligned=document["aligned"],
+            request_id=request_id,
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Item:
-    """One example of a batch; image or text may be missing: None, NaN or pandas.NA."""
+    """One example of a batch; any input may be missing: None, NaN or pandas.NA."""
 
     image: Image | None = None
     text: str | None = None
     id: str | None = None
     """Comes back with the answer."""
+    inputs: Mapping[str, str | File | None] | None = None
+    """Inputs of any modality by name; a str is a text, except that of image, which is a path."""
 
 
 @dataclass(frozen=True, slots=True)
-class ItemAnswer:
-    """What became of one item of a batch."""
+class ItemAnswer(Generic[Answer]):
+    """The answer to one item of a batch, or why there is none."""
 
     index: int
-    """Its position among the items that were given, from 0."""
+    """Its position among all items, from 0."""
     id: str | None
-    classification: Classification | None
+    answer: Answer | None
     error: Exception | None
-    """Why there is none: a PolymodalError, or what the row or its image raised when it was read here."""
+    """Why there is no answer: a PolymodalError, or the error of reading the row or one of its files."""
 
-    def result(self) -> Classification:
-        """The classification, or raise the error."""
-        if self.classification is None:
+    @property
+    def classification(self) -> Classification | None:
+        """The answer of `classify_batch`."""
+        return self.answer if isinstance(self.answer, Classification) else None
+
+    def result(self) -> Answer:
+        """Return the answer, or raise the error."""
+        if self.answer is None:
             raise self.error or PolymodalError("no answer")
-        return self.classification
-
-    @classmethod
-    def of(cls, document: Document, request_id: str) -> Self:
-        """Read it; the index is the one within its request."""
-        found, problem = document.get("classification"), document.get("problem")
-        if (found is None) == (problem is None):
-            raise ValueError("neither a classification nor a problem")
-        return cls(
-            index=int(document["index"]),
-            id=document.get("id"),
-            classification=None if found is None else Classification.of(found, request_id),
-            error=None if problem is None else error_of(problem),
-        )
+        return self.answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,11 +159,15 @@ class Input:
     name: str
     media_types: tuple[str, ...]
     limits: Mapping[str, int]
+    textual: bool
+    """Whether it is a text; otherwise it is a file."""
 
     @classmethod
     def of(cls, document: Document) -> Self:
-        """Read it."""
-        return cls(document["name"], tuple(document["media_types"]), dict(document["limits"]))
+        """Read the JSON document; for an older service, only the input text is textual."""
+        name = document["name"]
+        textual = document.get("textual", name == "text")
+        return cls(name, tuple(document["media_types"]), dict(document["limits"]), textual)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,16 +176,25 @@ class Model:
 
     name: str
     digest: str
-    task: str
-    """single-label, multi-label or regression."""
+    target: str
+    """What it predicts: single-label, multi-label or regression."""
     labels: tuple[str, ...]
     inputs: tuple[Input, ...]
     runtime: str
     thresholds: Mapping[str, float] | None = None
+    tasks: tuple[str, ...] = ("classify",)
+    """The tasks that it can be called for, such as classify and embed."""
+    kind: str = "network"
+
+    @property
+    def task(self) -> str:
+        """Deprecated name of `target`."""
+        warnings.warn("Model.task is deprecated: use Model.target", DeprecationWarning, stacklevel=2)
+        return self.target
 
     @classmethod
     def of(cls, document: Document) -> Self:
-        """Read it."""
+        """Read the JSON document."""
         return cls(**_summary(document))
 
 
@@ -163,7 +208,7 @@ class ModelDetail(Model):
 
     @classmethod
     def of(cls, document: Document) -> Self:
-        """Read it."""
+        """Read the JSON document."""
         return cls(**_summary(document), card=document["card"], report=document["report"])
 
 
@@ -171,11 +216,13 @@ def _summary(document: Document) -> dict[str, Any]:
     return {
         "name": document["name"],
         "digest": document["digest"],
-        "task": document["task"],
+        "target": document["target"] if "target" in document else document["task"],  # of an older service
         "labels": tuple(document["labels"]),
         "inputs": tuple(map(Input.of, document["inputs"])),
         "runtime": document["runtime"],
         "thresholds": document.get("thresholds"),
+        "tasks": tuple(document.get("tasks", ("classify",))),
+        "kind": document.get("kind", "network"),
     }
 
 
@@ -189,7 +236,7 @@ class Models:
 
     @classmethod
     def of(cls, document: Document) -> Self:
-        """Read it."""
+        """Read the JSON document."""
         return cls(document["default"], tuple(map(Model.of, document["models"])))
 
 
@@ -203,5 +250,5 @@ class Health:
 
     @classmethod
     def of(cls, document: Document) -> Self:
-        """Read it."""
+        """Read the JSON document."""
         return cls(document["state"], tuple(document["models"]))

@@ -8,18 +8,18 @@ import httpx
 from anyio.to_thread import run_sync
 
 from polymodal_client import calls, wire
-from polymodal_client.answers import Classification, Health, Item, ItemAnswer, ModelDetail, Models
+from polymodal_client.answers import Classification, Embedding, Health, Item, ItemAnswer, ModelDetail, Models
 from polymodal_client.batches import Batch, Numbered, Progress
-from polymodal_client.calls import Options
+from polymodal_client.calls import Task
 from polymodal_client.exchange import Exchange, Lost, Pause, Reply, Send, Steps
-from polymodal_client.pictures import Image
+from polymodal_client.files import File, Image
 from polymodal_client.retries import Retries
 
 Answer = TypeVar("Answer")
 
 
 class AsyncClient:
-    """A service, asked over connections that are kept; close it, or use it in an `async with`. See `Client`."""
+    """A client of a service with persistent connections; close it, or use it in an `async with`. See `Client`."""
 
     def __init__(
         self,
@@ -39,18 +39,18 @@ class AsyncClient:
         image: Image | None = None,
         text: str | None = None,
         *,
+        inputs: Mapping[str, str | File | None] | None = None,
         model: str | None = None,
         top_k: int | None = None,
         threshold: float | None = None,
         request_id: str | None = None,
     ) -> Classification:
-        """Classify one example; image or text may be missing: None, NaN or pandas.NA.
+        """Classify one example; any input may be missing: None, NaN or pandas.NA.
 
-        Raises PolymodalError, OSError for an image that can't be read, TypeError or ValueError for what can't be sent.
+        `inputs`: those of any modality by name, a text as str, a file as a Path, bytes, an open file or a PIL image.
+        Raises PolymodalError, OSError for a file that can't be read, TypeError or ValueError for what can't be sent.
         """
-        options = Options(model, top_k, threshold)
-        call = await run_sync(calls.classify, Item(image, text), options)  # reads the image
-        return await self._run(self._exchange.ask(call, request_id))
+        return await self._one(calls.classify(model, top_k, threshold), Item(image, text, inputs=inputs), request_id)
 
     async def classify_batch(
         self,
@@ -62,53 +62,90 @@ class AsyncClient:
         items_per_request: int = 8,
         concurrency: int = 4,
         progress: Progress | None = None,
-    ) -> list[ItemAnswer]:
+    ) -> list[ItemAnswer[Classification]]:
         """Classify many examples; the answers are in their order, and a bad one fails alone.
 
-        `progress` is called with how many are done, and of how many. An iterable that raises ends there, and its error is
-        that of the last answer. Raises an error that all of them would get, as long as there are no answers: no connection
-        from the start, a wrong key, an unknown model; TypeError or ValueError for options, and for what is no iterable.
+        `progress` is called with the number of items that are done, and the number of all. If the iterable raises, the items end
+        there, and the last answer has its error. Raises an error that concerns all items while there are no answers: no connection,
+        a wrong key, an unknown model; TypeError or ValueError for options, and for an object that is not iterable.
         """
-        options = Options(model, top_k, threshold)
-        batch = Batch(
-            items,
-            options,
-            self._exchange,
-            items_per_request=items_per_request,
-            concurrency=concurrency,
-            progress=progress,
+        task = calls.classify(model, top_k, threshold)
+        return await self._many(
+            Batch(
+                task,
+                items,
+                self._exchange,
+                items_per_request=items_per_request,
+                concurrency=concurrency,
+                progress=progress,
+            )
         )
-        turns = anyio.Semaphore(batch.concurrency)
-        failures: list[Exception] = []
-        async with anyio.create_task_group() as tasks:
 
-            async def answer(share: Numbered) -> None:
-                try:
-                    batch.add(await self._run(batch.ask(await run_sync(batch.prepare, share))))
-                except Exception as failure:  # noqa: BLE001 — raised below; a task group would wrap it
-                    failures.append(failure)
-                    tasks.cancel_scope.cancel()
-                finally:
-                    turns.release()
+    async def embed(
+        self,
+        image: Image | None = None,
+        text: str | None = None,
+        *,
+        inputs: Mapping[str, str | File | None] | None = None,
+        model: str | None = None,
+        request_id: str | None = None,
+    ) -> Embedding:
+        """Return a vector for each input of one example; any input may be missing: None, NaN or pandas.NA.
 
-            for share in batch.shares():
-                await turns.acquire()
-                tasks.start_soon(answer, share)
-        if failures:
-            raise failures[0]
-        return batch.result()
+        `inputs`: those of any modality by name, a text as str, a file as a Path, bytes, an open file or a PIL image.
+        Raises PolymodalError, OSError for a file that can't be read, TypeError or ValueError for what can't be sent.
+        """
+        return await self._one(calls.embed(model), Item(image, text, inputs=inputs), request_id)
+
+    async def embed_batch(
+        self,
+        items: Iterable[Item | Mapping[str, Any]],
+        *,
+        model: str | None = None,
+        items_per_request: int = 8,
+        concurrency: int = 4,
+        progress: Progress | None = None,
+    ) -> list[ItemAnswer[Embedding]]:
+        """Embed many examples, as `classify_batch` classifies them."""
+        task = calls.embed(model)
+        return await self._many(
+            Batch(
+                task,
+                items,
+                self._exchange,
+                items_per_request=items_per_request,
+                concurrency=concurrency,
+                progress=progress,
+            )
+        )
+
+    async def call(
+        self,
+        task: str,
+        image: Image | None = None,
+        text: str | None = None,
+        *,
+        inputs: Mapping[str, str | File | None] | None = None,
+        options: Mapping[str, Any] | None = None,
+        request_id: str | None = None,
+    ) -> Mapping[str, Any]:
+        """Run any task in a model's `tasks`, also one without a method here; the answer is a JSON document.
+
+        `options`: as the service documents them, `model` included. Raises the errors of `classify`.
+        """
+        return await self._one(calls.task(task, options or {}), Item(image, text, inputs=inputs), request_id)
 
     async def models(self) -> Models:
-        """What is served: labels, inputs with their limits, versions."""
-        return await self._run(self._exchange.ask(calls.models()))
+        """Return the served models: labels, inputs with their limits, versions."""
+        return await self._run(self._exchange.perform(calls.models()))
 
     async def model(self, name: str) -> ModelDetail:
-        """One model with its card and its measured quality. Raises UnknownModel."""
-        return await self._run(self._exchange.ask(calls.model(name)))
+        """Return one model with its card and its measured quality. Raises UnknownModel."""
+        return await self._run(self._exchange.perform(calls.model(name)))
 
     async def health(self, probe: str = "ready") -> Health:
-        """Ask a probe: live, started or ready. Raises Unavailable when it fails; nothing is repeated."""
-        return await self._run(self._exchange.ask(calls.health(probe)))
+        """Return a probe: live, started or ready. Raises Unavailable when it fails; it is not retried."""
+        return await self._run(self._exchange.perform(calls.health(probe)))
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -122,6 +159,31 @@ class AsyncClient:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.url!r})"
+
+    async def _one(self, task: Task[Answer], item: Item, request_id: str | None) -> Answer:
+        call = await run_sync(task.call, item)  # reads the files
+        return await self._run(self._exchange.perform(call, request_id))
+
+    async def _many(self, batch: Batch[Answer]) -> list[ItemAnswer[Answer]]:
+        turns = anyio.Semaphore(batch.concurrency)
+        failures: list[Exception] = []
+        async with anyio.create_task_group() as tasks:
+
+            async def answer(share: Numbered) -> None:
+                try:
+                    batch.add(await self._run(batch.perform(await run_sync(batch.prepare, share))))
+                except Exception as failure:  # noqa: BLE001 — raised below; a task group would wrap it
+                    failures.append(failure)
+                    tasks.cancel_scope.cancel()
+                finally:
+                    turns.release()
+
+            for share in batch.shares():
+                await turns.acquire()
+                tasks.start_soon(answer, share)
+        if failures:
+            raise failures[0]
+        return batch.result()
 
     async def _run(self, steps: Steps[Answer]) -> Answer:
         outcome: Reply | Lost | None = None

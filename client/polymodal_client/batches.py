@@ -1,62 +1,64 @@
-"""Many items: cut into requests, a few of which are under way at one time. What is under way is the clients' affair."""
+"""Many items: split into requests, which the clients send, a few at a time."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Generic, TypeAlias, TypeVar
 
 from polymodal_client.answers import Item, ItemAnswer
-from polymodal_client.calls import Options, Packed, pack, whole_number
+from polymodal_client.calls import Packed, Task, pack, whole_number
 from polymodal_client.errors import ConnectionFailed, Forbidden, NotFound, PolymodalError, Unauthorized
 from polymodal_client.exchange import Exchange, Steps
 from polymodal_client.items import id_of
 
+Answer = TypeVar("Answer")
+
 MOST_CHARACTERS: Final = 12 * 2**20
-"""Of one request: well below the 20 MiB that a service reads by default."""
+"""Of one request: well below the 20 MiB that a service accepts by default."""
 _HOPELESS: Final = (Unauthorized, Forbidden, NotFound)
-"""What one request is told, every other one would be told too."""
+"""Errors that every other request would get, too."""
 
 Numbered: TypeAlias = Sequence[tuple[int, object]]
 Progress: TypeAlias = Callable[[int, int | None], None]
-"""Called with how many items are done, and of how many; None where that is not known."""
+"""Called with the number of items that are done, and the number of all items, or None where it is not known."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A share of the items, with those left out that can't be sent."""
+    """A share of the items, without those that can't be sent."""
 
     packed: Sequence[Packed]
-    failed: Sequence[ItemAnswer]
+    failed: Sequence[ItemAnswer[Any]]
 
 
-class Batch:
-    """All the items of one call, and what has become of them so far."""
+class Batch(Generic[Answer]):
+    """All the items of one call, and their answers so far."""
 
     def __init__(
         self,
+        task: Task[Answer],
         items: Iterable[Item | Mapping[str, Any]],
-        options: Options,
         exchange: Exchange,
         *,
         items_per_request: int,
         concurrency: int,
         progress: Progress | None,
     ) -> None:
-        """Raises ValueError for numbers below 1, TypeError for what has no items."""
+        """Raises ValueError for numbers below 1, TypeError for an object that is not iterable."""
         self.concurrency = _at_least_1("concurrency", concurrency)
         self._items_per_request = _at_least_1("items_per_request", items_per_request)
-        self._items, self._options, self._exchange = _iterator(items), options, exchange
+        self._task, self._items, self._exchange = task, _iterator(items), exchange
         self._progress = progress
         self._total = len(items) if isinstance(items, Sequence) else None
-        self._answers: list[ItemAnswer] = []
+        self._answers: list[ItemAnswer[Answer]] = []
         self._answered = False
         self._over: PolymodalError | None = None
-        """Why nothing more is asked."""
+        """The error after which nothing more is sent."""
 
     def shares(self) -> Iterator[Numbered]:
-        """Yield the items in as many as one request may have; read as they are needed, so that a generator may yield millions.
+        """Yield the items of each request; they are read as they are needed, so that a generator may yield millions.
 
-        Where reading them fails, they end, and the error is the last item's: the answers that are there already are kept.
+        If reading them fails, they end, and the error is that of the last item, so that earlier answers are kept.
         """
         share: list[tuple[int, object]] = []
         for index in count():
@@ -75,9 +77,9 @@ class Batch:
 
     @staticmethod
     def prepare(share: Numbered) -> Prepared:
-        """Read and encode items: slow, for a thread. One that can't be sent fails alone."""
+        """Read and encode items, which is slow and belongs on a thread. An item that can't be sent fails alone."""
         packed: list[Packed] = []
-        failed: list[ItemAnswer] = []
+        failed: list[ItemAnswer[Any]] = []
         for index, row in share:
             try:
                 packed.append(pack(index, row))
@@ -85,14 +87,14 @@ class Batch:
                 failed.append(ItemAnswer(index, id_of(row), None, error))
         return Prepared(packed, failed)
 
-    def ask(self, prepared: Prepared) -> Steps[list[ItemAnswer]]:
+    def perform(self, prepared: Prepared) -> Steps[list[ItemAnswer[Answer]]]:
         """Return a share's answers. Raises an error that every request would get, unless there are answers to keep."""
-        answers = list(prepared.failed)
+        answers: list[ItemAnswer[Answer]] = list(prepared.failed)
         for packed in _by_size(prepared.packed):
             error = self._over
             if error is None:
                 try:
-                    answers += yield from self._exchange.ask_batch(packed, self._options)
+                    answers += yield from self._exchange.perform_batch(self._task, packed)
                     self._answered = True
                     continue
                 except (*_HOPELESS, ConnectionFailed) as problem:
@@ -105,14 +107,14 @@ class Batch:
             answers += [ItemAnswer(item.index, item.id, None, error) for item in packed]
         return answers
 
-    def add(self, answers: Iterable[ItemAnswer]) -> None:
-        """Note what came, and tell how far it is."""
+    def add(self, answers: Iterable[ItemAnswer[Answer]]) -> None:
+        """Add answers, and report progress."""
         self._answers += answers
         if self._progress:
             self._progress(len(self._answers), self._total)
 
-    def result(self) -> list[ItemAnswer]:
-        """All answers, in the items' order."""
+    def result(self) -> list[ItemAnswer[Answer]]:
+        """Return all answers, in the items' order."""
         return sorted(self._answers, key=lambda answer: answer.index)
 
 
@@ -123,7 +125,7 @@ def _at_least_1(name: str, value: int) -> int:
 
 
 def _iterator(items: Any) -> Iterator[object]:  # noqa: ANN401
-    """Raises TypeError for one item, and for a table, whose iterator yields the names of its columns."""
+    """Return the items' iterator. Raises TypeError for one item, and for a DataFrame, which yields the names of its columns."""
     is_table = any(kind.__name__ == "DataFrame" for kind in type(items).__mro__)
     if isinstance(items, str | bytes | Mapping | Item) or is_table or not hasattr(items, "__iter__"):
         allowed = "an iterable of Items or mappings; of a DataFrame its rows, such as frame.to_dict('records')"
@@ -133,7 +135,7 @@ def _iterator(items: Any) -> Iterator[object]:  # noqa: ANN401
 
 
 def _by_size(packed: Sequence[Packed]) -> Iterator[Sequence[Packed]]:
-    """Neighbours, as many as fit into one request; one that is too large by itself comes alone."""
+    """Yield adjacent items that fit into one request; an item that is too large is alone."""
     group: list[Packed] = []
     size = 0
     for item in packed:

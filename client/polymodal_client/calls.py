@@ -1,54 +1,33 @@
-"""Each call described once: what is sent, and how its answer is read. Knows no connection and no time."""
+"""Descriptions of calls: what is sent, and how the answer is read. Without connections and time."""
 
 import base64
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
-from polymodal_client.answers import Classification, Health, Item, ItemAnswer, ModelDetail, Models
-from polymodal_client.items import id_of, is_missing, item_of, text_of
-from polymodal_client.pictures import bytes_of
+from polymodal_client.answers import Classification, Embedding, Health, Item, ItemAnswer, ModelDetail, Models
+from polymodal_client.errors import error_of
+from polymodal_client.items import id_of, inputs_of, item_of
 
 Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True)
 class Call(Generic[Answer]):
-    """One request, and how to read its answer; it can be sent any number of times."""
+    """One request, and the function that reads its answer; it can be sent any number of times."""
 
     method: str
     path: str
     read: Callable[[Any, str], Answer] = field(repr=False)
-    """From a JSON document and the request's id. Raises LookupError, TypeError or ValueError when it is no such answer."""
+    """From a JSON document and the request's id. Raises LookupError, TypeError or ValueError for another document."""
     json: Any = field(default=None, repr=False)
     fields: Mapping[str, str] | None = field(default=None, repr=False)
     """Of a form."""
     files: Mapping[str, bytes] | None = field(default=None, repr=False)
     repeatable: bool = True
-    """Probes are not: their failure is the answer."""
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What to answer, and by which model. Raises TypeError or ValueError for a value of another type."""
-
-    model: str | None = None
-    top_k: int | None = None
-    threshold: float | None = None
-
-    def __post_init__(self) -> None:
-        if self.model is not None and not isinstance(self.model, str):
-            raise TypeError(f"model: {type(self.model).__name__}; allowed: a name of models()")
-        if self.top_k is not None:
-            object.__setattr__(self, "top_k", whole_number("top_k", self.top_k))
-        if self.threshold is not None:
-            object.__setattr__(self, "threshold", real_number("threshold", self.threshold))
-
-    def given(self) -> dict[str, Any]:
-        """Those that are set."""
-        values = {"model": self.model, "top_k": self.top_k, "threshold": self.threshold}
-        return {name: value for name, value in values.items() if value is not None}
+    """Whether it may be retried; probes may not, as their failure is the answer."""
 
 
 def whole_number(name: str, value: Any) -> int:  # noqa: ANN401
@@ -73,73 +52,129 @@ def real_number(name: str, value: Any, allowed: str = "a number") -> float:  # n
     return number
 
 
-def classify(item: Item, options: Options) -> Call[Classification]:
-    """One example, as a form. Raises OSError, TypeError or ValueError when its image or its text can't be sent."""
-    parts = _parts(item)
-    if (image := parts.pop("image", None)) is None:
-        return Call("POST", "/v1/classify", Classification.of, json={**options.given(), **parts})
-    fields = {name: str(value) for name, value in (options.given() | parts).items()}
-    return Call("POST", "/v1/classify", Classification.of, fields=fields, files={"image": image})
-
-
-def _parts(item: Item) -> dict[str, Any]:
-    """Return what an item has: its text, and the bytes of its image. An empty path is what tables have for no image."""
-    parts: dict[str, Any] = {}
-    if (text := text_of(item.text)) is not None:
-        parts["text"] = text
-    image = item.image
-    if image is not None and not is_missing(image) and not (isinstance(image, str) and not image):
-        parts["image"] = bytes_of(image)
-    return parts
-
-
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """An item whose image was read and encoded, ready to be sent."""
+    """An item whose files are read and encoded."""
 
     index: int
-    """Among all items that were given."""
+    """Position among all items."""
     id: str | None
     document: Mapping[str, str]
 
     @property
     def size(self) -> int:
-        """Characters in JSON, roughly."""
+        """Approximate number of characters in JSON."""
         return sum(map(len, self.document.values()))
 
 
 def pack(index: int, row: object) -> Packed:
     """Read and encode an item or a row. Raises TypeError, OSError or ValueError for one that can't be sent."""
-    item = item_of(row)
-    document = _parts(item)
-    if "image" in document:
-        document["image"] = base64.b64encode(document["image"]).decode("ascii")
-    return Packed(index, id_of(item), document)
+    inputs = inputs_of(item_of(row), _RESERVED)
+    document = {
+        name: value if isinstance(value, str) else base64.b64encode(value).decode("ascii")
+        for name, value in inputs.items()
+    }
+    return Packed(index, id_of(row), document)
 
 
-def classify_batch(items: Sequence[Packed], options: Options) -> Call[tuple[ItemAnswer, ...]]:
-    """Many examples in one request. Ids stay here: the answers are in the items' order."""
+@dataclass(frozen=True)
+class Task(Generic[Answer]):
+    """A task of the service with its options: calls for one item and for many, and the function that reads an answer."""
 
-    def read(document: Any, request_id: str) -> tuple[ItemAnswer, ...]:  # noqa: ANN401 — JSON
-        answers = [ItemAnswer.of(each, request_id) for each in document["items"]]
-        if [answer.index for answer in answers] != list(range(len(items))):
-            raise ValueError("not one answer for each item")
-        return tuple(
-            ItemAnswer(item.index, item.id, answer.classification, answer.error)
-            for item, answer in zip(items, answers, strict=True)
+    name: str
+    """Its routes are /v1/NAME and /v1/NAME/batch."""
+    member: str
+    """The answer's name in an item of a batch."""
+    read: Callable[[Any, str], Answer] = field(repr=False)
+    """From a JSON document and the request's id."""
+    options: Mapping[str, Any]
+
+    def call(self, item: Item) -> Call[Answer]:
+        """Describe a call for one item: a form if it has files, otherwise JSON.
+
+        Raises OSError, TypeError or ValueError for an input that can't be sent.
+        """
+        inputs = inputs_of(item, _RESERVED)
+        files = {name: value for name, value in inputs.items() if isinstance(value, bytes)}
+        fields = {**self.options, **{name: value for name, value in inputs.items() if isinstance(value, str)}}
+        path = f"/v1/{self.name}"
+        if not files:
+            return Call("POST", path, self.read, json=fields)
+        return Call("POST", path, self.read, fields={name: str(value) for name, value in fields.items()}, files=files)
+
+    def batch_call(self, items: Sequence[Packed]) -> Call[tuple[ItemAnswer[Answer], ...]]:
+        """Describe a call for many items. Ids are not sent, because the answers are in the items' order."""
+
+        def read(document: Any, request_id: str) -> tuple[ItemAnswer[Answer], ...]:  # noqa: ANN401 — JSON
+            answers = document["items"]
+            if [int(answer["index"]) for answer in answers] != list(range(len(items))):
+                raise ValueError("not one answer for each item")
+            return tuple(self._item(item, answer, request_id) for item, answer in zip(items, answers, strict=True))
+
+        body = {**self.options, "items": [item.document for item in items]}
+        return Call("POST", f"/v1/{self.name}/batch", read, json=body)
+
+    def _item(self, item: Packed, document: Mapping[str, Any], request_id: str) -> ItemAnswer[Answer]:
+        answer, problem = document.get(self.member), document.get("problem")
+        if (answer is None) == (problem is None):
+            raise ValueError("neither an answer nor a problem")
+        return ItemAnswer(
+            index=item.index,
+            id=item.id,
+            answer=None if answer is None else self.read(answer, request_id),
+            error=None if problem is None else error_of(problem),
         )
 
-    body = {**options.given(), "items": [item.document for item in items]}
-    return Call("POST", "/v1/classify/batch", read, json=body)
+
+def classify(
+    model: str | None = None, top_k: int | None = None, threshold: float | None = None
+) -> Task[Classification]:
+    """Return the task classify. Raises TypeError or ValueError for an option of another type."""
+    options = _validated(model=model, top_k=top_k, threshold=threshold)
+    return Task("classify", "classification", Classification.of, options)
+
+
+def embed(model: str | None = None) -> Task[Embedding]:
+    """Return the task embed. Raises TypeError for an option of another type."""
+    return Task("embed", "embedding", Embedding.of, _validated(model=model))
+
+
+def task(name: str, options: Mapping[str, Any]) -> Task[Mapping[str, Any]]:
+    """Return a task by its name, whose answer is a JSON document. Raises ValueError for an impossible name."""
+    if not _TASK_NAME.fullmatch(name):
+        raise ValueError(f"task: {name!r}; allowed: a name in `tasks` of a model")
+    return Task(name, name, lambda document, _: dict(document), options)
+
+
+def _validated(**options: object) -> dict[str, Any]:
+    """Return the options that are set. Raises TypeError or ValueError for a value of another type."""
+    return {name: _OPTIONS[name](name, value) for name, value in options.items() if value is not None}
+
+
+def _model_name(name: str, value: Any) -> str:  # noqa: ANN401
+    if not isinstance(value, str):
+        raise TypeError(f"{name}: {type(value).__name__}; allowed: a name of models()")
+    return value
+
+
+_OPTIONS: Final[Mapping[str, Callable[[str, Any], Any]]] = {
+    "model": _model_name,
+    "top_k": whole_number,
+    "threshold": real_number,
+}
+"""The options of all tasks, with the functions that validate them."""
+_TASK_NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,63}")
+_RESERVED: Final = frozenset({"id", "items", *_OPTIONS})
+"""Fields of a request that are no inputs."""
 
 
 def models() -> Call[Models]:
-    """What is served."""
+    """Describe the call for the served models."""
     return Call("GET", "/v1/models", lambda document, _: Models.of(document))
 
 
 def model(name: str) -> Call[ModelDetail]:
-    """One model with its card. Raises ValueError for what can't be a name."""
+    """Describe the call for one model with its card. Raises ValueError for an impossible name."""
     if (
         not isinstance(name, str)
         or not name
@@ -152,7 +187,7 @@ def model(name: str) -> Call[ModelDetail]:
 
 
 def health(probe: str) -> Call[Health]:
-    """One of the probes. Raises ValueError for any other."""
+    """Describe the call of a probe. Raises ValueError for an unknown one."""
     if probe not in ("live", "started", "ready"):
         raise ValueError(f"probe: {probe!r}; allowed: live, started, ready")
     path = {"live": "/livez", "started": "/startupz", "ready": "/readyz"}[probe]

@@ -1,46 +1,46 @@
-"""What can go wrong. Everything is a PolymodalError; what the service itself said is a ProblemError.
+"""Errors of the client. All are PolymodalErrors; a problem that the service returned is a ProblemError.
 
 PolymodalError
-├── ConnectionFailed     no answer: nobody listens there, or the connection broke
-├── TimedOut             no answer within the client's own time
+├── ConnectionFailed     no answer: no process listens there, or the connection broke
+├── TimedOut             no answer within the client's own timeout
 ├── UnexpectedAnswer     an answer of something else than Polymodal: a proxy's HTML, a redirection
 └── ProblemError         a problem body, RFC 9457, with its code
     ├── InvalidRequest   the request is wrong: its form, its size, a parameter
-    ├── InvalidInput     the picture or the text can't be used; `input`, `found` and `allowed` say why
+    ├── InvalidInput     an input can't be used; the reason is in `input`, `found` and `allowed`
     ├── Unauthorized     401
     ├── Forbidden        403
-    ├── NotFound         404; UnknownModel when it is the model that is not there
-    ├── TryLater         `retry_after` says when
+    ├── NotFound         404; UnknownModel for a model that is not served
+    ├── TryLater         `retry_after`: in how many seconds
     │   ├── Overloaded, RateLimited   429
     │   └── Unavailable               503
     ├── DeadlineExceeded 504
-    └── InternalError    500 and whatever else may come
+    └── InternalError    500 and any other status
 """
 
 from collections.abc import Mapping
 from typing import Any, Final
 
 SHOWN: Final = 200
-"""Characters of an unexpected answer that its error tells."""
+"""Characters of an unexpected answer in its error."""
 
 
 class PolymodalError(Exception):
-    """Anything that keeps an answer from coming."""
+    """Base class: a call without an answer."""
 
     request_id: str = ""
-    """As in the service's log, when the request got there."""
+    """As in the service's log, if it received the request."""
 
 
 class ConnectionFailed(PolymodalError):
-    """No answer: nobody listens there, or the connection broke."""
+    """No answer: no process listens there, or the connection broke."""
 
 
 class TimedOut(PolymodalError):
-    """No answer within the time that the client was given, repeats included."""
+    """No answer within the client's timeout, retries included."""
 
 
 class UnexpectedAnswer(PolymodalError):
-    """What answered is no Polymodal service, or one of another kind."""
+    """An answer that is not of a Polymodal service, or not of a compatible version."""
 
     def __init__(self, status: int, reason: str, body: bytes, request_id: str, retry_after: float | None) -> None:
         start = " ".join(body[: 4 * SHOWN].decode(errors="replace").split())[:SHOWN]
@@ -49,7 +49,7 @@ class UnexpectedAnswer(PolymodalError):
 
 
 class ProblemError(PolymodalError):
-    """What the service said was wrong."""
+    """A problem that the service returned."""
 
     def __init__(self, problem: Mapping[str, Any], retry_after: float | None = None) -> None:
         self.status = int(problem["status"])
@@ -61,7 +61,7 @@ class ProblemError(PolymodalError):
         self.request_id = str(problem.get("instance", ""))
         self.input, self.found, self.allowed = (_word(problem, name) for name in ("input", "found", "allowed"))
         self.retry_after = retry_after
-        """Seconds after which the service would have been asked again; None where it named none."""
+        """Seconds of the service's Retry-After; None without it."""
         super().__init__(f"{self.status} {self.code}: {self.detail or self.title}")
 
 
@@ -74,7 +74,7 @@ class InvalidRequest(ProblemError):
 
 
 class InvalidInput(ProblemError):
-    """The picture or the text can't be used."""
+    """An input can't be used."""
 
 
 class Unauthorized(ProblemError):
@@ -82,7 +82,7 @@ class Unauthorized(ProblemError):
 
 
 class Forbidden(ProblemError):
-    """The key does not open this."""
+    """The key lacks the scope of this call."""
 
 
 class NotFound(ProblemError):
@@ -94,15 +94,15 @@ class UnknownModel(NotFound):
 
 
 class TryLater(ProblemError):
-    """Nothing is wrong with the request; it was repeated as often as allowed, and refused each time."""
+    """A valid request that was refused on every attempt."""
 
 
 class Overloaded(TryLater):
-    """Too much is waiting."""
+    """The service's queue is full."""
 
 
 class RateLimited(TryLater):
-    """More than this client's share."""
+    """More requests than this client's rate limit."""
 
 
 class Unavailable(TryLater):
@@ -114,7 +114,7 @@ class DeadlineExceeded(ProblemError):
 
 
 class InternalError(ProblemError):
-    """Not the client's fault; the service's log has the reason under the request's id."""
+    """A failure of the service, whose log has the reason under the request's id."""
 
 
 BY_CODE: Final[Mapping[str, type[ProblemError]]] = {
@@ -128,7 +128,7 @@ BY_CODE: Final[Mapping[str, type[ProblemError]]] = {
     "overloaded": Overloaded,
     "rate_limited": RateLimited,
 }
-"""Where the status does not say it."""
+"""Codes whose class does not follow from the status."""
 BY_STATUS: Final[Mapping[int, type[ProblemError]]] = {
     401: Unauthorized,
     403: Forbidden,
@@ -140,7 +140,7 @@ BY_STATUS: Final[Mapping[int, type[ProblemError]]] = {
 
 
 def error_of(problem: Mapping[str, Any], retry_after: float | None = None) -> ProblemError:
-    """The exception for a problem body. Raises LookupError, TypeError or ValueError when it is none."""
+    """Return the exception for a problem body. Raises LookupError, TypeError or ValueError for any other body."""
     status, code = int(problem["status"]), str(problem["code"])
     otherwise = InvalidRequest if 400 <= status < 500 else InternalError
     return BY_CODE.get(code, BY_STATUS.get(status, otherwise))(problem, retry_after)

@@ -1,10 +1,10 @@
-"""What happens around a call, without a connection: deadline, repeats, errors. A generator says what to do, and is told what came.
+"""Deadline, retries and errors of a call, without a connection: a generator, which a client runs.
 
-    yields                            is sent
-    Send   one attempt, within a time   the Reply, or the Lost that came instead
-    Pause  so many seconds              None
+    yields                              receives
+    Send   one attempt, with a timeout  a Reply, or Lost without one
+    Pause  a number of seconds          None
 
-The two clients differ only in how they send and pause; what they have in common is here, and can be tested by itself.
+The two clients differ only in how they send and pause.
 """
 
 import json
@@ -16,7 +16,7 @@ from time import monotonic
 from typing import Any, Final, TypeVar
 
 from polymodal_client.answers import ItemAnswer
-from polymodal_client.calls import Call, Options, Packed, classify_batch, real_number
+from polymodal_client.calls import Call, Packed, Task, real_number
 from polymodal_client.errors import (
     ConnectionFailed,
     DeadlineExceeded,
@@ -35,9 +35,9 @@ Answer = TypeVar("Answer")
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")  # what the service keeps; it replaces anything else
 _MOST_MS: Final = 999_999_999
 _NO_TURN: Final = (TryLater, DeadlineExceeded)
-"""Items that were told so were not computed: their neighbours took the time, and alone they may have enough."""
+"""Errors of items that were not computed: the others took the time, and in another request it may suffice."""
 _DIVISIBLE: Final = frozenset({"too_many_bytes", "too_many_items", "malformed_body"})
-"""Of a batch: half of it may be accepted. JSON that is too large for its parser is a malformed body."""
+"""Codes of a batch of which a half may be accepted. JSON that is too large for its parser is a malformed body."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class Send:
     call: Call[Any]
     headers: Mapping[str, str] = field(repr=False)
     timeout_s: float
-    """What is left of the call's time."""
+    """The rest of the call's timeout."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class Pause:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What came back; names of headers are in lower case."""
+    """A response; names of header fields are in lower case."""
 
     status: int
     headers: Mapping[str, str]
@@ -68,11 +68,11 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """No answer came."""
+    """A request without a response."""
 
     reason: str
     in_time: bool
-    """Whether time is left: the connection failed, rather than that nothing came."""
+    """Whether time is left: true for a failed connection, false for a timeout."""
 
 
 Steps = Generator[Send | Pause, Reply | Lost | None, Answer]
@@ -80,7 +80,7 @@ Steps = Generator[Send | Pause, Reply | Lost | None, Answer]
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """How calls are made: their time, their repeats, and the headers that all of them carry."""
+    """Timeout, retries and common header fields of calls."""
 
     timeout_s: float
     retries: Retries = field(default_factory=Retries)
@@ -93,8 +93,8 @@ class Exchange:
         if self.timeout_s <= 0:
             raise ValueError(f"timeout: {self.timeout_s}; allowed: seconds, more than 0")
 
-    def ask(self, call: Call[Answer], request_id: str | None = None) -> Steps[Answer]:
-        """One call to its end. Raises PolymodalError; ValueError for an id that the service would not keep."""
+    def perform(self, call: Call[Answer], request_id: str | None = None) -> Steps[Answer]:
+        """Make one call with its retries. Raises PolymodalError; ValueError for an id that the service would replace."""
         if request_id is not None and not (isinstance(request_id, str) and _REQUEST_ID.fullmatch(request_id)):
             raise ValueError(f"request_id: {request_id!r}; allowed: up to 128 letters, digits, '.', '_' and '-'")
         request_id = request_id or secrets.token_hex(16)
@@ -105,65 +105,65 @@ class Exchange:
             left_s = until - self.clock()
             if left_s <= 0:
                 raise _noted(TimedOut(f"{call.method} {call.path}: no answer within {self.timeout_s:g} s"), request_id)
-            outcome = yield Send(call, {**self.headers, **_of_this_try(request_id, left_s)}, left_s)
+            outcome = yield Send(call, {**self.headers, **_attempt_headers(request_id, left_s)}, left_s)
             if isinstance(outcome, Reply):
                 if outcome.status == 200:
                     return _read(call, outcome, request_id)
                 error: PolymodalError = _refusal(outcome, request_id)
-                asked_s = retry_after_s(outcome.headers.get("retry-after"))
-                again = outcome.status in REPEATED
+                after_s = retry_after_s(outcome.headers.get("retry-after"))
+                retry = outcome.status in REPEATED
             elif isinstance(outcome, Lost):
                 what = f"{call.method} {call.path}: {outcome.reason}"
                 error = _noted(ConnectionFailed(what) if outcome.in_time else TimedOut(what), request_id)
-                asked_s, again = None, outcome.in_time
+                after_s, retry = None, outcome.in_time
             else:
                 raise TypeError("a Send is answered with a Reply or a Lost")
-            wait_s = self.retries.wait_s(attempt, asked_s) if again and call.repeatable else None
+            wait_s = self.retries.wait_s(attempt, after_s) if retry and call.repeatable else None
             if wait_s is None or self.clock() + wait_s >= until:
                 raise error
             yield Pause(wait_s)
 
-    def ask_batch(self, items: Sequence[Packed], options: Options) -> Steps[list[ItemAnswer]]:
-        """Items in one request; in halves when it is too large, and once more those whose turn did not come.
+    def perform_batch(self, task: Task[Answer], items: Sequence[Packed]) -> Steps[list[ItemAnswer[Answer]]]:
+        """Send items in one request; in halves when it is too large. Retry once those that were not computed.
 
-        Raises PolymodalError when none of them got an answer.
+        Raises PolymodalError when none of them has an answer.
         """
         try:
-            answers = list((yield from self.ask(classify_batch(items, options))))
+            answers = list((yield from self.perform(task.batch_call(items))))
         except InvalidRequest as error:
             if error.code not in _DIVISIBLE or len(items) == 1:
                 raise
             half = len(items) // 2
-            return (yield from self._in_shares((items[:half], items[half:]), options))
+            return (yield from self._in_shares(task, (items[:half], items[half:])))
         busy = [number for number, answer in enumerate(answers) if isinstance(answer.error, _NO_TURN)]
         if busy and (wait_s := self.retries.wait_s(1, None)) is not None:
             yield Pause(wait_s)
-            again = yield from self._once_more([items[number] for number in busy], options)
-            for number, answer in zip(busy, again, strict=False):
+            retried = yield from self._retry(task, [items[number] for number in busy])
+            for number, answer in zip(busy, retried, strict=False):
                 answers[number] = answer
         return answers
 
-    def _in_shares(self, shares: Iterable[Sequence[Packed]], options: Options) -> Steps[list[ItemAnswer]]:
-        """Return the answers of several requests. The error of one is its own items', once there are others to keep."""
-        answers: list[ItemAnswer] = []
+    def _in_shares(self, task: Task[Answer], shares: Iterable[Sequence[Packed]]) -> Steps[list[ItemAnswer[Answer]]]:
+        """Return the answers of several requests. If there are answers already, an error becomes that of its request's items."""
+        answers: list[ItemAnswer[Answer]] = []
         for items in shares:
             try:
-                answers += yield from self.ask_batch(items, options)
+                answers += yield from self.perform_batch(task, items)
             except PolymodalError as error:
                 if not answers and not isinstance(error, InvalidRequest):
                     raise
                 answers += [ItemAnswer(item.index, item.id, None, error) for item in items]
         return answers
 
-    def _once_more(self, items: Sequence[Packed], options: Options) -> Steps[Sequence[ItemAnswer]]:
-        """Answers, or none where the whole request failed: what the items were told first then stands."""
+    def _retry(self, task: Task[Answer], items: Sequence[Packed]) -> Steps[Sequence[ItemAnswer[Answer]]]:
+        """Return answers, or none if the whole request failed, so that the first ones are kept."""
         try:
-            return (yield from self.ask(classify_batch(items, options)))
+            return (yield from self.perform(task.batch_call(items)))
         except PolymodalError:
             return ()
 
 
-def _of_this_try(request_id: str, left_s: float) -> dict[str, str]:
+def _attempt_headers(request_id: str, left_s: float) -> dict[str, str]:
     return {"X-Request-Id": request_id, "X-Request-Timeout-Ms": str(max(1, min(_MOST_MS, int(left_s * 1000))))}
 
 
@@ -173,23 +173,23 @@ def _noted(error: PolymodalError, request_id: str) -> PolymodalError:
 
 
 def _read(call: Call[Answer], reply: Reply, request_id: str) -> Answer:
-    told = reply.headers.get("x-request-id", request_id)
+    request_id = reply.headers.get("x-request-id", request_id)
     try:
-        return call.read(json.loads(reply.body), told)
+        return call.read(json.loads(reply.body), request_id)
     except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as problem:
         reason = f"an answer that Polymodal does not give ({_media_type(reply)})"
-        raise UnexpectedAnswer(reply.status, reason, reply.body, told, None) from problem
+        raise UnexpectedAnswer(reply.status, reason, reply.body, request_id, None) from problem
 
 
 def _refusal(reply: Reply, request_id: str) -> ProblemError | UnexpectedAnswer:
-    waits = retry_after_s(reply.headers.get("retry-after"))
+    after_s = retry_after_s(reply.headers.get("retry-after"))
     try:
-        return error_of(json.loads(reply.body), waits)
+        return error_of(json.loads(reply.body), after_s)
     except (LookupError, TypeError, ValueError, RecursionError):
-        told = reply.headers.get("x-request-id", request_id)
-        where = reply.headers.get("location")
-        reason = f"leads to {where}" if where else f"no problem of Polymodal ({_media_type(reply)})"
-        return UnexpectedAnswer(reply.status, reason, reply.body, told, waits)
+        request_id = reply.headers.get("x-request-id", request_id)
+        location = reply.headers.get("location")
+        reason = f"leads to {location}" if location else f"no problem of Polymodal ({_media_type(reply)})"
+        return UnexpectedAnswer(reply.status, reason, reply.body, request_id, after_s)
 
 
 def _media_type(reply: Reply) -> str:

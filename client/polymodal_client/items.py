@@ -1,14 +1,15 @@
-"""The items of a call as callers have them: rows of tables, with missing values. Imports neither numpy nor pandas."""
+"""Items of a call from rows of tables, with missing values. Imports neither numpy nor pandas."""
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import fields
 from datetime import date
 from numbers import Number
 from typing import Any, Final
 
 from polymodal_client.answers import Item
+from polymodal_client.files import bytes_of
 
-_NAMES: Final = tuple(field.name for field in fields(Item))
+_KEYS: Final = tuple(field.name for field in fields(Item))
 _MISSING: Final = frozenset(
     {"NoneType", "NAType", "NaTType", "MaskedConstant"}
 )  # pandas' and numpy's own, by their types' names
@@ -16,43 +17,66 @@ _KEYS_SHOWN: Final = 5
 
 
 def is_missing(value: object) -> bool:
-    """Whether a value is how a table says that there is none: None, NaN of any type, pandas' NA and NaT, numpy's masked."""
+    """Return whether a value is missing: None, NaN of any type, pandas' NA and NaT, numpy's masked."""
     if type(value).__name__ in _MISSING:
         return True
-    # Only of numbers, dates and numpy's scalars: whether an image equals itself takes time, and an array has many answers.
+    # Only numbers, dates and numpy's scalars: comparing an image takes time, and comparing an array returns an array.
     if isinstance(value, Number | date) or getattr(value, "shape", None) == ():
         return bool(value != value)  # noqa: PLR0124 — NaN alone differs from itself
     return False
 
 
 def item_of(row: object) -> Item:
-    """Return an item, or a row with its fields. Raises TypeError for any other object, and for a field that no item has."""
+    """Return a row as an item. Raises TypeError for any other object, and for a field that items don't have."""
     if isinstance(row, Item):
         return row
     cells = _cells(row)
-    if unknown := [key for key in cells if key not in _NAMES]:
+    if unknown := [key for key in cells if key not in _KEYS]:
         named = ", ".join(repr(key) for key in unknown[:_KEYS_SHOWN]) + (" …" if len(unknown) > _KEYS_SHOWN else "")
-        raise TypeError(f"item: key{'s' * (len(unknown) > 1)} {named}; allowed: {', '.join(_NAMES)}")
+        raise TypeError(f"item: key{'s' * (len(unknown) > 1)} {named}; allowed: {', '.join(_KEYS)}")
     return Item(**cells)
 
 
 def id_of(row: object) -> Any:  # noqa: ANN401 — as it was given
-    """Return the id of a row, also where the rest of the row is wrong."""
+    """Return the id of a row, also if the rest of the row is invalid."""
     try:
-        found = row.id if isinstance(row, Item) else _cells(row).get("id")
-        return None if is_missing(found) else found
+        value = row.id if isinstance(row, Item) else _cells(row).get("id")
+        return None if is_missing(value) else value
     except Exception:  # noqa: BLE001 — reading the row's other fields reports it
         return None
 
 
-def text_of(text: object) -> str | None:
-    """Return a text, or None for a missing one. Raises TypeError, or UnicodeEncodeError, a ValueError, for half a character."""
-    if is_missing(text):
-        return None
-    if not isinstance(text, str):
-        raise TypeError(f"text: {type(text).__name__}; allowed: str, or None or NaN for no text")
-    text.encode()
-    return text
+def inputs_of(item: Item, reserved: Container[str]) -> dict[str, str | bytes]:
+    """Return an item's inputs by name, without missing ones: texts as str, files as bytes.
+
+    `reserved`: names that inputs can't have. Raises OSError for a file that can't be read, TypeError for a value that is neither a
+    text nor a file, ValueError for half a character, for a reserved name, and for an input that is given twice.
+    """
+    more = {} if is_missing(item.inputs) else item.inputs
+    if not isinstance(more, Mapping):
+        raise TypeError(f"inputs: {type(more).__name__}; allowed: a mapping of names to texts and files")
+    inputs: dict[str, str | bytes] = {}
+    for name, value in (("text", item.text), ("image", item.image), *more.items()):
+        if not isinstance(name, str) or not name or not name.isprintable() or name in reserved:
+            raise ValueError(f"inputs: key {name!r}; allowed: names of the model's inputs")
+        if is_missing(value) or (name == "image" and isinstance(value, str) and not value):
+            continue  # in tables, an empty path means no image
+        if name in inputs:
+            raise ValueError(f"{name}: given by itself and in inputs; allowed: once")
+        inputs[name] = _content(name, value)
+    return inputs
+
+
+def _content(name: str, value: Any) -> str | bytes:  # noqa: ANN401
+    """Return a text, or a file's bytes. The type of the value decides where the name does not."""
+    if name == "image":
+        return bytes_of(value)
+    if isinstance(value, str):
+        value.encode()
+        return value
+    if name == "text":
+        raise TypeError(f"text: {type(value).__name__}; allowed: str, or None or NaN for no text")
+    return bytes_of(value, name, allowed="a text, a Path, bytes, a binary file, a PIL image or None")
 
 
 def _cells(row: Any) -> Mapping[str, Any]:  # noqa: ANN401
@@ -63,4 +87,4 @@ def _cells(row: Any) -> Mapping[str, Any]:  # noqa: ANN401
         return cells
     if hasattr(row, "keys") and hasattr(row, "__getitem__"):  # a pandas Series, a row of sqlite3
         return {key: row[key] for key in row.keys()}  # noqa: SIM118 — iterating them gives values
-    raise TypeError(f"item: {type(row).__name__}; allowed: an Item, or a mapping with {', '.join(_NAMES)}")
+    raise TypeError(f"item: {type(row).__name__}; allowed: an Item, or a mapping with {', '.join(_KEYS)}")

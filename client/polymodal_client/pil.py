@@ -1,7 +1,7 @@
-"""The bytes of a PIL image. Imported only where there is one, since the client doesn't need Pillow.
+"""The bytes of a PIL image. Imported only for one, as the client does not require Pillow.
 
-Of an image that `Image.open` returned and that was not changed since, the bytes of its file are sent, in the formats that
-every service reads. Any other image is encoded as it looks.
+An unchanged image of `Image.open` is sent as the bytes of its file, in the formats that every service reads. Any other image is
+encoded.
 """
 
 import io
@@ -17,7 +17,7 @@ from PIL.ImageFile import ImageFile
 
 _SENT_AS_THEY_ARE: Final = frozenset({"JPEG", "MPO", "PNG", "GIF", "WEBP", "TIFF"})
 _READING: Final = Lock()
-"""One image may be in several items, which threads prepare: its file has one position."""
+"""Threads may prepare items with the same image, whose file has one position."""
 _ORIENTATION: Final = 274  # EXIF 2.32, 4.6.4
 _BITS: Final = 258  # TIFF 6.0: BitsPerSample
 _LARGEST: Final = 281  # MaxSampleValue
@@ -34,8 +34,8 @@ _TURNS: Final[Mapping[int, Image.Transpose]] = {
 }
 
 
-def bytes_of(image: Image.Image, read: Callable[[IO[bytes]], bytes]) -> bytes:
-    """Return the bytes of an unchanged image's file, by `read`, or else its present frame in a file of its own.
+def bytes_of(image: Image.Image, read: Callable[[IO[bytes]], bytes], name: str) -> bytes:
+    """Return the bytes of an unchanged image's file, by `read`, or the image's present frame as a new file.
 
     Raises OSError for an image that can't be read.
     """
@@ -45,7 +45,7 @@ def bytes_of(image: Image.Image, read: Callable[[IO[bytes]], bytes]) -> bytes:
             try:
                 image.load()
             except Exception as problem:
-                raise _unreadable(problem) from problem
+                raise _unreadable(name, problem) from problem
     content = content or _of_unchanged(image, read)
     if content is not None:
         return content
@@ -53,21 +53,23 @@ def bytes_of(image: Image.Image, read: Callable[[IO[bytes]], bytes]) -> bytes:
         turn = _TURNS.get(_orientation(image))
         return _written(image if turn is None else image.transpose(turn), image)
     except Exception as problem:
-        raise _unreadable(problem) from problem
+        raise _unreadable(name, problem) from problem
 
 
 def _may_be_sent(image: Image.Image) -> TypeGuard[ImageFile]:
-    """Whether the service takes the file for what the image shows. Not every service shows LAB."""
+    """Return whether the service decodes the file to the same image. Not every service decodes LAB."""
     of_file = isinstance(image, ImageFile) and image.format in _SENT_AS_THEY_ARE and image.mode != "LAB"
     return of_file and image.tell() == 0
 
 
 def _of_unread(image: Image.Image, read: Callable[[IO[bytes]], bytes]) -> bytes | None:
-    """Return the file of an image whose pixels nothing has read: they can't have been changed."""
+    """Return the file of an image whose pixels have not been read, so that they can't have been changed."""
     if not _may_be_sent(image) or image.fp is None or getattr(image.fp, "closed", False):
         return None
-    unread = image.tile or image.format == "WEBP"  # which has no tiles before it is loaded, and no file afterwards
-    drafted = image.decoderconfig if image.format in ("JPEG", "MPO") else ()  # by `draft`, which may also make it grey
+    unread = image.tile or image.format == "WEBP"  # WebP has no tiles before it is loaded, and no file afterwards
+    drafted = (
+        image.decoderconfig if image.format in ("JPEG", "MPO") else ()
+    )  # by `draft`, which may also convert it to grey
     if not unread or drafted:
         return None
     position = image.fp.tell()
@@ -75,8 +77,8 @@ def _of_unread(image: Image.Image, read: Callable[[IO[bytes]], bytes]) -> bytes 
     try:
         content = read(image.fp)
     finally:
-        image.fp.seek(position)  # where PIL goes on when it loads the pixels
-    if image.format != "PNG":  # which may note its orientation behind the pixels, so that asking for it reads them
+        image.fp.seek(position)  # where PIL continues when it loads the pixels
+    if image.format != "PNG":  # whose orientation may be after the pixels, so that reading it loads them
         with suppress(Exception), Image.open(io.BytesIO(content)) as again:
             if _orientation(again) != _orientation(image):
                 return None
@@ -84,9 +86,9 @@ def _of_unread(image: Image.Image, read: Callable[[IO[bytes]], bytes]) -> bytes 
 
 
 def _of_unchanged(image: Image.Image, read: Callable[[IO[bytes]], bytes]) -> bytes | None:
-    """Return the file of a loaded image that was opened by its path, where it still holds the same pixels.
+    """Return the file of a loaded image that was opened by its path, if it still has the same pixels.
 
-    A photograph's JPEG is a tenth of its PNG, which many services would find too large.
+    A photograph's JPEG has a tenth of the bytes of its PNG, which many services would refuse.
     """
     if not _may_be_sent(image) or not image.filename:
         return None
@@ -99,28 +101,28 @@ def _of_unchanged(image: Image.Image, read: Callable[[IO[bytes]], bytes]) -> byt
     return None
 
 
-def _unreadable(problem: Exception) -> OSError:
+def _unreadable(name: str, problem: Exception) -> OSError:
     found = f"a PIL image that can't be read ({type(problem).__name__}: {problem})"
-    return OSError(f"image: {found}; allowed: one with pixels, loaded before its file is closed")
+    return OSError(f"{name}: {found}; allowed: one with pixels, loaded before its file is closed")
 
 
 def _orientation(image: Image.Image) -> int:
     if not image.info.get("exif") and not {"xmp", "XML:com.adobe.xmp"}.isdisjoint(image.info):
-        return 1  # Pillow would look into XMP, which the service, like browsers, does not
-    with suppress(Exception):  # broken EXIF says nothing
+        return 1  # Pillow would read XMP, which the service, like browsers, does not
+    with suppress(Exception):  # broken EXIF is ignored
         return int(image.getexif().get(_ORIENTATION, 1))
     return 1
 
 
 def _written(image: Image.Image, source: Image.Image) -> bytes:
-    """`source`: the image as it was given, with its format and its tags."""
-    if image.mode in ("I;16L", "I;16N"):  # which Pillow doesn't write
+    """Encode an image as PNG or TIFF. `source`: the original image, with its format and its tags."""
+    if image.mode in ("I;16L", "I;16N"):  # Pillow does not write them
         image = image.convert("I").convert("I;16")
     if image.mode != "F" and not image.mode.startswith("I"):
         return _saved(_shown(image), "PNG", transparency=None)
-    if source.format == "PNG":  # whose 16 bits go from black to white; one grey may be transparent
+    if source.format == "PNG":  # its 16 bits are from black to white; one grey may be transparent
         return _saved(image, "PNG", transparency=image.info.get("transparency"))
-    tags = getattr(source, "tag_v2", {})  # by which the service finds out which values are black and white
+    tags = getattr(source, "tag_v2", {})  # from which the service computes the values of black and white
     levels = {tag: tags[tag] for tag in _LEVELS if tag in tags}
     if tags.get(_BITS) == (12,):
         levels.setdefault(_LARGEST, 4095)
@@ -128,7 +130,7 @@ def _written(image: Image.Image, source: Image.Image) -> bytes:
 
 
 def _shown(image: Image.Image) -> Image.Image:
-    """In a mode that PNG has."""
+    """Convert an image to a mode of PNG."""
     if image.mode == "LAB":
         lab, rgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
         return cast(Image.Image, ImageCms.profileToProfile(image, lab, rgb, outputMode="RGB"))
@@ -142,7 +144,7 @@ def _shown(image: Image.Image) -> Image.Image:
 
 
 def _saved(image: Image.Image, kind: str, **options: object) -> bytes:
-    """Without metadata: the service reads none, and a profile of CMYK doesn't fit RGB."""
+    """Encode an image without metadata: the service ignores it, and a profile of CMYK does not fit RGB."""
     content = io.BytesIO()
     image.save(content, kind, icc_profile=None, **options)
     return content.getvalue()

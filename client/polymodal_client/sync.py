@@ -1,4 +1,4 @@
-"""The client for ordinary code; may be shared by threads."""
+"""The synchronous client; threads may share it."""
 
 import time
 from collections.abc import Iterable, Mapping
@@ -8,20 +8,20 @@ from typing import Any, Self, TypeVar
 import httpx
 
 from polymodal_client import calls, wire
-from polymodal_client.answers import Classification, Health, Item, ItemAnswer, ModelDetail, Models
+from polymodal_client.answers import Classification, Embedding, Health, Item, ItemAnswer, ModelDetail, Models
 from polymodal_client.batches import Batch, Numbered, Progress
-from polymodal_client.calls import Options
+from polymodal_client.calls import Task
 from polymodal_client.exchange import Exchange, Lost, Pause, Reply, Send, Steps
-from polymodal_client.pictures import Image
+from polymodal_client.files import File, Image
 from polymodal_client.retries import Retries
 
 Answer = TypeVar("Answer")
 
 
 class Client:
-    """A service, asked over connections that are kept; close it, or use it in a `with`.
+    """A client of a service with persistent connections; close it, or use it in a `with`.
 
-    `timeout`: seconds for each call, repeats and waits included. `transport`: httpx' own, for tests and special networks.
+    `timeout`: seconds for each call, retries and pauses included. `transport`: of httpx, for tests and special networks.
     """
 
     def __init__(
@@ -42,17 +42,18 @@ class Client:
         image: Image | None = None,
         text: str | None = None,
         *,
+        inputs: Mapping[str, str | File | None] | None = None,
         model: str | None = None,
         top_k: int | None = None,
         threshold: float | None = None,
         request_id: str | None = None,
     ) -> Classification:
-        """Classify one example; image or text may be missing: None, NaN or pandas.NA.
+        """Classify one example; any input may be missing: None, NaN or pandas.NA.
 
-        Raises PolymodalError, OSError for an image that can't be read, TypeError or ValueError for what can't be sent.
+        `inputs`: those of any modality by name, a text as str, a file as a Path, bytes, an open file or a PIL image.
+        Raises PolymodalError, OSError for a file that can't be read, TypeError or ValueError for what can't be sent.
         """
-        call = calls.classify(Item(image, text), Options(model, top_k, threshold))
-        return self._run(self._exchange.ask(call, request_id))
+        return self._one(calls.classify(model, top_k, threshold), Item(image, text, inputs=inputs), request_id)
 
     def classify_batch(
         self,
@@ -64,47 +65,90 @@ class Client:
         items_per_request: int = 8,
         concurrency: int = 4,
         progress: Progress | None = None,
-    ) -> list[ItemAnswer]:
+    ) -> list[ItemAnswer[Classification]]:
         """Classify many examples; the answers are in their order, and a bad one fails alone.
 
-        `progress` is called with how many are done, and of how many. An iterable that raises ends there, and its error is
-        that of the last answer. Raises an error that all of them would get, as long as there are no answers: no connection
-        from the start, a wrong key, an unknown model; TypeError or ValueError for options, and for what is no iterable.
+        `progress` is called with the number of items that are done, and the number of all. If the iterable raises, the items end
+        there, and the last answer has its error. Raises an error that concerns all items while there are no answers: no connection,
+        a wrong key, an unknown model; TypeError or ValueError for options, and for an object that is not iterable.
         """
-        options = Options(model, top_k, threshold)
-        batch = Batch(
-            items,
-            options,
-            self._exchange,
-            items_per_request=items_per_request,
-            concurrency=concurrency,
-            progress=progress,
+        task = calls.classify(model, top_k, threshold)
+        return self._many(
+            Batch(
+                task,
+                items,
+                self._exchange,
+                items_per_request=items_per_request,
+                concurrency=concurrency,
+                progress=progress,
+            )
         )
-        pending: set[Future[list[ItemAnswer]]] = set()
-        with ThreadPoolExecutor(batch.concurrency, thread_name_prefix="polymodal") as threads:
-            try:
-                for share in batch.shares():
-                    if len(pending) == batch.concurrency:
-                        pending = _collect(batch, pending)
-                    pending.add(threads.submit(self._share, batch, share))
-                while pending:
-                    pending = _collect(batch, pending)
-            except BaseException:
-                threads.shutdown(wait=False, cancel_futures=True)
-                raise
-        return batch.result()
+
+    def embed(
+        self,
+        image: Image | None = None,
+        text: str | None = None,
+        *,
+        inputs: Mapping[str, str | File | None] | None = None,
+        model: str | None = None,
+        request_id: str | None = None,
+    ) -> Embedding:
+        """Return a vector for each input of one example; any input may be missing: None, NaN or pandas.NA.
+
+        `inputs`: those of any modality by name, a text as str, a file as a Path, bytes, an open file or a PIL image.
+        Raises PolymodalError, OSError for a file that can't be read, TypeError or ValueError for what can't be sent.
+        """
+        return self._one(calls.embed(model), Item(image, text, inputs=inputs), request_id)
+
+    def embed_batch(
+        self,
+        items: Iterable[Item | Mapping[str, Any]],
+        *,
+        model: str | None = None,
+        items_per_request: int = 8,
+        concurrency: int = 4,
+        progress: Progress | None = None,
+    ) -> list[ItemAnswer[Embedding]]:
+        """Embed many examples, as `classify_batch` classifies them."""
+        task = calls.embed(model)
+        return self._many(
+            Batch(
+                task,
+                items,
+                self._exchange,
+                items_per_request=items_per_request,
+                concurrency=concurrency,
+                progress=progress,
+            )
+        )
+
+    def call(
+        self,
+        task: str,
+        image: Image | None = None,
+        text: str | None = None,
+        *,
+        inputs: Mapping[str, str | File | None] | None = None,
+        options: Mapping[str, Any] | None = None,
+        request_id: str | None = None,
+    ) -> Mapping[str, Any]:
+        """Run any task in a model's `tasks`, also one without a method here; the answer is a JSON document.
+
+        `options`: as the service documents them, `model` included. Raises the errors of `classify`.
+        """
+        return self._one(calls.task(task, options or {}), Item(image, text, inputs=inputs), request_id)
 
     def models(self) -> Models:
-        """What is served: labels, inputs with their limits, versions."""
-        return self._run(self._exchange.ask(calls.models()))
+        """Return the served models: labels, inputs with their limits, versions."""
+        return self._run(self._exchange.perform(calls.models()))
 
     def model(self, name: str) -> ModelDetail:
-        """One model with its card and its measured quality. Raises UnknownModel."""
-        return self._run(self._exchange.ask(calls.model(name)))
+        """Return one model with its card and its measured quality. Raises UnknownModel."""
+        return self._run(self._exchange.perform(calls.model(name)))
 
     def health(self, probe: str = "ready") -> Health:
-        """Ask a probe: live, started or ready. Raises Unavailable when it fails; nothing is repeated."""
-        return self._run(self._exchange.ask(calls.health(probe)))
+        """Return a probe: live, started or ready. Raises Unavailable when it fails; it is not retried."""
+        return self._run(self._exchange.perform(calls.health(probe)))
 
     def close(self) -> None:
         """Close the connections."""
@@ -119,8 +163,26 @@ class Client:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.url!r})"
 
-    def _share(self, batch: Batch, share: Numbered) -> list[ItemAnswer]:
-        return self._run(batch.ask(batch.prepare(share)))
+    def _one(self, task: Task[Answer], item: Item, request_id: str | None) -> Answer:
+        return self._run(self._exchange.perform(task.call(item), request_id))
+
+    def _many(self, batch: Batch[Answer]) -> list[ItemAnswer[Answer]]:
+        pending: set[Future[list[ItemAnswer[Answer]]]] = set()
+        with ThreadPoolExecutor(batch.concurrency, thread_name_prefix="polymodal") as threads:
+            try:
+                for share in batch.shares():
+                    if len(pending) == batch.concurrency:
+                        pending = _collect(batch, pending)
+                    pending.add(threads.submit(self._share, batch, share))
+                while pending:
+                    pending = _collect(batch, pending)
+            except BaseException:
+                threads.shutdown(wait=False, cancel_futures=True)
+                raise
+        return batch.result()
+
+    def _share(self, batch: Batch[Answer], share: Numbered) -> list[ItemAnswer[Answer]]:
+        return self._run(batch.perform(batch.prepare(share)))
 
     def _run(self, steps: Steps[Answer]) -> Answer:
         outcome: Reply | Lost | None = None
@@ -143,14 +205,16 @@ class Client:
             with self._http.stream(**wire.arguments(step)) as response:
                 for chunk in response.iter_bytes():
                     body += chunk
-                    if time.monotonic() > until:  # httpx bounds each read, not all of them together
+                    if time.monotonic() > until:  # httpx limits each read, not all of them together
                         return Lost("the answer did not end in time", in_time=False)
             return wire.reply(response, bytes(body))
         except httpx.RequestError as error:
             return wire.lost(error)
 
 
-def _collect(batch: Batch, pending: set[Future[list[ItemAnswer]]]) -> set[Future[list[ItemAnswer]]]:
+def _collect(
+    batch: Batch[Answer], pending: set[Future[list[ItemAnswer[Answer]]]]
+) -> set[Future[list[ItemAnswer[Answer]]]]:
     done, rest = wait(pending, return_when=FIRST_COMPLETED)
     for future in done:
         batch.add(future.result())

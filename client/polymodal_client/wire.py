@@ -1,4 +1,4 @@
-"""What both clients tell httpx and hear from it: no time is spent here."""
+"""Conversion of requests and responses between the exchange and httpx, for both clients."""
 
 import re
 from collections.abc import Mapping
@@ -10,12 +10,12 @@ import httpx
 from polymodal_client.exchange import Lost, Reply, Send
 
 CONNECT_S: Final = 5.0
-"""At most, of one attempt: an address that swallows everything leaves time for another attempt."""
+"""Most seconds to connect, so that an address that does not respond leaves time for another attempt."""
 _KEY: Final = re.compile(r"[A-Za-z0-9._~+/=-]{1,256}")
 
 
 def base_url(url: str) -> str:
-    """A service's address. Raises ValueError for anything else."""
+    """Return a service's address, validated. Raises ValueError."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
         raise ValueError(f"url: {url!r}; allowed: http://HOST:PORT or https://HOST")
@@ -23,7 +23,7 @@ def base_url(url: str) -> str:
 
 
 def headers(api_key: str | None) -> dict[str, str]:
-    """What every request carries. Raises ValueError for what is no key, without repeating it."""
+    """Return the header fields of every request. Raises ValueError for an invalid key, without repeating it."""
     if api_key is None:
         return {}
     if not _KEY.fullmatch(api_key):
@@ -32,7 +32,7 @@ def headers(api_key: str | None) -> dict[str, str]:
 
 
 def arguments(step: Send) -> dict[str, Any]:
-    """Of `build_request`."""
+    """Return the arguments of httpx' `build_request`."""
     call = step.call
     body: dict[str, Any] = {}
     if call.json is not None:
@@ -51,19 +51,19 @@ def arguments(step: Send) -> dict[str, Any]:
 
 
 def reply(response: httpx.Response, body: bytes) -> Reply:
-    """A response that was read to its end."""
+    """Convert a response that was read to its end."""
     fields: Mapping[str, str] = {name.lower(): value for name, value in response.headers.items()}
     return Reply(response.status_code, fields, body)
 
 
 def lost(error: httpx.RequestError) -> Lost:
-    """Why there was no answer, and whether there is any sense in trying again."""
-    told = str(error) or type(error).__name__
+    """Convert an error of httpx: why there was no answer, and whether a retry is useful."""
+    message = str(error) or type(error).__name__
     match error:
         case httpx.ConnectTimeout():
             return Lost("nothing there answers", in_time=True)
         case httpx.TimeoutException():
             return Lost("no answer in time", in_time=False)
         case httpx.ConnectError():
-            return Lost(f"no connection ({told})", in_time=True)
-    return Lost(f"the connection broke ({told})", in_time=True)
+            return Lost(f"no connection ({message})", in_time=True)
+    return Lost(f"the connection broke ({message})", in_time=True)

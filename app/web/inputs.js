@@ -1,0 +1,141 @@
+// The inputs of the model: each with a widget made from what /v1/models says of it, and what was given for it.
+
+import { isBlank } from "./blank.js";
+import { isTable } from "./csv.js";
+import { element, make } from "./dom.js";
+import { count, known, say, sayOf } from "./say.js";
+
+/** @typedef {{name: string, textual: boolean, media_types: string[], limits: Record<string, number>}} Input */
+/** @typedef {Record<string, File | string>} Values by the input's name */
+
+/** Where the service does not describe its models, because the key may not read them. @type {Input[]} */
+const ASSUMED = [
+  { name: "image", textual: false, media_types: ["image/*"], limits: {} },
+  { name: "text", textual: true, media_types: ["text/plain"], limits: {} },
+];
+const PICTURES = "image/*,.avif,.heic,.heif,.hif,.jfif";
+const PICTURE = /\.(jpe?g|jpe|jfif|jif|pjpe?g|pjp|a?png|webp|gif|bmp|dib|tiff?|avifs?|heic|heif|hif)$/i;
+
+/** @returns {Input[]} of a model, or those that most have where it is not known */
+export const inputsOf = (model) => model?.inputs ?? ASSUMED;
+export const namesOf = (inputs) => inputs.map(({ name }) => name);
+/** The key of a set of inputs, as reports have it. */
+export const setOf = (inputs) => namesOf(inputs).join("+");
+export const inputName = (name) => (known(`input.${name}`) ? say(`input.${name}`) : name);
+/** Whether an input is something that browsers show. @param {Input} input */
+export const isPictures = ({ textual, media_types: types }) => !textual && types.length > 0 && types.every((type) => type.startsWith("image/"));
+
+/** Whether a file is probably meant for an input, by the type that the browser knows of it. */
+export function takes(input, file) {
+  if (input.textual || isTable(file)) return false;
+  if (isPictures(input)) return file.type.startsWith("image/") || PICTURE.test(file.name);
+  return input.media_types.some((type) => type.split("/")[0] === file.type.split("/")[0]);
+}
+
+/** A name for a file where none is chosen. @param {Input} input */
+export function sampleFile(input) {
+  if (isPictures(input)) return "picture.png";
+  return `${input.name}.${input.media_types[0]?.split("/")[1]?.replace("x-", "") ?? "bin"}`;
+}
+
+/** What was given, also for inputs that another model has. @type {Values} */
+const values = {};
+/** @type {Input[]} */
+let inputs = [];
+/** @type {Map<string, {part: HTMLElement, draw: (value: any) => void}>} */
+let widgets = new Map();
+let drawn = "";
+let changed = () => {};
+
+/** @param {(atOnce: boolean) => void} listener told whether to wait for the next key */
+export const onGiven = (listener) => (changed = listener);
+
+/** What is given for the inputs that are shown, without what shows nothing. @returns {Values} */
+export const given = () =>
+  Object.fromEntries(namesOf(inputs).map((name) => [name, values[name]]).filter(([, value]) => value && (value instanceof File || !isBlank(value))));
+
+/** Show the widgets of these inputs. @param {Input[]} wanted */
+export function showInputs(wanted) {
+  inputs = wanted;
+  const key = JSON.stringify(inputs.map((input) => [input.name, input.textual, isPictures(input) || input.media_types]));
+  if (key === drawn) return; // what has the focus keeps it
+  drawn = key;
+  widgets = new Map(inputs.map((input) => [input.name, input.textual ? textWidget(input) : fileWidget(input)]));
+  element("inputs").replaceChildren(...[...widgets.values()].map(({ part }) => part));
+  for (const { name, textual } of inputs) {
+    if (textual === values[name] instanceof File) delete values[name];
+    widgets.get(name).draw(values[name]);
+  }
+}
+
+/** Give these values; null takes one away. @param {Record<string, File | string | null>} more */
+export function give(more) {
+  for (const [name, value] of Object.entries(more)) {
+    values[name] = value;
+    widgets.get(name).draw(value);
+  }
+  changed(true);
+}
+
+/** The input that a file is for: the one below the pointer, or the first that takes it. @param {File} file @param {Node} [target] */
+export function inputFor(file, target = null) {
+  const below = inputs.find(({ name }) => widgets.get(name).part.contains(target));
+  if (below && !below.textual && !isTable(file) && (!file.type || takes(below, file))) return below;
+  return inputs.find((input) => takes(input, file));
+}
+
+function textWidget({ name }) {
+  const id = `input-${name}`;
+  const area = make("textarea", { id, rows: 2, placeholder: sayOf("text.placeholder", name) });
+  area.addEventListener("input", () => {
+    values[name] = area.value;
+    changed(false);
+  });
+  const part = make("div", { class: "caption" }, make("label", { for: id }, sayOf("text.label", name, { input: inputName(name) })), area);
+  return { part, draw: (value) => (area.value = value ?? "") };
+}
+
+function fileWidget(input) {
+  const { name } = input;
+  const id = `input-${name}`;
+  const pictures = isPictures(input);
+  const preview = make("img", { alt: "", hidden: true });
+  const hint = make(
+    "span",
+    { class: "hint" },
+    make("strong", {}, pictures ? say("picture.choose") : say("file.choose", { input: inputName(name) })),
+    make("small", {}, pictures ? say("picture.how") : input.media_types.join(", ")),
+  );
+  const file = make("input", { id, type: "file", accept: pictures ? PICTURES : input.media_types.join(",") });
+  const words = make("span");
+  const remove = make("button", { type: "button", class: "quiet" }, say("picture.remove"));
+  const under = make("div", { class: "under", hidden: true }, words, remove);
+  file.addEventListener("change", () => file.files.length && give({ [name]: file.files[0] }));
+  remove.addEventListener("click", () => {
+    give({ [name]: null });
+    file.focus();
+  });
+  preview.addEventListener("error", () => {
+    if (values[name]) preview.hidden = true; // a format that browsers don't show; the service may read it all the same
+    hint.hidden = !preview.hidden;
+  });
+  const draw = (value) => {
+    if (preview.src) URL.revokeObjectURL(preview.src);
+    preview.removeAttribute("src");
+    if (value && pictures) preview.src = URL.createObjectURL(value);
+    preview.alt = value ? say("picture.chosen", { name: value.name }) : "";
+    preview.hidden = !(value && pictures);
+    hint.hidden = !preview.hidden;
+    under.hidden = !value;
+    words.textContent = value ? say("picture.size", { name: value.name, size: size(value.size) }) : "";
+    file.value = "";
+  };
+  const label = make("label", { class: pictures ? "drop" : "drop plain", for: id }, preview, hint, file);
+  return { part: make("div", {}, label, under), draw };
+}
+
+function size(bytes) {
+  if (bytes < 1000) return say("size.bytes", { number: count(bytes) });
+  if (bytes < 1_000_000) return say("size.kilobytes", { number: count(Math.round(bytes / 1000)) });
+  return say("size.megabytes", { number: count(Math.round(bytes / 100_000) / 10) });
+}
