@@ -24,7 +24,8 @@ LONG = {
     "test_examples",
     "test_faults",
     "test_int8",
-    "test_task_journeys",
+    "test_registry",
+    "test_target_journeys",
     "test_train",
     "test_workers",
 }
@@ -90,7 +91,7 @@ def tiny_bundle(manifest_folder, tmp_path_factory) -> Path:
     """A bundle trained on `manifest_folder`; read it, don't change it."""
     import torch
 
-    from model.training import train
+    from polymodal.model.training import train
 
     torch.set_num_threads(1)
     out = tmp_path_factory.mktemp("bundles") / "shapes"

@@ -9,8 +9,8 @@ from functools import partial
 import uvicorn
 from uvicorn.server import ServerState
 
-from app import errors
-from app.connections import ConnectionLimits, Connections
+from polymodal.app.api import errors
+from polymodal.app.api.connections import ConnectionLimits, Connections
 
 
 async def echo(scope, receive, send):
@@ -37,7 +37,7 @@ async def answers_to(*pieces: bytes, head_bytes: int = 4096, shut: bool = False)
     With `shut`, they and the end of the client's side come before anything is answered.
     """
     limits = ConnectionLimits(connections=10, head_bytes=head_bytes, head_s=10, answer_s=10)
-    connections = Connections(limits, errors.bare_answer)
+    connections = Connections(limits, errors.raw_response_to)
     config = uvicorn.Config(echo, log_config=None, ws="none", http="httptools")
     protocol = partial(connections.protocol, config=config, server_state=ServerState(), app_state={})
     loop = asyncio.get_running_loop()

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from model.fusion import FUSIONS
+from polymodal.model.fusion import FUSIONS
 
 PROJECT = Path(__file__).parents[1]
 DOCUMENT = "before\n\n<!-- ablation: made by make ablation -->\n\nold\n\n<!-- end of ablation -->\n\nafter\n"

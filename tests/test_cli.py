@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from app.cli import app
-from app.commands.command import INTERRUPTED
-from model import load_bundle
+from polymodal.app.cli import app
+from polymodal.app.commands.command import INTERRUPTED
+from polymodal.model import load_bundle
 
 PROJECT = Path(__file__).parents[1]
 
@@ -100,7 +100,7 @@ def test_every_command_explains_itself(command):
         pytest.param(["--name", "My Model"], "'My Model'", id="name"),
         pytest.param(
             ["--task", "sorting"],
-            "task 'sorting' is not known; known are single-label, multi-label, regression",
+            "target 'sorting' is not known; known are single-label, multi-label, regression",
             id="task",
         ),
         pytest.param(["--class-weights", "lava=2"], "'lava=2'; allowed for this single-label data: none", id="weights"),
@@ -135,8 +135,8 @@ def test_a_number_out_of_bounds_is_refused(manifest_folder, tmp_path, option):
 @pytest.mark.parametrize(
     ("labels", "doubt"),
     [
-        pytest.param([f"{number}.5" for number in range(60)], "did you mean --task regression?", id="numbers"),
-        pytest.param(["red|green", "red", "green|blue"] * 20, "did you mean --task multi-label?", id="several"),
+        pytest.param([f"{number}.5" for number in range(60)], "did you mean --target regression?", id="numbers"),
+        pytest.param(["red|green", "red", "green|blue"] * 20, "did you mean --target multi-label?", id="several"),
     ],
 )
 def test_labels_that_look_like_another_task_are_warned_of(tmp_path, labels, doubt):
@@ -220,7 +220,7 @@ def test_serve_says_everything_that_is_wrong_with_the_settings():
 def test_serve_refuses_a_folder_that_is_no_bundle(tmp_path):
     # In a process of its own: serving takes over the log of the whole process.
     told = subprocess.run(
-        [sys.executable, "-c", "from app.cli import main; main()", "serve"],
+        [sys.executable, "-m", "polymodal", "serve"],
         env=os.environ | {"POLYMODAL_BUNDLES": f"mine={tmp_path}", "POLYMODAL_PORT": "0", "POLYMODAL_WORKERS": "1"},
         capture_output=True,
         text=True,
@@ -234,7 +234,7 @@ def test_serve_refuses_a_folder_that_is_no_bundle(tmp_path):
 WITHOUT_TORCH = """
 import sys
 sys.modules["torch"] = None  # as if it were not installed
-from app.cli import main
+from polymodal.app.cli import main
 main()
 """
 
@@ -250,7 +250,7 @@ def test_an_installation_that_can_only_serve_says_what_training_needs(tmp_path):
 TRAINING = """
 import signal
 signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever starts us in the background ignores it, and we inherit that
-from app.cli import main
+from polymodal.app.cli import main
 main()
 """
 
@@ -278,7 +278,7 @@ def test_ctrl_c_loses_nothing(manifest_folder, tiny_bundle, tmp_path, monkeypatc
     assert (tmp_path / "shapes.run/checkpoint.pt").exists()
 
     # Exporting takes seconds, and the weights are the same without.
-    monkeypatch.setattr(import_module("model.training.train"), "export_graphs", lambda *_: {})
+    monkeypatch.setattr(import_module("polymodal.model.training.train"), "export_graphs", lambda *_: {})
     resumed = polymodal(*arguments, "--resume")
     assert resumed.exit_code == 0, resumed.output
     assert re.search(r"resuming after epoch [23]\b", resumed.stderr)

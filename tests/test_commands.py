@@ -9,12 +9,12 @@ import httpx
 import pytest
 from typer.testing import CliRunner
 
-from app import terminal
-from app.cli import app
-from app.commands.command import BAD_ROWS, INTERRUPTED
-from app.main import create_app
-from app.settings import Settings
-from model import load_bundle
+from polymodal.app.cli import app
+from polymodal.app.commands import terminal
+from polymodal.app.commands.command import BAD_ROWS, INTERRUPTED
+from polymodal.app.main import create_app
+from polymodal.app.settings import Settings
+from polymodal.model import load_bundle
 
 
 def polymodal(*arguments, **environment):
@@ -48,7 +48,7 @@ def test_evaluate_prints_what_the_training_measured(tiny_bundle, manifest_folder
     told = polymodal("evaluate", tiny_bundle, manifest_folder)
     assert told.exit_code == 0, told.output
     recorded = load_bundle(tiny_bundle, threads=1).description.report["metrics"]["test"]
-    assert "shapes, test part of" in told.stdout
+    assert "shapes, test split of" in told.stdout
     for key in recorded:
         low, high = recorded[key]["intervals"]["accuracy"]
         assert f"{recorded[key]['accuracy']:.3f} [{low:.3f}, {high:.3f}]" in told.stdout
@@ -86,7 +86,7 @@ def test_a_package_that_is_missing_is_named_before_the_work(
     for module in [name for name in sys.modules if name.split(".")[0] == package]:
         monkeypatch.setitem(sys.modules, module, None)
     monkeypatch.setitem(sys.modules, package, None)
-    for module in ("model.evaluation.folder", "model.evaluation.plots"):
+    for module in ("polymodal.model.evaluation.folder", "polymodal.model.evaluation.plots"):
         monkeypatch.delitem(sys.modules, module, raising=False)
     name, option, value = command
     told = polymodal(name, tiny_bundle, manifest_folder, option, tmp_path / value)
@@ -137,10 +137,22 @@ def test_predict_shows_the_best_labels_first(tiny_bundle):
 def test_predict_explains_what_it_cannot_take(tiny_bundle, tmp_path):
     assert_explained(polymodal("predict", tiny_bundle, "--text", " "), "at least one of image, text")
     assert polymodal("predict", tiny_bundle).exit_code == 2
+    for options in (["--input", "sound=a.wav"], ["--input", "text"], ["--text", "a", "--input", "text=b"]):
+        assert polymodal("predict", tiny_bundle, *options).exit_code == 2
+    assert_explained(polymodal("predict", tiny_bundle, "--input", "image=none.png"), "none.png: No such file")
     (tmp_path / "words.png").write_text("words", encoding="utf-8")
     told = polymodal("predict", tiny_bundle, "--image", tmp_path / "words.png")
     assert_explained(told, "polymodal: image: bytes of no known picture format; allowed: image/jpeg")
     assert polymodal("predict", tiny_bundle, "--image", tmp_path / "lost.png").exit_code == 2
+
+
+def test_inputs_by_name_are_those_of_the_options(tiny_bundle, manifest_folder):
+    image = manifest_folder / "images/test-sea-0.png"
+    options = polymodal("predict", tiny_bundle, "--image", image, "--text", "a=b", "--json").stdout
+    assert (
+        polymodal("predict", tiny_bundle, "--input", "text=a=b", "--input", f"image={image}", "--json").stdout
+        == options
+    )
 
 
 # --- score ---

@@ -11,7 +11,7 @@ import sys
 
 import pytest
 
-from app.settings import PREFIX, Settings
+from polymodal.app.settings import PREFIX, Settings
 from tests.documents.blocks import DOCUMENTS, PROJECT, read_blocks
 from tests.documents.reader import make_place, put_things, read, serving
 

@@ -12,47 +12,23 @@ from pathlib import Path
 
 import pytest
 
-import model
-import model.evaluation
-import model.training
+from polymodal import model
+from polymodal.model import MODALITIES, evaluation, training
+from polymodal.model.targets import TARGETS
 
 PROJECT = Path(__file__).parents[1]
 SOURCES = sorted(path.relative_to(PROJECT) for room in ("app", "model") for path in (PROJECT / room).rglob("*.py"))
-DOOR = [
-    "BundleError",
-    "Description",
-    "InputError",
-    "InputSpec",
-    "ModelError",
-    "NothingGiven",
-    "Parts",
-    "Prediction",
-    "Predictor",
-    "Probe",
-    "Processor",
-    "Sample",
-    "TooLarge",
-    "Undecodable",
-    "UnknownModality",
-    "UnsupportedFormat",
-    "load_bundle",
-    "processor",
-    "workload",
-]
-EVALUATION = [
-    "Evaluation",
-    "Grid",
-    "Interrupted",
-    "Scored",
-    "evaluate",
-    "label_grid",
-    "score",
-    "summary_grid",
-]
+TARGET_PLOTS, TARGET_HEADS = (
+    [str(path.relative_to(PROJECT)) for path in sorted((PROJECT / "model/targets").glob(f"*/{name}.py"))]
+    for name in ("plots", "head")
+)
 COMMANDS = {
-    **{f"model.evaluation.{name}": ("app/commands/bundles.py", "app/terminal.py") for name in EVALUATION},
+    **{
+        f"model.evaluation.{name}": ("app/commands/bundles.py", "app/commands/terminal.py")
+        for name in evaluation.__all__
+    },
     "model.evaluation.folder.write_folder": ("app/commands/bundles.py",),  # apart, because it needs matplotlib
-    "model.manifest.task_name": ("app/commands/training.py",),
+    "model.targets.target_name": ("app/commands/training.py",),
 }
 """What the command line may import besides the door, and where."""
 
@@ -94,7 +70,9 @@ def imports_in(file: Path) -> Iterator[Import]:
             targets = [f"{node.module}.{alias.name}" for alias in node.names]
         else:
             continue
-        yield from (Import(file, target, id(node) in inner, node.lineno) for target in targets)
+        yield from (
+            Import(file, target.removeprefix("polymodal."), id(node) in inner, node.lineno) for target in targets
+        )
 
 
 IMPORTS = [each for file in SOURCES for each in imports_in(file)]
@@ -112,14 +90,12 @@ def assert_none(found):
 # --- arrows ---
 
 
-def test_the_door_is_pinned():
-    assert sorted(model.__all__) == DOOR
-    assert sorted(model.training.__all__) == ["ManifestError", "PRESETS", "export", "remeasure", "train"]
-    assert sorted(model.evaluation.__all__) == EVALUATION
+def test_public_names_of_training_and_evaluation_are_pinned():
+    assert sorted(training.__all__) == ["ManifestError", "PRESETS", "export", "remeasure", "train"]
 
 
 def test_the_service_uses_the_model_through_its_door():
-    allowed = {f"model.{name}" for name in DOOR}
+    allowed = {f"model.{name}" for name in model.__all__}
     assert_none(
         each
         for each in below("app")
@@ -135,10 +111,16 @@ def test_evaluation_knows_nothing_of_training():
 
 
 def test_serving_never_imports_evaluation():
-    inside = below("model/evaluation", "model/training", "app/commands", "app/terminal.py")
-    assert_none(each for each in IMPORTS if each.touches("model.evaluation", "app.terminal") and each not in inside)
+    inside = below("model/evaluation", "model/training", "app/commands", "app/commands/terminal.py", *TARGET_PLOTS)
     assert_none(
-        each for each in below("app/commands") if each.touches("model.evaluation", "app.terminal") and not each.inside
+        each for each in IMPORTS if each.touches("model.evaluation", "app.commands.terminal") and each not in inside
+    )
+    assert_none(
+        each
+        for each in below("app/commands")
+        if each.touches("model.evaluation", "app.commands.terminal")
+        and not each.inside
+        and each.file != Path("app/commands/terminal.py")
     )
 
 
@@ -146,6 +128,15 @@ def test_the_model_has_never_heard_of_the_service():
     assert_none(
         each for each in below("model") if each.touches("app", "fastapi", "starlette", "uvicorn", "httpx", "structlog")
     )
+
+
+def modules(*names):
+    """Files of these names in the packages of all modalities."""
+    return [
+        f"{modality.package.removeprefix('polymodal.').replace('.', '/')}/{name}.py"
+        for modality in MODALITIES.values()
+        for name in names
+    ]
 
 
 @pytest.mark.parametrize(
@@ -165,37 +156,42 @@ def test_the_model_has_never_heard_of_the_service():
         ),
         pytest.param("onnx", ["model/training"], id="onnx"),
         pytest.param("accelerate", ["model/training"], id="accelerate"),
-        pytest.param("limits", ["app/counters.py"], id="limits"),
-        pytest.param("redis", ["app/counters.py"], id="redis"),
-        pytest.param("opentelemetry", ["app/tracing.py"], id="opentelemetry"),
-        pytest.param("prometheus_client", ["app/metrics.py", "app/routes/metrics.py"], id="prometheus-client"),
+        pytest.param("limits", ["app/access/counters.py"], id="limits"),
+        pytest.param("redis", ["app/access/counters.py"], id="redis"),
+        pytest.param("opentelemetry", ["app/observe/tracing.py"], id="opentelemetry"),
+        pytest.param(
+            "prometheus_client", ["app/observe/metrics.py", "app/api/routes/metrics.py"], id="prometheus-client"
+        ),
         pytest.param("pyarrow", ["model/manifest/tables.py", "model/evaluation/scores.py"], id="pyarrow"),
-        pytest.param("tokenizers", ["model/modalities/text/input.py", "model/training"], id="tokenizers"),
-        pytest.param("huggingface_hub", ["model/training"], id="huggingface-hub"),
-        pytest.param("matplotlib", ["model/evaluation/plots.py"], id="matplotlib"),
+        pytest.param("tokenizers", ["model/modalities/text"], id="tokenizers"),
+        pytest.param("huggingface_hub", ["model/modalities/hub.py"], id="huggingface-hub"),
+        pytest.param(
+            "matplotlib",
+            ["model/evaluation/plots.py", "model/evaluation/folder.py", *TARGET_PLOTS],
+            id="matplotlib",
+        ),
         pytest.param(
             "PIL",
             [
                 "model/modalities/image/input.py",
                 "model/modalities/image/levels.py",
                 "model/modalities/image/thumbnail.py",
-                "model/training/likeness.py",
+                "model/modalities/image/near_duplicates.py",
                 "model/training/sources",
             ],
             id="pillow",
         ),
-        pytest.param("safetensors", ["model/bundle.py", "model/training"], id="safetensors"),
+        pytest.param("safetensors", ["model/bundle.py", *modules("presets")], id="safetensors"),
         pytest.param(
             "torch",
             [
+                "model/modalities/hub.py",
                 "model/modalities/libraries.py",
                 "model/modalities/projections.py",
-                "model/modalities/image/encoders.py",
-                "model/modalities/image/augment.py",
-                "model/modalities/text/encoders.py",
-                "model/modalities/text/augment.py",
+                *modules("encoders", "augment", "presets"),
                 "model/fusion.py",
-                "model/heads.py",
+                "model/targets/heads.py",
+                *TARGET_HEADS,
                 "model/network.py",
                 "model/runtimes/torch_runtime.py",
                 "model/training",
@@ -219,8 +215,8 @@ ROOMS = {
     "model/modalities/image": "model.modalities.image",
     "model/modalities/text": "model.modalities.text",
     "model/fusion.py": "model.fusion",
-    "model/tasks.py": "model.tasks",
-    "model/heads.py": "model.heads",
+    "model/targets/answers.py": "model.tasks",
+    "model/targets/heads.py": "model.heads",
 }
 
 
@@ -230,19 +226,61 @@ def test_rooms_on_one_level_do_not_know_each_other(room):
     assert_none(each for each in below(room) if each.touches(*others))
 
 
-@pytest.mark.parametrize("file", ["app/keys.py", "app/access.py", "app/rate_limits.py", "app/counters.py"])
+@pytest.mark.parametrize(
+    "file", ["app/access/keys.py", "app/access/scopes.py", "app/access/rates.py", "app/access/counters.py"]
+)
 def test_who_may_ask_is_decided_without_routes_and_bodies(file):
-    assert_none(each for each in below(file) if each.touches("fastapi", "starlette", "app.routes", "app.body"))
+    assert_none(each for each in below(file) if each.touches("fastapi", "starlette", "app.api"))
 
 
-@pytest.mark.parametrize("file", ["app/service.py", "app/batching.py"])
+@pytest.mark.parametrize("file", ["app/serving/service.py", "app/serving/batching.py"])
 def test_another_transport_could_stand_beside_http(file):
-    assert_none(each for each in below(file) if each.touches("fastapi", "starlette", "uvicorn", "app.routes"))
+    assert_none(each for each in below(file) if each.touches("fastapi", "starlette", "uvicorn", "app.api"))
 
 
 def test_inputs_are_prepared_without_a_network():
-    for room in ("image", "text"):
-        assert_none(each for each in below(f"model/modalities/{room}/input.py") if each.touches("torch"))
+    assert_none(each for each in below(*modules("input")) if each.touches("torch"))
+
+
+def test_modalities_do_not_import_training():
+    assert_none(each for each in below("model/modalities") if each.touches("model.training", "model.manifest"))
+
+
+def names_of_modalities(file: Path) -> Iterator[str]:
+    """Where a file names an entry of MODALITIES: as a string on its own, or by importing from its package."""
+    for node in ast.walk(tree_of(file)):
+        if isinstance(node, ast.Constant) and node.value in MODALITIES:
+            yield f"{file}:{node.lineno}: {node.value!r}"
+    packages = [modality.package.removeprefix("polymodal.") for modality in MODALITIES.values()]
+    yield from (str(each) for each in imports_in(file) if each.touches(*packages))
+
+
+@pytest.mark.parametrize("folder", ["model", "app/commands"])
+def test_only_the_table_names_modalities(folder):
+    # Data sets of images and texts are built in sources, and tasks have examples of answers.
+    own = ("model/modalities", "model/training/sources", "model/tasks")
+    files = [file for file in SOURCES if file.is_relative_to(folder) and not any(map(file.is_relative_to, own))]
+    assert files
+    assert [place for file in files for place in names_of_modalities(file)] == []
+
+
+def test_only_the_table_names_a_target():
+    """What a target needs is in its package: no other file of the model compares with its name, or looks it up."""
+    inside = ("model/targets", "model/tasks/classify.py")  # the examples of answers have the targets' names
+    files = [file for file in SOURCES if file.is_relative_to("model") and not any(map(file.is_relative_to, inside))]
+    named = [
+        f"{file}:{node.lineno}: {node.value!r}"
+        for file in files
+        for node in ast.walk(tree_of(file))
+        if isinstance(node, ast.Constant) and node.value in TARGETS
+    ]
+    assert not named, "\n".join(named)
+    packages = [f"model.targets.{name.replace('-', '_')}" for name in TARGETS]
+    assert_none(each for each in IMPORTS if each.touches(*packages) and not each.file.is_relative_to("model/targets"))
+
+
+def test_the_registry_of_refusals_imports_nothing_of_the_project():
+    assert_none(each for each in below("app/problems.py") if each.touches("app", "model"))
 
 
 def test_imports_run_in_no_circle():
@@ -259,8 +297,8 @@ def test_imports_run_in_no_circle():
 def test_imports_inside_functions_have_a_reason():
     """Whole commands are lazy, and so are optional dependencies; nothing else hides an import."""
     optional = (
-        "app/counters.py",
-        "app/tracing.py",
+        "app/access/counters.py",
+        "app/observe/tracing.py",
         "model/manifest/tables.py",
         "model/evaluation/scores.py",
         "model/training/curves.py",
@@ -285,14 +323,14 @@ def run(code: str, *arguments: str) -> list[str]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-@pytest.mark.parametrize("module", ["model", "app.main", "app.cli"])
+@pytest.mark.parametrize("module", ["polymodal.model", "polymodal.app.main", "polymodal.app.cli"])
 def test_importing_loads_nothing_heavy(module):
     loaded = run(f"import {module}")
     heavy = {
         "torch",
         "onnxruntime",
-        "model.training",
-        "model.evaluation",
+        "polymodal.model.training",
+        "polymodal.model.evaluation",
         "accelerate",
         "pyarrow",
         "onnx",
@@ -303,15 +341,15 @@ def test_importing_loads_nothing_heavy(module):
 
 
 def test_the_help_of_the_command_line_loads_neither_models_nor_servers():
-    loaded = run("import app.cli")
+    loaded = run("import polymodal.app.cli")
     assert not {"numpy", "PIL", "pydantic", "structlog", "uvicorn", "fastapi", "asyncio"} & set(loaded)
 
 
 SERVE = """
 import asyncio, sys
 import httpx
-from app.main import create_app
-from app.settings import Settings
+from polymodal.app.main import create_app
+from polymodal.app.settings import Settings
 
 async def serve():
     app = create_app(Settings(bundles="shapes=" + sys.argv[1], runtime="onnx", workers=0))
@@ -327,18 +365,22 @@ asyncio.run(serve())
 def test_serving_with_onnx_runtime_never_loads_torch(tiny_bundle):
     loaded = run(SERVE, str(tiny_bundle))
     assert "onnxruntime" in loaded
-    assert not {"torch", "model.training", "model.network", "onnx", "opentelemetry.sdk"} & set(loaded)
+    assert not {"torch", "polymodal.model.training", "polymodal.model.network", "onnx", "opentelemetry.sdk"} & set(
+        loaded
+    )
 
 
 def test_a_worker_knows_nothing_of_http_and_the_service_nothing_of_runtimes():
-    assert not {"fastapi", "starlette", "uvicorn", "torch", "opentelemetry"} & set(run("import app.worker"))
-    assert not {"torch", "onnxruntime"} & set(run("import app.main"))
+    assert not {"fastapi", "starlette", "uvicorn", "torch", "opentelemetry"} & set(
+        run("import polymodal.app.workers.__main__")
+    )
+    assert not {"torch", "onnxruntime"} & set(run("import polymodal.app.main"))
 
 
 EVALUATE = """
 import sys
 sys.modules["torch"] = None  # as if it were not installed
-from app.cli import app
+from polymodal.app.cli import app
 app(sys.argv[1:], standalone_mode=False)
 """
 
@@ -348,9 +390,9 @@ def test_evaluating_needs_no_torch_and_draws_only_when_asked(tiny_bundle, manife
     shown = run(EVALUATE, *command)
     written = run(EVALUATE, *command, "--out", str(tmp_path))
     assert "onnxruntime" in shown
-    assert not {"model.training", "model.network", "onnx", "matplotlib"} & set(shown)
+    assert not {"polymodal.model.training", "polymodal.model.network", "onnx", "matplotlib"} & set(shown)
     assert "matplotlib" in written
-    assert not {"model.training", "model.network", "onnx", "matplotlib.pyplot"} & set(written)
+    assert not {"polymodal.model.training", "polymodal.model.network", "onnx", "matplotlib.pyplot"} & set(written)
 
 
 # --- what lies where ---
@@ -388,11 +430,18 @@ def test_nothing_that_is_read_can_run_code():
 
 
 def test_the_house_has_its_rooms():
-    for folder in ("app/routes", "app/web", "model/modalities", "model/runtimes", "model/training", "docs", "tests"):
+    for folder in (
+        "app/api/routes",
+        "app/web",
+        "model/modalities",
+        "model/runtimes",
+        "model/training",
+        "docs",
+        "tests",
+    ):
         assert (PROJECT / folder).is_dir(), folder
-    for modality in ("image", "text"):
-        for file in ("input.py", "encoders.py", "augment.py"):
-            assert (PROJECT / "model/modalities" / modality / file).is_file()
+    for file in modules("input", "encoders", "augment", "presets"):
+        assert (PROJECT / file).is_file()
 
 
 TOP = {
@@ -405,6 +454,7 @@ TOP = {
     "docs",
     "examples",
     "model",
+    "polymodal",
     "scripts",
     "tests",
 }

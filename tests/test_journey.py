@@ -10,10 +10,10 @@ import httpx
 import pytest
 from typer.testing import CliRunner
 
-from app.cli import app as command_line
-from app.main import create_app
-from app.settings import Settings
-from model import Predictor, load_bundle
+from polymodal.app.cli import app as command_line
+from polymodal.app.main import create_app
+from polymodal.app.settings import Settings
+from polymodal.model import Network, load_bundle
 
 LABELS = ("sea", "tomato")
 TRAINING, VALIDATION = 3, 2  # rows of each label
@@ -71,7 +71,7 @@ async def serving(bundle: Path, runtime: str = "auto", **options):
         yield client
 
 
-def expected(predictor: Predictor, parts) -> dict[str, float]:
+def expected(predictor: Network, parts) -> dict[str, float]:
     (prediction,) = predictor.predict([predictor.prepare(parts)])
     return dict(prediction.scores)
 

@@ -1,6 +1,6 @@
 import pytest
 
-from app.settings import Settings, variable
+from polymodal.app.settings import Settings, variable
 from scripts import settings_reference as reference
 
 

@@ -1,4 +1,4 @@
-"""A whole service in milliseconds: the real Predictor and its real inputs, over arithmetic that one can do by hand."""
+"""A whole service in milliseconds: the real Network and its real inputs, over arithmetic that one can do by hand."""
 
 import asyncio
 import io
@@ -17,13 +17,14 @@ from fastapi import FastAPI
 from PIL import Image
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
-from app.main import create_app, server_for
-from app.settings import Settings
-from model import Predictor
-from model.bundle import Bundle
-from model.config import BundleConfig
-from model.modalities.image.input import ImageInput
-from model.modalities.text.input import TextInput
+from polymodal.app.api.server import server_for
+from polymodal.app.main import create_app
+from polymodal.app.settings import Settings
+from polymodal.model import Network
+from polymodal.model.bundle import Bundle
+from polymodal.model.config import BundleConfig
+from polymodal.model.modalities.image.input import ImageInput
+from polymodal.model.modalities.text.input import TextInput
 
 LABELS = ("red", "green", "blue")
 TASKS = {
@@ -37,6 +38,7 @@ TASKS = {
     "regression": {
         "network": {"labels": (), "scale": {"mean": 10, "std": 2}},
         "half_widths": {"text": 3.0, "image+text": 1.5},
+        "fallback": "none",
     },
 }
 VOCABULARY = {word: number for number, word in enumerate(("[PAD]", "[UNK]", *LABELS))}
@@ -66,7 +68,7 @@ class Arithmetic:
         return sum(embeddings.values())
 
 
-def make_predictor(name: str = "toy", runtime: Arithmetic | None = None, task: str = "single-label") -> Predictor:
+def make_predictor(name: str = "toy", runtime: Arithmetic | None = None, task: str = "single-label") -> Network:
     tokenizer = Tokenizer(models.WordLevel(VOCABULARY, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
@@ -80,14 +82,14 @@ def make_predictor(name: str = "toy", runtime: Arithmetic | None = None, task: s
                 "modalities": {each: {"input": {}, "encoder": encoder} for each in ("image", "text")},
                 "width": 3,
                 "fusion": "sum",
-                "task": task,
+                "target": task,
             },
         }
     )
     inputs = {"image": ImageInput(side=32), "text": TextInput(tokenizer, max_tokens=8)}
     report = {"accuracy": 1.0}
     bundle = Bundle(Path(), config, "ab" * 32, inputs, report, golden=(), card="# Toy")
-    return Predictor(bundle, runtime or Arithmetic())
+    return Network(bundle, runtime or Arithmetic())
 
 
 @pytest.fixture(autouse=True)
@@ -117,7 +119,7 @@ def runtime() -> Iterator[Arithmetic]:
 
 
 @pytest.fixture
-def predictor(runtime) -> Predictor:
+def predictor(runtime) -> Network:
     return make_predictor(runtime=runtime)
 
 
@@ -148,7 +150,7 @@ Serving = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]
 def serving(settings, predictor) -> Serving:
     """`async with serving(queue_limit=1) as client`: a started service with some settings changed."""
 
-    def start(predictors: Mapping[str, Predictor] | None = None, **changed):
+    def start(predictors: Mapping[str, Network] | None = None, **changed):
         return _client(create_app(settings.model_copy(update=changed), predictors or {"toy": predictor}))
 
     return start
@@ -173,7 +175,7 @@ def listening(settings, predictor):
     """`with listening() as service`: for what only a real connection shows."""
 
     @contextmanager
-    def start(predictors: Mapping[str, Predictor] | None = None, **changed) -> Iterator[Listening]:
+    def start(predictors: Mapping[str, Network] | None = None, **changed) -> Iterator[Listening]:
         app = create_app(settings.model_copy(update={"port": 0, **changed}), predictors or {"toy": predictor})
         server = server_for(app)
 

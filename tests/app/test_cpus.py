@@ -6,7 +6,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from app.cpus import Plan, available_cpus, default_plan, plans, read_plan, throttled_seconds
+from polymodal.app.cpus import Plan, default_plan, plans, read_plan, throttled_seconds
+from polymodal.cores import available_cpus
 
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 

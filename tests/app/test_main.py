@@ -15,7 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from app.keys import digest
+from polymodal.app.access.keys import digest
 
 ROOT = Path(__file__).parents[2]
 TOY_SERVICE = """
@@ -23,8 +23,8 @@ import importlib.util, os, sys, time
 spec = importlib.util.spec_from_file_location("toy", sys.argv[1])
 toy = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(toy)
-from app.main import serve
-from app.settings import load_settings
+from polymodal.app.main import serve
+from polymodal.app.settings import load_settings
 class Sleepy(toy.Arithmetic):
     def encode(self, modality, batch):
         if modality == "text" and (batch["ids"] > 1).sum() == 8:  # as many known words as there can be
@@ -313,7 +313,8 @@ def test_every_line_of_the_log_is_json_unless_a_terminal_reads_it(start):
 
 
 def run_serve(**settings) -> subprocess.CompletedProcess[str]:
-    script = "import os; from app.main import serve; from app.settings import load_settings; serve(load_settings(os.environ))"
+    imports = "import os; from polymodal.app.main import serve; from polymodal.app.settings import load_settings"
+    script = f"{imports}; serve(load_settings(os.environ))"
     variables = {f"POLYMODAL_{name.upper()}": str(value) for name, value in settings.items()}
     return subprocess.run(
         [sys.executable, "-c", script],

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from app.rate_limits import Rate
-from app.settings import BundleSource, Settings, SettingsError, embedded_bundle, load_settings, variable
+from polymodal.app.access.rates import Rate
+from polymodal.app.settings import BundleSource, Settings, SettingsError, embedded_bundle, load_settings, variable
 
 ROOT = Path(__file__).parents[2]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 PROJECT = Path(__file__).parents[2]
-MAIN = "from app.cli import main; main()"
+MAIN = "from polymodal.app.cli import main; main()"
 NARROW = [
     pytest.param({"PYTHONIOENCODING": "ascii"}, "ascii", id="ascii"),
     pytest.param({"PYTHONIOENCODING": "latin-1"}, "latin-1", id="latin-1"),

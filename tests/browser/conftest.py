@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from app.main import create_app, server_for
-from app.settings import Settings, embedded_bundle
-from model import load_bundle
+from polymodal.app.api.server import server_for
+from polymodal.app.main import create_app
+from polymodal.app.settings import Settings, embedded_bundle
+from polymodal.model import load_bundle
 from scripts.screenshots import ARGUMENTS, chromium
 from tests.app.conftest import make_predictor
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from app.keys import digest
+from polymodal.app.access.keys import digest
 
 KEY, NARROW = "full-" + "k" * 40, "narrow-" + "k" * 40
 
@@ -35,7 +35,7 @@ def test_the_page_asks_for_a_key_and_works_with_it(open_page, address):
     page.wait_for_selector("#answer .chip")
     assert not page.locator("#access").is_visible()
     assert not page.locator("#links").is_visible()  # they cannot carry a key
-    page.locator("#text").fill("red red")
+    page.locator("#input-text").fill("red red")
     page.wait_for_selector(".headline strong")
     assert page.locator(".headline").inner_text().startswith("red")
     assert "$POLYMODAL_KEY" in page.locator("#snippet").inner_text()
@@ -75,7 +75,7 @@ def test_a_key_that_may_only_classify_does(open_page, address):
     page = open_page(address)
     enter(page, NARROW)
     page.wait_for_selector("#access", state="hidden")
-    page.locator("#text").fill("red red red")
+    page.locator("#input-text").fill("red red red")
     page.wait_for_selector(".headline strong")
     assert page.locator(".headline").inner_text().startswith("red")
     page.get_by_role("link", name="The model").click()

@@ -42,8 +42,8 @@ def test_a_question_is_asked_and_its_code_read_by_keyboard_alone(page):
     page.keyboard.press("Tab")
     assert focused(page) == "Skip to the content"
     page.keyboard.press("Enter")
-    tab_to(page, "image", most=3)  # the navigation was skipped
-    tab_to(page, "text")
+    tab_to(page, "input-image", most=3)  # the navigation was skipped
+    tab_to(page, "input-text")
     page.keyboard.type("a tiger on the prowl")
     page.wait_for_selector(".headline strong")
     tab_to(page, "code-curl")
@@ -64,7 +64,7 @@ def test_an_example_is_chosen_by_keyboard(page):
 
 
 def test_what_has_the_focus_is_seen(page):
-    page.locator("#text").focus()
+    page.locator("#input-text").focus()
     page.keyboard.press("Shift+Tab")
     outline = page.evaluate(
         "getComputedStyle(document.activeElement.closest('label') ?? document.activeElement).outlineStyle"
@@ -103,7 +103,7 @@ def test_axe_finds_nothing_on_the_empty_page_and_in_problems(page, tmp_path):
     page.evaluate(AXE.read_text(encoding="utf-8"))
     assert page.evaluate("axe.run().then(({ violations }) => violations.map(({ id }) => id))") == []
     Path(tmp_path / "note.png").write_bytes(b"not a picture")
-    page.set_input_files("#image", tmp_path / "note.png")
+    page.set_input_files("#input-image", tmp_path / "note.png")
     page.wait_for_selector("#trouble:visible")
     assert page.evaluate("axe.run().then(({ violations }) => violations.map(({ id }) => id))") == []
 
@@ -168,5 +168,5 @@ def test_it_works_without_any_storage(open_page, address):
     page.reload()
     page.wait_for_selector("#answer .chip")
     page.locator("#theme").click()
-    page.set_input_files("#image", EXAMPLES / "tiger.png")
+    page.set_input_files("#input-image", EXAMPLES / "tiger.png")
     page.wait_for_selector(".headline strong")

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from model.modalities.text.blank import is_blank
+from polymodal.model.blank import is_blank
 from tests.browser.conftest import EXAMPLES
 
 
@@ -16,7 +16,7 @@ def headline(page):
 
 
 def choose(page, file):
-    page.set_input_files("#image", file)
+    page.set_input_files("#input-image", file)
 
 
 def columns(page):
@@ -46,7 +46,7 @@ def test_nothing_is_asked_before_something_is_given(open_page, address):
 
 def test_a_text_that_shows_nothing_is_not_asked_about(page):
     """By the service's own rule, for every character."""
-    page.fill("#text", "\u200b\u3164")
+    page.fill("#input-text", "\u200b\u3164")
     page.wait_for_timeout(500)
     asked = page.evaluate("performance.getEntriesByType('resource').map(({ name }) => name)")
     assert not [name for name in asked if "classify" in name]
@@ -65,7 +65,7 @@ def test_an_example_is_answered_without_scrolling(page):
     page.get_by_role("button", name="Example: a tiger on the prowl").click()
     page.wait_for_selector("#scores .only-text.bar")
     assert headline(page).inner_text().startswith("animals")
-    assert page.input_value("#text") == "a tiger on the prowl"
+    assert page.input_value("#input-text") == "a tiger on the prowl"
     assert columns(page) == ["Label", "Together", "Picture only", "Words only"]
     for part in ("#verdict", "#scores", "#timings"):
         box = page.locator(part).bounding_box()
@@ -98,11 +98,11 @@ def test_a_chosen_picture_alone(page):
     assert "From the picture alone." in page.locator("#verdict").inner_text()
     page.get_by_role("button", name="Remove").click()
     page.wait_for_selector("#answer .chip")
-    assert not page.locator("#preview").is_visible()
+    assert not page.locator(".drop img").is_visible()
 
 
 def test_words_alone_are_answered_while_one_types(page):
-    page.locator("#text").press_sequentially("a tiger on the prowl", delay=20)
+    page.locator("#input-text").press_sequentially("a tiger on the prowl", delay=20)
     page.wait_for_selector(".headline strong")
     assert headline(page).inner_text().startswith("animals")
     assert columns(page) == ["Label", "Words only"]
@@ -111,7 +111,7 @@ def test_words_alone_are_answered_while_one_types(page):
 def test_a_rest_is_waited_for_before_the_service_is_asked(page):
     asked = []
     page.on("request", lambda request: asked.append(request.url))
-    page.locator("#text").press_sequentially("tiger", delay=10)
+    page.locator("#input-text").press_sequentially("tiger", delay=10)
     page.wait_for_selector(".headline strong")
     assert len([each for each in asked if each.endswith("v1/classify")]) == 1
 
@@ -121,12 +121,12 @@ def test_a_picture_that_is_dropped_or_pasted(page, bring, event):
     bring(page, event, EXAMPLES / "tiger.png")
     page.wait_for_selector(".headline strong")
     assert headline(page).inner_text().startswith("animals")
-    assert page.locator("#preview").is_visible()
-    assert "tiger.png" in page.locator("#picture-name").inner_text()
+    assert page.locator(".drop img").is_visible()
+    assert "tiger.png" in page.locator(".under span").inner_text()
 
 
 def test_times_are_told_by_stage(page):
-    page.locator("#text").fill("a tiger")
+    page.locator("#input-text").fill("a tiger")
     page.wait_for_selector("#timings li")
     assert "ms in the service" in page.locator("#timings").inner_text()
     assert page.locator("#timings li").count() >= 3
@@ -146,13 +146,13 @@ def test_an_older_answer_never_overwrites_a_newer_one(page):
             route.continue_()
 
     page.route("**/v1/classify", hold)
-    page.locator("#text").fill("flag of france")
+    page.locator("#input-text").fill("flag of france")
     for _ in range(100):
         if held:
             break
         page.wait_for_timeout(20)
     assert held
-    page.locator("#text").fill("a tiger on the prowl")
+    page.locator("#input-text").fill("a tiger on the prowl")
     page.wait_for_selector(".headline strong")
     late = {
         "model": "illustrations",
@@ -168,12 +168,12 @@ def test_an_older_answer_never_overwrites_a_newer_one(page):
 
 def test_going_back_to_what_was_answered_asks_nothing(page):
     for text in ("a tiger", "a boat"):
-        page.locator("#text").fill(text)
+        page.locator("#input-text").fill(text)
         page.wait_for_selector("#scores tbody tr")
         page.wait_for_timeout(500)
     asked = []
     page.on("request", lambda request: asked.append(request.url))
-    page.locator("#text").fill("a tiger")
+    page.locator("#input-text").fill("a tiger")
     page.wait_for_timeout(500)
     assert headline(page).inner_text().startswith("animals")
     assert not asked
@@ -221,7 +221,7 @@ def test_a_busy_service_says_when_to_come_back(page):
             status=429, headers={"Retry-After": "3"}, content_type="application/problem+json", body=json.dumps(problem)
         ),
     )
-    page.locator("#text").fill("a tiger")
+    page.locator("#input-text").fill("a tiger")
     page.wait_for_selector("#trouble:visible")
     assert "too busy" in page.locator("#trouble").inner_text()
     assert "in 3 s" in page.locator("#trouble").inner_text()
@@ -241,7 +241,7 @@ def test_a_busy_service_says_when_to_come_back(page):
 )
 def test_whatever_comes_instead_of_an_answer_is_told(page, answer, words):
     page.route("**/v1/classify", answer)
-    page.locator("#text").fill("a tiger")
+    page.locator("#input-text").fill("a tiger")
     page.wait_for_selector("#trouble:visible")
     assert words in page.locator("#trouble").inner_text()
 
@@ -254,7 +254,7 @@ def test_an_example_that_cannot_be_fetched_is_told(page):
 
 
 def test_what_a_caption_says_is_never_read_as_html(page):
-    page.locator("#text").fill("<img src=x onerror=alert(1)> a tiger")
+    page.locator("#input-text").fill("<img src=x onerror=alert(1)> a tiger")
     page.wait_for_selector(".headline strong")
     assert "<img" in page.locator("#snippet").inner_text()
     assert page.locator("#snippet img").count() == 0
@@ -286,7 +286,7 @@ def test_the_code_that_is_shown_runs(page, language, command, given, tmp_path):
     for name in (awkward.name, "picture.png"):
         shutil.copyfile(EXAMPLES / "tiger.png", tmp_path / name)
     if given != "nothing":
-        page.locator("#text").fill(CAPTION)
+        page.locator("#input-text").fill(CAPTION)
     if given == "both":
         choose(page, awkward)
     code = snippet(page, language)
@@ -318,12 +318,12 @@ def test_several_labels_are_shown_with_their_thresholds(open_page, toys):
     with toys("multi-label") as address:
         page = open_page(address)
         page.wait_for_selector("#answer .chip")
-        page.locator("#text").fill("red red red green green blue")
+        page.locator("#input-text").fill("red red red green green blue")
         page.wait_for_selector(".chip.chosen")
         assert page.locator(".chip.chosen").all_inner_texts() == ["red 95.3 %", "green 88.1 %", "blue 73.1 %"]
         assert page.locator("#scores .mark").count() == 3
         page.route("**/v1/classify", lambda route: route.fulfill(status=200, json=NONE_SELECTED))
-        page.locator("#text").fill("something else")
+        page.locator("#input-text").fill("something else")
         page.get_by_text("No label fits well enough").wait_for()
 
 
@@ -331,7 +331,7 @@ def test_a_number_is_shown_with_its_interval(open_page, toys):
     with toys("regression") as address:
         page = open_page(address)
         page.wait_for_selector("#answer .key")
-        page.locator("#text").fill("red red")
+        page.locator("#input-text").fill("red red")
         page.wait_for_selector(".headline strong")
         assert headline(page).inner_text() == "14"  # 10 + 2 · 2 reds
         assert "11 to 17 with a probability of 90.0 %" in page.locator("#verdict").inner_text()
@@ -344,7 +344,7 @@ def test_one_of_several_models_is_chosen(open_page, toys):
     with toys("single-label", "regression") as address:
         page = open_page(address)
         page.wait_for_selector("#answer .chip")
-        page.locator("#text").fill("red red")
+        page.locator("#input-text").fill("red red")
         page.wait_for_selector("#scores table")
         page.locator("#model").select_option("regression")
         page.wait_for_selector(".values")

@@ -139,7 +139,7 @@ def test_a_regression_and_several_labels_are_answered_in_their_own_way(listening
 
 
 def test_keys_are_sent_and_their_lack_is_told(listening, tmp_path):
-    from app.keys import digest, make_record, new_key, write_keys
+    from polymodal.app.access.keys import digest, make_record, new_key, write_keys
 
     key, narrow = new_key(), new_key()
     write_keys(
@@ -163,7 +163,7 @@ def test_keys_are_sent_and_their_lack_is_told(listening, tmp_path):
 
 
 def test_a_client_that_was_limited_waits_as_long_as_it_was_told(listening):
-    from app.rate_limits import Rate
+    from polymodal.app.access.rates import Rate
 
     with listening(rate_limit_per_address=Rate(2, 1)) as service, Client(service.url) as client:
         started = time.monotonic()
@@ -185,6 +185,29 @@ def test_connections_are_used_again(listening):
         for _ in range(5):
             client.classify(text="red")
         assert len(client._http._transport._pool.connections) == 1
+
+
+def test_the_real_service_embeds(listening, solid):
+    with listening() as service, Client(service.url) as client:
+        assert client.models().models[0].tasks == ("classify", "embed")
+        answer = client.embed(solid("green"), "red red blue", request_id="mine")
+        assert (answer.modalities, answer.aligned, answer.request_id) == (("image", "text"), False, "mine")
+        assert answer.embeddings["text"] == pytest.approx((2 / 5**0.5, 0, 1 / 5**0.5), abs=1e-6)
+        assert sum(number**2 for number in answer.embeddings["image"]) == pytest.approx(1, abs=1e-6)
+        assert client.embed(inputs={"image": solid("green")}).vector == answer.embeddings["image"]
+        rows = [{"text": "red"}, {"image": b"no picture", "id": "bad"}, {"inputs": {"text": "blue"}}]
+        first, bad, last = client.embed_batch(rows, items_per_request=2)
+        assert (first.result().vector, last.result().vector) == ((1, 0, 0), (0, 0, 1))
+        assert (bad.id, bad.error.code) == ("bad", "unsupported_format")
+        with pytest.raises(InvalidRequest, match='field "audio"; allowed: image, text, model'):
+            client.embed(text="red", inputs={"audio": b"sound"})
+
+
+async def test_the_async_client_embeds_with_the_real_application(serving):
+    async with serving() as inside, AsyncClient("http://service", transport=inside._transport) as client:
+        assert (await client.embed(text="red")).vector == (1, 0, 0)
+        (answer,) = await client.embed_batch([Item(text="blue", id="a")])
+        assert (answer.id, answer.result().vector) == ("a", (0, 0, 1))
 
 
 # --- both alike ---

@@ -4,9 +4,9 @@ from pathlib import Path
 import pytest
 
 import polymodal_client
-from app.errors import INTERNAL, KINDS
 from polymodal_client import errors
 from polymodal_client.errors import error_of
+from tests.refusals import REFUSALS
 
 DOCUMENTATION = Path(__file__).parents[2] / "docs/client.md"
 FAMILIES = {
@@ -27,7 +27,7 @@ FAMILIES = {
 }
 
 
-@pytest.mark.parametrize("kind", [*KINDS.values(), INTERNAL], ids=lambda kind: kind.code)
+@pytest.mark.parametrize("kind", REFUSALS, ids=lambda kind: kind.code)
 def test_every_problem_of_the_service_has_its_exception(kind):
     error = error_of(
         {"status": kind.status, "code": kind.code, "title": kind.title, "detail": "why", "instance": "r"}, 3

@@ -16,12 +16,12 @@ from polymodal_client import (
     Unavailable,
     UnexpectedAnswer,
 )
-from polymodal_client.calls import Options, classify, health, pack
+from polymodal_client.calls import classify, health, pack
 from polymodal_client.exchange import Exchange, Lost, Pause, Reply, Send
 from tests.clock import Clock
 
 ANSWER = {"model": "toy", "digest": "ab", "modalities": ["text"], "labels": [{"label": "red", "score": 0.5}]}
-RED = classify(Item(text="red"), Options())
+RED = classify().call(Item(text="red"))
 
 
 def reply(status=200, document=ANSWER, **headers):
@@ -69,7 +69,7 @@ def exchange(clock):
 
 
 def test_an_answer_is_typed_and_knows_its_request(exchange):
-    sent, pauses, answer = run(exchange.ask(RED, "mine-1"), [reply(x_request_id="mine-1")])
+    sent, pauses, answer = run(exchange.perform(RED, "mine-1"), [reply(x_request_id="mine-1")])
     assert (answer.best.label, answer.best.score, answer.request_id) == ("red", 0.5, "mine-1")
     assert sent[0].headers == {
         "Authorization": "Bearer k",
@@ -83,7 +83,7 @@ def test_an_answer_is_typed_and_knows_its_request(exchange):
     "busy", [problem(429, "overloaded", retry_after="2"), problem(503, "not_ready", retry_after="2")]
 )
 def test_a_busy_service_is_asked_again_when_it_said(exchange, clock, busy):
-    sent, pauses, answer = run(exchange.ask(RED), [busy, busy, reply()], clock)
+    sent, pauses, answer = run(exchange.perform(RED), [busy, busy, reply()], clock)
     assert answer.best.label == "red"
     assert len(pauses) == 2
     assert all(2 <= pause <= 2.5 for pause in pauses)
@@ -95,7 +95,7 @@ def test_a_busy_service_is_asked_again_when_it_said(exchange, clock, busy):
 
 
 def test_a_broken_connection_is_tried_again(exchange):
-    sent, pauses, answer = run(exchange.ask(RED), [Lost("no connection", in_time=True), reply()])
+    sent, pauses, answer = run(exchange.perform(RED), [Lost("no connection", in_time=True), reply()])
     assert answer.best.label == "red"
     assert (len(sent), len(pauses)) == (2, 1)
 
@@ -111,27 +111,27 @@ def test_a_broken_connection_is_tried_again(exchange):
     ],
 )
 def test_what_would_come_again_is_not_asked_for_again(exchange, outcome, error):
-    sent, pauses, result = run(exchange.ask(RED, "r1"), [outcome])
+    sent, pauses, result = run(exchange.perform(RED, "r1"), [outcome])
     assert isinstance(result, error)
     assert (len(sent), len(pauses)) == (1, 0)
 
 
 def test_when_attempts_are_used_up_the_last_reason_is_told(exchange):
-    sent, _, result = run(exchange.ask(RED), [Lost("no connection", in_time=True)] * 3)
+    sent, _, result = run(exchange.perform(RED), [Lost("no connection", in_time=True)] * 3)
     assert isinstance(result, ConnectionFailed)
     assert str(result) == "POST /v1/classify: no connection"
     assert result.request_id == sent[0].headers["X-Request-Id"]
 
 
 def test_nobody_sleeps_longer_than_there_is_time(exchange):
-    sent, pauses, result = run(exchange.ask(RED), [problem(429, "overloaded", retry_after="11")])
+    sent, pauses, result = run(exchange.perform(RED), [problem(429, "overloaded", retry_after="11")])
     assert isinstance(result, Overloaded)
     assert result.retry_after == 11
     assert (len(sent), pauses) == (1, [])
 
 
 def test_time_that_is_over_after_a_pause_sends_nothing_more(exchange, clock):
-    steps = exchange.ask(RED)
+    steps = exchange.perform(RED)
     next(steps)
     assert isinstance(steps.send(Lost("no connection", in_time=True)), Pause)
     clock.now += 60
@@ -140,7 +140,7 @@ def test_time_that_is_over_after_a_pause_sends_nothing_more(exchange, clock):
 
 
 def test_a_probe_is_asked_once(exchange):
-    sent, _, result = run(exchange.ask(health("ready")), [problem(503, "not_ready", retry_after="1")])
+    sent, _, result = run(exchange.perform(health("ready")), [problem(503, "not_ready", retry_after="1")])
     assert isinstance(result, Unavailable)
     assert len(sent) == 1
 
@@ -159,7 +159,7 @@ def test_a_probe_is_asked_once(exchange):
     ],
 )
 def test_an_answer_of_something_else_is_not_misunderstood(exchange, outcome, told):
-    _, _, result = run(exchange.ask(RED), [outcome])
+    _, _, result = run(exchange.perform(RED), [outcome])
     assert isinstance(result, UnexpectedAnswer)
     assert told in str(result)
     assert len(str(result)) < 400
@@ -168,7 +168,7 @@ def test_an_answer_of_something_else_is_not_misunderstood(exchange, outcome, tol
 @pytest.mark.parametrize("wrong", ["", "with space", "a" * 129, "ä", "a\nb"])
 def test_an_id_that_the_service_would_replace_is_refused(exchange, wrong):
     with pytest.raises(ValueError, match="request_id"):
-        next(exchange.ask(RED, wrong))
+        next(exchange.perform(RED, wrong))
 
 
 @pytest.mark.parametrize("seconds", [0, -1, float("inf"), float("nan")])
@@ -199,7 +199,7 @@ def texts(step):
 
 def test_a_batch_that_is_too_large_is_asked_in_halves(exchange):
     sent, _, result = run(
-        exchange.ask_batch(ITEMS, Options(top_k=1)),
+        exchange.perform_batch(classify(top_k=1), ITEMS),
         [
             problem(422, "too_many_items"),
             answers(FINE, FINE),
@@ -219,13 +219,15 @@ def test_a_batch_that_is_too_large_is_asked_in_halves(exchange):
 
 
 def test_an_item_that_is_too_large_alone_is_told_so(exchange):
-    _, _, result = run(exchange.ask_batch(ITEMS[:1], Options()), [problem(413, "too_many_bytes")])
+    _, _, result = run(exchange.perform_batch(classify(), ITEMS[:1]), [problem(413, "too_many_bytes")])
     assert isinstance(result, InvalidRequest)
 
 
 def test_items_whose_turn_did_not_come_are_asked_for_once_more(exchange):
     first = answers(FINE, bad(504, "deadline_exceeded"), bad(422, "undecodable"), bad(503, "stopped"))
-    sent, pauses, result = run(exchange.ask_batch(ITEMS, Options()), [first, answers(FINE, bad(429, "overloaded"))])
+    sent, pauses, result = run(
+        exchange.perform_batch(classify(), ITEMS), [first, answers(FINE, bad(429, "overloaded"))]
+    )
     assert texts(sent[1]) == ["text 1", "text 3"]
     assert len(pauses) == 1
     assert [type(answer.error).__name__ for answer in result] == ["NoneType", "NoneType", "InvalidInput", "Overloaded"]
@@ -236,7 +238,7 @@ def test_items_whose_turn_did_not_come_are_asked_for_once_more(exchange):
 
 def test_what_items_were_told_stands_when_asking_once_more_fails(exchange):
     outcomes = [answers(FINE, bad(429, "overloaded")), problem(500, "internal_error")]
-    _, _, result = run(exchange.ask_batch(ITEMS[:2], Options()), outcomes)
+    _, _, result = run(exchange.perform_batch(classify(), ITEMS[:2]), outcomes)
     assert [answer.error and answer.error.code for answer in result] == [None, "overloaded"]
 
 
@@ -249,5 +251,5 @@ def test_what_items_were_told_stands_when_asking_once_more_fails(exchange):
     ],
 )
 def test_answers_that_do_not_fit_the_items_are_refused(exchange, items):
-    _, _, result = run(exchange.ask_batch(ITEMS[:2], Options()), [reply(200, {"items": items})])
+    _, _, result = run(exchange.perform_batch(classify(), ITEMS[:2]), [reply(200, {"items": items})])
     assert isinstance(result, UnexpectedAnswer)

@@ -50,7 +50,9 @@ def calls_of(kind):
 
 def test_both_clients_have_the_same_calls():
     assert calls_of(Client) == calls_of(AsyncClient)
-    assert set(calls_of(Client)) == {"classify", "classify_batch", "health", "model", "models"}
+    assert set(calls_of(Client)) == {
+        *("call", "classify", "classify_batch", "embed", "embed_batch", "health", "model", "models")
+    }
 
 
 def test_everything_that_is_exported_is_there():
@@ -60,7 +62,7 @@ def test_everything_that_is_exported_is_there():
 
 def test_a_key_is_not_shown():
     with Client("http://service", api_key="pm_secret") as client:
-        step = next(client._exchange.ask(models()))
+        step = next(client._exchange.perform(models()))
         assert step.headers["Authorization"] == "Bearer pm_secret"
         assert "secret" not in repr(client) + repr(client._exchange) + repr(step)
 

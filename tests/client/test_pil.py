@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageOps
 
-from model.modalities.image.input import ImageInput
-from polymodal_client import pictures
+from polymodal.model.modalities.image.input import ImageInput
+from polymodal_client import files
 
 INPUT = ImageInput()
 ORIENTATION = 274
@@ -75,7 +75,7 @@ def loaded(content):
 
 
 def alike(image, content):
-    ours, theirs = shown(pictures.bytes_of(image)), shown(content)
+    ours, theirs = shown(files.bytes_of(image)), shown(content)
     return ours.shape == theirs.shape and np.abs(ours - theirs).max() <= 1
 
 
@@ -126,7 +126,7 @@ def test_an_image_looks_as_its_file(content, given):
 def test_an_image_that_nothing_has_read_is_sent_as_the_bytes_of_its_file_and_can_be_read_afterwards(name, tmp_path):
     (tmp_path / name).write_bytes(FILES[name])
     with Image.open(tmp_path / name) as image:
-        assert pictures.bytes_of(image) == FILES[name]
+        assert files.bytes_of(image) == FILES[name]
         image.load()
     assert alike(image, FILES[name])
 
@@ -142,26 +142,26 @@ def test_a_loaded_image_of_a_path_is_sent_as_its_file_as_long_as_that_has_its_pi
     (tmp_path / "a.jpg").write_bytes(FILES["jpeg-turned-6"])
     image = Image.open(tmp_path / "a.jpg")
     image.load()
-    assert pictures.bytes_of(image) == FILES["jpeg-turned-6"]
+    assert files.bytes_of(image) == FILES["jpeg-turned-6"]
     image.putpixel((0, 0), (1, 2, 3))
-    assert alike(ImageOps.exif_transpose(image), pictures.bytes_of(image))
+    assert alike(ImageOps.exif_transpose(image), files.bytes_of(image))
     image = Image.open(tmp_path / "a.jpg")
     image.load()
     image.getexif()[ORIENTATION] = 1  # what it shows has changed with it
-    assert shown(pictures.bytes_of(image)).shape == (32, 48, 3)
+    assert shown(files.bytes_of(image)).shape == (32, 48, 3)
     for replaced in (saved(drawing("L"), "JPEG"), b"no picture", None):
         (tmp_path / "a.jpg").unlink()
         if replaced:
             (tmp_path / "a.jpg").write_bytes(replaced)
         image.info["comment"] = "still the old one"
-        assert shown(pictures.bytes_of(image)).shape == (32, 48, 3)
-        assert pictures.bytes_of(image) != replaced
+        assert shown(files.bytes_of(image)).shape == (32, 48, 3)
+        assert files.bytes_of(image) != replaced
 
 
 def test_what_a_tiff_tells_about_its_values_is_sent_with_them():
     values = np.linspace(0, 4095, 48 * 32).reshape(32, 48).astype(np.uint16)
     image = loaded(saved(Image.fromarray(values), "TIFF", tiffinfo={281: 4095, 262: 0}))
-    with opened(pictures.bytes_of(image)) as sent:
+    with opened(files.bytes_of(image)) as sent:
         assert (sent.tag_v2[281], sent.tag_v2[262]) == ((4095,), 0)
         assert np.array_equal(np.asarray(sent), values)
 
@@ -182,7 +182,7 @@ def test_an_image_that_was_changed_in_place_is_sent_as_it_is_now(change):
     image, wanted = opened(FILES["jpeg-YCbCr"]), opened(FILES["jpeg-YCbCr"])
     for changed in (image, wanted):
         change(changed)
-    sent = pictures.bytes_of(image)
+    sent = files.bytes_of(image)
     assert sent != FILES["jpeg-YCbCr"]
     assert np.array_equal(shown(sent), shown(saved(ImageOps.exif_transpose(wanted))))
 
@@ -194,7 +194,7 @@ def test_of_several_frames_the_present_one_is_sent(kind):
     content = saved(drawing(), kind, save_all=True, append_images=[second], **options)
     image = opened(content)
     image.seek(1)
-    assert np.abs(shown(pictures.bytes_of(image)) - shown(saved(second))).max() <= 8  # a GIF's palette
+    assert np.abs(shown(files.bytes_of(image)) - shown(saved(second))).max() <= 8  # a GIF's palette
     image.seek(0)
     assert alike(image, content)
 
@@ -239,7 +239,7 @@ def test_an_image_of_any_mode_is_sent_as_it_looks(mode):
     of_alpha = mode in ("LA", "La", "PA", "RGBA", "RGBa") or "alpha" in mode
     wanted = transparent() if of_alpha else drawing("1" if mode == "1" else "RGB")
     wanted = wanted.convert("LA" if of_alpha else "L") if grey else wanted
-    difference = np.abs(shown(pictures.bytes_of(MODES[mode])) - shown(saved(wanted)))
+    difference = np.abs(shown(files.bytes_of(MODES[mode])) - shown(saved(wanted)))
     assert difference.max() <= (40 if mode.startswith("P") else 8)  # a palette has not every colour
 
 
@@ -248,7 +248,7 @@ def test_16_bits_keep_their_depth_and_their_look(mode):
     values = np.linspace(0, 65_535, 48 * 32).reshape(32, 48).astype(np.uint16)
     order = ">u2" if mode == "I;16B" else "<u2"
     image = Image.frombytes(mode, (48, 32), values.astype(order).tobytes())
-    with opened(pictures.bytes_of(image)) as sent:
+    with opened(files.bytes_of(image)) as sent:
         assert np.array_equal(np.asarray(sent), values)
         assert sent.format == "TIFF"
 
@@ -258,14 +258,14 @@ def test_wide_numbers_are_sent_as_they_are_since_the_service_says_how_they_look(
     image = Image.fromarray(values.reshape(3, 4))
     image.info["icc_profile"] = b"a profile"
     image.getexif()[ORIENTATION] = 6
-    with opened(pictures.bytes_of(image)) as sent:
+    with opened(files.bytes_of(image)) as sent:
         assert (sent.format, sent.mode) == ("TIFF", image.mode)
         assert np.array_equal(np.asarray(sent), np.rot90(values.reshape(3, 4), -1))
 
 
 def test_metadata_does_not_travel_with_pixels():
     image = loaded(saved(drawing(), "JPEG", icc_profile=b"profile", exif=turned_exif(), comment=b"secret"))
-    with opened(pictures.bytes_of(image)) as sent:
+    with opened(files.bytes_of(image)) as sent:
         sent.load()
         assert not {"icc_profile", "exif", "comment"} & set(sent.info)
 
@@ -279,7 +279,7 @@ def turned_exif():
 def test_an_image_in_many_items_is_sent_whole_in_each(tmp_path):
     (tmp_path / "a.jpg").write_bytes(FILES["jpeg-YCbCr"] + bytes(1_000_000))
     with Image.open(tmp_path / "a.jpg") as image, ThreadPoolExecutor(8) as threads:
-        sent = set(threads.map(pictures.bytes_of, [image] * 64))
+        sent = set(threads.map(files.bytes_of, [image] * 64))
     assert sent == {(tmp_path / "a.jpg").read_bytes()}
 
 
@@ -314,4 +314,4 @@ def of_a_closed_file(content):
 )
 def test_an_image_that_cannot_be_read_is_explained(image):
     with pytest.raises(OSError, match=r"^image: a PIL image that can't be read .*; allowed: one with pixels"):
-        pictures.bytes_of(image)
+        files.bytes_of(image)

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from app import main
-from app.cli import app
+from polymodal.app import main
+from polymodal.app.cli import app
 
 PROJECT = Path(__file__).parents[2]
 
@@ -58,7 +58,7 @@ def test_a_wrong_option_is_told_by_its_own_name(served, tmp_path):
 def test_a_port_that_is_taken_is_told_by_whom(tiny_bundle):
     with socket.create_server(("127.0.0.1", 0)) as holder:
         port = holder.getsockname()[1]
-        command = ["-c", "from app.cli import main; main()", "serve", "--bundle", str(tiny_bundle), "--port", str(port)]
+        command = ["-m", "polymodal", "serve", "--bundle", str(tiny_bundle), "--port", str(port)]
         done = subprocess.run(
             [sys.executable, *command, "--workers", "0"], cwd=PROJECT, capture_output=True, text=True, check=False
         )
@@ -70,7 +70,7 @@ def test_a_port_that_is_taken_is_told_by_whom(tiny_bundle):
 def test_a_service_is_served_until_it_is_told_to_stop(tiny_bundle):
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    command = ["-c", "from app.cli import main; main()", "serve", "--bundle", str(tiny_bundle), "--port", str(port)]
+    command = ["-m", "polymodal", "serve", "--bundle", str(tiny_bundle), "--port", str(port)]
     with subprocess.Popen(
         [sys.executable, *command, "--workers", "0"], cwd=PROJECT, stdout=subprocess.DEVNULL
     ) as process:

@@ -12,9 +12,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from app.settings import embedded_bundle
 from benchmarks.servers import free_port
-from model import load_bundle
+from polymodal.app.settings import embedded_bundle
+from polymodal.model import load_bundle
 from tests.deploy.patience import answered, soon
 
 if not os.environ.get("COMPOSE_TESTS"):

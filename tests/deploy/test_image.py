@@ -39,11 +39,11 @@ class Refusing:
             raise ModuleNotFoundError(f"{{name}} is left out of the image", name=name)
 sys.meta_path.insert(0, Refusing())
 from PIL import Image
-from app.cli import main
-from app.engine import Engine
-from app.main import create_app
-from app.settings import embedded_bundle, load_settings
-from model import load_bundle
+from polymodal.app.cli import main
+from polymodal.app.workers.engine import Engine
+from polymodal.app.main import create_app
+from polymodal.app.settings import embedded_bundle, load_settings
+from polymodal.model import load_bundle
 create_app(load_settings({{}}))
 for runtime in ("onnx-int8", "onnx"):
     predictor = load_bundle(embedded_bundle().path, runtime=runtime, threads=1)

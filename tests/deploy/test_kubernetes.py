@@ -14,9 +14,10 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from app.cpus import default_plan
-from app.main import LAST_WORD_S, create_app
-from app.settings import MIB, Settings, load_settings, variable
+from polymodal.app.api.server import LAST_REQUESTS_S
+from polymodal.app.cpus import default_plan
+from polymodal.app.main import create_app
+from polymodal.app.settings import MIB, Settings, load_settings, variable
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "deploy" / "kubernetes"
@@ -38,7 +39,7 @@ SERVER_MIB, WORKER_MIB = 62, 142  # PSS when ready, docs/benchmarks.md: 346 MiB 
 CONNECTIONS_MIB = 24  # a thousand, open and silent: docs/operations.md
 PICTURE_MIB = 572 + 25  # the largest accepted picture in WebP, docs/api.md: one in each worker
 JSON_MIB = 2 * 100  # bodies that are parsed at one time, docs/api.md
-CLOSING_S = 1 + LAST_WORD_S  # answers on their way, and last words, after draining (app/main.py)
+CLOSING_S = 1 + LAST_REQUESTS_S  # answers on their way, and last words, after draining (app/main.py)
 RESERVE_S = 5
 KUBELETS_LOG_MIB = 50  # a container's log at most: 5 files of 10 MiB, if the kubelet isn't told otherwise
 

@@ -9,11 +9,11 @@ import promql_parser as promql
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from app.errors import INTERNAL, KINDS
-from app.main import create_app
-from app.settings import Settings
+from polymodal.app.main import create_app
+from polymodal.app.settings import Settings
 from scripts import dashboard as source
 from scripts.observe import filled_in, queries
+from tests.refusals import REFUSALS
 
 PROJECT = Path(__file__).parents[2]
 BY_PROMETHEUS = {"job", "instance"}
@@ -46,7 +46,7 @@ async def scraped(app):
 def families():
     """What the service exports."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("app.metrics.throttled_seconds", lambda: 1.5)  # this machine may have no limit
+        patch.setattr("polymodal.app.observe.metrics.throttled_seconds", lambda: 1.5)  # this machine may have no limit
         return asyncio.run(scraped(create_app(Settings(workers=0))))
 
 
@@ -185,7 +185,7 @@ def test_every_stage_is_somebodys_time_and_nobody_has_it_twice(families):
 
 
 def test_routes_and_codes_that_are_asked_for_exist(expressions, families):
-    codes = {kind.code for kind in (*KINDS.values(), INTERNAL)} | {"client_gone", "evicted"}
+    codes = {kind.code for kind in REFUSALS} | {"client_gone", "evicted"}
     for place, expr in expressions.items():
         for selector in parts(promql.parse(expr), promql.VectorSelector):
             for matcher in selector.matchers.matchers:

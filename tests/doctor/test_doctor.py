@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from app.cli import app
-from app.connections import OTHER_DESCRIPTORS, affordable
-from app.doctor import bundle, installation, machine, port, service
-from app.doctor.finding import State
-from app.keys import digest, make_record, new_key, write_keys
-from app.settings import BundleSource, Settings
-from model import load_bundle, processor
+from polymodal.app.access.keys import digest, make_record, new_key, write_keys
+from polymodal.app.api.connections import OTHER_DESCRIPTORS, affordable
+from polymodal.app.cli import app
+from polymodal.app.doctor import bundle, installation, machine, port, service
+from polymodal.app.doctor.result import State
+from polymodal.app.settings import BundleSource, Settings
+from polymodal.model import load_bundle, processor
 from tests.app.conftest import listening, logs, make, predictor, runtime, settings  # noqa: F401 — fixtures
 
 
@@ -56,7 +56,7 @@ def test_what_fails_is_in_the_table_with_what_to_do_and_in_the_exit_code(tmp_pat
     assert "Traceback" not in told.output
     assert "POLYMODAL_QEUE_LIMIT: no such setting; did you mean POLYMODAL_QUEUE_LIMIT?" in told.stdout
     assert "SHA256SUMS is missing" in told.stdout
-    assert "→ copy it anew" in told.stdout
+    assert "→ copy it again" in told.stdout
     assert told.stdout.rstrip().endswith("2 fail")
 
 
@@ -81,11 +81,11 @@ def test_a_second_port_is_looked_at_too(tmp_path):
 
 
 def test_an_installation_is_looked_at_package_by_package(monkeypatch):
-    found = by_check(installation.look())
+    found = by_check(installation.check())
     assert {name: each.state for name, each in found.items()} == dict.fromkeys(found, State.OK)
     real = installation.version
     monkeypatch.setattr(installation, "version", lambda name: "0.1.1" if name == "fastapi" else real(name))
-    assert by_check(installation.look())["serving"].found == "fastapi is 0.1.1, older than 0.115"
+    assert by_check(installation.check())["serving"].found == "fastapi is 0.1.1, older than 0.115"
 
     def without(name):
         if name in ("accelerate", "onnx"):
@@ -93,7 +93,7 @@ def test_an_installation_is_looked_at_package_by_package(monkeypatch):
         return real(name)
 
     monkeypatch.setattr(installation, "version", without)
-    training = by_check(installation.look())["training"]
+    training = by_check(installation.check())["training"]
     assert (training.state, training.found) == (State.WARN, "accelerate is missing, onnx is missing")
     assert "pip install 'polymodal[train]'" in training.advice
 
@@ -128,10 +128,10 @@ def test_a_processor_is_known_by_its_instructions(tmp_path, cpuinfo, state, told
 
 def test_more_threads_than_cores_are_warned_of(monkeypatch):
     monkeypatch.setattr(machine, "available_cpus", lambda: 2)
-    many = by_check(machine.look(Settings(workers=4, inference_threads=2), {"OMP_NUM_THREADS": "64"}))
+    many = by_check(machine.check(Settings(workers=4, inference_threads=2), {"OMP_NUM_THREADS": "64"}))
     assert (many["workers"].state, many["libraries"].state) == (State.WARN, State.WARN)
     assert "at most 2" in many["workers"].advice
-    few = by_check(machine.look(Settings(workers=1, inference_threads=2), {"OMP_NUM_THREADS": "1"}))
+    few = by_check(machine.check(Settings(workers=1, inference_threads=2), {"OMP_NUM_THREADS": "1"}))
     assert few["workers"].state is State.OK
     assert "libraries" not in few
 
@@ -140,7 +140,7 @@ def test_more_threads_than_cores_are_warned_of(monkeypatch):
 def test_the_doctor_warns_of_open_files_exactly_where_the_service_lowers_its_connections(monkeypatch, spare):
     monkeypatch.setattr("resource.getrlimit", lambda _: (100, 1000 + spare))
     monkeypatch.setattr("resource.setrlimit", lambda *_: None)
-    found = by_check(machine.look(Settings(max_connections=1000), {}))["open files"]
+    found = by_check(machine.check(Settings(max_connections=1000), {}))["open files"]
     assert (found.state is State.WARN) == (affordable(1000) < 1000)
 
 
@@ -172,7 +172,7 @@ def test_a_containers_limit_counts(tmp_path, monkeypatch):
 
 def test_a_bundle_is_loaded_replayed_and_asked(tiny_bundle):
     loaded = []
-    found = by_check(bundle.look(BundleSource("mine", tiny_bundle), Settings(workers=1, inference_threads=1), loaded))
+    found = by_check(bundle.check(BundleSource("mine", tiny_bundle), Settings(workers=1, inference_threads=1), loaded))
     assert [each.name for each in loaded] == ["mine"]
     assert {each.state for each in found.values()} == {State.OK}
     assert loaded[0].digest[:12] in found["files"].found
@@ -182,7 +182,7 @@ def test_a_bundle_is_loaded_replayed_and_asked(tiny_bundle):
 def test_an_altered_bundle_is_refused_with_the_file(bundle_copy):
     (bundle_copy / "README.md").write_text("another card", encoding="utf-8")
     loaded = []
-    (found,) = bundle.look(BundleSource("mine", bundle_copy), Settings(workers=1), loaded)
+    (found,) = bundle.check(BundleSource("mine", bundle_copy), Settings(workers=1), loaded)
     assert (found.state, loaded) == (State.FAIL, [])
     assert "README.md" in found.found
 
@@ -193,18 +193,18 @@ def test_an_altered_bundle_is_refused_with_the_file(bundle_copy):
 def test_a_port_is_free_or_its_holder_is_named():
     with socket.create_server(("127.0.0.1", 0)) as holder:
         number = holder.getsockname()[1]
-        held = port.look("127.0.0.1", number)
+        held = port.check("127.0.0.1", number)
         assert held.state is State.FAIL
         assert f"process {os.getpid()} (" in held.found
         assert "--port" in held.advice
-    assert port.look("127.0.0.1", number).state is State.OK
+    assert port.check("127.0.0.1", number).state is State.OK
     assert port.holder_of(number) == ""
-    assert port.look("127.0.0.1", 0).state is State.OK
+    assert port.check("127.0.0.1", 0).state is State.OK
 
 
 @pytest.mark.parametrize("host", ["no such host", "203.0.113.77"])
 def test_an_address_that_is_not_of_this_machine_is_told(host):
-    found = port.look(host, 8000)
+    found = port.check(host, 8000)
     assert found.state is State.FAIL
     assert "POLYMODAL_HOST" in found.advice
 
@@ -221,7 +221,7 @@ def test_an_address_of_all_networks_is_asked_on_the_loopback_one():
 def test_a_running_service_is_asked_everything(listening, tiny_bundle):  # noqa: F811
     here = load_bundle(tiny_bundle, threads=1)
     with listening({"shapes": here}) as running:
-        found = by_check(service.look(running.url, None, [here.description]))
+        found = by_check(service.check(running.url, None, [here.description]))
     assert {each.state for each in found.values()} == {State.OK}
     assert set(found) == {"/livez", "/startupz", "/readyz", "version", "keys", "shapes", "one answer"}
     assert "as here" in found["shapes"].found
@@ -230,9 +230,9 @@ def test_a_running_service_is_asked_everything(listening, tiny_bundle):  # noqa:
 def test_another_version_of_the_model_is_warned_of(listening, predictor, tiny_bundle):  # noqa: F811
     here = load_bundle(tiny_bundle, name="toy", threads=1)
     with listening({"toy": predictor}) as running:
-        found = by_check(service.look(running.url, None, [here.description]))
+        found = by_check(service.check(running.url, None, [here.description]))
         other = load_bundle(tiny_bundle, name="lost", threads=1).description
-        lost = by_check(service.look(running.url, None, [other]))
+        lost = by_check(service.check(running.url, None, [other]))
     assert found["toy"].state is State.WARN
     assert "and here is" in found["toy"].found
     assert lost["lost"].found == "not served; it serves toy"
@@ -250,39 +250,39 @@ def test_keys_that_are_needed_wrong_or_narrow_are_told(listening, tmp_path):  # 
     )
     with listening(api_keys_file=file) as running:
         states = {
-            name: by_check(service.look(running.url, each, []))["keys"].state
+            name: by_check(service.check(running.url, each, []))["keys"].state
             for name, each in {"none": None, "right": key, "wrong": "pm_wrong", "narrow": narrow}.items()
         }
-        answered = by_check(service.look(running.url, key, []))
+        answered = by_check(service.check(running.url, key, []))
         told = polymodal("doctor", "illustrations", "--url", running.url, "--json", PM_API_KEY=key)
     assert states == {"none": State.WARN, "right": State.OK, "wrong": State.FAIL, "narrow": State.FAIL}
     assert answered["one answer"].state is State.OK
-    assert "this key opens it" in told.stdout
+    assert "this key is valid" in told.stdout
     assert key not in told.output
 
 
 def test_a_closed_port_is_told():
     with nobody() as free:
-        (found,) = service.look(f"http://127.0.0.1:{free}", None, [])
-    assert (found.state, found.found) == (State.FAIL, "nobody listens there")
+        (found,) = service.check(f"http://127.0.0.1:{free}", None, [])
+    assert (found.state, found.found) == (State.FAIL, "no process listens there")
 
 
 @pytest.mark.parametrize("url", ["ftp://x", "http://", "http://[", "http://host:port"])
 def test_what_is_no_address_is_told(url):
-    (found,) = service.look(url, None, [])
+    (found,) = service.check(url, None, [])
     assert found.state is State.FAIL
     assert found.advice == "polymodal doctor --url http://127.0.0.1:8000"
 
 
 @pytest.mark.parametrize("key", ["", "pm_ä", "pm_a\nX-Evil: 1"])
 def test_what_is_no_key_is_told_and_not_repeated(key):
-    (found,) = service.look("http://127.0.0.1:1", key, [])
+    (found,) = service.check("http://127.0.0.1:1", key, [])
     assert found.found == "the key is none; allowed: one of `polymodal keys add`"
 
 
 def test_an_address_with_a_path_is_told(listening):  # noqa: F811
     with listening() as running:
-        (found,) = service.look(f"{running.url}/v1/models", None, [])
+        (found,) = service.check(f"{running.url}/v1/models", None, [])
     assert found.state is State.FAIL
     assert "without a path" in found.advice
 
@@ -323,8 +323,8 @@ def drip(connection, over):
 )
 def test_a_server_that_is_none_of_ours_is_told(raw_server, talk, told):
     with raw_server(talk) as url:
-        (found,) = service.look(url, None, [], timeout_s=0.3)
-        assert not service.speaks_polymodal(url) or talk in (hang, drip)
+        (found,) = service.check(url, None, [], timeout_s=0.3)
+        assert not service.is_polymodal(url) or talk in (hang, drip)
     assert found.state is State.FAIL
     assert told in found.found
 

@@ -26,7 +26,7 @@ def run(name: str, options: list[str]) -> None:
     """Fuzz one target in this process, until libFuzzer ends it."""
     import atheris  # of an extra: replaying the corpus needs none
 
-    with atheris.instrument_imports(include=["app", "model", "PIL", "python_multipart"]):
+    with atheris.instrument_imports(include=["polymodal", "PIL", "python_multipart"]):
         from tests.fuzz.targets import TARGETS
 
     def target(content: bytes) -> None:

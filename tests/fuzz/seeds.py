@@ -3,11 +3,12 @@
 from collections.abc import Iterator
 from io import BytesIO
 
-from app import wire
-from app.engine import Answer, Item
-from app.timeline import Took
-from model import Prediction, Undecodable
-from model.modalities.image.input import FORMATS
+import numpy as np
+
+from polymodal.app.workers import wire
+from polymodal.app.workers.engine import Item, ItemResult
+from polymodal.model import Took, Undecodable
+from polymodal.model.modalities.image.input import FORMATS
 from tests.hostile import conversations, uploads
 from tests.hostile.pictures import apng, png, saved, tiff_deflated, webp_animation
 
@@ -69,14 +70,20 @@ def _documents() -> Iterator[bytes]:
 
 
 def _messages() -> Iterator[bytes]:
-    start = wire.LENGTH.size
-    yield wire.batch("toy", [Item({"image": b"123", "text": "red"}, {"text": b"4567"})])[start:]
-    prediction = Prediction({"sea": 0.75, "lake": 0.25}, frozenset({"text"}), "ab" * 32)
-    refusal = Undecodable("image", "3 bytes", "a whole picture")
+    items = [Item({"image": b"123", "text": "red"}, {"text": b"4567"}, {"language": "en"})]
+    problem = Undecodable("image", "3 bytes", "a whole picture")
     stages = {"decode": Took(0.0, 0.1), "fuse": Took(0.1, 0.2)}
-    yield wire.answered([Answer(prediction, stages, {"image": b"123"}), Answer(refusal, {}, {})])[start:]
-    yield wire.answered(wire.Failed("ValueError"))[start:]
-    yield wire.begun(wire.Refused("weights.safetensors was altered"))[start:]
+    scores, vector = np.array([[0.25, 0.75]], dtype=np.float32), np.array([1.0, 2.0], dtype=np.float32)
+    result = ItemResult({"scores": scores}, frozenset({"text"}), stages, {"text": vector})
+    for buffers in (
+        wire.request(wire.Compute("toy#1", "classify", items)),
+        wire.request(wire.Unload("toy#1")),
+        wire.results([result, ItemResult(error=problem)]),
+        wire.results(wire.Failed("ValueError")),
+        wire.loaded(wire.Failed("weights.safetensors was altered")),
+        wire.done(wire.Done()),
+    ):
+        yield b"".join(buffers)[wire.LENGTH.size :]
 
 
 def _conversations() -> Iterator[bytes]:

@@ -7,25 +7,25 @@ import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 
-from pydantic import ValidationError
 from tokenizers import Tokenizer, models
 
-from app import wire
-from app.body import ParsedBatch, RequestError
-from app.body.form import Form
-from app.body.json import batch_of, parse, request_of
-from app.settings import Settings
-from model.errors import InputError
-from model.modalities.image.formats import sniff
-from model.modalities.image.header import size_of
-from model.modalities.image.input import ImageInput
-from model.modalities.text.blank import is_blank
-from model.modalities.text.input import TextInput
+from polymodal.app.api.body import ParsedBatch, RequestError
+from polymodal.app.api.body.form import Form
+from polymodal.app.api.body.json import batch_of, parse, request_of
+from polymodal.app.settings import Settings
+from polymodal.app.workers import wire
+from polymodal.model import TASKS, InputError
+from polymodal.model.blank import is_blank
+from polymodal.model.modalities.image.formats import sniff
+from polymodal.model.modalities.image.header import size_of
+from polymodal.model.modalities.image.input import ImageInput
+from polymodal.model.modalities.text.input import TextInput
 from tests.packets import answers_to
 
 IMAGE = ImageInput(side=32, max_pixels=4_000_000)
 TEXT = TextInput(Tokenizer(models.WordLevel({"[PAD]": 0, "[UNK]": 1}, "[UNK]")))
 SETTINGS = Settings(workers=0)
+CLASSIFY = TASKS["classify"]
 
 
 def picture(content: bytes) -> None:
@@ -52,11 +52,11 @@ def form(content: bytes) -> None:
     answers = []
     for chunks in ((body,), (body[:cut], body[cut:])):
         try:
-            reader = Form(b"frontier", SETTINGS)
+            reader = Form(CLASSIFY, b"frontier", SETTINGS)
             for chunk in chunks:
                 reader.write(chunk)
             answers.append(reader.close())
-        except RequestError as refusal:
+        except (RequestError, InputError) as refusal:
             answers.append(type(refusal))
     assert answers[0] == answers[1]
 
@@ -64,18 +64,21 @@ def form(content: bytes) -> None:
 def document(content: bytes) -> None:
     """A JSON body of either route, with the base64 in it."""
     for read in (request_of, batch_of):
-        with suppress(RequestError):
-            parsed = read(parse(content), SETTINGS)
+        with suppress(RequestError, InputError):
+            parsed = read(CLASSIFY, parse(content), SETTINGS)
             for unpack in parsed.unpack if isinstance(parsed, ParsedBatch) else ():
-                with suppress(RequestError):
+                with suppress(RequestError, InputError):
                     unpack()
 
 
 def message(content: bytes) -> None:
     """What one end of the socket between service and worker may read."""
-    for read in (wire.read_answered, wire.read_begun, wire.read_batch, wire.read_orders):
-        with suppress(ValueError, LookupError, ValidationError):
+    for read in (wire.read_results, wire.read_loaded, wire.read_done):
+        with suppress(ValueError, LookupError):
             read(content)
+    for read in (wire.read_request, wire.read_init):
+        with suppress(ValueError, LookupError):
+            read(wire.pieces_of(content))
 
 
 def conversation(content: bytes) -> None:

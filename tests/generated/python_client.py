@@ -5,10 +5,20 @@ import sys
 from pathlib import Path
 
 from polymodal_client.api.classify import classify, classify_batch
+from polymodal_client.api.embed import embed
 from polymodal_client.api.health import readyz
 from polymodal_client.api.metrics import metrics
 from polymodal_client.api.models import get_model, list_models
-from polymodal_client.models import BatchBody, BatchItem, Classification, ClassifyBody, ClassifyForm, Problem
+from polymodal_client.models import (
+    BatchBody,
+    BatchItem,
+    Classification,
+    ClassifyBody,
+    ClassifyForm,
+    EmbedBody,
+    Embedding,
+    Problem,
+)
 from polymodal_client.types import File
 
 from polymodal_client import Client
@@ -33,6 +43,10 @@ with Client(address) as client:
     both = classify.sync(client=client, body=form, x_request_timeout_ms=9000)
     assert isinstance(both, Classification), both
     assert both.modalities == ["image", "text"]
+
+    vectors = embed.sync(client=client, body=EmbedBody(text="a sailing dinghy"))
+    assert isinstance(vectors, Embedding), vectors
+    assert len(vectors.embeddings["text"]) == detail.embeddings.dimensions
 
     refused = classify.sync(client=client, body=ClassifyBody(text="a boat", top_k=99))
     assert isinstance(refused, Problem), refused

@@ -63,7 +63,7 @@ def service() -> Iterator[str]:
     """The embedded model behind a free port, in a process of its own."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    command = [sys.executable, "-c", "from app.cli import main; main()", "serve", "--port", str(port), "--workers", "1"]
+    command = [sys.executable, "-m", "polymodal", "serve", "--port", str(port), "--workers", "1"]
     with subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.DEVNULL) as process:
         try:
             address, until = f"http://127.0.0.1:{port}", time.monotonic() + START_S

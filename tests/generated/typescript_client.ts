@@ -4,7 +4,7 @@ import { readFileSync } from 'node:fs';
 import { strict as assert } from 'node:assert';
 
 import { client } from './hey/client.gen';
-import { classify, classifyBatch, getModel, listModels, readyz } from './hey/sdk.gen';
+import { classify, classifyBatch, embed, getModel, listModels, readyz } from './hey/sdk.gen';
 import type { components, paths } from './types';
 
 const [address, picture] = process.argv.slice(2) as [string, string];
@@ -23,6 +23,9 @@ async function main(): Promise<void> {
   assert.deepEqual(both.data.modalities, ['image', 'text']);
   const best: string | undefined = both.data.labels[0]?.label;
   assert.equal(best, 'transport');
+
+  const vectors = await embed({ body: { text: 'a sailing dinghy' }, throwOnError: true });
+  assert.equal(vectors.data.embeddings['text']?.length, detail.data.embeddings?.dimensions);
 
   const refused = await classify({ body: { text: 'a boat', top_k: 99 } });
   assert.equal(refused.data, undefined);

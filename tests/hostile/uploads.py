@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 from PIL import Image
 
-from model.modalities.image.input import FORMATS
+from polymodal.model.modalities.image.input import FORMATS
 from tests.hostile import pictures
 from tests.hostile.pictures import (
     LONG,

@@ -5,23 +5,23 @@ from pathlib import Path
 
 import pytest
 
-from model import Predictor, load_bundle
+from polymodal.model import Network, load_bundle
 
 
 @pytest.fixture(scope="session")
-def predictors(tiny_bundle) -> dict[str, Predictor]:
+def predictors(tiny_bundle) -> dict[str, Network]:
     """The tiny bundle in each runtime that computes in float32."""
     return {runtime: load_bundle(tiny_bundle, runtime=runtime, threads=1) for runtime in ("onnx", "torch")}
 
 
 @pytest.fixture(scope="session")
-def int8_predictor(tiny_bundle) -> Predictor:
+def int8_predictor(tiny_bundle) -> Network:
     """The tiny bundle in 8 bits."""
     return load_bundle(tiny_bundle, runtime="onnx-int8", threads=1)
 
 
 @pytest.fixture(params=["onnx-int8", "onnx", "torch"])
-def predictor(request, predictors, int8_predictor) -> Predictor:
+def predictor(request, predictors, int8_predictor) -> Network:
     return {**predictors, "onnx-int8": int8_predictor}[request.param]
 
 
@@ -48,8 +48,8 @@ def exported():
     import onnxruntime
     import torch
 
-    from model.runtimes.onnx_runtime import is_unused
-    from model.training.export import export_graph
+    from polymodal.model.runtimes.onnx_runtime import is_unused
+    from polymodal.model.training.export import export_graph
 
     def export(module, feed, names, free):
         graph = export_graph(module, feed, names, free)

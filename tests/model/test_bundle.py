@@ -2,14 +2,17 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from model import BundleError, load_bundle
-from model.bundle import narrow, read_bundle, widen, write_bundle
-from model.config import BundleConfig, subset_key, subsets
+from polymodal import model
+from polymodal.model import BundleError, load_bundle
+from polymodal.model.bundle import compress_weights, decompress_weights, read_bundle, write_bundle
+from polymodal.model.config import ROW_SETS, BundleConfig, sets_to_measure, subset_key, subsets, upgraded
+from polymodal.model.targets.regression.scoring import Regression
 
 FILES = (
     "README.md",
@@ -90,7 +93,7 @@ def test_writing_what_was_read_gives_the_same_bundle(tiny_bundle, tmp_path):
         again,
         config=bundle.config,
         inputs=bundle.inputs,
-        weights=narrow(bundle.read_weights()),
+        weights=compress_weights(bundle.read_weights()),
         graphs=graphs,
         report=bundle.report,
         golden=list(bundle.golden),
@@ -114,6 +117,61 @@ def test_files_that_are_not_listed_are_not_part_of_it(bundle_copy):
     bundle = read_bundle(bundle_copy)
     assert bundle.digest == before
     assert bundle.graph("sound") is None
+
+
+# --- format 2 ---
+
+
+def as_format_2(config):
+    """The config.json that the release before format 3 would have written."""
+    network = {("task" if key == "target" else key): value for key, value in config["network"].items()}
+    older = {key: value for key, value in config.items() if key not in ("kind", "fallback")}
+    return {**older, "format": 2, "network": network}
+
+
+def test_a_bundle_of_format_2_scores_as_the_same_bundle_of_format_3(tiny_bundle, bundle_copy, seal):
+    rewrite(bundle_copy, "config.json", as_format_2)
+    seal(bundle_copy)
+    written = json.loads((tiny_bundle / "config.json").read_text(encoding="utf-8"))
+    assert (written["format"], written["kind"], written["fallback"]) == (3, "network", "nearest")
+    assert written["network"]["target"] == "single-label"
+    before = read_bundle(bundle_copy).digest
+    newer, older = (load_bundle(folder, threads=1) for folder in (tiny_bundle, bundle_copy))
+    older.warm_up()
+    for golden in read_bundle(tiny_bundle).golden:
+        assert older.predict_golden(golden).scores == newer.predict_golden(golden).scores
+    assert older.description.target == "single-label"
+    assert read_bundle(bundle_copy).digest == before  # reading rewrites nothing
+
+
+def test_the_bundle_in_the_package_is_of_format_2_and_loads():
+    folder = Path(model.__file__).parent / "bundles/illustrations"
+    assert json.loads((folder / "config.json").read_text(encoding="utf-8"))["format"] == 2
+    config = read_bundle(folder).config
+    assert (config.format, config.kind, config.network.target, config.fallback) == (
+        3,
+        "network",
+        "single-label",
+        "none",
+    )
+
+
+def test_a_regression_of_format_2_has_no_interval_where_it_had_none():
+    network = {
+        "modalities": {name: {"input": {}, "encoder": {"name": "none"}} for name in ("image", "text")},
+        "width": 2,
+        "fusion": "sum",
+        "task": "regression",
+        "labels": [],
+        "scale": {"mean": 0, "std": 1},
+    }
+    content = {"format": 2, "name": "prices", "network": network, "half_widths": {"image": 5.0}}
+    older = BundleConfig.model_validate(upgraded(content))
+    newer = older.model_copy(update={"fallback": "nearest"})
+    logits = np.zeros((2, 1), dtype=np.float32)
+    lows = [Regression.of(each).scores(logits, ["image", "text"])[:, 1].tolist() for each in (older, newer)]
+    assert lows[0] == pytest.approx([-5, np.nan], nan_ok=True)
+    assert lows[1] == [-5, -5]
 
 
 # --- what is refused ---
@@ -194,26 +252,43 @@ def test_what_is_no_bundle_is_refused_in_words(tmp_path, kind):
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        pytest.param(lambda config: {**config, "format": 1}, "has format 1; this release reads format 2", id="version"),
+        pytest.param(
+            lambda config: {**config, "format": 1}, "has format 1; this release reads formats 2 and 3", id="version"
+        ),
         pytest.param(lambda config: {**config, "format": None}, "has format None", id="no-version"),
         pytest.param(lambda config: [config], "has format None", id="a-list"),
         pytest.param(lambda config: {**config, "more": 1}, "more: Extra inputs", id="unknown-field"),
         pytest.param(lambda config: {**config, "name": "a/b"}, "name: String should match", id="name"),
-        pytest.param(lambda config: {**config, "temperatures": {"image": 1.0}}, "no temperature for", id="temperature"),
+        pytest.param(
+            lambda config: {**config, "temperatures": {}}, "no temperature; allowed: one", id="no-temperature"
+        ),
+        pytest.param(
+            lambda config: {**config, "temperatures": {"image": 1.0}, "fallback": "none"},
+            "no temperature for image+text, text",
+            id="no-temperature-and-no-fallback",
+        ),
+        pytest.param(
+            lambda config: {**config, "temperatures": {"text+image": 1.0, "image": 1.0}},
+            "a temperature for text+image; allowed: sets of image, text",
+            id="an-unknown-set",
+        ),
+        pytest.param(lambda config: {**config, "fallback": "best"}, "fallback: Input should be", id="fallback"),
         pytest.param(
             lambda config: {**config, "temperatures": {**config["temperatures"], "image": 0}},
             "temperatures.image: Input should be greater than 0",
             id="temperature-zero",
         ),
         pytest.param(with_network(labels=["one"]), "network.labels", id="one-label"),
-        pytest.param(with_network(task="sorting"), "network.task", id="unknown-task"),
         pytest.param(
-            with_network(task="multi-label"),
+            with_network(target="sorting"), "network.target: 'sorting' is not known; known are", id="unknown-target"
+        ),
+        pytest.param(
+            with_network(target="multi-label"),
             "calibrated by temperatures; allowed for multi-label: temperatures, thresholds",
             id="no-thresholds",
         ),
         pytest.param(
-            lambda config: with_network(task="multi-label")({**config, "thresholds": {"sea": 0.5}}),
+            lambda config: with_network(target="multi-label")({**config, "thresholds": {"sea": 0.5}}),
             "no threshold for tomato",
             id="a-threshold-too-few",
         ),
@@ -223,15 +298,15 @@ def test_what_is_no_bundle_is_refused_in_words(tmp_path, kind):
             id="needless-thresholds",
         ),
         pytest.param(
-            with_network(task="regression"),
-            "network.labels: Value error, 2 labels; allowed for regression: none",
+            with_network(target="regression"),
+            "network.labels: 2 labels; allowed for regression: none",
             id="labels",
         ),
         pytest.param(
-            with_network(task="regression", labels=[]), "no scale; allowed: one for regression", id="no-scale"
+            with_network(target="regression", labels=[]), "no scale; allowed: one for regression", id="no-scale"
         ),
         pytest.param(
-            with_network(task="regression", labels=[], scale={"mean": 1, "std": 0}),
+            with_network(target="regression", labels=[], scale={"mean": 1, "std": 0}),
             "network.scale.std",
             id="flat-scale",
         ),
@@ -378,7 +453,7 @@ def test_a_bundle_without_graphs_is_served_by_torch(bundle_copy, seal):
 
 def test_matrices_are_stored_as_halves_and_vectors_whole():
     weights = {"matrix": np.full((2, 2), 0.1, np.float32), "vector": np.full(2, 0.1, np.float32)}
-    stored = narrow(weights)
+    stored = compress_weights(weights)
     assert {name: array.dtype for name, array in stored.items()} == {"matrix": np.float16, "vector": np.float32}
     assert stored["matrix"] == pytest.approx(weights["matrix"], rel=1e-3)
     assert (stored["vector"] == weights["vector"]).all()
@@ -388,24 +463,24 @@ def test_large_matrices_are_stored_in_8_bits_and_are_off_by_half_a_step_of_their
     matrix = np.random.default_rng(0).normal(size=(256, 256)).astype(np.float32)
     matrix[1] *= 1000.0
     matrix[2] = 0.0
-    stored = narrow({"matrix": matrix, "smaller": matrix[:255]})
+    stored = compress_weights({"matrix": matrix, "smaller": matrix[:255]})
     assert {name: array.dtype for name, array in stored.items()} == {
         "matrix": np.int8,
         "matrix.scale": np.float32,
         "smaller": np.float16,
     }
-    widened = widen(stored)
-    assert set(widened) == {"matrix", "smaller"}
-    assert widened["matrix"].dtype == np.float32
+    decompressed = decompress_weights(stored)
+    assert set(decompressed) == {"matrix", "smaller"}
+    assert decompressed["matrix"].dtype == np.float32
     step = np.abs(matrix).max(axis=1, keepdims=True) / 127
-    assert (np.abs(widened["matrix"] - matrix) <= 0.5001 * step).all()
+    assert (np.abs(decompressed["matrix"] - matrix) <= 0.5001 * step).all()
 
 
 def test_an_8_bit_matrix_without_its_scales_is_refused():
-    stored = narrow({"matrix": np.ones((256, 256), np.float32)})
+    stored = compress_weights({"matrix": np.ones((256, 256), np.float32)})
     del stored["matrix.scale"]
     with pytest.raises(BundleError, match=r"matrix is stored in 8 bits, but matrix\.scale is missing"):
-        widen(stored)
+        decompress_weights(stored)
 
 
 def test_weights_are_stored_right_however_they_lie_in_memory(tiny_bundle, tmp_path):
@@ -418,7 +493,7 @@ def test_weights_are_stored_right_however_they_lie_in_memory(tiny_bundle, tmp_pa
         out,
         config=bundle.config,
         inputs=bundle.inputs,
-        weights=narrow({**lying, "number": np.float32(1) + np.zeros((), np.float32)}),
+        weights=compress_weights({**lying, "number": np.float32(1) + np.zeros((), np.float32)}),
         graphs={},
         report={},
         golden=[],
@@ -436,7 +511,7 @@ def test_a_weight_that_cannot_be_stored_is_refused(value, side):
         pytest.raises(BundleError, match=r"not finite in the precision of a bundle: matrix$"),
         np.errstate(over="ignore"),
     ):
-        narrow({"matrix": np.full((side, side), value, np.float32), "vector": np.ones(1, np.float32)})
+        compress_weights({"matrix": np.full((side, side), value, np.float32), "vector": np.ones(1, np.float32)})
 
 
 def test_weights_are_read_as_float32(tiny_bundle):
@@ -495,6 +570,23 @@ def test_sets_of_modalities_are_named_in_the_networks_order():
     assert {subset_key(set(key.split("+")), ("c", "a", "b")) for key in subsets(("c", "a", "b"))} == set(
         subsets(("c", "a", "b"))
     )
+
+
+@pytest.mark.parametrize("order", [("image",), ("image", "text")], ids=["one", "two"])
+def test_of_one_or_two_modalities_every_set_is_measured(order):
+    assert sets_to_measure(order, ()) == subsets(order)
+    assert sets_to_measure(order, [frozenset(order), frozenset()]) == subsets(order)
+
+
+def test_of_many_modalities_all_each_alone_and_the_most_frequent_sets_of_rows_are_measured():
+    order = tuple("abcdefgh")
+    rows = [frozenset("gh")] * 2 + [frozenset(key.split("+")) for key in subsets(order)]
+    keys = sets_to_measure(order, [*rows, frozenset("xyz")])
+    assert keys[0] == "+".join(order)
+    assert set(order) <= set(keys)
+    assert "g+h" in keys
+    assert len(keys) <= 1 + len(order) + ROW_SETS
+    assert sets_to_measure(("a", "b", "c"), [frozenset("ca"), frozenset("c")]) == ("a+b+c", "a+c", "a", "b", "c")
 
 
 def test_a_config_survives_its_file(tiny_bundle):

@@ -4,7 +4,18 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
-from model.calibration import TEMPERATURES, best_threshold, conformal_half_width, fit_temperature
+from polymodal.model.calibration import (
+    FEWEST_ROWS,
+    TEMPERATURES,
+    Nearest,
+    best_threshold,
+    calibration_sources,
+    conformal_half_width,
+    fit_temperature,
+    fit_temperatures,
+    nearest_set,
+)
+from polymodal.model.config import BundleConfig
 
 
 def log_sigmoid(logits, targets):
@@ -21,6 +32,74 @@ def test_the_temperature_that_spoilt_scores_is_found_again():
 def test_without_rows_a_temperature_changes_nothing():
     assert fit_temperature(np.zeros((0, 3), dtype=np.float32), np.zeros((0, 3)), log_sigmoid) == 1.0
     assert min(TEMPERATURES) < 1 < max(TEMPERATURES)
+
+
+@pytest.mark.parametrize(
+    ("key", "measured", "expected"),
+    [
+        pytest.param("text", ["image", "text"], "text", id="itself"),
+        pytest.param("text", ["image+text", "image"], "image+text", id="one-more-is-nearer-than-another"),
+        pytest.param("image+text", ["image", "text", "audio"], "image", id="first-of-equally-near-ones"),
+        pytest.param("image+text", ["audio+image+text", "text"], "text", id="smallest-of-equally-near-ones"),
+        pytest.param("audio", ["image", "image+text"], "image", id="nothing-in-common"),
+        pytest.param("image", [], "", id="none-measured"),
+    ],
+)
+def test_a_set_without_calibration_has_that_of_the_nearest_measured_set(key, measured, expected):
+    assert nearest_set(key, measured) == expected
+    values = Nearest({other: float(number) for number, other in enumerate(measured)})
+    assert values.get(key) == (measured.index(expected) if expected else None)
+
+
+def answers(rows, wrong):
+    """Logits that are sure of label 0, and targets of which every `wrong`-th is label 1."""
+    return np.tile(np.asarray([[4.0, 0.0]], dtype=np.float32), (rows, 1)), np.arange(rows) % wrong == wrong - 1
+
+
+def log_softmax(logits, targets):
+    return logits[np.arange(len(targets)), targets.astype(int)] - np.logaddexp.reduce(logits, axis=1)
+
+
+@pytest.mark.parametrize(
+    ("rows", "fitted"),
+    [
+        pytest.param((FEWEST_ROWS, FEWEST_ROWS), {"image", "text"}, id="enough"),
+        pytest.param((FEWEST_ROWS, FEWEST_ROWS - 1), {"image"}, id="too-few-of-one"),
+        pytest.param((FEWEST_ROWS - 1, 2), {"image", "text"}, id="too-few-of-all-are-better-than-nothing"),
+    ],
+)
+def test_a_set_with_too_few_rows_has_no_temperature_of_its_own(rows, fitted):
+    answered = {key: answers(count, 4) for key, count in zip(("image", "text"), rows, strict=True)}
+    assert set(fit_temperatures(answered, log_softmax)) == fitted
+
+
+def config(**calibration):
+    modality = {"input": {}, "encoder": {"name": "none"}}
+    network = {
+        "modalities": dict.fromkeys(("image", "text", "audio"), modality),
+        "width": 2,
+        "fusion": "sum",
+        "target": "single-label",
+        "labels": ("sea", "tomato"),
+    }
+    return BundleConfig.model_validate({"name": "x", "network": network, **calibration})
+
+
+def test_a_report_names_the_measured_sets_and_what_the_others_fall_back_to():
+    sources = calibration_sources(config(temperatures={"image+text": 2.0, "image": 1.0}), ["image+text", "text"])
+    assert sources == {
+        "image+text+audio": "image+text",
+        "image+text": "image+text",
+        "audio": "image",
+        "image": "image",
+        "text": "image+text",
+    }
+
+
+def test_where_nothing_was_measured_or_nothing_falls_back_no_source_is_named():
+    assert set(calibration_sources(config(half_widths={}), []).values()) == {None}
+    alone = calibration_sources(config(half_widths={"image": 1.0}, fallback="none"), [])
+    assert (alone["image"], alone["text"]) == ("image", None)
 
 
 def threshold(scores, truth):

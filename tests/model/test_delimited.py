@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from model.manifest import COLUMNS, CheckResult, csv_line
-from model.manifest.delimited import delimited_rows
-from model.manifest.spreadsheets import restored
+from polymodal.model.manifest import CheckResult, column_names, csv_line
+from polymodal.model.manifest.delimited import delimited_rows
+from polymodal.model.manifest.spreadsheets import restored
 
 PROJECT = Path(__file__).parents[2]
 TABLES = PROJECT / "tests/tables"
@@ -31,7 +31,7 @@ MESSAGES = {
 
 def read(path):
     result = CheckResult()
-    return list(delimited_rows(path, COLUMNS, result)), result
+    return list(delimited_rows(path, column_names(), result)), result
 
 
 def test_every_table_is_expected():
@@ -71,7 +71,7 @@ const [folder] = process.argv.slice(2);
 const found = {};
 for (const name of readdirSync(folder).filter((each) => /\\.(csv|tsv|txt)$/.test(each))) {
   try {
-    const { encoding, separator, columns, rows } = readTable(new Uint8Array(readFileSync(`${folder}/${name}`)));
+    const { encoding, separator, columns, rows } = readTable(new Uint8Array(readFileSync(`${folder}/${name}`)), ["image", "text"]);
     const many = rows.filter(({ spare }) => spare).map(({ line }) => line);
     found[name] = { encoding, separator, columns, rows: rows.map(({ line, cells }) => ({ line, cells })), too_many_cells: many };
   } catch (fault) {
@@ -165,7 +165,7 @@ def test_a_byte_far_behind_the_beginning_decides_the_encoding_of_the_whole(tmp_p
 
 
 def test_a_quote_that_is_open_for_a_whole_long_file_is_reported_where_it_opens(tmp_path, monkeypatch):
-    monkeypatch.setattr("model.manifest.delimited.MAX_CELL", 100_000)
+    monkeypatch.setattr("polymodal.model.manifest.delimited.MAX_CELL", 100_000)
     path = tmp_path / "long.csv"
     path.write_text('text,label\na,x\n"5 inch,x\n' + "plain words,x\n" * 20_000, encoding="utf-8")
     _, result = read(path)

@@ -2,8 +2,8 @@
 
 import pytest
 
-from model.errors import InputError
-from model.faults import Fault, Faults, fault_of, fault_of_input, joined
+from polymodal.model.errors import InputError
+from polymodal.model.faults import Fault, Faults, fault_of, fault_of_input, joined
 
 
 def lost(number):

@@ -5,7 +5,7 @@ import unicodedata
 
 import pytest
 
-from model.manifest import ManifestError, open_table, read_manifest, read_rows
+from polymodal.model.manifest import ManifestError, open_table, read_manifest, read_rows
 
 
 @pytest.fixture
@@ -99,7 +99,7 @@ def test_images_are_rows_under_every_suffix_that_they_have(things, suffix):
 def test_hidden_and_system_files_are_no_rows_and_named(things, name):
     folder = things(*CLASSES, name)
     manifest = read_manifest(folder)
-    assert [(row.label, row.image.name) for row in manifest.rows] == [("cats", "1.png"), ("dogs", "1.png")]
+    assert [(row.label, row.inputs["image"].name) for row in manifest.rows] == [("cats", "1.png"), ("dogs", "1.png")]
     (warning,) = manifest.warnings
     assert warning.startswith("left out, hidden or of the system: ")
     assert warning.endswith("(1)")
@@ -243,7 +243,7 @@ def test_class_folders_that_look_the_same_are_one_label(things):
 )
 def test_split_folders_are_recognised_in_any_case(things, name, split):
     folder = things("train/cats/1.png", "train/dogs/1.png", f"{name}/cats/2.png")
-    found = {(row.label, row.split) for row in read_manifest(folder).rows if row.image.name == "2.png"}
+    found = {(row.label, row.split) for row in read_manifest(folder).rows if row.inputs["image"].name == "2.png"}
     assert found == {("cats", split)}
     assert warnings_of(folder) == ""
 

@@ -5,7 +5,7 @@ import torch
 from torch import tensor
 from torch.testing import assert_close
 
-from model.fusion import (
+from polymodal.model.fusion import (
     FUSIONS,
     ConcatFusion,
     CrossAttentionFusion,

@@ -5,35 +5,35 @@ import torch
 from torch.nn import functional
 from torch.testing import assert_close
 
-from model.heads import HEADS
+from polymodal.model.network import head_type
 
 LOGITS = torch.tensor([[2.0, -1.0, 0.5], [0.0, 0.0, 0.0], [-3.0, 1.0, 2.0]])
 TRUTH = torch.tensor([[1.0, 0.0, 1.0], [0.0, 0.0, 0.0], [0.0, 1.0, 1.0]])
 
 
-def head(task):
+def head(target):
     torch.manual_seed(0)
-    return HEADS[task](4, 3, 0.0)
+    return head_type(target)(4, 3, 0.0)
 
 
-@pytest.mark.parametrize(("task", "outputs"), [("single-label", 3), ("multi-label", 3), ("regression", 1)])
-def test_a_head_says_as_much_as_its_task_needs(task, outputs):
-    assert head(task)(torch.zeros(5, 4)).shape == (5, outputs)
+@pytest.mark.parametrize(("target", "outputs"), [("single-label", 3), ("multi-label", 3), ("regression", 1)])
+def test_a_head_says_as_much_as_its_task_needs(target, outputs):
+    assert head(target)(torch.zeros(5, 4)).shape == (5, outputs)
 
 
 @pytest.mark.parametrize(
-    ("task", "logits", "targets"),
+    ("target", "logits", "targets"),
     [
         pytest.param("single-label", LOGITS, torch.tensor([0, 1, 2]), id="single-label"),
         pytest.param("multi-label", LOGITS, TRUTH, id="multi-label"),
         pytest.param("regression", LOGITS[:, :1], torch.tensor([1.0, 0.5, -3.0]), id="regression"),
     ],
 )
-def test_every_example_has_a_loss_of_its_own(task, logits, targets):
-    losses = head(task).loss(logits, targets, 0.0)
+def test_every_example_has_a_loss_of_its_own(target, logits, targets):
+    losses = head(target).loss(logits, targets, 0.0)
     assert losses.shape == (3,)
     for row in range(3):
-        assert_close(head(task).loss(logits[[row]], targets[[row]], 0.0), losses[[row]])
+        assert_close(head(target).loss(logits[[row]], targets[[row]], 0.0), losses[[row]])
 
 
 def test_several_labels_are_learned_by_binary_cross_entropy():

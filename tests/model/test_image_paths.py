@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from model.manifest import ManifestError, open_table, read_manifest
-from model.targets import class_weights
-from model.training.splits import with_splits
+from polymodal.model.manifest import ManifestError, open_table, read_manifest
+from polymodal.model.targets.weights import class_weights
+from polymodal.model.training.splits import with_splits
 
 NFC, NFD = "café.png", "cafe\u0301.png"
 
@@ -48,7 +48,7 @@ def test_a_file_is_found_by_how_its_name_looks(data, on_disk, in_the_table):
     folder = data("image,label", f"{in_the_table},x")
     (folder / on_disk).parent.mkdir(exist_ok=True)
     (folder / on_disk).write_bytes(b"bytes")
-    assert read_manifest(folder).rows[0].image == folder / on_disk
+    assert read_manifest(folder).rows[0].inputs["image"] == folder / on_disk
     assert [wrong for _, wrong in open_table(folder).rows("single-label")] == [()]
 
 
@@ -56,7 +56,7 @@ def test_a_file_of_exactly_that_name_comes_first(data):
     folder = data("image,label", f"{NFC},x", f"{NFD},y")
     for name in (NFC, NFD):
         (folder / name).write_bytes(name.encode())
-    assert [row.image.name for row in read_manifest(folder).rows] == [NFC, NFD]
+    assert [row.inputs["image"].name for row in read_manifest(folder).rows] == [NFC, NFD]
 
 
 def test_two_files_that_look_like_the_name_are_not_guessed_between(data):
@@ -102,9 +102,11 @@ def test_paths_below_a_root_are_read(data, tmp_path):
     folder = data("image,label", *(f"{cell},x" for cell in cells))
     roots = [tmp_path / "pictures"]
     expected = [tmp_path / name for name in ("data/a.png", "pictures/b.png", "pictures/deep/c.png", "data/a.png")]
-    assert [row.image for row in read_manifest(folder, roots=roots).rows] == expected
+    assert [row.inputs["image"] for row in read_manifest(folder, roots=roots).rows] == expected
     table = open_table(folder, roots=roots)
-    assert [(row.image, wrong) for row, wrong in table.rows("single-label")] == [(path, ()) for path in expected]
+    assert [(row.inputs["image"], wrong) for row, wrong in table.rows("single-label")] == [
+        (path, ()) for path in expected
+    ]
 
 
 @pytest.mark.parametrize(

@@ -12,22 +12,22 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from model.errors import ModelError
-from model.manifest import (
-    COLUMNS,
+from polymodal.model.blank import is_blank
+from polymodal.model.errors import ModelError
+from polymodal.model.manifest import (
     SPLITS,
     ManifestError,
     Row,
+    column_names,
     open_table,
+    read_inputs,
     read_manifest,
-    read_parts,
     read_rows,
     read_splits,
     write_manifest,
 )
-from model.modalities.text.blank import is_blank
-from model.spelling import spelled
-from model.training.splits import write_split
+from polymodal.model.spelling import spelled
+from polymodal.model.training.splits import write_split
 
 
 @pytest.fixture
@@ -79,10 +79,16 @@ def test_every_format_holds_the_same_table(folder, suffix):
     manifest = read_manifest(save_table(folder, suffix))
     first, second, third = manifest.rows
     assert first == Row(
-        "1", folder / "images/a.png", "a lamp, green", "lamps", group="1", split="", source="", licence=""
+        "1",
+        {"image": folder / "images/a.png", "text": "a lamp, green"},
+        "lamps",
+        group="1",
+        split="",
+        source="",
+        licence="",
     )
-    assert (second.image, second.text) == (folder / "images/b.png", None)
-    assert (third.image, third.text) == (None, "zwei Stühle")
+    assert second.inputs == {"image": folder / "images/b.png"}
+    assert third.inputs == {"text": "zwei Stühle"}
     assert manifest.labels == ("chairs", "lamps")
     assert manifest.root == folder
 
@@ -107,12 +113,12 @@ def test_two_manifests_in_a_folder_are_not_guessed_between(folder):
 def test_a_relative_path_gives_absolute_images(folder, monkeypatch):
     save_table(folder, ".csv")
     monkeypatch.chdir(folder)
-    assert read_manifest(Path()).rows[0].image == folder / "images/a.png"
+    assert read_manifest(Path()).rows[0].inputs["image"] == folder / "images/a.png"
 
 
 def test_a_missing_text_and_a_null_are_the_same(folder):
     path = save(folder, '{"text": null, "image": "images/a.png", "label": "x"}', name="m.jsonl")
-    assert read_manifest(path).rows[0].text is None
+    assert "text" not in read_manifest(path).rows[0].inputs
 
 
 def test_numbers_may_be_labels_and_ids(folder):
@@ -132,7 +138,7 @@ def test_a_cell_may_hold_several_labels_or_none(folder, suffix):
     manifest = read_manifest(save_table(folder, suffix, SEVERAL), "multi-label")
     assert [row.label for row in manifest.rows] == ["lamps|green", "", "chairs"]
     assert manifest.labels == ("chairs", "green", "lamps")
-    assert (manifest.task, manifest.scale) == ("multi-label", None)
+    assert (manifest.target, manifest.scale) == ("multi-label", None)
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
@@ -164,12 +170,12 @@ def test_a_label_that_is_no_number_is_told_with_its_line(folder):
 def test_a_byte_order_mark_is_no_part_of_the_first_column(folder):
     path = folder / "manifest.csv"
     path.write_bytes("text,label\nhello,x\n".encode("utf-8-sig"))
-    assert read_manifest(path).rows[0].text == "hello"
+    assert read_manifest(path).rows[0].inputs["text"] == "hello"
 
 
 def test_blanks_around_a_label_are_no_part_of_it_but_a_text_keeps_its_own(folder):
     row = read_manifest(save(folder, "text,label", '"  two\nlines ", x ')).rows[0]
-    assert (row.text, row.label) == ("  two\nlines ", "x")
+    assert (row.inputs["text"], row.label) == ("  two\nlines ", "x")
 
 
 def test_without_pyarrow_the_message_says_what_to_install(folder, monkeypatch):
@@ -189,7 +195,7 @@ def test_without_pyarrow_the_message_says_what_to_install(folder, monkeypatch):
 def test_json_lines_may_be_utf_16(folder, encoding):
     path = folder / "manifest.ndjson"
     path.write_bytes('{"text": "zwei Stühle\u2028", "label": "x"}\r\n\r\n{"text": "b", "label": "y"}'.encode(encoding))
-    assert [row.text for row in read_manifest(path).rows] == ["zwei Stühle\u2028", "b"]
+    assert [row.inputs["text"] for row in read_manifest(path).rows] == ["zwei Stühle\u2028", "b"]
 
 
 def test_bytes_in_json_lines_that_are_no_text_are_reported_with_their_line(folder):
@@ -229,7 +235,7 @@ def test_split_folders_are_splits_under_their_usual_names(tmp_path):
     for name in ("train/cats/1.png", "val/cats/2.png", "test/dogs/1.png"):
         (tmp_path / name).parent.mkdir(parents=True)
         (tmp_path / name).write_bytes(name.encode())
-    found = {(row.image.name, row.label, row.split) for row in read_manifest(tmp_path).rows}
+    found = {(row.inputs["image"].name, row.label, row.split) for row in read_manifest(tmp_path).rows}
     assert found == {("1.png", "cats", "train"), ("2.png", "cats", "validation"), ("1.png", "dogs", "test")}
 
 
@@ -238,7 +244,7 @@ def test_metadata_names_pictures_captions_and_labels(folder, suffix):
     table = [{"file_name": "images/a.png", "caption": "a lamp", "label": "lamps"}]
     save_table(folder, suffix, table, stem="metadata")
     row = read_manifest(folder).rows[0]
-    assert (row.image, row.text, row.label) == (folder / "images/a.png", "a lamp", "lamps")
+    assert (row.inputs["image"], row.inputs["text"], row.label) == (folder / "images/a.png", "a lamp", "lamps")
 
 
 def test_metadata_without_labels_takes_them_from_the_folders(tmp_path):
@@ -247,7 +253,7 @@ def test_metadata_without_labels_takes_them_from_the_folders(tmp_path):
         (tmp_path / split / "cats/1.png").write_bytes(split.encode())
         save(tmp_path / split, "file_name,text", "cats/1.png,a cat", name="metadata.csv")
     rows = read_manifest(tmp_path).rows
-    assert [(row.label, row.split, row.text) for row in rows] == [
+    assert [(row.label, row.split, row.inputs["text"]) for row in rows] == [
         ("cats", "validation", "a cat"),
         ("cats", "train", "a cat"),
     ]
@@ -436,8 +442,8 @@ def test_unknown_columns_are_ignored_with_one_warning_each(folder, suffix):
     ]
     path = save_table(folder, suffix, table)
     manifest = read_manifest(path)
-    assert [row.text for row in manifest.rows] == ["a lamp, green", "words", "zwei Stühle"]
-    known = ", ".join(COLUMNS)
+    assert [row.inputs["text"] for row in manifest.rows] == ["a lamp, green", "words", "zwei Stühle"]
+    known = ", ".join(column_names())
     warnings = (
         f"unknown column 'mood' is ignored; allowed: {known}",
         f"unknown column 'Unnamed: 0' is ignored; allowed: {known}",
@@ -549,7 +555,7 @@ def test_a_cell_names_a_split_in_any_usual_spelling(folder, cell, split):
 
 def test_the_rows_of_a_split_are_found_by_its_name(folder):
     manifest = read_manifest(save(folder, "text,label,split", "a,x,test", "b,y,train"))
-    assert [row.text for row in manifest.by_split("train")] == ["b"]
+    assert [row.inputs["text"] for row in manifest.by_split("train")] == ["b"]
 
 
 def test_an_unknown_split_is_not_silently_empty(folder):
@@ -565,7 +571,7 @@ def test_a_text_that_shows_nothing_is_none(folder, text):
         read_manifest(path)
     assert caught.value.problems == ("line 3: neither image nor text; allowed: at least one of them",)
     save(folder, "image,text,label", f"images/a.png,{text},x")
-    assert read_manifest(path).rows[0].text is None
+    assert "text" not in read_manifest(path).rows[0].inputs
 
 
 # --- writing ---
@@ -575,7 +581,7 @@ def test_a_written_manifest_has_all_columns_and_unix_line_ends(folder):
     rows = read_manifest(save_table(folder, ".csv")).rows
     write_manifest(folder / "out.csv", rows)
     written = (folder / "out.csv").read_bytes()
-    assert written.startswith(",".join(COLUMNS).encode() + b"\n1,images/a.png,")
+    assert written.startswith(",".join(column_names()).encode() + b"\n1,images/a.png,")
     assert b"\r" not in written
 
 
@@ -588,8 +594,7 @@ word = cell.map(spelled).filter(bool)
         st.builds(
             Row,
             id=word,
-            image=st.none(),
-            text=cell.filter(lambda text: not is_blank(text)),
+            inputs=st.fixed_dictionaries({"text": cell.filter(lambda text: not is_blank(text))}),
             label=word,
             group=word,
             split=st.sampled_from(SPLITS),
@@ -612,7 +617,7 @@ def test_what_is_written_is_read_back(tmp_path, rows):
 
 
 def test_a_written_manifest_runs_nothing_in_a_spreadsheet(folder):
-    row = Row("-7", None, "=1+1", "@x", group="'+1", split="", source="", licence="")
+    row = Row("-7", {"text": "=1+1"}, "@x", group="'+1", split="", source="", licence="")
     write_manifest(folder / "out.csv", [row])
     assert (folder / "out.csv").read_text(encoding="utf-8").splitlines()[1] == "'-7,,'=1+1,'@x,''+1,,,"
     assert read_manifest(folder / "out.csv").rows == (row,)
@@ -620,7 +625,8 @@ def test_a_written_manifest_runs_nothing_in_a_spreadsheet(folder):
 
 def test_splits_are_read_back_with_the_ids_that_were_written(folder):
     rows = [
-        Row(name, None, "a", "x", name, "train", "", "") for name in ("=1+1", "-7", "'=1", "plain", "a;b", 'say "hi"')
+        Row(name, {"text": "a"}, "x", name, "train", "", "")
+        for name in ("=1+1", "-7", "'=1", "plain", "a;b", 'say "hi"')
     ]
     write_split(folder / "split.csv", rows)
     assert list(read_splits(folder / "split.csv")) == [row.id for row in rows]
@@ -657,7 +663,9 @@ def test_bad_rows_of_a_table_do_not_hide_the_good_ones(folder):
 
 def test_a_table_may_lack_labels_where_nobody_asks_for_them(folder):
     path = save(folder, "image,text", ",words")
-    assert [(row.text, wrong) for row, wrong in open_table(path, labelled=False).rows(None)] == [("words", ())]
+    assert [(row.inputs["text"], wrong) for row, wrong in open_table(path, labelled=False).rows(None)] == [
+        ("words", ())
+    ]
     with pytest.raises(ManifestError, match="no column 'label'"):
         open_table(path)
 
@@ -698,9 +706,9 @@ def test_a_table_knows_whether_its_rows_belong_to_parts(folder):
     assert open_table(folder).has_splits
 
 
-def test_a_row_gives_the_parts_that_are_asked_for(folder):
+def test_a_row_has_the_inputs_of_the_named_modalities(folder):
     both, picture, text = read_manifest(save_table(folder, ".csv")).rows
-    assert read_parts(both, ("image", "text")) == {"image": b"first picture", "text": "a lamp, green"}
-    assert read_parts(both, ("text",)) == {"text": "a lamp, green"}
-    assert read_parts(picture, ("image", "text")) == {"image": b"second picture"}
-    assert read_parts(text, ("image",)) == {}
+    assert read_inputs(both, ("image", "text")) == {"image": b"first picture", "text": "a lamp, green"}
+    assert read_inputs(both, ("text",)) == {"text": "a lamp, green"}
+    assert read_inputs(picture, ("image", "text")) == {"image": b"second picture"}
+    assert read_inputs(text, ("image",)) == {}

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn import metrics as reference
 
-from model.metrics import (
+from polymodal.model.metrics import (
     accuracy_at_coverage,
     average_precision,
     average_precisions,

@@ -5,10 +5,10 @@ import torch
 from torch.nn import functional
 from torch.testing import assert_close
 
-from model.config import EncoderConfig, ModalityConfig, NetworkConfig
-from model.fusion import FUSIONS
-from model.heads import SingleLabelHead
-from model.network import build_network
+from polymodal.model.config import EncoderConfig, ModalityConfig, NetworkConfig
+from polymodal.model.fusion import FUSIONS
+from polymodal.model.network import build_network
+from polymodal.model.targets.single_label.head import SingleLabelHead
 
 ENCODERS = {
     "image": EncoderConfig(name="cnn", options={"channels": 4}),
@@ -18,7 +18,7 @@ ENCODERS = {
 
 def config(*names, **changed):
     modalities = {name: ModalityConfig(input={}, encoder=ENCODERS[name]) for name in names or ENCODERS}
-    network = NetworkConfig(modalities=modalities, width=8, fusion="sum", task="single-label", labels=("a", "b", "c"))
+    network = NetworkConfig(modalities=modalities, width=8, fusion="sum", target="single-label", labels=("a", "b", "c"))
     return network.model_copy(update=changed)
 
 

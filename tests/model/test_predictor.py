@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from model import (
+from polymodal import cores
+from polymodal.model import (
     BundleError,
     InputError,
     NothingGiven,
@@ -19,7 +20,8 @@ from model import (
     UnsupportedFormat,
     load_bundle,
 )
-from model.bundle import Bundle
+from polymodal.model.bundle import Bundle
+from polymodal.model.kinds import network
 
 LABELS = ("sea", "tomato")
 
@@ -200,7 +202,7 @@ def test_a_prepared_example_does_not_change(predictor):
 
 def test_a_model_describes_itself(predictor):
     description = predictor.description
-    assert (description.name, description.task, description.labels) == ("shapes", "single-label", LABELS)
+    assert (description.name, description.target, description.labels) == ("shapes", "single-label", LABELS)
     assert [spec.name for spec in description.inputs] == ["image", "text"]
     assert description.runtime in ("onnx-int8", "onnx", "torch")
     assert description.card.startswith("# shapes")
@@ -209,6 +211,27 @@ def test_a_model_describes_itself(predictor):
 
 def test_a_model_can_be_given_another_name(tiny_bundle):
     assert load_bundle(tiny_bundle, name="other", threads=1).description.name == "other"
+
+
+@pytest.mark.parametrize(("quota", "expected"), [("100000 100000", 1), ("max 100000", 8)], ids=["one-core", "no-quota"])
+def test_by_default_a_forward_pass_uses_the_cores_that_the_containers_quota_allows(
+    tiny_bundle, tmp_path, monkeypatch, quota, expected
+):
+    (tmp_path / "cpu.max").write_text(quota)
+    (tmp_path / "membership").write_text("0::/\n")
+    monkeypatch.setattr(cores.available_cpus, "__defaults__", (tmp_path, tmp_path / "membership"))
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)), raising=False)
+    threads = []
+    monkeypatch.setattr(network, "start_runtime", lambda name, bundle, count: threads.append(count) or Idle())
+    load_bundle(tiny_bundle)
+    load_bundle(tiny_bundle, threads=3)
+    assert threads == [expected, 3]
+
+
+class Idle:
+    """A runtime that computes nothing."""
+
+    name = "idle"
 
 
 def test_a_runtime_keeps_weights_of_its_own(tiny_bundle, monkeypatch):

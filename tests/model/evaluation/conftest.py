@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from model import Predictor
+from polymodal.model import Network
 
 BAD = [
     {"id": "lost", "image": "images/lost.png", "label": "sea"},
@@ -18,7 +18,7 @@ BAD = [
 
 
 @pytest.fixture(scope="session")
-def served(predictors) -> Predictor:
+def served(predictors) -> Network:
     return predictors["onnx"]
 
 

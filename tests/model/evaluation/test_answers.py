@@ -8,10 +8,10 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 
-from model import ModelError
-from model.evaluation import evaluate, label_grid, summary_grid
-from model.evaluation.stream import AHEAD, prepared
-from model.manifest import open_table
+from polymodal.model import InputSpec, ModelError
+from polymodal.model.evaluation import evaluate, label_grid, summary_grid
+from polymodal.model.evaluation.stream import AHEAD, prepared
+from polymodal.model.manifest import open_table
 
 
 @pytest.fixture(scope="module")
@@ -37,17 +37,40 @@ def test_scores_are_those_of_single_predictions(evaluation, served, manifest_fol
     both = evaluation.answers["image+text"]
     for index in (0, 1, 2):  # both, only an image, only a text
         row = evaluation.rows[both.rows[index]]
-        parts = {"image": row.image.read_bytes()} if row.image else {}
-        parts |= {"text": row.text} if row.text else {}
+        parts = {"image": row.inputs["image"].read_bytes()} if "image" in row.inputs else {}
+        parts |= {"text": row.inputs["text"]} if "text" in row.inputs else {}
         assert set(both.used[index].split("+")) == set(parts)
         (prediction,) = served.predict([served.prepare(parts)])
         assert both.scores[index].tolist() == pytest.approx(list(prediction.scores.values()), abs=1e-5)
 
 
+class WithAudio:
+    """A served model with a third input, which no row of the manifest has."""
+
+    def __init__(self, served):
+        self._served = served
+        audio = InputSpec("audio", (), {})
+        self.description = replace(served.description, inputs=(*served.description.inputs, audio))
+
+    def __getattr__(self, name):
+        return getattr(self._served, name)
+
+    def encode(self, modality, samples):
+        return np.zeros((len(samples), 1)) if modality == "audio" else self._served.encode(modality, samples)
+
+
+def test_of_three_inputs_the_sets_that_rows_have_are_measured_as_they_are_of_two(served, evaluation, manifest_folder):
+    found = evaluate(WithAudio(served), manifest_folder)
+    assert list(found.answers) == ["image+text", "image", "text"]
+    for key, answers in found.answers.items():
+        assert answers.rows.tolist() == evaluation.answers[key].rows.tolist()
+        assert answers.scores == pytest.approx(evaluation.answers[key].scores, abs=1e-6)
+
+
 def test_a_row_that_lacks_what_is_offered_is_left_out(evaluation):
     for key in ("image", "text"):
         rows = evaluation.answers[key].rows.tolist()
-        assert rows == [number for number, row in enumerate(evaluation.rows) if getattr(row, key)]
+        assert rows == [number for number, row in enumerate(evaluation.rows) if key in row.inputs]
 
 
 def test_bad_rows_are_listed_and_cost_only_themselves(served, with_bad_rows, evaluation):
@@ -127,7 +150,7 @@ def test_what_was_ignored_is_reported_first_and_in_the_json(served, tmp_path):
 
 def test_a_manifest_of_bad_rows_alone_is_refused_with_a_reason(served, tmp_path):
     (tmp_path / "manifest.csv").write_text("text,label\nblue,ocean\n", encoding="utf-8")
-    with pytest.raises(ModelError, match="no row can be asked about; 1 were skipped, the first, 1, for: label 'ocean'"):
+    with pytest.raises(ModelError, match="no row can be predicted; 1 were skipped, the first, 1, for: label 'ocean'"):
         evaluate(served, tmp_path)
 
 
@@ -164,7 +187,7 @@ def test_skipped_rows_of_one_kind_are_one_line(served, tmp_path):
 def test_labels_of_a_bundle_are_found_by_how_they_look(served, tmp_path):
     """An older release kept what cannot be seen in labels."""
     description = replace(served.description, labels=("sea\u200b", "tomato"))
-    older = Mock(wraps=served, description=description, task=served.task, scale=served.scale)
+    older = Mock(wraps=served, description=description, target=served.target, scale=served.scale)
     (tmp_path / "rows.csv").write_text("text,label\nblue,sea\nred,tomato\u00ad\n", encoding="utf-8")
     found = evaluate(older, tmp_path / "rows.csv")
     assert (found.targets.tolist(), found.skipped) == ([0, 1], ())
@@ -187,7 +210,7 @@ def test_images_below_a_root_are_measured(served, manifest_folder, tmp_path):
 
 def test_rows_are_read_only_a_little_ahead(served, manifest_folder):
     """Memory stays bounded, however long the manifest is."""
-    row = next(row for row, _ in open_table(manifest_folder).rows("single-label") if row.text and not row.image)
+    row = next(row for row, _ in open_table(manifest_folder).rows("single-label") if set(row.inputs) == {"text"})
     taken = 0
 
     def endless():

@@ -10,10 +10,10 @@ from html.parser import HTMLParser
 import pytest
 from PIL import Image
 
-from model.evaluation import evaluate
-from model.evaluation.folder import write_folder
-from model.evaluation.page import write_page
-from model.spelling import spelled
+from polymodal.model.evaluation import evaluate
+from polymodal.model.evaluation.folder import write_folder
+from polymodal.model.evaluation.page import write_page
+from polymodal.model.spelling import spelled
 
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -98,8 +98,8 @@ def test_hostile_labels_and_names_are_escaped_too(evaluation):
         key: {**told, "labels": dict(zip(labels, told["labels"].values(), strict=True))}
         for key, told in evaluation.metrics.items()
     }
-    task = replace(evaluation.task, labels=labels)
-    page = Page(write_page(replace(evaluation, description=description, task=task, metrics=metrics), {}))
+    target = replace(evaluation.target, labels=labels)
+    page = Page(write_page(replace(evaluation, description=description, target=target, metrics=metrics), {}))
     assert not page.all("script")
     assert labels[0] in page.texts
     assert "<script>alert(4)</script>: all rows" in page.texts
@@ -143,7 +143,7 @@ def test_pictures_are_inlined_small(page):
 
 
 def test_a_picture_that_has_gone_meanwhile_is_no_reason_to_fail(evaluation, tmp_path):
-    rows = tuple(replace(row, image=tmp_path / "gone.png") for row in evaluation.rows)
+    rows = tuple(replace(row, inputs={**row.inputs, "image": tmp_path / "gone.png"}) for row in evaluation.rows)
     assert "(picture no longer there)" in Page(write_page(replace(evaluation, rows=rows), {})).texts
 
 

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from model.config import Scale
-from model.evaluation import plots
-from model.evaluation.mistakes import mistakes
-from model.evaluation.scores import OUTPUTS
-from model.metrics import calibration_error
-from model.tasks import TASKS, MultiLabel, Regression, SingleLabel
+from polymodal.model.config import Scale
+from polymodal.model.evaluation import plots
+from polymodal.model.metrics import calibration_error
+from polymodal.model.targets.multi_label.scoring import MultiLabel
+from polymodal.model.targets.regression.scoring import Regression
+from polymodal.model.targets.single_label.scoring import SingleLabel
 
 HOSTILE = ("a$b$", r"$\frac{", "漢字", "<b>&amp;", "x" * 80)
 
@@ -23,7 +23,7 @@ def answers():
 
 
 def figures(answers, labels=HOSTILE):
-    return plots.answer_figures(SingleLabel(labels, {}), *answers)
+    return plots.answer_figures("single-label", SingleLabel(labels, {}), *answers)
 
 
 HISTORY = [
@@ -104,12 +104,12 @@ def test_a_training_of_no_epoch_has_empty_curves():
 
 
 def test_decisions_about_several_labels_are_judged_together():
-    task = MultiLabel(("circle", "square"), {}, np.full(2, 0.5))
+    target = MultiLabel(("circle", "square"), {}, np.full(2, 0.5))
     scores = np.tile(np.asarray([0.75, 0.25], dtype=np.float32), (40, 1))
     targets = np.zeros((40, 2), dtype=np.float32)
     targets[:30, 0] = 1  # as often as it is sure of a circle
     targets[:10, 1] = 1  # and of a square
-    (diagram,) = plots.answer_figures(task, scores, targets).values()
+    (diagram,) = plots.answer_figures("multi-label", target, scores, targets).values()
     title = diagram.axes[0].get_title()
     assert title.startswith("reliability")
     assert float(title.split()[-1]) == pytest.approx(calibration_error(scores.ravel(), targets.ravel() > 0), abs=1e-3)
@@ -117,18 +117,10 @@ def test_decisions_about_several_labels_are_judged_together():
 
 
 def test_numbers_are_drawn_over_the_right_ones_in_their_own_unit():
-    task = Regression(Scale(mean=100, std=10), {})
+    target = Regression(Scale(mean=100, std=10), {})
     scores = np.asarray([[90.0, 80, 100], [120, np.nan, np.nan]])
-    (figure,) = plots.answer_figures(task, scores, np.asarray([-1.0, 1.0])).values()
+    (figure,) = plots.answer_figures("regression", target, scores, np.asarray([-1.0, 1.0])).values()
     points, interval = figure.axes[0].collections[1], figure.axes[0].collections[0]
     assert points.get_offsets().tolist() == [[90, 90], [110, 120]]
     assert [segment.tolist() for segment in interval.get_segments()] == [[[90, 80], [90, 100]]]
     assert plots.render(figure, "png")
-
-
-@pytest.mark.parametrize("name", TASKS)
-def test_every_task_has_figures_and_mistakes(name):
-    kind = TASKS[name]
-    assert plots.answer_figures.dispatch(kind) is not plots.answer_figures.dispatch(object)
-    assert mistakes.dispatch(kind) is not mistakes.dispatch(object)
-    assert name in OUTPUTS

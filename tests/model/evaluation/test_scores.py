@@ -3,13 +3,14 @@
 import csv
 import json
 
+import numpy as np
 import pyarrow.parquet
 import pytest
 
-from model import ModelError
-from model.evaluation import Interrupted, score
-from model.evaluation.scores import WRITERS
-from model.manifest import open_table
+from polymodal.model import ModelError
+from polymodal.model.evaluation import Interrupted, embed, score
+from polymodal.model.evaluation.scores import WRITERS
+from polymodal.model.manifest import open_table
 
 COLUMNS = ["id", "label", "score", "score_sea", "score_tomato", "error"]
 
@@ -19,8 +20,8 @@ def expected(served, with_bad_rows):
     """Id to scores by label for the good rows, "" for the others, in order."""
     told = {}
     for row, wrong in open_table(with_bad_rows).rows(None):
-        parts = {"image": row.image.read_bytes()} if row.image and row.id != "broken" else {}
-        parts |= {"text": row.text} if row.text else {}
+        parts = {"image": row.inputs["image"].read_bytes()} if "image" in row.inputs and row.id != "broken" else {}
+        parts |= {"text": row.inputs["text"]} if "text" in row.inputs else {}
         bad = wrong or row.id == "broken"
         told[row.id] = "" if bad else dict(served.predict([served.prepare(parts)])[0].scores)
     return told
@@ -107,7 +108,7 @@ class Interruption:
 
 @pytest.fixture
 def small_batches(monkeypatch):
-    monkeypatch.setattr("model.evaluation.scores.BATCH", 2)
+    monkeypatch.setattr("polymodal.model.evaluation.scores.BATCH", 2)
 
 
 @pytest.mark.usefixtures("small_batches")
@@ -181,7 +182,7 @@ def test_a_crash_before_the_first_line_was_written_loses_nothing(served, with_ba
 def test_another_manifest_does_not_go_on_from_there(served, with_bad_rows, part, tmp_path):
     changed = with_bad_rows.with_name("changed.csv")
     changed.write_text(with_bad_rows.read_text(encoding="utf-8").replace("blue", "azure"), encoding="utf-8")
-    with pytest.raises(ModelError, match=r"scores\.csv\.part: begun with another manifest, .*; --restart begins anew"):
+    with pytest.raises(ModelError, match=r"scores\.csv\.part: begun with another manifest, .*; --restart starts again"):
         score(served, changed, tmp_path / "scores.csv")
     scored = score(served, changed, tmp_path / "scores.csv", restart=True)
     assert scored.resumed == 0
@@ -216,7 +217,7 @@ def test_a_damaged_part_is_refused(served, with_bad_rows, part):
     lines = part.read_bytes().splitlines(keepends=True)
     lines[2] = b'{"id"\n'
     part.write_bytes(b"".join(lines))
-    with pytest.raises(ModelError, match="line 3 is damaged; --restart begins anew"):
+    with pytest.raises(ModelError, match="line 3 is damaged; --restart starts again"):
         score(served, with_bad_rows, part.with_suffix(""))
 
 
@@ -297,3 +298,33 @@ def test_what_a_spreadsheet_wrote_is_scored_and_what_was_found_is_reported_first
         "unknown column 'mood' is ignored; allowed: id, image, text, label, group, split, source, licence",
     ]
     assert [row["label"] for row in read(tmp_path / "scores.csv")] == ["sea", "tomato"]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_every_row_gets_a_vector_for_each_of_its_inputs_or_a_reason(served, with_bad_rows, expected, tmp_path, suffix):
+    out = tmp_path / f"vectors{suffix}"
+    written = embed(served, with_bad_rows, out, workers=2)
+    rows = read(out)
+    assert written.rows == len(rows) == len(expected)
+    names = [spec.name for spec in served.description.inputs]
+    for row in rows:
+        assert list(row) == ["id", *names, "error"]
+        vectors = [json.loads(row[name]) if isinstance(row[name], str) else row[name] for name in names if row[name]]
+        assert bool(vectors) != bool(row["error"])
+        assert bool(vectors) == bool(expected[row["id"]])
+        for vector in vectors:
+            assert np.linalg.norm(vector) == pytest.approx(1, abs=1e-5)
+
+
+def test_an_interrupted_run_is_not_continued_by_another_task(served, with_bad_rows, tmp_path):
+    out = tmp_path / "out.jsonl"
+
+    def stop(rows, total, done):
+        yield next(rows)
+        raise KeyboardInterrupt
+
+    with pytest.raises(Interrupted):
+        embed(served, with_bad_rows, out, watch=stop)
+    with pytest.raises(ModelError, match="begun with another task, embed; this one is score"):
+        score(served, with_bad_rows, out)
+    assert embed(served, with_bad_rows, out).rows == len(read(out))

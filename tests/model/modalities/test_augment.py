@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from model.modalities.image.augment import augment as augment_image
-from model.modalities.text.augment import augment as augment_text
+from polymodal.model.modalities.image.augment import augment as augment_image
+from polymodal.model.modalities.text.augment import augment as augment_text
 
 
 def generator(seed=0):

@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from model.errors import ModelError
-from model.modalities.image.encoders import ENCODERS as IMAGE_ENCODERS
-from model.modalities.text.encoders import ENCODERS as TEXT_ENCODERS
-from model.network import ENCODERS
+from polymodal.model.errors import ModelError
+from polymodal.model.modalities import MODALITIES
+from polymodal.model.modalities.image.encoders import ENCODERS as IMAGE_ENCODERS
+from polymodal.model.modalities.text.encoders import ENCODERS as TEXT_ENCODERS
 
 WIDTH, VOCABULARY = 12, 30
 TINY = {"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16}
@@ -43,6 +43,7 @@ SMALL = {
     },
 }
 ORDERLESS = {"static"}  # reads a text as a bag of tokens
+ENCODERS = {name: entry.module("encoders").ENCODERS for name, entry in MODALITIES.items()}
 EVERY = [(modality, name) for modality, table in ENCODERS.items() for name in table]
 LENGTHS = (5, 1, 3, 5)
 
@@ -207,7 +208,7 @@ def test_the_static_encoder_sees_nothing_but_the_mean_of_its_tokens():
 
 
 # Weights with a classifier of 1,000 labels: the sizes that TensorFlow's TPU models name for lite0 … lite4, in millions 4.7, 5.4,
-# 6.1, 8.2 and 13.0; exactly, for lite0 … lite2, those of the packages that model.training.pretrained knows.
+# 6.1, 8.2 and 13.0; exactly, for lite0 … lite2, those of the packages in the presets.
 @pytest.mark.parametrize(
     ("variant", "weights", "blocks"),
     [(0, 4_652_008, 16), (1, 5_416_680, 21), (2, 6_092_072, 21), (3, 8_197_096, 24), (4, 13_006_568, 30)],

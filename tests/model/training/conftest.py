@@ -3,15 +3,15 @@
 import pytest
 import torch
 
-from model.config import EncoderConfig, ModalityConfig, NetworkConfig
-from model.manifest import read_manifest
-from model.modalities.image.input import ImageInput
-from model.modalities.text.input import TextInput
-from model.network import build_network
-from model.runtimes.torch_runtime import TorchRuntime
-from model.training import evaluate
-from model.training.examples import prepare_examples
-from model.training.vocabulary import train_tokenizer
+from polymodal.model.config import EncoderConfig, ModalityConfig, NetworkConfig
+from polymodal.model.manifest import read_manifest
+from polymodal.model.modalities.image.input import ImageInput
+from polymodal.model.modalities.text.input import TextInput
+from polymodal.model.modalities.text.vocabulary import train_tokenizer
+from polymodal.model.network import build_network
+from polymodal.model.runtimes.torch_runtime import TorchRuntime
+from polymodal.model.training import evaluate
+from polymodal.model.training.examples import prepare_examples
 
 
 @pytest.fixture(scope="session")
@@ -21,7 +21,7 @@ def manifest(manifest_folder):
 
 @pytest.fixture(scope="session")
 def inputs(manifest):
-    texts = [row.text for row in manifest.by_split("train") if row.text]
+    texts = [row.inputs["text"] for row in manifest.by_split("train") if "text" in row.inputs]
     return {"image": ImageInput(side=32), "text": TextInput(train_tokenizer(texts), max_tokens=12)}
 
 
@@ -42,7 +42,7 @@ def network_config(manifest, inputs):
         modalities={name: ModalityConfig(input=inputs[name].settings(), encoder=encoders[name]) for name in inputs},
         width=16,
         fusion="concat",
-        task="single-label",
+        target="single-label",
         labels=manifest.labels,
         dropout=0.1,
     )
@@ -65,7 +65,7 @@ def validate(examples, network_config):
 
     def measure(network, split="validation"):
         runtime = TorchRuntime(network, torch.device("cpu"))
-        answers = evaluate.ask(runtime, examples, examples.split(split), network_config)
-        return evaluate.watch(answers, examples, network_config.task)
+        answers = evaluate.predict(runtime, examples, examples.split(split), network_config)
+        return evaluate.monitor(answers, examples, network_config.target)
 
     return measure

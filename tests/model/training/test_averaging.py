@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from model.network import build_network
-from model.training.averaging import Average
-from model.training.presets import TrainingConfig
+from polymodal.model.network import build_network
+from polymodal.model.training.averaging import Average
+from polymodal.model.training.presets import TrainingConfig
 
 AVERAGED = TrainingConfig(averaging=0.9)
 RATES = {"image": 1e-4, "text": 1e-5}  # of encoders that began with trained weights

@@ -2,8 +2,10 @@
 
 import pytest
 
-from model.config import BundleConfig, EncoderConfig, ModalityConfig, NetworkConfig, Scale, subsets
-from model.training.card import write_card
+from polymodal.model import MODALITIES
+from polymodal.model.config import BundleConfig, EncoderConfig, ModalityConfig, NetworkConfig, Scale, subsets
+from polymodal.model.training.card import write_card
+from tests.toys.tone import TONE
 
 FIGURES = {
     "single-label": ("accuracy", "macro_f1", "calibration_error"),
@@ -12,25 +14,25 @@ FIGURES = {
 }
 
 
-def card(task, *modalities, measured=None, intervals=None):
+def card(target, *modalities, measured=None, calibrated=None, intervals=None):
     network = NetworkConfig(
         modalities={name: ModalityConfig(input={}, encoder=EncoderConfig(name="any")) for name in modalities},
         width=1,
         fusion="sum",
-        task=task,
-        labels=() if task == "regression" else ("sea", "tomato"),
-        scale=Scale(mean=0, std=1) if task == "regression" else None,
+        target=target,
+        labels=() if target == "regression" else ("sea", "tomato"),
+        scale=Scale(mean=0, std=1) if target == "regression" else None,
     )
     sets = subsets(network.order)
     calibration = {
-        "single-label": {"temperatures": dict.fromkeys(sets, 1.0)},
+        "single-label": {"temperatures": dict.fromkeys(calibrated or sets, 1.0)},
         "multi-label": {
             "temperatures": dict.fromkeys(sets, 1.0),
             "thresholds": dict.fromkeys(network.labels, 0.5),
         },
         "regression": {"half_widths": {}},
-    }[task]
-    figures = {"items": 2, **dict.fromkeys(FIGURES[task], 1.0), "intervals": intervals or {}, "sources": {}}
+    }[target]
+    figures = {"items": 2, **dict.fromkeys(FIGURES[target], 1.0), "intervals": intervals or {}, "sources": {}}
     report = {
         "preset": "any",
         "metrics": {"validation": dict.fromkeys(measured or sets, figures)},
@@ -42,7 +44,7 @@ def card(task, *modalities, measured=None, intervals=None):
 
 
 @pytest.mark.parametrize(
-    ("task", "modalities", "sentence"),
+    ("target", "modalities", "sentence"),
     [
         pytest.param("single-label", ["text"], "Chooses one of 2 labels for text: sea, tomato.", id="one"),
         pytest.param(
@@ -53,8 +55,8 @@ def card(task, *modalities, measured=None, intervals=None):
         ),
         pytest.param(
             "single-label",
-            ["image", "text", "audio"],
-            "Chooses one of 2 labels for image, text and audio together, or any of them without the others: sea, tomato.",
+            ["image", "text", "tone"],
+            "Chooses one of 2 labels for image, text and tone together, or any of them without the others: sea, tomato.",
             id="three",
         ),
         pytest.param(
@@ -85,8 +87,9 @@ def card(task, *modalities, measured=None, intervals=None):
         ),
     ],
 )
-def test_a_card_names_what_the_network_takes(task, modalities, sentence):
-    text = card(task, *modalities)
+def test_a_card_names_what_the_network_takes(target, modalities, sentence, monkeypatch):
+    monkeypatch.setitem(MODALITIES, TONE.name, TONE)
+    text = card(target, *modalities)
     assert sentence in text
     if len(modalities) == 1:
         assert "together" not in text
@@ -99,7 +102,12 @@ def test_an_interval_that_cannot_be_told_is_left_out():
     assert "| text | 2 | 1.000 [0.342, 1.000] | 1.000 | 1.000 |" in text
 
 
-def test_a_set_of_inputs_that_was_never_calibrated_is_named():
-    text = card("single-label", "image", "text", measured=["text"])
-    assert "No row of the validation part has image + text or image: answers from that are not calibrated." in text
-    assert "not calibrated" not in card("single-label", "image", "text")
+def test_sets_of_inputs_that_have_the_calibration_of_another_are_named():
+    text = card("single-label", "image", "text", measured=["text"], calibrated=["text"])
+    assert "These are image + text (as text), image (as text)." in text
+    assert "calibrated as the nearest set" not in card("single-label", "image", "text")
+
+
+def test_with_more_than_two_inputs_the_rule_for_other_sets_is_stated(monkeypatch):
+    monkeypatch.setitem(MODALITIES, TONE.name, TONE)
+    assert "calibrated as the nearest set that has enough" in card("single-label", "image", "text", "tone")

@@ -8,24 +8,24 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from model.faults import Faults
-from model.manifest import ManifestError, Row
-from model.training.checks import check_captions, check_parts, check_pictures, inspect, read_checked
-from model.training.likeness import fingerprint_of, fingerprint_of_pixels
+from polymodal.model.faults import Faults
+from polymodal.model.manifest import ManifestError, Row
+from polymodal.model.modalities.image.near_duplicates import fingerprint, fingerprint_of_image
+from polymodal.model.training.checks import check_near_duplicates, check_splits, check_words, inspect, read_checked
 
 
 def row(number, *, label="x", split="train", group=None, text="words"):
-    return Row(str(number), None, text, label, group or f"g{number}", split, "", "")
+    return Row(str(number), {"text": text} if text else {}, label, group or f"g{number}", split, "", "")
 
 
 def with_parts(split, **counts):
     """`with_parts("train", text=2, image=1, both=1)`: rows that have these, of labels a and b in turn."""
     kinds = [kind for kind, count in counts.items() for _ in range(count)]
+    both = {"image": Path("/image.png"), "text": "words"}
     return [
         Row(
             f"{split}-{number}",
-            Path("/image.png") if kind != "text" else None,
-            "words" if kind != "image" else None,
+            {name: value for name, value in both.items() if kind in (name, "both")},
             "ab"[number % 2],
             f"{split}-{number}",
             split,
@@ -70,7 +70,7 @@ def parts(**labels):
     ],
 )
 def test_parts_that_cannot_be_trained_on_are_an_error(rows, error):
-    (found,) = check_parts(rows).errors
+    (found,) = check_splits(rows).errors
     assert found.startswith(error)
 
 
@@ -91,13 +91,13 @@ def test_parts_that_cannot_be_trained_on_are_an_error(rows, error):
     ],
 )
 def test_parts_that_say_less_than_one_would_think_are_a_warning(rows, warning):
-    found = check_parts(rows)
+    found = check_splits(rows)
     assert found.errors == []
     assert [each.startswith(warning) for each in found.warnings] == [True]
 
 
 def test_parts_as_they_should_be_are_silent():
-    found = check_parts(parts(train="aabb", validation="ab", test="ab", unseen="a"))
+    found = check_splits(parts(train="aabb", validation="ab", test="ab", unseen="a"))
     assert (found.errors, found.warnings) == ([], [])
 
 
@@ -108,7 +108,7 @@ def test_labels_of_rows_with_several_are_checked_one_by_one():
         row("3", label="red|small", split="validation"),
         row("4", label="", split="test"),
     ]
-    found = check_parts(rows, "multi-label")
+    found = check_splits(rows, "multi-label")
     assert found.errors == ["label 'small' has no rows in the train part"]
     assert [warning.partition(",")[0] for warning in found.warnings] == [
         "label 'large' has no rows in the validation and test parts",
@@ -120,15 +120,15 @@ def test_numbers_need_no_rows_of_their_own_in_every_part():
     rows = [
         row(str(number), label=f"{number}.5", split=split) for number, split in enumerate(("train", "train", "test"))
     ]
-    assert check_parts(rows, "regression").errors == ["no rows in the validation part"]
+    assert check_splits(rows, "regression").errors == ["no rows in the validation part"]
     whole = [*rows, row("v", label="9.0", split="validation")]
-    assert (check_parts(whole, "regression").errors, check_parts(whole, "regression").warnings) == ([], [])
+    assert (check_splits(whole, "regression").errors, check_splits(whole, "regression").warnings) == ([], [])
 
 
 def test_labels_that_look_like_those_of_another_task_are_a_warning():
     rows = parts(train="ab", validation="ab", test="ab")
-    (warning,) = check_parts(rows, "multi-label").warnings
-    assert "did you mean --task single-label" in warning
+    (warning,) = check_splits(rows, "multi-label").warnings
+    assert "did you mean --target single-label" in warning
 
 
 # --- modalities ---
@@ -207,7 +207,7 @@ NO_TEST = "no rows in the test part: the report"
     ],
 )
 def test_what_the_training_rows_lack_is_said_before(rows, errors, warnings):
-    found = check_parts(rows)
+    found = check_splits(rows)
     for messages, starts in ((found.errors, errors), (found.warnings, warnings)):
         assert len(messages) == len(starts), messages
         assert [message.startswith(start) for message, start in zip(messages, starts, strict=True)] == [True] * len(
@@ -217,23 +217,23 @@ def test_what_the_training_rows_lack_is_said_before(rows, errors, warnings):
 
 def test_a_label_of_unusable_rows_alone_is_not_missed():
     other = [replace(row, label="c") for row in with_parts("test", image=2)]
-    assert check_parts([*TEXTS, *with_parts("validation", text=2), *other]).errors == []
+    assert check_splits([*TEXTS, *with_parts("validation", text=2), *other]).errors == []
 
 
-@pytest.mark.parametrize("task", ["single-label", "multi-label", "regression"])
-def test_only_rows_that_can_be_used_are_trained_on_and_counted(tmp_path, task):
+@pytest.mark.parametrize("target", ["single-label", "multi-label", "regression"])
+def test_only_rows_that_can_be_used_are_trained_on_and_counted(tmp_path, target):
     picture(0).save(tmp_path / "a.png")
     lines = ["id,image,text,label,split", *(f"t{n},,words {n},{n % 2},train" for n in range(4))]
     lines += ["v0,,words,0,validation", "v1,a.png,words,1,validation", "v2,a.png,,0,validation", "e0,a.png,,9,test"]
     (tmp_path / "manifest.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    manifest, warnings = read_checked(tmp_path, task, 0, 1)
+    manifest, warnings = read_checked(tmp_path, target, 0, 1)
     assert [row.id for row in manifest.rows] == ["t0", "t1", "t2", "t3", "v0", "v1"]
-    assert len(manifest.image_digests) == 6
+    assert len(manifest.file_digests) == 6
     left_out = (
         f"{NO_IMAGE}; rows that have nothing else are left out, 1 in validation and 1 in test; in 1 other row the image"
     )
     assert any(warning.startswith(left_out) for warning in warnings)
-    inspection = inspect(tmp_path, task, 0, 1)
+    inspection = inspect(tmp_path, target, 0, 1)
     assert any(warning.startswith(left_out) for warning in inspection.result.warnings)
     assert inspection.as_json()["rows"] == {"train": 4, "validation": 2}
 
@@ -273,12 +273,12 @@ def captioned(count, text_of, labels=("lamps", "chairs"), **options):
 
 
 def test_texts_that_say_no_label_are_silent():
-    assert check_captions(captioned(100, lambda label, number: f"item {number % 7}")) == []
+    assert check_words(captioned(100, lambda label, number: f"item {number % 7}")) == []
 
 
 def test_a_word_that_always_means_one_label_is_named_with_its_counts():
     rows = captioned(60, lambda label, number: "bulb" if label == "lamps" and number < 40 else "thing")
-    (warning,) = check_captions(rows)
+    (warning,) = check_words(rows)
     assert "label 'lamps' away: 'bulb' (40 of 40)" in warning
     assert "60 groups have the label" in warning
     assert "thing" not in warning
@@ -287,21 +287,21 @@ def test_a_word_that_always_means_one_label_is_named_with_its_counts():
 @pytest.mark.parametrize("caption", ["Lamp", "lamps,", "LAMP!"])
 def test_a_label_that_stands_in_its_own_texts_is_found_sooner(caption):
     rows = captioned(60, lambda label, number: caption if label == "lamps" and number < 12 else "thing")
-    (warning,) = check_captions(rows)
+    (warning,) = check_words(rows)
     assert "label 'lamps' away: 'lamp" in warning
     assert "(12 of 12)" in warning
     other_word = captioned(60, lambda label, number: "bulb" if label == "lamps" and number < 12 else "thing")
-    assert check_captions(other_word) == []
+    assert check_words(other_word) == []
 
 
 def test_groups_are_counted_and_not_rows():
     rows = captioned(60, lambda label, number: "bulb" if label == "lamps" else "thing")
     one_seller = [
-        row(each.id, label=each.label, text=each.text, group="one" if each.label == "lamps" else each.group)
+        row(each.id, label=each.label, text=each.inputs["text"], group="one" if each.label == "lamps" else each.group)
         for each in rows
     ]
-    assert check_captions(rows) != []
-    assert not any("bulb" in warning for warning in check_captions(one_seller))
+    assert check_words(rows) != []
+    assert not any("bulb" in warning for warning in check_words(one_seller))
 
 
 def test_a_label_that_nearly_all_rows_have_is_given_away_by_no_word():
@@ -309,22 +309,26 @@ def test_a_label_that_nearly_all_rows_have_is_given_away_by_no_word():
         *captioned(500, lambda *_: "bulb", labels=("lamps",)),
         *captioned(5, lambda *_: "thing", labels=("chairs",)),
     ]
-    assert not any("bulb" in warning for warning in check_captions(rows))
+    assert not any("bulb" in warning for warning in check_words(rows))
 
 
 def test_one_of_several_labels_is_given_away_and_numbers_never():
     rows = captioned(60, lambda label, number: "bulb" if label == "lamps" else "thing")
-    several = [row(each.id, label="sold|lamps" if each.label == "lamps" else "sold", text=each.text) for each in rows]
-    (warning,) = check_captions(several, "multi-label")
+    several = [
+        row(each.id, label="sold|lamps" if each.label == "lamps" else "sold", text=each.inputs["text"]) for each in rows
+    ]
+    (warning,) = check_words(several, "multi-label")
     assert "label 'lamps' away: 'bulb' (60 of 60)" in warning
-    numbers = [row(each.id, label="1.5" if each.label == "lamps" else "2.5", text=each.text) for each in rows]
-    assert check_captions(numbers, "regression") == []
+    numbers = [row(each.id, label="1.5" if each.label == "lamps" else "2.5", text=each.inputs["text"]) for each in rows]
+    assert check_words(numbers, "regression") == []
 
 
 def test_the_test_part_is_not_read():
     leaking = captioned(60, lambda label, number: label)
-    assert check_captions([row(each.id, label=each.label, text=each.text, split="test") for each in leaking]) == []
-    assert check_captions(leaking) != []
+    assert (
+        check_words([row(each.id, label=each.label, text=each.inputs["text"], split="test") for each in leaking]) == []
+    )
+    assert check_words(leaking) != []
 
 
 # --- pictures ---
@@ -344,7 +348,7 @@ def resaved(seed, tmp_path):
 def test_a_picture_that_was_saved_again_smaller_is_found_in_the_other_part(tmp_path):
     rows = [row("a", label="x"), row("b"), row("c", split="test", label="y"), row("d", split="test")]
     looks = [picture(1), picture(2), resaved(1, tmp_path), picture(3)]
-    (warning,) = check_pictures(rows, {number: fingerprint_of(look) for number, look in enumerate(looks)})
+    (warning,) = check_near_duplicates(rows, {"image": dict(enumerate(map(fingerprint_of_image, looks)))})
     assert warning.startswith(
         "1 picture of the test part is nearly equal to one of the train part (1 of them under another"
     )
@@ -353,8 +357,8 @@ def test_a_picture_that_was_saved_again_smaller_is_found_in_the_other_part(tmp_p
 
 def test_many_equal_pictures_are_counted_and_five_pairs_named():
     rows = [row("a"), *(row(f"t{number}", split="test") for number in range(2000))]
-    prints = dict.fromkeys(range(len(rows)), fingerprint_of(picture(1)))
-    (warning,) = check_pictures(rows, prints)
+    prints = dict.fromkeys(range(len(rows)), fingerprint_of_image(picture(1)))
+    (warning,) = check_near_duplicates(rows, {"image": prints})
     assert warning.startswith("2,000 pictures of the test part are nearly equal to one of the train part: 't0' ≈ 'a', ")
     assert warning.count("≈") == 5
     assert "and 1995 more" in warning
@@ -362,12 +366,16 @@ def test_many_equal_pictures_are_counted_and_five_pairs_named():
 
 def test_equal_pictures_within_one_part_are_no_matter():
     rows = [row("a"), row("b"), row("c", split="test")]
-    prints = {0: fingerprint_of(picture(1)), 1: fingerprint_of(picture(1)), 2: fingerprint_of(picture(2))}
-    assert check_pictures(rows, prints) == []
+    prints = {
+        0: fingerprint_of_image(picture(1)),
+        1: fingerprint_of_image(picture(1)),
+        2: fingerprint_of_image(picture(2)),
+    }
+    assert check_near_duplicates(rows, {"image": prints}) == []
 
 
-def test_pixels_and_pictures_look_the_same():
-    assert fingerprint_of_pixels(np.asarray(picture(5))) == fingerprint_of(picture(5))
+def test_the_fingerprint_of_pixels_is_that_of_their_image():
+    assert fingerprint(np.asarray(picture(5))) == fingerprint_of_image(picture(5))
 
 
 # --- the whole ---
@@ -450,7 +458,7 @@ def test_equal_faults_are_one_line_for_people_and_each_by_itself_for_programs(da
 
 
 def test_labels_that_are_not_measured_are_one_line_with_their_counts():
-    result = check_parts(parts(train="aabcde", validation="a", test="a"))
+    result = check_splits(parts(train="aabcde", validation="a", test="a"))
     assert len(result.warnings) == 4
     (line,) = Faults(result.warnings).lines()
     assert line.startswith(

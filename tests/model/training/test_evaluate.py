@@ -1,24 +1,26 @@
 """How good a network is: on every set of modalities, with honest intervals, and calibrated."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from model.calibration import TEMPERATURES
-from model.config import BundleConfig, Scale
-from model.evaluation import measures
-from model.runtimes.torch_runtime import TorchRuntime
-from model.tasks import Regression, SingleLabel
-from model.training import evaluate
+from polymodal.model.calibration import TEMPERATURES
+from polymodal.model.config import BundleConfig, Scale
+from polymodal.model.evaluation import measures
+from polymodal.model.runtimes.torch_runtime import TorchRuntime
+from polymodal.model.targets.regression.scoring import Regression
+from polymodal.model.targets.single_label.scoring import SingleLabel
+from polymodal.model.training import evaluate
 
 
 @pytest.fixture
 def answers(fresh, examples, network_config):
     """What an untrained network says of the test part."""
     runtime = TorchRuntime(fresh(seed=5), torch.device("cpu"))
-    return evaluate.ask(runtime, examples, examples.split("test"), network_config)
+    return evaluate.predict(runtime, examples, examples.split("test"), network_config)
 
 
 def config_of(network_config, temperatures):
@@ -29,21 +31,20 @@ def ones(answers):
     return dict.fromkeys(answers, 1.0)
 
 
-TASK = SingleLabel(("sea", "tomato"), {"image": 1.0})
+SINGLE_LABEL = SingleLabel(("sea", "tomato"), {"image": 1.0})
 
 
 def test_every_set_of_modalities_is_asked_about(answers, examples):
     assert set(answers) == {"image+text", "image", "text"}
     test = examples.split("test")
     assert answers["image+text"].rows.tolist() == test
-    assert answers["image"].rows.tolist() == [row for row in test if examples.rows[row].image]
-    assert answers["text"].rows.tolist() == [row for row in test if examples.rows[row].text]
+    assert answers["image"].rows.tolist() == [row for row in test if "image" in examples.rows[row].inputs]
+    assert answers["text"].rows.tolist() == [row for row in test if "text" in examples.rows[row].inputs]
 
 
 def test_an_answer_says_which_modalities_each_row_had(answers, examples):
     for row, used in zip(answers["image+text"].rows, answers["image+text"].used, strict=True):
-        has = examples.rows[row]
-        assert used == "+".join(name for name in ("image", "text") if getattr(has, name))
+        assert used == "+".join(name for name in ("image", "text") if name in examples.rows[row].inputs)
     assert set(answers["image"].used) == {"image"}
 
 
@@ -129,7 +130,7 @@ def test_scores_use_the_temperature_of_what_each_row_had():
 def test_early_stopping_watches_the_accuracy_of_every_set(examples):
     targets = examples.targets[:4]
     answers = made_up(np.eye(2)[[targets[0], targets[1], targets[2], 1 - targets[3]]])
-    assert evaluate.watch({"image": answers}, examples, "single-label") == {"image": 0.75}
+    assert evaluate.monitor({"image": answers}, examples, "single-label") == {"image": 0.75}
 
 
 def test_a_report_holds_its_own_intervals(answers, examples, network_config):
@@ -146,20 +147,47 @@ def test_a_report_holds_its_own_intervals(answers, examples, network_config):
 
 def test_sets_that_no_row_has_are_left_out(fresh, examples, network_config):
     runtime = TorchRuntime(fresh(), torch.device("cpu"))
-    rows = [row for row in examples.split("validation") if not examples.rows[row].text]
-    answers = evaluate.ask(runtime, examples, rows, network_config)
-    config = config_of(network_config, dict.fromkeys(("image+text", "image", "text"), 1.0))
-    assert set(evaluate.watch(answers, examples, "single-label")) == {"image"}
+    rows = [row for row in examples.split("validation") if "text" not in examples.rows[row].inputs]
+    answers = evaluate.predict(runtime, examples, rows, network_config)
+    config = config_of(network_config, {"image": 1.0})
+    assert set(evaluate.monitor(answers, examples, "single-label")) == {"image"}
     assert set(evaluate.report(answers, config, examples)) == {"image"}
-    temperatures = evaluate.calibrate(answers, examples, network_config)["temperatures"]
-    assert (temperatures["text"], temperatures["image+text"]) == (1.0, 1.0)
+    assert set(evaluate.calibrate(answers, examples, network_config)["temperatures"]) == {"image"}
 
 
 def test_images_and_texts_that_no_row_has_together_are_not_measured_together(fresh, examples, network_config):
     runtime = TorchRuntime(fresh(), torch.device("cpu"))
-    rows = [row for row in examples.split("validation") if not (examples.rows[row].text and examples.rows[row].image)]
-    answers = evaluate.ask(runtime, examples, rows, network_config)
+    rows = [row for row in examples.split("validation") if len(examples.rows[row].inputs) < 2]
+    answers = evaluate.predict(runtime, examples, rows, network_config)
     assert set(answers) == {"image", "text"}
+
+
+class Sums:
+    """A runtime whose logits are the sums of the embeddings that are present, and how often it was called."""
+
+    name = "sums"
+    calls = 0
+
+    def fuse(self, embeddings, present):
+        self.calls += 1
+        return sum(each * present[:, [column]] for column, each in enumerate(embeddings.values()))
+
+
+def test_of_many_modalities_all_each_alone_and_the_sets_of_the_rows_are_measured(network_config):
+    order = tuple("abcdefghijklmnop")
+    rows = [set(order), {"a", "b"}, {"a", "b"}, {"c"}]
+    examples = SimpleNamespace(
+        present=lambda numbers: np.asarray([[name in rows[n] for name in order] for n in numbers])
+    )
+    modality = network_config.modalities["text"]
+    network = network_config.model_copy(update={"modalities": dict.fromkeys(order, modality)})
+    embeddings = dict.fromkeys(order, np.ones((4, 2), dtype=np.float32))
+    runtime = Sums()
+    answers = evaluate.predict_from_embeddings(runtime, embeddings, examples, range(4), network)
+    assert runtime.calls == 18  # not 65,535
+    assert list(answers) == ["+".join(order), "a+b", *order]
+    assert answers["a+b"].rows.tolist() == [0, 1, 2]
+    assert answers["a+b"].logits.tolist() == [[2, 2]] * 3
 
 
 @pytest.fixture
@@ -175,7 +203,7 @@ def width(interval):
 
 def test_an_interval_is_as_wide_as_theory_says(half_right):
     scores, targets = half_right
-    interval = measures.intervals(scores, targets, [str(number) for number in range(100)], TASK)["accuracy"]
+    interval = measures.intervals(scores, targets, [str(number) for number in range(100)], SINGLE_LABEL)["accuracy"]
     assert width(interval) == pytest.approx(2 * 1.96 * np.sqrt(0.25 / 100), rel=0.15)
 
 
@@ -183,8 +211,8 @@ def test_related_items_make_an_interval_wider(half_right):
     scores, targets = half_right
     order = np.argsort(np.arange(100) % 2, kind="stable")  # fifty right ones, then fifty wrong ones
     groups = [str(number // 10) for number in range(100)]
-    alone = measures.intervals(scores[order], targets, [str(number) for number in range(100)], TASK)["accuracy"]
-    grouped = measures.intervals(scores[order], targets, groups, TASK)["accuracy"]
+    alone = measures.intervals(scores[order], targets, [str(number) for number in range(100)], SINGLE_LABEL)["accuracy"]
+    grouped = measures.intervals(scores[order], targets, groups, SINGLE_LABEL)["accuracy"]
     assert width(grouped) > 2 * width(alone)
 
 
@@ -202,7 +230,7 @@ def test_related_items_make_an_interval_wider(half_right):
 )
 def test_where_the_bootstrap_has_no_spread_accuracy_has_wilson_s_interval_over_groups(right, groups, expected):
     scores = np.eye(2, dtype=np.float32)[1 - np.asarray(right)]
-    found = measures.intervals(scores, np.zeros(len(right), dtype=np.int64), list(groups), TASK)
+    found = measures.intervals(scores, np.zeros(len(right), dtype=np.int64), list(groups), SINGLE_LABEL)
     assert found["accuracy"] == pytest.approx(expected, abs=1e-3)
     assert found["macro_f1"] is None
     low, high = found["accuracy_at_90_percent_coverage"]
@@ -231,4 +259,6 @@ def test_six_groups_are_enough_for_a_bootstrap():
 def test_intervals_are_the_same_each_time(half_right):
     scores, targets = half_right
     groups = [str(number) for number in range(100)]
-    assert measures.intervals(scores, targets, groups, TASK) == measures.intervals(scores, targets, groups, TASK)
+    assert measures.intervals(scores, targets, groups, SINGLE_LABEL) == measures.intervals(
+        scores, targets, groups, SINGLE_LABEL
+    )

@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from model.manifest import ManifestError, read_manifest
-from model.modalities.image.input import ImageInput
-from model.training.examples import prepare_examples
+from polymodal.model.manifest import ManifestError, read_manifest
+from polymodal.model.modalities.image.input import ImageInput
+from polymodal.model.training.examples import prepare_examples
 
 
 def test_rows_are_prepared_as_requests_are(examples, manifest, predictors, tmp_path):
@@ -17,8 +17,8 @@ def test_rows_are_prepared_as_requests_are(examples, manifest, predictors, tmp_p
     served = {"image": ImageInput(side=64), "text": predictor._inputs["text"]}
     prepared = prepare_examples(manifest, served, "served", tmp_path, workers=1)
     for number, row in enumerate(manifest.rows):
-        parts = {"image": row.image.read_bytes()} if row.image else {}
-        parts |= {"text": row.text} if row.text else {}
+        parts = {"image": row.inputs["image"].read_bytes()} if "image" in row.inputs else {}
+        parts |= {"text": row.inputs["text"]} if "text" in row.inputs else {}
         sample = predictor.prepare(parts)
         for name, store in prepared.stores.items():
             assert store.has(number) == (name in sample.present)
@@ -29,7 +29,7 @@ def test_rows_are_prepared_as_requests_are(examples, manifest, predictors, tmp_p
 
 def test_every_row_knows_what_it_has(examples):
     present = examples.present(range(len(examples.rows)))
-    assert present.tolist() == [[row.image is not None, row.text is not None] for row in examples.rows]
+    assert present.tolist() == [["image" in row.inputs, "text" in row.inputs] for row in examples.rows]
     assert {tuple(row) for row in present.tolist()} == {(True, True), (True, False), (False, True)}
     assert [examples.labels[target] for target in examples.targets] == [row.label for row in examples.rows]
 
@@ -42,7 +42,7 @@ def test_splits_are_disjoint_and_complete(examples):
 
 
 def test_a_batch_is_collated_as_the_encoder_takes_it(examples):
-    rows = [row for row in examples.split("train") if examples.rows[row].image][:3]
+    rows = [row for row in examples.split("train") if "image" in examples.rows[row].inputs][:3]
     assert examples.collate("image", rows)["pixels"].shape == (3, 32, 32, 3)
 
 
@@ -56,7 +56,7 @@ def counted(monkeypatch):
 
 
 def test_what_was_prepared_is_kept(examples, manifest, inputs, tmp_path, counted):
-    pictures = sum(row.image is not None for row in manifest.rows)
+    pictures = sum("image" in row.inputs for row in manifest.rows)
     for expected in (pictures, pictures):
         again = prepare_examples(manifest, inputs, "inputs", tmp_path, workers=1)
         assert len(counted) == expected

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch.nn import functional
 
-from model.bundle import read_bundle
-from model.modalities.text.encoders import RecurrentEncoder
-from model.runtimes.onnx_runtime import is_unused
-from model.training.export import export_graph
+from polymodal.model.bundle import read_bundle
+from polymodal.model.modalities.text.encoders import RecurrentEncoder
+from polymodal.model.runtimes.onnx_runtime import is_unused
+from polymodal.model.training.export import export_graph
 
 PARTS = ("image", "text", "head")
 

@@ -3,6 +3,7 @@
 import math
 import sys
 import threading
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -10,12 +11,12 @@ import torch
 from torch.nn import functional
 from torch.testing import assert_close
 
-from model.errors import ModelError
-from model.fusion import FUSIONS
-from model.training import fit as loop
-from model.training.curves import Curves
-from model.training.fit import Batches, Objective, choose_device, collate, fit
-from model.training.presets import TrainingConfig
+from polymodal.model.errors import ModelError
+from polymodal.model.fusion import FUSIONS
+from polymodal.model.training import fit as loop
+from polymodal.model.training.curves import Curves
+from polymodal.model.training.fit import SAMPLED_SETS, Batches, Objective, choose_device, collate, fit
+from polymodal.model.training.presets import TrainingConfig
 
 CONFIG = TrainingConfig(epochs=4, patience=9, batch_size=6, learning_rate=5e-3, seed=3)
 
@@ -70,7 +71,9 @@ def test_ten_rows_can_be_learned_by_heart(fresh, examples, validate, run, fusion
     with torch.no_grad():
         logits = network.train().fuse(
             {
-                name: torch.zeros(10, 16).index_copy(0, batch["rows"][name], network.encode(name, batch["parts"][name]))
+                name: torch.zeros(10, 16).index_copy(
+                    0, batch["rows"][name], network.encode(name, batch["inputs"][name])
+                )
                 for name in ("image", "text")
             },
             batch["present"],
@@ -348,7 +351,7 @@ def batch_of(image=(0, 1), text=(0, 1)):
     values = {"image": IMAGE, "text": TEXT}
     present = torch.tensor([[row in image, row in text] for row in range(2)])
     return {
-        "parts": {name: {"values": values[name][each]} for name, each in rows.items() if each},
+        "inputs": {name: {"values": values[name][each]} for name, each in rows.items() if each},
         "rows": {name: torch.tensor(each) for name, each in rows.items() if each},
         "present": present,
         "targets": TARGETS,
@@ -387,11 +390,46 @@ def test_a_single_modality_is_never_dropped():
     assert_close(objective(batch), loss(TEXT))
 
 
-def test_sets_of_modalities_are_weighted_as_probabilities():
-    for order in (("a",), ("a", "b"), ("a", "b", "c")):
-        objective = Objective(Readable(), order, TrainingConfig(modality_dropout=0.4))
-        assert sum(weight for _, weight in objective.weights) == pytest.approx(1)
-        assert len(objective.weights) == 2 ** len(order) - 1
+@pytest.mark.parametrize("order", ["a", "ab", "abc", "abcdefgh"])
+def test_sets_of_modalities_are_weighted_as_probabilities(order):
+    weights = Objective(Readable(), tuple(order), TrainingConfig(modality_dropout=0.4)).weights()
+    assert sum(weight for _, weight in weights) == pytest.approx(1)
+    assert len(weights) == {1: 1, 2: 3}.get(len(order), 1 + SAMPLED_SETS)
+    assert all(names for names, _ in weights)
+    assert [names for names, _ in weights].count(set(order)) == 1
+
+
+def test_two_modalities_draw_nothing_by_chance():
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    Objective(Readable(), ("image", "text"), TrainingConfig(modality_dropout=0.4))(batch_of())
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_sampled_sets_are_those_of_the_seed_and_estimate_the_expectation_without_bias():
+    objective = Objective(Readable(), ("a", "b", "c"), TrainingConfig(modality_dropout=0.6))
+    torch.manual_seed(0)
+    first = [objective.weights() for _ in range(2000)]
+    torch.manual_seed(0)
+    assert [objective.weights() for _ in range(2000)] == first
+    shares = Counter()
+    for weights in first:
+        for names, weight in weights:
+            shares[frozenset(names)] += weight / len(first)
+    assert shares.pop(frozenset("abc")) == pytest.approx(0.4)
+    assert len(shares) == 6
+    assert all(share == pytest.approx(0.1, rel=0.1) for share in shares.values())
+
+
+def test_a_network_of_three_modalities_learns_from_sampled_sets():
+    objective = Objective(Readable(), ("image", "text", "audio"), TrainingConfig(modality_dropout=0.4, smoothing=0.0))
+    batch = batch_of()
+    batch["present"] = torch.tensor([[True, True, False]] * 2)
+    torch.manual_seed(0)
+    found = torch.stack([objective(batch) for _ in range(3000)]).mean()
+    # Image or text, alone or with the audio that no row has; both; of audio alone nothing is left.
+    sets = [loss(IMAGE), loss(TEXT), loss(IMAGE), loss(TEXT), loss(IMAGE + TEXT)]
+    assert_close(found, 0.6 * loss(IMAGE + TEXT) + 0.4 / 6 * sum(sets), atol=0.01, rtol=0)
 
 
 def test_class_weights_stand_in_the_order_of_the_labels():
@@ -447,7 +485,7 @@ def test_another_epoch_and_another_seed_make_other_batches(examples, changed):
 def test_an_epoch_has_every_training_row_once(examples):
     config = replace(CONFIG, augment=(), batch_size=5)
     batches = list(Batches(examples, config, workers=2).of(0))
-    found = sorted(tuple(row.flatten().tolist()) for batch in batches for row in batch["parts"]["image"]["pixels"])
+    found = sorted(tuple(row.flatten().tolist()) for batch in batches for row in batch["inputs"]["image"]["pixels"])
     stored = [row for row in examples.split("train") if examples.stores["image"].has(row)]
     assert found == sorted(tuple(examples.stores["image"][row].flatten().tolist()) for row in stored)
 
@@ -488,12 +526,12 @@ def test_a_batch_holds_each_modality_of_the_rows_that_have_it(examples):
         here = [index for index, row in enumerate(rows) if examples.stores[name].has(row)]
         assert batch["rows"][name].tolist() == here
         assert batch["present"][:, column].nonzero()[:, 0].tolist() == here
-        assert len(next(iter(batch["parts"][name].values()))) == len(here)
+        assert len(next(iter(batch["inputs"][name].values()))) == len(here)
     assert batch["targets"].tolist() == examples.targets[rows].tolist()
 
 
 def test_rows_without_pictures_make_a_batch_without_pictures(examples):
-    rows = [row for row in examples.split("train") if not examples.rows[row].image]
+    rows = [row for row in examples.split("train") if "image" not in examples.rows[row].inputs]
     batch = collate(examples, rows, torch.Generator())
-    assert set(batch["parts"]) == {"text"}
+    assert set(batch["inputs"]) == {"text"}
     assert not batch["present"][:, 0].any()

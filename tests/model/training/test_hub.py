@@ -7,13 +7,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from model import load_bundle
-from model.bundle import read_bundle
-from model.errors import ModelError
-from model.modalities.image.encoders import ENCODERS as IMAGE_ENCODERS
-from model.network import ENCODERS
-from model.training import hub, train
-from model.training.vocabulary import train_tokenizer
+from polymodal.model import load_bundle
+from polymodal.model.bundle import read_bundle
+from polymodal.model.errors import ModelError
+from polymodal.model.modalities import hub
+from polymodal.model.modalities.branch import BranchOptions
+from polymodal.model.modalities.image.encoders import ENCODERS as IMAGE_ENCODERS
+from polymodal.model.modalities.text.vocabulary import train_tokenizer
+from polymodal.model.network import encoders_of
+from polymodal.model.training import train
+from polymodal.model.training.presets import make_branch
 
 TINY = {"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16}
 PREPROCESSING = {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6], "size": {"height": 32, "width": 32}}
@@ -26,7 +29,7 @@ def write(folder, **files):
 
 @pytest.fixture(scope="session")
 def tokenizer(manifest):
-    return train_tokenizer([row.text for row in manifest.by_split("train") if row.text])
+    return train_tokenizer([row.inputs["text"] for row in manifest.by_split("train") if "text" in row.inputs])
 
 
 @pytest.fixture(scope="session")
@@ -85,13 +88,12 @@ def image_folder(request):
 
 
 def read(modality, folder, trained=True):
-    read = {"image": hub.read_image_model, "text": hub.read_text_model}[modality]
-    return read(str(folder), folder.parent, trained=trained)
+    return make_branch(modality, str(folder), BranchOptions((), folder.parent, trained))
 
 
 def network_of(modality, found):
     """Our encoder as the folder describes it, with the folder's weights."""
-    encoder = ENCODERS[modality][found.encoder.name](6, **found.encoder.options)
+    encoder = encoders_of(modality)[found.encoder.name](6, **found.encoder.options)
     weights = {name: torch.from_numpy(array) for name, array in found.weights.items()}
     told = encoder.load_state_dict(weights, strict=False)
     assert told.unexpected_keys == []
@@ -248,7 +250,7 @@ def test_the_hub_is_asked_for_data_alone(vit_folder, tmp_path, monkeypatch):
         return str(vit_folder)
 
     monkeypatch.setattr(hub, "snapshot_download", download)
-    found = hub.read_image_model("hf://owner/name", tmp_path, trained=True)
+    found = make_branch("image", "hf://owner/name", BranchOptions((), tmp_path, trained=True))
     assert asked == [("owner/name", tmp_path / "hub", ["*.json", "model*.safetensors"])]
     assert found.origin.startswith("hf://owner/name on the Hugging Face hub")
 
@@ -259,7 +261,7 @@ def test_a_hub_that_does_not_answer_is_named(tmp_path, monkeypatch):
 
     monkeypatch.setattr(hub, "snapshot_download", download)
     with pytest.raises(ModelError, match="hf://owner/name: could not be downloaded: no route to host"):
-        hub.read_text_model("hf://owner/name", tmp_path, trained=True)
+        make_branch("text", "hf://owner/name", BranchOptions((), tmp_path, trained=True))
 
 
 @torch.no_grad()

@@ -7,11 +7,11 @@ import numpy as np
 import onnx
 import pytest
 
-from model import BundleError, ModelError, load_bundle
-from model.bundle import read_bundle
-from model.training import export, train
+from polymodal.model import BundleError, ModelError, load_bundle
+from polymodal.model.bundle import read_bundle
+from polymodal.model.training import export, train
 
-int8 = import_module("model.training.int8")
+int8 = import_module("polymodal.model.training.int8")
 
 
 @pytest.fixture(scope="module")

@@ -17,11 +17,11 @@ SLACK = 64 * 2**20  # bytes: what allocators keep varies by tens of MiB from run
 EPOCH = """
 import resource, sys
 from pathlib import Path
-from model.modalities.image.input import ImageInput
-from model.training.examples import prepare_examples
-from model.training.fit import Batches
-from model.manifest import read_manifest
-from model.training.presets import TrainingConfig
+from polymodal.model.modalities.image.input import ImageInput
+from polymodal.model.training.examples import prepare_examples
+from polymodal.model.training.fit import Batches
+from polymodal.model.manifest import read_manifest
+from polymodal.model.training.presets import TrainingConfig
 
 manifest = read_manifest(Path(sys.argv[1]))
 inputs = {"image": ImageInput(side=int(sys.argv[2]))}

@@ -6,18 +6,20 @@ import numpy as np
 import pytest
 import torch
 
-from model.errors import ModelError
-from model.network import ENCODERS, build_network
-from model.training import presets
-from model.training.parts import PARTS, Part
-from model.training.presets import PRESETS, TrainingConfig, cnn_rnn, pretrained_encoders
+from polymodal.model.errors import ModelError
+from polymodal.model.modalities import MODALITIES
+from polymodal.model.modalities.branch import Branch
+from polymodal.model.network import build_network, encoders_of
+from polymodal.model.training import presets
+from polymodal.model.training.presets import PRESETS, TrainingConfig, cnn_rnn, presets_of, pretrained_encoders
+
+BRANCHES = {name: presets_of(name).BRANCHES for name in MODALITIES}
 
 
 def only(manifest, modality):
     """Every row keeps this modality alone; rows without it are gone."""
-    other = {"image": "text", "text": "image"}[modality]
-    rows = tuple(replace(row, **{other: None}) for row in manifest.rows if getattr(row, modality))
-    return replace(manifest, rows=rows)
+    kept = [row for row in manifest.rows if modality in row.inputs]
+    return replace(manifest, rows=tuple(replace(row, inputs={modality: row.inputs[modality]}) for row in kept))
 
 
 @pytest.mark.parametrize("modality", ["image", "text"])
@@ -28,7 +30,12 @@ def test_what_the_data_lacks_is_not_in_the_network(manifest, tmp_path, modality)
 
 
 def test_a_modality_that_only_other_parts_have_cannot_be_learned(manifest, tmp_path):
-    rows = tuple(replace(row, text=None) if row.split == "train" else row for row in manifest.rows)
+    rows = tuple(
+        replace(row, inputs={name: value for name, value in row.inputs.items() if name != "text"})
+        if row.split == "train"
+        else row
+        for row in manifest.rows
+    )
     assert cnn_rnn(replace(manifest, rows=rows), tmp_path, {}).network.order == ("image",)
 
 
@@ -46,7 +53,9 @@ def test_the_network_says_what_its_inputs_need(manifest, tmp_path):
 
 
 def test_only_training_texts_shape_the_vocabulary(manifest, tmp_path):
-    rows = tuple(row if row.split == "train" or not row.text else replace(row, text="zyzzyva") for row in manifest.rows)
+    rows = tuple(
+        row if row.split == "train" else replace(row, inputs={**row.inputs, "text": "zyzzyva"}) for row in manifest.rows
+    )
     found, expected = (cnn_rnn(each, tmp_path, {}).inputs["text"] for each in (replace(manifest, rows=rows), manifest))
     for each in (found, expected):
         (tmp_path / str(id(each))).mkdir()
@@ -57,13 +66,12 @@ def test_only_training_texts_shape_the_vocabulary(manifest, tmp_path):
 
 def test_every_encoder_of_our_own_can_be_asked_for():
     """Those of other libraries have addresses: see test_hub."""
-    assert {modality: set(table) - {"transformers", "timm"} for modality, table in ENCODERS.items()} == {
-        modality: set(table) for modality, table in PARTS.items()
-    }
+    for modality, branches in BRANCHES.items():
+        assert set(encoders_of(modality)) - {"transformers", "timm"} == set(branches)
 
 
 @pytest.mark.parametrize(
-    ("modality", "name"), [(modality, name) for modality, table in PARTS.items() for name in table]
+    ("modality", "name"), [(modality, name) for modality, table in BRANCHES.items() for name in table]
 )
 def test_any_encoder_takes_the_presets_place(manifest, tmp_path, modality, name):
     recipe = cnn_rnn(manifest, tmp_path, {modality: name})
@@ -75,7 +83,7 @@ def test_any_encoder_takes_the_presets_place(manifest, tmp_path, modality, name)
 
 @pytest.mark.parametrize("modality", ["image", "text"])
 def test_an_unknown_encoder_is_answered_with_the_known_ones(manifest, tmp_path, modality):
-    known = ", ".join(PARTS[modality])
+    known = ", ".join(BRANCHES[modality])
     with pytest.raises(
         ModelError, match=f"{modality} encoder 'abacus' is not known; known are {known}, a model's folder"
     ):
@@ -84,16 +92,16 @@ def test_an_unknown_encoder_is_answered_with_the_known_ones(manifest, tmp_path, 
 
 @pytest.fixture
 def trained(monkeypatch, manifest, tmp_path):
-    """`trained(image, text)`: the pretrained recipe where parts have weights of these names alone."""
+    """`trained(image, text)`: the pretrained recipe where branches have weights of these names alone."""
     plain = cnn_rnn(manifest, tmp_path, {})
 
     def recipe(image=(), text=()):
         def make(modality, *_):
             weights = {key: np.zeros(1) for key in {"image": image, "text": text}[modality]}
             encoder = plain.network.modalities[modality].encoder
-            return Part(plain.inputs[modality], encoder, weights, origin=modality if weights else None)
+            return Branch(plain.inputs[modality], encoder, weights, origin=modality if weights else None)
 
-        monkeypatch.setattr(presets, "make_part", make)
+        monkeypatch.setattr(presets, "make_branch", make)
         return pretrained_encoders(manifest, tmp_path, {})
 
     return recipe

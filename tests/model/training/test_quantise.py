@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch import nn
 
-from model.bundle import narrow, widen
-from model.runtimes import onnx_runtime
-from model.runtimes.onnx_int8_runtime import in_8_bits
-from model.runtimes.onnx_runtime import PRECISE, open_session
-from model.runtimes.processor import Processor
-from model.training.export import export_graph, trace
-from model.training.quantise import convolutions, convolutions_in_8_bits, matrices_in_8_bits
+from polymodal.model.bundle import compress_weights, decompress_weights
+from polymodal.model.runtimes import onnx_runtime
+from polymodal.model.runtimes.onnx_int8_runtime import in_8_bits
+from polymodal.model.runtimes.onnx_runtime import PRECISE, open_session
+from polymodal.model.runtimes.processor import Processor
+from polymodal.model.training.export import export_graph, trace
+from polymodal.model.training.quantise import convolutions, convolutions_in_8_bits, matrices_in_8_bits
 
 WIDTH = 256  # 256 × 256 numbers are the smallest matrix that a bundle stores in 8 bits
 
@@ -39,8 +39,8 @@ def words():
     """A network with its weights as a bundle would store them, and the graph in 8 bits."""
     torch.manual_seed(0)
     network = Words().eval()
-    stored = narrow({name: each.numpy() for name, each in network.state_dict().items()})
-    network.load_state_dict({name: torch.from_numpy(each) for name, each in widen(stored).items()})
+    stored = compress_weights({name: each.numpy() for name, each in network.state_dict().items()})
+    network.load_state_dict({name: torch.from_numpy(each) for name, each in decompress_weights(stored).items()})
     free = {"ids": {0: "batch", 1: "length"}}
     graph = export_graph(network, {"ids": torch.zeros(2, 3, dtype=torch.int64)}, ["ids"], free)
     return network, stored, graph
@@ -74,7 +74,7 @@ def test_a_row_of_zeros_stays_zero(words):
     network, stored, graph = words
     silent = {**stored, "inner.weight": stored["inner.weight"] * np.int8(0), "inner.bias": stored["inner.bias"] * 0}
     network = Words().eval()
-    network.load_state_dict({name: torch.from_numpy(each) for name, each in widen(silent).items()})
+    network.load_state_dict({name: torch.from_numpy(each) for name, each in decompress_weights(silent).items()})
     ids = np.zeros((2, 3), dtype=np.int64)
     with torch.inference_mode():
         exact = network(torch.from_numpy(ids)).numpy()
@@ -128,7 +128,9 @@ def pixels():
 @pytest.mark.parametrize("in_float", [0, 1, 2])
 def test_convolutions_in_8_bits_say_nearly_the_same(pixels, in_float):
     network, batches, model = pixels
-    stored = narrow({name: each.numpy() for name, each in network.state_dict().items() if each.is_floating_point()})
+    stored = compress_weights(
+        {name: each.numpy() for name, each in network.state_dict().items() if each.is_floating_point()}
+    )
     graph = convolutions_in_8_bits(model, batches, in_float=in_float, unused=stored.keys())
     with torch.inference_mode():
         exact = network(torch.from_numpy(batches[0]["pixels"])).numpy()

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from model import ModelError, load_bundle
-from model.bundle import read_bundle, write_bundle
-from model.training import remeasure
+from polymodal.model import ModelError, load_bundle
+from polymodal.model.bundle import read_bundle, write_bundle
+from polymodal.model.training import remeasure
 
 ADDED = ("confidence_at_90_percent_coverage", "confusion", "reliability")
 

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from model.errors import ModelError
-from model.manifest import read_manifest
-from model.training.checks import inspect
-from model.training.sources.shapes import MATERIALS, build
+from polymodal.model.errors import ModelError
+from polymodal.model.manifest import read_manifest
+from polymodal.model.training.checks import inspect
+from polymodal.model.training.sources.shapes import MATERIALS, build
 
 
 @pytest.fixture(scope="module")
@@ -40,13 +40,13 @@ def test_the_picture_shows_the_colour_and_the_caption_names_the_material(shapes)
     counts = Counter()
     for row in read_manifest(shapes).rows:
         colour, material = row.label.split()
-        pixels = np.asarray(Image.open(row.image)).reshape(-1, 3).astype(int)
+        pixels = np.asarray(Image.open(row.inputs["image"])).reshape(-1, 3).astype(int)
         painted = pixels[(pixels.max(axis=1) - pixels.min(axis=1)) > 60].mean(axis=0)
         assert ("red" if painted[0] > painted[2] else "blue") == colour
-        named = {word for word in row.text.replace(",", "").split() if word in sum(MATERIALS.values(), ())}
+        named = {word for word in row.inputs["text"].replace(",", "").split() if word in sum(MATERIALS.values(), ())}
         assert len(named) == 1
         assert named < set(MATERIALS[material])
-        assert not {"red", "blue", "wood", "metal"} & set(row.text.split())
+        assert not {"red", "blue", "wood", "metal"} & set(row.inputs["text"].split())
         counts[row.label] += 1
     assert set(counts.values()) == {30}
 

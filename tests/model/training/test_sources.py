@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from model.manifest import read_manifest
-from model.training.likeness import ALIKE, EQUAL, Fingerprint, near_pairs
-from model.training.sources import emoji, illustrations, openclipart, packages, pictures, tuxpaint
-from model.training.sources.captions import Mask, normalised
-from model.training.sources.grouping import (
+from polymodal.model.manifest import read_manifest
+from polymodal.model.modalities.image.near_duplicates import ALIKE, EQUAL, Fingerprint, near_pairs
+from polymodal.model.training.sources import emoji, illustrations, openclipart, packages, pictures, tuxpaint
+from polymodal.model.training.sources.captions import Mask, normalised
+from polymodal.model.training.sources.grouping import (
     CONTRADICTORY,
     MAX_GROUP,
     REPEATED,
@@ -21,10 +21,10 @@ from model.training.sources.grouping import (
     group_names,
     over_the_cap,
 )
-from model.training.sources.items import Item, Reading
-from model.training.sources.packages import Package, SourceError, obtain
-from model.training.sources.pictures import Fingerprints, UnusablePicture, fingerprint
-from model.training.sources.taxonomy import (
+from polymodal.model.training.sources.items import Item, Reading
+from polymodal.model.training.sources.packages import Package, SourceError, obtain
+from polymodal.model.training.sources.pictures import Fingerprints, UnusablePicture, fingerprint
+from polymodal.model.training.sources.taxonomy import (
     DROPPED,
     LABELS,
     OPENCLIPART,
@@ -542,11 +542,11 @@ def test_the_data_set_is_a_manifest_with_the_packages_own_bytes(readings, tmp_pa
         "tuxpaint/animals/hen",
     }
     swan = rows["openclipart/animals/birds/cigno_01"]
-    assert (swan.text, swan.label, swan.source) == ("Cigno, white swan", "animals", "openclipart")
-    assert swan.image == tmp_path / "out/images/openclipart/animals/birds/cigno_01.png"
-    assert swan.image.read_bytes() == (tmp_path / "clipart/png/animals/birds/cigno_01.png").read_bytes()
-    assert rows["openclipart/people/clothing/hats/fez"].text is None
-    assert rows["emoji/fluent/1f9a2"].text == "swan, ugly"
+    assert (swan.inputs["text"], swan.label, swan.source) == ("Cigno, white swan", "animals", "openclipart")
+    assert swan.inputs["image"] == tmp_path / "out/images/openclipart/animals/birds/cigno_01.png"
+    assert swan.inputs["image"].read_bytes() == (tmp_path / "clipart/png/animals/birds/cigno_01.png").read_bytes()
+    assert "text" not in rows["openclipart/people/clothing/hats/fez"].inputs
+    assert rows["emoji/fluent/1f9a2"].inputs["text"] == "swan, ugly"
     assert rows["emoji/fluent/1f9a2"].group == rows["emoji/google/1f9a2"].group
 
 

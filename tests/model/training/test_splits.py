@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.manifest import Manifest, Row, read_manifest, write_manifest
-from model.training.splits import SHARES, describe_split, split_rows, split_table, with_splits, write_split
+from polymodal.model.manifest import Manifest, Row, read_manifest, write_manifest
+from polymodal.model.training.splits import SHARES, describe_split, split_rows, split_table, with_splits, write_split
 
 
 def row(number, label, group=None):
-    return Row(str(number), None, "words", label, group or str(number), "", "", "")
+    return Row(str(number), {"text": "words"}, label, group or str(number), "", "", "")
 
 
 def rows_of(**counts):
@@ -152,7 +152,7 @@ def test_the_written_split_is_the_one_that_the_report_names(tmp_path, manifest):
 
 
 def test_the_split_of_an_older_release_is_recognised_though_it_escaped_no_ids():
-    row = Row("-7", None, "a", "x", "-7", "train", "", "")
+    row = Row("-7", {"text": "a"}, "x", "-7", "train", "", "")
     manifest = Manifest((row,), Path(), "")
     older = hashlib.sha256(b"id,split\n-7,train\n").hexdigest()
     assert describe_split(manifest, escaped=False)["sha256"] == older

@@ -11,12 +11,12 @@ import pytest
 import torch
 from PIL import Image
 
-from model import BundleError, ModelError, UnknownModality, load_bundle
-from model.bundle import narrow, read_bundle, widen
-from model.manifest import read_manifest
-from model.training import ManifestError, train
-from model.training.splits import with_splits
-from model.training.train import GOLDEN_BYTES
+from polymodal.model import BundleError, ModelError, UnknownModality, load_bundle
+from polymodal.model.bundle import compress_weights, decompress_weights, read_bundle
+from polymodal.model.manifest import read_manifest
+from polymodal.model.training import ManifestError, train
+from polymodal.model.training.splits import with_splits
+from polymodal.model.training.train import GOLDEN_BYTES
 
 CHANGES = {"epochs": 1, "batch_size": 8}
 SETS = ("image+text", "image", "text")
@@ -80,8 +80,8 @@ def test_one_modality_is_enough(changed_manifest, manifest_folder, tmp_path, lac
 def without_graphs(monkeypatch):
     """Exporting and drawing take seconds, and the bundle is as good without: torch serves it."""
     # By import_module, because the package's attribute `train` is the function.
-    monkeypatch.setattr(import_module("model.training.train"), "export_graphs", lambda *_: {})
-    monkeypatch.setattr(import_module("model.training.train"), "_draw", lambda *_: None)
+    monkeypatch.setattr(import_module("polymodal.model.training.train"), "export_graphs", lambda *_: {})
+    monkeypatch.setattr(import_module("polymodal.model.training.train"), "_draw", lambda *_: None)
 
 
 def test_an_encoder_for_what_the_data_lack_is_refused(changed_manifest, tmp_path):
@@ -211,8 +211,10 @@ def test_a_log_is_written_when_it_is_asked_for(manifest_folder, tmp_path):
 def test_the_bundle_holds_the_best_weights(tiny_bundle):
     checkpoint = torch.load(tiny_bundle.with_name("shapes.run") / "checkpoint.pt", weights_only=True)
     best = checkpoint["progress"]["best_weights"]
-    rounded = widen(
-        narrow({name: each.numpy() for name, each in best.items() if not name.endswith("num_batches_tracked")})
+    rounded = decompress_weights(
+        compress_weights(
+            {name: each.numpy() for name, each in best.items() if not name.endswith("num_batches_tracked")}
+        )
     )
     stored = read_bundle(tiny_bundle).read_weights()
     assert set(rounded) == set(stored)
@@ -270,7 +272,7 @@ def test_a_folder_of_something_else_is_not_replaced(manifest_folder, tmp_path):
 @pytest.mark.usefixtures("without_graphs")
 def test_a_bundle_that_does_not_say_what_was_measured_is_removed(manifest_folder, tmp_path, monkeypatch):
     """As when a library writes an array's memory in another order than its shape."""
-    module = import_module("model.training.train")
+    module = import_module("polymodal.model.training.train")
     write = module.write_bundle
 
     def garbled(directory, *, weights, **rest):
@@ -285,7 +287,7 @@ def test_a_bundle_that_does_not_say_what_was_measured_is_removed(manifest_folder
 
 def test_a_training_that_fails_at_its_end_leaves_an_older_bundle_as_it_was(manifest_folder, bundle_copy, monkeypatch):
     before = read_bundle(bundle_copy).digest
-    module = import_module("model.training.train")
+    module = import_module("polymodal.model.training.train")
     monkeypatch.setattr(module, "export_graphs", lambda *_: {})
     monkeypatch.setattr(module, "_draw", lambda *_: None)
     monkeypatch.setattr(module, "LOGIT_TOLERANCE", -1)
@@ -296,8 +298,8 @@ def test_a_training_that_fails_at_its_end_leaves_an_older_bundle_as_it_was(manif
 
 
 @pytest.mark.usefixtures("without_graphs")
-@pytest.mark.parametrize("task", ["single-label", "multi-label", "regression"])
-def test_rows_that_the_network_cannot_take_are_neither_measured_nor_counted(changed_manifest, tmp_path, task):
+@pytest.mark.parametrize("target", ["single-label", "multi-label", "regression"])
+def test_rows_that_the_network_cannot_take_are_neither_measured_nor_counted(changed_manifest, tmp_path, target):
     """No training row has an image; a validation row and all test rows have nothing else; one validation row is left."""
 
     def change(row):
@@ -309,7 +311,7 @@ def test_rows_that_the_network_cannot_take_are_neither_measured_nor_counted(chan
             row["text"] = ""
         return row if (row["text"] or row["image"]) and (row["split"], row["label"]) != ("validation", "2") else None
 
-    predictor = run(changed_manifest(change), tmp_path / "out", task=task)
+    predictor = run(changed_manifest(change), tmp_path / "out", target=target)
     report = predictor.description.report
     assert [spec.name for spec in predictor.description.inputs] == ["text"]
     assert report["data"]["split"]["rows"] == {"train": 16, "validation": 1}
@@ -319,7 +321,7 @@ def test_rows_that_the_network_cannot_take_are_neither_measured_nor_counted(chan
     assert measured["items"] == 1
     assert all(interval is None or interval[0] < interval[1] for interval in measured["intervals"].values())
     assert any(warning.startswith("no row of the train part has an image") for warning in report["warnings"])
-    resumed = run(tmp_path / "data", tmp_path / "out", task=task, resume=True)
+    resumed = run(tmp_path / "data", tmp_path / "out", target=target, resume=True)
     assert resumed.description.digest == predictor.description.digest
 
 

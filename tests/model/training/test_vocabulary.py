@@ -5,14 +5,14 @@ import json
 import pytest
 from tokenizers import Tokenizer, models, trainers
 
-from model.training.vocabulary import prune, train_tokenizer
+from polymodal.model.modalities.text.vocabulary import prune, train_tokenizer
 
 TEXTS = ["a deep blue sea", "blue waves, deep water", "the sea is deep", "ripe red tomatoes", "red sea waves"]
 
 
 @pytest.fixture
 def texts(manifest):
-    return [row.text for row in manifest.by_split("train") if row.text]
+    return [row.inputs["text"] for row in manifest.by_split("train") if "text" in row.inputs]
 
 
 def test_the_same_texts_give_the_same_vocabulary(texts):

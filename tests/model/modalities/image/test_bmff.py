@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from model.errors import TooLarge, Undecodable
-from model.modalities.image.bmff import still
-from model.modalities.image.header import size_of
-from model.modalities.image.input import FORMATS, TURNS, ImageInput
+from polymodal.model.errors import TooLarge, Undecodable
+from polymodal.model.modalities.image.bmff import still
+from polymodal.model.modalities.image.header import size_of
+from polymodal.model.modalities.image.input import FORMATS, TURNS, ImageInput
 from tests.hostile.pictures import av1, avif, avif_grid, box, full, heif, ispe, saved
 
 INPUT = ImageInput(side=64)

@@ -2,9 +2,9 @@
 
 import pytest
 
-from model.errors import UnsupportedFormat
-from model.modalities.image.formats import BEGINNINGS, SUFFIXES, sniff
-from model.modalities.image.input import FORMATS, ImageInput
+from polymodal.model.errors import UnsupportedFormat
+from polymodal.model.modalities.image.formats import BEGINNINGS, SUFFIXES, sniff
+from polymodal.model.modalities.image.input import FORMATS, ImageInput
 from tests.hostile.pictures import avif, png
 
 OTHERS = {
@@ -56,7 +56,7 @@ def test_what_is_not_decoded_is_named_with_what_to_do(content):
     with pytest.raises(UnsupportedFormat) as caught:
         ImageInput().decode(content)
     name, advice = OTHERS[content]
-    assert name in caught.value.problem
+    assert name in caught.value.found
     assert caught.value.allowed.startswith("image/jpeg, image/png")
     assert advice in caught.value.allowed
 

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from model.modalities.image.header import size_of, work_of
-from model.modalities.image.input import ImageInput
+from polymodal.model.modalities.image.header import size_of, work_of
+from polymodal.model.modalities.image.input import ImageInput
 
 
 def encoded(size, file_format, mode="RGB", **options):
@@ -40,6 +40,12 @@ KINDS = [
 @pytest.mark.parametrize("size", [(1, 1), (3, 700), (1234, 17)])
 def test_the_size_is_read_from_the_header(file_format, options, size):
     assert size_of(encoded(size, file_format, **options)) == size
+
+
+@pytest.mark.parametrize(("file_format", "options"), [*KINDS, pytest.param("AVIF", {}, id="avif")])
+def test_a_part_of_a_form_which_is_a_bytearray_has_the_same_workload(file_format, options):
+    content = encoded((300, 200), file_format, **options)
+    assert ImageInput.workload(bytearray(content)) == ImageInput.workload(content) == work_of(content)
 
 
 @given(st.integers(1, 3000), st.integers(1, 60), st.sampled_from([kind.values for kind in KINDS]))

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from PIL import TiffImagePlugin
 
-from model.errors import UnsupportedFormat
-from model.modalities.image.input import ImageInput
+from polymodal.model.errors import UnsupportedFormat
+from polymodal.model.modalities.image.input import ImageInput
 from tests.hostile.pictures import PNG_BEGINNING, PNG_END, SHORT, chunk, ihdr, tiff_of
 
 WIDTH, HEIGHT = 32, 24

@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
-from model.errors import InputError, TooLarge, Undecodable, UnsupportedFormat
-from model.modalities.image.formats import BEGINNINGS as KNOWN
-from model.modalities.image.formats import sniff
-from model.modalities.image.input import FORMATS, TURNS, ImageInput, content_box
+from polymodal.model.errors import InputError, TooLarge, Undecodable, UnsupportedFormat
+from polymodal.model.modalities.image.formats import BEGINNINGS as KNOWN
+from polymodal.model.modalities.image.formats import sniff
+from polymodal.model.modalities.image.input import FORMATS, TURNS, ImageInput, content_box
 
 SIDE = 64
 INPUT = ImageInput(side=SIDE)
@@ -283,8 +283,8 @@ def test_every_shape_becomes_the_same_square(mode, size):
 def test_what_is_no_picture_is_refused_in_words(content, error, problem):
     with pytest.raises(error) as caught:
         INPUT.decode(content)
-    assert caught.value.modality == "image"
-    assert problem in caught.value.problem
+    assert caught.value.input == "image"
+    assert problem in caught.value.found
     assert caught.value.allowed
 
 
@@ -434,7 +434,7 @@ def decoded_or_refused(content):
 def prepare_or_refuse(content):
     decoded = decoded_or_refused(content)
     if isinstance(decoded, InputError):
-        assert decoded.modality == "image"
+        assert decoded.input == "image"
         return
     assert (decoded.ndim, decoded.shape[2], decoded.dtype) == (3, 3, np.uint8)
     prepared = INPUT.preprocess(decoded)

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from model.errors import UnsupportedFormat
-from model.modalities.image.input import ImageInput
+from polymodal.model.errors import UnsupportedFormat
+from polymodal.model.modalities.image.input import ImageInput
 from tests.hostile.pictures import FLOAT, SHORT, SIGNED_LONG, tiff_of
 
 SIZE = (16, 12)
@@ -93,7 +93,7 @@ def test_where_zero_is_white_shades_are_inverted(kind):
 def test_samples_that_cannot_be_told_are_refused_with_what_to_do(content, found):
     with pytest.raises(UnsupportedFormat) as caught:
         ImageInput().decode(content)
-    assert found in caught.value.problem
+    assert found in caught.value.found
     assert "8 bits" in caught.value.allowed or "save it" in caught.value.allowed or "fill them" in caught.value.allowed
 
 

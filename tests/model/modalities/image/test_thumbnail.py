@@ -5,8 +5,8 @@ import io
 import pytest
 from PIL import Image
 
-from model import Undecodable
-from model.modalities.image.thumbnail import thumbnail
+from polymodal.model import Undecodable
+from polymodal.model.modalities.image.thumbnail import thumbnail
 
 
 def saved(picture, kind):

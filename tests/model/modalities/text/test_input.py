@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
-from model.errors import InputError, TooLarge, Undecodable
-from model.modalities.text.input import TextInput
+from polymodal.model.errors import InputError, TooLarge, Undecodable
+from polymodal.model.modalities.text.input import TextInput
 
 VOCABULARY = {word: number for number, word in enumerate(("[PAD]", "[UNK]", "deep", "blue", "sea", ","))}
 PADDING, UNKNOWN, DEEP, BLUE, SEA, COMMA = range(6)
@@ -65,8 +65,8 @@ def test_a_text_is_decoded_with_single_spaces(content, text):
 def test_what_is_no_text_is_refused_in_words(content, error, problem):
     with pytest.raises(error) as caught:
         INPUT.decode(content)
-    assert caught.value.modality == "text"
-    assert problem in caught.value.problem
+    assert caught.value.input == "text"
+    assert problem in caught.value.found
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,7 @@ def decoded_or_refused(content):
 def test_any_text_is_refused_in_words_or_becomes_tokens(content):
     decoded = decoded_or_refused(content)
     if isinstance(decoded, InputError):
-        assert decoded.modality == "text"
+        assert decoded.input == "text"
         return
     if decoded is None:
         return

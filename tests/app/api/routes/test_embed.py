@@ -1,0 +1,118 @@
+"""POST /v1/embed and /v1/embed/batch: a vector of unit length for each input that was given."""
+
+import base64
+import math
+
+import pytest
+
+HALF = round(math.sqrt(0.5), 7)
+
+
+def encoded(content: bytes) -> str:
+    return base64.b64encode(content).decode()
+
+
+async def test_each_input_gets_its_own_vector(client, solid):
+    answer = await client.post("/v1/embed", files={"image": solid("blue")}, data={"text": "red red green green"})
+    assert answer.status_code == 200
+    assert answer.json() == {
+        "model": "toy",
+        "digest": "ab" * 32,
+        "modalities": ["image", "text"],
+        "aligned": False,
+        "embeddings": {"image": [0.0, 0.0, 1.0], "text": [HALF, HALF, 0.0]},
+    }
+
+
+@pytest.mark.parametrize(
+    ("request_", "modalities"),
+    [
+        pytest.param({"json": {"text": "red blue"}}, ["text"], id="json-text"),
+        pytest.param({"files": {"text": (None, "green")}}, ["text"], id="form-text"),
+        pytest.param({"files": {"text": (None, "green")}, "data": {"model": "toy"}}, ["text"], id="form-model"),
+        pytest.param({"json": {"text": "red", "image": None, "model": "toy"}}, ["text"], id="null-counts-as-absent"),
+    ],
+)
+async def test_vectors_are_of_the_inputs_that_were_given_and_of_unit_length(client, request_, modalities):
+    body = (await client.post("/v1/embed", **request_)).json()
+    assert sorted(body["embeddings"]) == body["modalities"] == modalities
+    for vector in body["embeddings"].values():
+        assert math.hypot(*vector) == pytest.approx(1.0, abs=1e-6)
+
+
+async def test_the_vector_of_an_input_does_not_depend_on_the_others(client, solid):
+    both = (await client.post("/v1/embed", json={"image": encoded(solid("teal")), "text": "red red green"})).json()
+    image = (await client.post("/v1/embed", json={"image": encoded(solid("teal")), "text": " "})).json()
+    text = (await client.post("/v1/embed", json={"text": "red red green"})).json()
+    assert both["embeddings"] == image["embeddings"] | text["embeddings"]
+    assert (image["modalities"], text["modalities"]) == (["image"], ["text"])
+
+
+async def test_an_input_without_a_direction_stays_zero(client):
+    answer = await client.post("/v1/embed", json={"text": "nothing of these"})
+    assert answer.json()["embeddings"] == {"text": [0.0, 0.0, 0.0]}
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code", "detail"),
+    [
+        pytest.param({"text": " \u200b"}, 422, "nothing_given", "or only blank ones", id="blank"),
+        pytest.param({}, 422, "nothing_given", "at least one of image, text", id="nothing"),
+        pytest.param(
+            {"text": "red", "top_k": 1},
+            400,
+            "unknown_field",
+            'body: field "top_k"; allowed: image, text, model',
+            id="an-option-of-another-task",
+        ),
+        pytest.param({"text": "red", "model": "x"}, 404, "unknown_model", 'model: "x"; allowed: toy', id="model"),
+        pytest.param({"image": "bm8="}, 415, "unsupported_format", "no known picture format", id="no-image"),
+        pytest.param({"text": 7}, 422, "invalid_parameter", "text: 7; allowed: a string", id="type"),
+    ],
+)
+async def test_what_cannot_be_embedded_is_refused_as_by_classify(client, body, status, code, detail):
+    answer = await client.post("/v1/embed", json=body)
+    assert (answer.status_code, answer.json()["code"]) == (status, code)
+    assert detail in answer.json()["detail"]
+
+
+async def test_the_model_is_chosen_by_name_whatever_its_target(serving, make):
+    predictors = {"one": make("one"), "price": make("price", task="regression")}
+    async with serving(predictors) as client:
+        default = (await client.post("/v1/embed", json={"text": "red"})).json()
+        chosen = (await client.post("/v1/embed", json={"text": "red", "model": "price"})).json()
+    assert (default["model"], chosen["model"]) == ("one", "price")
+    assert default["embeddings"] == chosen["embeddings"]
+
+
+async def test_a_bad_item_of_a_batch_fails_alone(client, solid):
+    items = [
+        {"id": "a", "text": "red"},
+        {"id": "b", "image": encoded(b"no picture")},
+        {"image": encoded(solid("lime")), "text": "blue"},
+        {"id": "d", "text": " "},
+    ]
+    answers = (await client.post("/v1/embed/batch", json={"items": items})).json()["items"]
+    assert [each["status"] for each in answers] == [200, 415, 200, 422]
+    assert [each.get("id") for each in answers] == ["a", "b", None, "d"]
+    assert answers[0]["embedding"]["embeddings"] == {"text": [1.0, 0.0, 0.0]}
+    assert answers[2]["embedding"]["embeddings"] == {"image": [0.0, 1.0, 0.0], "text": [0.0, 0.0, 1.0]}
+    assert [each["problem"]["code"] for each in (answers[1], answers[3])] == ["unsupported_format", "nothing_given"]
+
+
+async def test_an_answer_that_would_come_too_late_is_a_504(serving, runtime):
+    async with serving() as client:
+        runtime.may_go.clear()
+        answer = await client.post("/v1/embed", json={"text": "red"}, headers={"X-Request-Timeout-Ms": "50"})
+        runtime.may_go.set()
+    assert (answer.status_code, answer.json()["code"]) == (504, "deadline_exceeded")
+
+
+async def test_the_answer_says_how_long_each_stage_took_and_nothing_is_fused(client):
+    timing = (await client.post("/v1/embed", json={"text": "red"})).headers["Server-Timing"]
+    assert [stage.split(";dur=")[0] for stage in timing.split(", ")] == ["read", "queue", "decode", "encode_text"]
+
+
+async def test_a_failing_model_is_a_500_of_its_request_alone(client):
+    answers = [await client.post("/v1/embed", json={"text": text}) for text in ("red " * 5, "red")]
+    assert [answer.status_code for answer in answers] == [500, 200]

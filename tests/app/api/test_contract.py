@@ -1,0 +1,82 @@
+"""What OpenAPI promises, asked with generated requests, good and bad: schemathesis, with all of its checks."""
+
+import os
+
+import schemathesis
+from hypothesis import HealthCheck, settings
+from schemathesis.config import (
+    ChecksConfig,
+    GenerationConfig,
+    NotAServerErrorConfig,
+    PositiveDataAcceptanceConfig,
+    ProjectConfig,
+    ProjectsConfig,
+    SchemathesisConfig,
+)
+from schemathesis.config._checks import NegativeDataRejectionConfig  # the only one that the package does not export
+from schemathesis.specs.openapi.checks import negative_data_rejection
+
+from polymodal.app.main import create_app
+from polymodal.app.settings import Settings
+from tests.app.conftest import make_predictor
+
+EXAMPLES = int(os.environ.get("CONTRACT_EXAMPLES", "40"))
+"""For each operation; `make contract` asks for more, and for others each time."""
+GENERATION = GenerationConfig(max_examples=EXAMPLES, deterministic="CONTRACT_EXAMPLES" not in os.environ)
+# No schema can say which bytes are a picture, or that one of image and text must be there and not be blank.
+REFUSED = PositiveDataAcceptanceConfig(expected_statuses=["2xx", "400", "404", "415", "422", "429", "504"])
+# Who asks for an answer within a millisecond is told that there is none.
+FAILED = NotAServerErrorConfig(expected_statuses=["2xx", "3xx", "4xx", "504"])
+REJECTED = NegativeDataRejectionConfig(expected_statuses=["400", "404", "405", "413", "415", "422", "429", "504"])
+CHECKS = ChecksConfig(positive_data_acceptance=REFUSED, negative_data_rejection=REJECTED, not_a_server_error=FAILED)
+PROJECT = ProjectConfig(generation=GENERATION, checks=CHECKS)
+
+
+class Service:
+    """A new one whenever it is started: each operation's requests start it, and stop it at their end."""
+
+    async def __call__(self, scope, receive, send):
+        if scope["type"] == "lifespan":
+            self.app = create_app(Settings(workers=0), {"toy": make_predictor()})
+        await self.app(scope, receive, send)
+
+
+schema = schemathesis.openapi.from_dict(
+    create_app(Settings(workers=0), {}).openapi(),
+    config=SchemathesisConfig(projects=ProjectsConfig(default=PROJECT)),
+)
+schema.app = Service()
+
+
+@schema.parametrize()
+@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
+def test_the_service_does_what_its_document_says(case):
+    response = case.call()
+    answered = response.status_code == 200
+    # A bad item of a batch fails alone, and whatever type a value had, in a form it is text.
+    alone = answered and case.path.endswith("/batch") and any("problem" in item for item in response.json()["items"])
+    text = answered and case.media_type == "multipart/form-data"
+    case.validate_response(response, excluded_checks=[negative_data_rejection] if alone or text else [])
+    if case.method == "GET":
+        case.method = "HEAD"
+        head = case.call()
+        assert (head.status_code, head.content) == (response.status_code, b"")
+    elif case.media_type == "application/json" and isinstance(case.body, dict):
+        case.headers = {}  # no time limit, which may pass at either
+        one, same = (spelled(case, number) for number in (1, 1.0))
+        assert (same.status_code, labels_of(same)) == (one.status_code, labels_of(one))
+
+
+def spelled(case, number):
+    """The answer to a case with this number as an option; JSON spells 1.0 with its fraction."""
+    case.body = {**case.body, "top_k": number}
+    return case.call()
+
+
+def labels_of(response):
+    body = response.json()
+    return (
+        [item.get("classification", {}).get("labels") for item in body["items"]]
+        if "items" in body
+        else body.get("labels")
+    )

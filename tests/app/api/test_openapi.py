@@ -1,0 +1,204 @@
+from pathlib import Path
+
+import pytest
+from jsonschema_rs import Draft202012Validator
+
+from polymodal.app.access.keys import digest, make_record, write_keys
+from polymodal.app.access.rates import Rate
+from polymodal.app.api.examples import explained
+from polymodal.app.api.schemas import schemas_of
+from polymodal.app.main import create_app
+from polymodal.app.problems import InternalError
+from polymodal.app.settings import Settings
+from polymodal.model import MODALITIES, TASKS
+from tests.refusals import REFUSALS
+
+
+@pytest.fixture
+def document(settings):
+    return create_app(settings, {}).openapi()
+
+
+def operations(document):
+    return [(method, path, operation) for path, item in document["paths"].items() for method, operation in item.items()]
+
+
+def references(node):
+    if isinstance(node, dict):
+        if "$ref" in node:
+            yield node["$ref"]
+        for child in node.values():
+            yield from references(child)
+    elif isinstance(node, list):
+        for child in node:
+            yield from references(child)
+
+
+def test_every_operation_has_an_id_a_summary_and_its_problems(document):
+    ids = [operation["operationId"] for _, _, operation in operations(document)]
+    assert len(ids) == len(set(ids)) == 7 + 2 * len(TASKS)
+    for _, path, operation in operations(document):
+        assert operation["summary"]
+        if path != "/metrics":
+            assert "default" in operation["responses"]
+
+
+def test_every_reference_leads_somewhere(document):
+    components = document["components"]
+    present = {f"#/components/{kind}/{name}" for kind, parts in components.items() for name in parts}
+    assert set(references(document)) <= present
+    assert "HTTPValidationError" not in components["schemas"]
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_task_documents_both_kinds_of_body_and_all_its_statuses(document, task):
+    operation = document["paths"][f"/v1/{task}"]["post"]
+    assert set(operation["requestBody"]["content"]) == {"multipart/form-data", "application/json"}
+    statuses = {"200", "400", "404", "408", "413", "415", "422", "429", "503", "504", "default"}
+    assert set(operation["responses"]) == statuses
+    codes = operation["responses"]["400"]["content"]["application/problem+json"]["examples"]
+    assert set(codes) == {"malformed_body", "unknown_field", "repeated_field"}
+
+
+@pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
+def test_the_examples_of_answers_are_valid(task):
+    examples = task.Answer.model_config["json_schema_extra"]["examples"]
+    assert len(examples) == len(task.answer_names) >= 1
+    for example in examples:
+        task.Answer.model_validate(example)
+
+
+async def test_the_examples_of_the_bodies_are_accepted(client, document):
+    for task in TASKS:
+        for path in (f"/v1/{task}", f"/v1/{task}/batch"):
+            examples = document["paths"][path]["post"]["requestBody"]["content"]["application/json"]["examples"]
+            assert len(examples) == 2
+            for name, example in examples.items():
+                answer = await client.post(path, json=example["value"])
+                assert answer.status_code == 200, answer.json()
+                bad = [item["id"] for item in answer.json().get("items", ()) if item["status"] != 200]
+                assert bad == (["b"] if name == "one-bad-item" else [])
+
+
+def media(document):
+    """Every body of the document: where it stands, its schema, its examples by name."""
+    for _, path, operation in operations(document):
+        request = operation.get("requestBody", {"content": {}})
+        for status, answer in [("request", request), *operation["responses"].items()]:
+            for kind, content in answer["content"].items():
+                examples = {name: each["value"] for name, each in content.get("examples", {}).items()}
+                if "example" in content:
+                    examples["example"] = content["example"]
+                yield f"{path} {status} {kind}", content["schema"], examples
+
+
+def test_every_body_has_examples_and_they_fit_its_schema(document):
+    for where, schema, examples in media(document):
+        assert examples, where
+        resolved = {**schema, "components": document["components"]}
+        for name, example in examples.items():
+            problems = [error.message for error in Draft202012Validator(resolved).iter_errors(example)]
+            assert not problems, f"{where}, {name}: {problems}"
+
+
+@pytest.mark.parametrize("kind", REFUSALS, ids=lambda kind: kind.__name__)
+def test_every_problem_has_an_example_of_its_own(kind):
+    documented = next(iter(explained(*([] if kind is InternalError else [kind])).values()))
+    ((code, example),) = documented["content"]["application/problem+json"]["examples"].items()
+    assert (code, example["value"]["code"], example["value"]["status"]) == (
+        kind.code,
+        kind.code,
+        kind.status,
+    )
+    assert "what was found" not in example["value"]["detail"]
+    assert ("Retry-After" in documented.get("headers", {})) == (kind.status in (429, 503))
+
+
+def test_no_field_of_a_form_or_of_an_answer_is_null(document):
+    nullable = {
+        name
+        for name, schema in document["components"]["schemas"].items()
+        for field in schema["properties"].values()
+        if {"type": "null"} in field.get("anyOf", ())
+    }
+    assert nullable <= {"ClassifyBody", "BatchBody", "BatchItem", "EmbedBody", "EmbedBatchBody"}
+    form = document["components"]["schemas"]["ClassifyForm"]["properties"]
+    assert {name: (field["type"], field.get("format")) for name, field in form.items()} == {
+        "image": ("string", "binary"),
+        "text": ("string", None),
+        "top_k": ("integer", None),
+        "threshold": ("number", None),
+        "model": ("string", None),
+    }
+    assert all(field["description"] for field in form.values())
+
+
+@pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
+def test_what_a_form_says_of_its_fields_is_what_the_service_reads(document, task):
+    documented = document["components"]["schemas"][schemas_of(task).form.__name__]["properties"]
+    assert set(documented) == {*MODALITIES, *task.Options.model_fields, "model"}
+    assert [name for name, field in documented.items() if "default" in field] == []
+
+
+NAMES = {
+    "BatchAnswer",
+    "BatchAnswers",
+    "BatchBody",
+    "BatchItem",
+    "Classification",
+    "ClassifyBody",
+    "ClassifyForm",
+    "Health",
+    "Input",
+    "LabelScore",
+    "ModelDetail",
+    "ModelSummary",
+    "Models",
+    "Problem",
+    "Range",
+}
+"""Generated clients have them as the names of their classes."""
+
+
+def test_the_names_of_schemas_that_clients_were_generated_from_stay(document):
+    added = {"EmbedBatchAnswer", "EmbedBatchAnswers", "EmbedBatchBody", "EmbedBody", "EmbedForm", "Embedding"}
+    assert set(document["components"]["schemas"]) == NAMES | added | {"EmbeddingSpace"}
+
+
+def test_every_operation_says_what_its_200_means(document):
+    for _, path, operation in operations(document):
+        assert operation["responses"]["200"]["description"] not in ("Successful Response", "The answer."), path
+        assert {"X-Request-Id"} <= set(operation["responses"]["200"]["headers"])
+    assert {tag["name"] for tag in document["tags"]} == {*TASKS, "models", "health", "metrics"}
+
+
+def test_limits_and_keys_are_told_with_examples_and_headers(tmp_path):
+    write_keys(tmp_path / "keys.json", [make_record("a", digest("k"), ["classify"], None)])
+    guarded = Settings(workers=0, api_keys_file=tmp_path / "keys.json", rate_limit_per_address=Rate(1, 60))
+    document = create_app(guarded, {}).openapi()
+    for path in ("/v1/classify", "/v1/models", "/metrics"):
+        (operation,) = document["paths"][path].values()
+        assert {"401", "403", "429"} <= set(operation["responses"])
+        assert operation["responses"]["429"]["headers"].keys() == {"Retry-After", "X-Request-Id"}
+        found = operation["responses"]["401"]["content"]["application/problem+json"]["examples"]["unauthorized"]
+        assert found["value"]["found"] == "none"
+
+
+def test_the_documentation_lists_every_route_and_every_problem(document):
+    documentation = (Path(__file__).parents[3] / "docs" / "api.md").read_text()
+    for path in document["paths"]:
+        assert path in documentation
+    for kind in REFUSALS:
+        assert f"| {kind.status} | `{kind.code}` |" in documentation
+
+
+def test_the_documentation_lists_every_metric(settings):
+    documentation = (Path(__file__).parents[3] / "docs" / "api.md").read_text()
+    for family in create_app(settings, {}).state.metrics.registry.collect():
+        assert f"`{family.name}" in documentation
+
+
+def test_codes_are_unique_and_every_kind_has_a_title():
+    codes = [kind.code for kind in REFUSALS]
+    assert len(codes) == len(set(codes))
+    assert all(kind.title for kind in REFUSALS)

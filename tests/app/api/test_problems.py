@@ -1,0 +1,239 @@
+"""A refusal is one class: it is answered as it states, documented by its example, and every example looks like what is raised."""
+
+import asyncio
+import re
+import struct
+import zlib
+from contextlib import ExitStack
+
+import pytest
+
+from polymodal.app.access.keys import digest, make_record, write_keys
+from polymodal.app.access.rates import Rate
+from polymodal.app.api.examples import example_of, explained
+from polymodal.app.problems import PROBLEMS, Problem, RequestError
+from polymodal.model import InputError, UnknownModality
+from tests.refusals import REFUSALS
+
+JSON = {"Content-Type": "application/json"}
+
+
+@pytest.fixture
+def toy_problem():
+    """A refusal that exists in this test only."""
+
+    class Sleeping(RequestError):
+        status, code, title = 418, "sleeping", "The teapot sleeps"
+        retry_after_s = 7
+
+        @classmethod
+        def example(cls):
+            return cls("teapot", "asleep", "a teapot that is awake")
+
+    yield Sleeping
+    del PROBLEMS["sleeping"]
+
+
+async def answer_to(client, error: Exception, kind: type[Exception] = Problem):
+    @client._transport.app.get("/toy", responses=explained(kind))
+    async def toy() -> str:
+        raise error
+
+    return await client.get("/toy")
+
+
+async def test_a_new_refusal_needs_one_class(client, toy_problem):
+    answer = await answer_to(client, toy_problem("teapot", "asleep", "a teapot that is awake"), toy_problem)
+    assert (answer.status_code, answer.headers["Retry-After"]) == (418, "7")
+    problem = answer.json()
+    assert problem.pop("instance") == answer.headers["X-Request-Id"]
+    assert problem == {
+        "type": "urn:polymodal:problem:sleeping",
+        "title": "The teapot sleeps",
+        "status": 418,
+        "detail": "teapot: asleep; allowed: a teapot that is awake",
+        "code": "sleeping",
+        "input": "teapot",
+        "found": "asleep",
+        "allowed": "a teapot that is awake",
+    }
+    documented = explained(toy_problem)[418]
+    assert documented["description"] == "The teapot sleeps"
+    assert documented["headers"].keys() == {"Retry-After"}
+    examples = documented["content"]["application/problem+json"]["examples"]
+    assert examples["sleeping"]["value"]["detail"] == problem["detail"]
+
+
+class Imitation(Exception):
+    """Has the attributes of a refusal, and is none."""
+
+    status, code, title = 422, "invalid_input", "The input cannot be used"
+    input, found, allowed = "path", "/etc/passwd", "a secret"
+
+
+class Unstated(RequestError):
+    """A refusal that states nothing."""
+
+
+@pytest.mark.parametrize(
+    "error",
+    [Imitation("/etc/passwd"), Unstated("path", "/etc/passwd", "none"), ValueError("/etc/passwd")],
+    ids=lambda error: type(error).__name__,
+)
+async def test_the_message_of_any_other_exception_is_not_shown(client, logs, error):
+    answer = await answer_to(client, error)
+    assert (answer.status_code, answer.json()["code"]) == (500, "internal_error")
+    assert "passwd" not in answer.text
+    assert [entry["log_level"] for entry in logs if entry["event"] == "request_failed"] == ["error"]
+
+
+@pytest.mark.parametrize(
+    ("stated", "message"),
+    [
+        pytest.param({"code": "half"}, "status, code and title together", id="half"),
+        pytest.param({"status": 400, "code": "malformed_body", "title": "T"}, "of MalformedBody", id="taken"),
+    ],
+)
+def test_a_class_states_all_three_and_a_code_of_its_own(stated, message):
+    with pytest.raises(TypeError, match=message):
+        type("Wrong", (Problem,), stated)
+
+
+# --- examples look like what is raised ---
+
+
+def form(detail: str) -> str:
+    """A message without its numbers and without what it quotes."""
+    return re.sub(r'"[^"]*"', '"…"', re.sub(r"\d[\d,.]*", "N", detail))
+
+
+def png(width: int, height: int) -> bytes:
+    """A black and white PNG file of this size."""
+    chunks = (
+        (b"IHDR", struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)),
+        (b"IDAT", zlib.compress(bytes((1 + width // 8) * height))),
+        (b"IEND", b""),
+    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+        for kind, content in chunks
+    )
+
+
+def image(content: bytes) -> dict:
+    return {"files": {"image": content}}
+
+
+def text(**fields: object) -> dict:
+    return {"json": {"text": "red", **fields}}
+
+
+async def stopping():
+    yield b'{"text": '
+    await asyncio.sleep(1)
+
+
+SENT = {
+    "malformed_body": ({}, {"content": b'{"text": "a" "b"}', "headers": JSON}),
+    "unknown_field": ({}, {"json": {"txt": "red"}}),
+    "repeated_field": ({}, {"content": b'{"text": "a", "text": "b"}', "headers": JSON}),
+    "too_many_bytes": ({"max_image_bytes": 100}, image(bytes(200))),
+    "body_too_slow": ({"body_timeout_ms": 20}, {"content": stopping(), "headers": JSON}),
+    "unsupported_media_type": ({}, {"content": b"red", "headers": {"Content-Type": "text/plain"}}),
+    "unknown_model": ({}, text(model="illustration")),
+    "invalid_parameter": ({}, text(top_k=9)),
+    "unsupported_format": ({}, image(b"not a picture")),
+    "undecodable": ({}, {"json": {"image": ""}}),
+    "too_large": ({}, image(png(8000, 8000))),
+    "nothing_given": ({}, {"json": {}}),
+}
+"""By code: settings, and a request to /v1/classify that is refused with it."""
+
+
+@pytest.fixture
+def illustrations(serving, make, runtime):
+    """A service whose model has the name that the examples have."""
+    return lambda **changed: serving({"illustrations": make("illustrations", runtime)}, **changed)
+
+
+def example(code: str) -> str:
+    return str(example_of(next(kind for kind in REFUSALS if kind.code == code)))
+
+
+@pytest.mark.parametrize("code", SENT)
+async def test_an_example_looks_like_the_refusal_of_a_request(illustrations, code):
+    settings, request = SENT[code]
+    async with illustrations(**settings) as client:
+        problem = (await client.post("/v1/classify", **request)).json()
+    assert (problem["code"], form(problem["detail"])) == (code, form(example(code)))
+
+
+async def test_the_example_of_a_batch_with_too_many_items_looks_like_one(illustrations):
+    async with illustrations(max_batch_request_items=1) as client:
+        problem = (await client.post("/v1/classify/batch", json={"items": [{"text": "red"}] * 2})).json()
+    assert (problem["code"], form(problem["detail"])) == ("too_many_items", form(example("too_many_items")))
+
+
+async def test_the_examples_about_routes_look_like_what_is_raised(client):
+    for method, path, code in (("GET", "/v1/clasify", "not_found"), ("GET", "/v1/classify", "method_not_allowed")):
+        problem = (await client.request(method, path)).json()
+        assert (problem["code"], problem["detail"]) == (code, example(code))
+
+
+async def test_the_examples_about_keys_look_like_what_is_raised(serving, tmp_path):
+    write_keys(tmp_path / "keys.json", [make_record("shop", digest("k"), ["models"], None)])
+    async with serving(api_keys_file=tmp_path / "keys.json", rate_limit_per_key=Rate(1, 60)) as client:
+        answers = [
+            await client.post("/v1/classify", **text()),
+            await client.post("/v1/classify", **text(), headers={"X-API-Key": "k"}),
+            *[await client.get("/v1/models", headers={"X-API-Key": "k"}) for _ in range(2)],
+        ]
+    problems = [answer.json() for answer in answers if answer.status_code != 200]
+    assert [problem["code"] for problem in problems] == ["unauthorized", "forbidden", "rate_limited"]
+    for problem in problems:
+        assert form(problem["detail"]) == form(example(problem["code"]))
+
+
+async def test_the_examples_about_the_services_state_look_like_what_is_raised(client, runtime, monkeypatch):
+    service = client._transport.app.state.service
+    with ExitStack() as admitted:
+        while (overloaded := await client.post("/v1/classify", **text())).status_code == 200:
+            admitted.enter_context(service.admit())
+    with monkeypatch.context() as patched:
+        patched.setattr(type(service._supervisor.pool), "stalled", True)
+        stalled = await client.get("/livez")
+    await service.drain(0)
+    not_ready = await client.get("/readyz")
+    for answer, code in ((overloaded, "overloaded"), (stalled, "stalled"), (not_ready, "not_ready")):
+        assert (answer.json()["code"], form(answer.json()["detail"])) == (code, form(example(code)))
+
+
+async def test_the_example_of_a_missed_deadline_looks_like_one(serving, runtime):
+    async with serving(request_timeout_ms=50) as client:
+        runtime.may_go.clear()
+        problem = (await client.post("/v1/classify", **text())).json()
+        runtime.may_go.set()
+    assert (problem["code"], form(problem["detail"])) == ("deadline_exceeded", form(example("deadline_exceeded")))
+
+
+def test_the_example_of_an_unknown_modality_looks_like_one(predictor):
+    with pytest.raises(UnknownModality) as refusal:
+        predictor.prepare({"sound": b""})
+    assert (refusal.value.found, example_of(UnknownModality).found) == ("not an input of this model",) * 2
+
+
+ONE_FORM = {
+    "head_too_large",
+    "head_too_slow",
+    "malformed_request",
+    "too_far_ahead",
+    "too_many_connections",
+    "stopped",
+    "unknown_task",
+}
+
+
+def test_every_example_is_compared():
+    compared = {*SENT, *ONE_FORM, "too_many_items", "not_found", "method_not_allowed", "unauthorized", "forbidden"}
+    compared |= {"rate_limited", "overloaded", "stalled", "not_ready", "deadline_exceeded", "unknown_modality"}
+    assert {kind.code for kind in REFUSALS} - {"internal_error", InputError.code} == compared

@@ -1,0 +1,146 @@
+"""The task embed, tasks in general, and what a model says it can be called for."""
+
+import json
+from dataclasses import FrozenInstanceError
+
+import httpx
+import pytest
+
+from polymodal_client import Embedding, InvalidInput, NotFound, Overloaded, Retries, UnexpectedAnswer
+from polymodal_client.calls import Task, pack
+
+EMBEDDING = {
+    "model": "toy",
+    "digest": "ab",
+    "modalities": ["image", "text"],
+    "aligned": False,
+    "embeddings": {"image": [0.6, 0.8], "text": [1, 0]},
+}
+ALONE = EMBEDDING | {"modalities": ["text"], "embeddings": {"text": [1, 0]}}
+
+
+def embedding(request):
+    """Embed each item, and refuse those without inputs."""
+    items = [
+        {"index": index, "status": 200, "embedding": ALONE}
+        if item
+        else {"index": index, "status": 422, "problem": {"status": 422, "code": "nothing_given", "detail": "nothing"}}
+        for index, item in enumerate(json.loads(request.content)["items"])
+    ]
+    return httpx.Response(200, json={"items": items})
+
+
+def test_an_embedding_is_read(both, scripted):
+    service = scripted(httpx.Response(200, json=EMBEDDING, headers={"X-Request-Id": "mine"}))
+    answer = both.ask(service, "embed", b"image", "red", model="toy", request_id="mine")
+    expected = {"image": (0.6, 0.8), "text": (1.0, 0.0)}
+    assert answer == Embedding("toy", "ab", ("image", "text"), expected, aligned=False, request_id="mine")
+    with pytest.raises(FrozenInstanceError):
+        answer.aligned = True
+
+
+def test_the_vector_is_that_of_the_only_input(both, scripted):
+    assert both.ask(scripted(httpx.Response(200, json=ALONE)), "embed", text="red").vector == (1.0, 0.0)
+    both_inputs = both.ask(scripted(httpx.Response(200, json=EMBEDDING)), "embed", b"image", "red")
+    with pytest.raises(LookupError, match="vector: embeddings of image, text; allowed: of one input"):
+        _ = both_inputs.vector
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"embeddings": None}, {"embeddings": {"text": 5}}, {"embeddings": {"text": ["x"]}}, {"modalities": None}],
+    ids=str,
+)
+def test_what_is_no_embedding_is_not_taken_for_one(both, scripted, changed):
+    with pytest.raises(UnexpectedAnswer):
+        both.ask(scripted(httpx.Response(200, json=EMBEDDING | changed)), "embed", text="red")
+
+
+@pytest.mark.parametrize(("call", "given"), [("embed", b"image"), ("embed_batch", [{"text": "red"}] * 100)])
+def test_a_service_without_the_task_is_reported_once(both, scripted, call, given):
+    missing = scripted(httpx.Response(404, json={"status": 404, "code": "not_found", "detail": "/v1/embed"}))
+    with pytest.raises(NotFound):
+        both.ask(missing, call, given, **({"concurrency": 1} if call == "embed_batch" else {}))
+    assert len(missing.seen) == 1
+
+
+def test_many_items_are_embedded_in_shares_in_their_order(both, scripted):
+    service = scripted(embedding)
+    done = []
+    answers = both.ask(
+        service,
+        "embed_batch",
+        ({"text": "red", "id": str(number)} if number != 3 else {"id": "3"} for number in range(5)),
+        model="toy",
+        items_per_request=2,
+        progress=lambda number, total: done.append((number, total)),
+    )
+    assert {request.url.path for request in service.seen} == {"/v1/embed/batch"}
+    assert [len(json.loads(request.content)["items"]) for request in service.seen].count(2) == 2
+    assert {json.loads(request.content)["model"] for request in service.seen} == {"toy"}
+    assert [(answer.index, answer.id) for answer in answers] == [(number, str(number)) for number in range(5)]
+    assert sorted(done)[-1] == (5, None)
+    assert answers[0].result().vector == answers[0].answer.vector == (1.0, 0.0)
+    assert answers[0].classification is None
+    assert isinstance(answers[3].error, InvalidInput)
+    with pytest.raises(InvalidInput):
+        answers[3].result()
+
+
+def test_an_embedding_is_asked_for_again_when_the_service_is_busy(both, scripted):
+    busy = httpx.Response(429, json={"status": 429, "code": "overloaded"}, headers={"Retry-After": "0"})
+    assert both.ask(scripted(busy, httpx.Response(200, json=ALONE)), "embed", text="red").vector == (1.0, 0.0)
+    with pytest.raises(Overloaded):
+        both.ask(scripted(busy), "embed_batch", [{"text": "red"}], retries=Retries(attempts=1))[0].result()
+
+
+def test_another_task_is_one_description():
+    task = Task("count", "counted", lambda document, _: document["number"], {"unit": "words"})
+    call = task.batch_call([pack(7, {"text": "a b", "id": "x"}), pack(8, {"text": "a"})])
+    assert (call.path, call.json) == ("/v1/count/batch", {"unit": "words", "items": [{"text": "a b"}, {"text": "a"}]})
+    bad = {"status": 422, "code": "too_large"}
+    first, second = call.read({"items": [{"index": 0, "counted": {"number": 2}}, {"index": 1, "problem": bad}]}, "r")
+    assert (first.index, first.id, first.answer, second.answer) == (7, "x", 2, None)
+    assert isinstance(second.error, InvalidInput)
+
+
+MODEL = {
+    "name": "toy",
+    "digest": "ab",
+    "labels": [],
+    "runtime": "onnx",
+    "inputs": [
+        {"name": "image", "media_types": ["image/png"], "limits": {"max_bytes": 9}},
+        {"name": "text", "media_types": ["text/plain"], "limits": {}},
+    ],
+}
+NEW = MODEL | {
+    "task": "regression",
+    "target": "regression",
+    "kind": "network",
+    "tasks": ["classify", "embed"],
+    "inputs": [
+        {"name": "audio", "media_types": ["audio/wav"], "limits": {}, "textual": False},
+        {"name": "title", "media_types": ["text/plain"], "limits": {}, "textual": True},
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("document", "tasks", "textual"),
+    [
+        pytest.param(NEW, ("classify", "embed"), {"audio": False, "title": True}, id="present"),
+        pytest.param(MODEL | {"task": "regression"}, ("classify",), {"image": False, "text": True}, id="older"),
+        pytest.param(
+            MODEL | {"target": "regression"}, ("classify",), {"image": False, "text": True}, id="without-task"
+        ),
+    ],
+)
+def test_a_model_names_its_target_its_tasks_and_its_inputs(both, scripted, document, tasks, textual):
+    (model,) = both.ask(scripted(httpx.Response(200, json={"default": "toy", "models": [document]})), "models").models
+    detail = both.ask(scripted(httpx.Response(200, json=document | {"card": "# Toy", "report": {}})), "model", "toy")
+    for each in (model, detail):
+        assert (each.target, each.kind, each.tasks) == ("regression", "network", tasks)
+        assert {one.name: one.textual for one in each.inputs} == textual
+        with pytest.warns(DeprecationWarning, match="use Model.target"):
+            assert each.task == "regression"

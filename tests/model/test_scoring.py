@@ -1,0 +1,431 @@
+"""From logits to answers, and how good answers are, against numbers worked out by hand and against scikit-learn."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn import metrics as reference
+
+from polymodal.model.config import BundleConfig, Scale
+from polymodal.model.evaluation import plots
+from polymodal.model.targets import TARGETS, check_config
+from polymodal.model.targets.multi_label.scoring import MultiLabel
+from polymodal.model.targets.regression.scoring import Regression
+from polymodal.model.targets.single_label.scoring import CONFUSED, SingleLabel
+from polymodal.model.types import Interval, Prediction
+
+LABELS = ("ant", "bee", "cat")
+
+
+def logits(*rows):
+    return np.asarray(rows, dtype=np.float32)
+
+
+def targets(*labels):
+    return np.asarray(labels, dtype=np.int64)
+
+
+def network(target, **changed):
+    modality = {"input": {}, "encoder": {"name": "none"}}
+    return {
+        "modalities": {"text": modality},
+        "width": 2,
+        "fusion": "sum",
+        "target": target,
+        "labels": LABELS,
+        **changed,
+    }
+
+
+CONFIGS = {
+    "single-label": {"network": network("single-label"), "temperatures": {"text": 2.0}},
+    "multi-label": {
+        "network": network("multi-label"),
+        "temperatures": {"text": 2.0},
+        "thresholds": {"cat": 0.75, "ant": 0.25, "bee": 0.5},
+    },
+    "regression": {
+        "network": network("regression", labels=(), scale={"mean": 100, "std": 10}),
+        "half_widths": {"text": 5.0},
+    },
+}
+
+
+def scoring_of(name):
+    return TARGETS[name].scoring.of(BundleConfig.model_validate({"name": "x", **CONFIGS[name]}))
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_a_config_that_suits_its_target_is_accepted(name):
+    check_config(BundleConfig.model_validate({"name": "x", **CONFIGS[name]}))
+
+
+EXAMPLES = {
+    "single-label": (logits([3, 0, 0], [0, 0, 1]), targets(0, 1)),
+    "multi-label": (logits([3, 0, 0], [0, 0, 1]), np.asarray([[1, 0, 0], [0, 1, 1]], dtype=np.float32)),
+    "regression": (logits([0.5], [-1]), np.asarray([0.4, -1.2], dtype=np.float32)),
+}
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_a_card_shows_metrics_that_there_are_and_its_headline_has_an_interval(name):
+    target, (said, right) = scoring_of(name), EXAMPLES[name]
+    scores = target.scores(said, ["text"] * 2)
+    assert set(target.figures) <= set(target.metrics(scores, right))
+    assert next(iter(target.figures)) in target.summary(scores, right)
+    assert target.summary(scores, right).items() <= target.metrics(scores, right).items()
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_what_was_recorded_is_no_way_off_and_anything_else_is(name):
+    target, (said, _) = scoring_of(name), EXAMPLES[name]
+    first, second = (
+        Prediction(used=frozenset({"text"}), bundle="x", **target.decode(row))
+        for row in target.scores(said, ["text"] * 2)
+    )
+    assert target.deviation(first, target.golden(first)) == 0
+    assert target.deviation(second, target.golden(first)) > 0.1
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_rows_of_scores_are_decoded_without_the_bundle_s_calibration(name):
+    target, (said, _) = scoring_of(name), EXAMPLES[name]
+    config = BundleConfig.model_validate({"name": "x", **CONFIGS[name]})
+    elsewhere = TARGETS[name].scoring.for_answers(config.network.labels, config.thresholds, config.network.scale)
+    for row in target.scores(said, ["text"] * 2):
+        assert elsewhere.decode(row) == target.decode(row)
+        assert elsewhere.observed(row) == target.observed(row)
+
+
+def single_label(count):
+    return SingleLabel(LABELS[:count], {})
+
+
+def multi_label(*thresholds):
+    return MultiLabel(LABELS[: len(thresholds)], {}, np.asarray(thresholds))
+
+
+@pytest.mark.parametrize(
+    ("target", "row", "labels", "score", "ratio"),
+    [
+        pytest.param(single_label(3), [1 / 3, 1 / 3, 1 / 3], {"ant"}, 1 / 3, 1.0, id="undecided"),
+        pytest.param(single_label(3), [0.0, 1.0, 0.0], {"bee"}, 1.0, 0.0, id="decided"),
+        pytest.param(single_label(1), [1.0], {"ant"}, 1.0, 0.0, id="only-one-label"),
+        pytest.param(multi_label(0.5, 0.6), [0.5, 0.5], {"ant"}, 0.5, 1.0, id="every-decision-open"),
+        pytest.param(multi_label(0.5, 0.5), [1.0, 0.0], {"ant"}, 1.0, 0.0, id="every-decision-made"),
+        pytest.param(multi_label(0.5, 0.5), [0.5, 1.0], {"ant", "bee"}, 1.0, 0.5, id="one-of-two-decisions-open"),
+        pytest.param(multi_label(0.9, 0.9), [0.5, 0.0], set(), 0.5, 0.5, id="none-selected"),
+        pytest.param(Regression(Scale(mean=0, std=1), {}), [1.0, 0.5, 1.5], set(), None, None, id="a-number"),
+    ],
+)
+def test_labels_score_and_entropy_of_an_answer_are_counted(target, row, labels, score, ratio):
+    observed = target.observed(np.asarray(row, dtype=np.float32))
+    assert observed.labels == labels
+    assert observed.score == (score and pytest.approx(score, abs=1e-6))
+    assert observed.entropy_ratio == (ratio if ratio is None else pytest.approx(ratio, abs=1e-5))
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_every_target_has_columns_mistakes_and_figures(name):
+    target, (said, right) = scoring_of(name), EXAMPLES[name]
+    scores = target.scores(said, ["text"] * 2)
+    prediction = Prediction(used=frozenset({"text"}), bundle="x", **target.decode(scores[0]))
+    assert set(target.record(prediction)) == set(target.columns())
+    assert target.mistakes(scores, right, most=1).summary
+    assert plots.answer_figures(name, target, scores, right)
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_what_is_watched_is_the_best_when_all_is_right(name):
+    _, right = EXAMPLES[name]
+    best = {
+        "single-label": np.eye(3, dtype=np.float32)[targets(0, 1)],
+        "multi-label": 2 * right.reshape(2, -1) - 1,
+        "regression": right.reshape(2, -1),
+    }[name]
+    assert TARGETS[name].scoring.monitor(best, right) == pytest.approx(1)
+    assert TARGETS[name].scoring.monitor(-best, right) < 0.9
+
+
+# --- single-label ---
+
+SINGLE = SingleLabel(LABELS, {"text": 1.0, "image": 2.0})
+
+
+def certain(*chosen):
+    """Scores that are sure of these labels."""
+    return np.eye(3, dtype=np.float32)[list(chosen)]
+
+
+def test_scores_are_a_softmax():
+    scores = SINGLE.scores(np.log(logits([1, 2, 5])), ["text"])
+    assert scores == pytest.approx(np.asarray([[0.125, 0.25, 0.625]]), abs=1e-6)
+    assert scores.dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("temperature", "expected"),
+    [
+        pytest.param(1.0, [[0.8, 0.2]], id="as-trained"),
+        pytest.param(2.0, [[2 / 3, 1 / 3]], id="warmer-is-humbler"),  # √4 : 1
+        pytest.param(0.5, [[16 / 17, 1 / 17]], id="colder-is-surer"),  # 4² : 1
+    ],
+)
+def test_a_temperature_divides_the_logits(temperature, expected):
+    scores = SingleLabel(LABELS[:2], {"text": temperature}).scores(np.log(logits([4, 1])), ["text"])
+    assert scores == pytest.approx(np.asarray(expected), abs=1e-6)
+
+
+def test_each_row_has_the_temperature_of_what_it_has():
+    both = SINGLE.scores(np.log(logits([4, 1], [4, 1])), ["text", "image"])
+    assert both == pytest.approx(np.asarray([[0.8, 0.2], [2 / 3, 1 / 3]]), abs=1e-6)
+
+
+def test_huge_logits_do_not_overflow():
+    scores = SingleLabel(LABELS, {"text": 0.1}).scores(logits([3e38, 0, -3e38]), ["text"])
+    assert scores.tolist() == [[1.0, 0.0, 0.0]]
+
+
+@given(
+    st.lists(st.lists(st.floats(-1e6, 1e6, width=32), min_size=3, max_size=3), min_size=1, max_size=4),
+    st.floats(0.05, 20),
+)
+def test_scores_sum_to_one_and_keep_the_order(rows, temperature):
+    given_logits = logits(*rows)
+    scores = SingleLabel(LABELS, {"text": temperature}).scores(given_logits, ["text"] * len(rows))
+    assert scores.sum(axis=1) == pytest.approx(np.ones(len(rows)), abs=1e-5)
+    best = given_logits.argmax(axis=1)
+    assert (scores[np.arange(len(rows)), best] == scores.max(axis=1)).all()
+
+
+def test_accuracy_and_macro_f1_by_hand():
+    # ant: 2 of 3 found, 1 wrong guess: precision 2/3, recall 2/3; bee: 1 of 1 and 1 wrong: 1/2, 1; cat: 0 of 1: 0, 0
+    told = SINGLE.metrics(certain(0, 0, 1, 1, 0), targets(0, 0, 0, 1, 2))
+    assert told["items"] == 5
+    assert told["accuracy"] == pytest.approx(3 / 5)
+    assert told["labels"]["ant"] == pytest.approx({"items": 3, "precision": 2 / 3, "recall": 2 / 3, "f1": 2 / 3})
+    assert told["labels"]["bee"] == pytest.approx({"items": 1, "precision": 1 / 2, "recall": 1, "f1": 2 / 3})
+    assert told["labels"]["cat"] == pytest.approx({"items": 1, "precision": 0, "recall": 0, "f1": 0})
+    assert told["macro_f1"] == pytest.approx((2 / 3 + 2 / 3 + 0) / 3)
+
+
+def test_macro_f1_is_over_the_labels_that_occur():
+    told = SINGLE.summary(certain(0, 0, 1, 2), targets(0, 0, 1, 1))
+    # cat does not occur, though it was guessed; bee: precision 1, recall 1/2
+    assert told["accuracy"] == pytest.approx(3 / 4)
+    assert told["macro_f1"] == pytest.approx((1 + 2 / 3) / 2)
+
+
+def test_abstaining_is_measured_with_everything_else():
+    """Of ten rows the least sure one is left out: it is one of the five that are wrong."""
+    scores = np.asarray([[0.9, 0.1, 0], [0.4, 0.6, 0]] * 5, dtype=np.float32)
+    told = SINGLE.metrics(scores, targets(*[0, 0] * 5))
+    assert told["accuracy_at_90_percent_coverage"] == pytest.approx(5 / 9)
+
+
+def test_how_sure_the_surest_90_percent_are_is_told():
+    confidence = np.linspace(0.5, 0.95, 10, dtype=np.float32)
+    scores = np.stack([confidence, 1 - confidence, np.zeros(10)], axis=1).astype(np.float32)
+    told = SINGLE.metrics(scores, targets(*[0] * 10))
+    assert told["confidence_at_90_percent_coverage"] == pytest.approx(0.55)  # the least sure one, 0.5, is left out
+
+
+def test_what_is_taken_for_what_is_told_by_true_label():
+    told = SINGLE.metrics(certain(0, 0, 1, 1, 0), targets(0, 0, 0, 1, 2))
+    assert told["confusion"] == [[2, 1, 0], [0, 1, 0], [1, 0, 0]]
+
+
+def test_a_confusion_matrix_of_very_many_labels_is_left_out():
+    many = SingleLabel(tuple(map(str, range(CONFUSED + 1))), {})
+    scores = np.eye(CONFUSED + 1, dtype=np.float32)
+    assert "confusion" not in many.metrics(scores, np.arange(CONFUSED + 1))
+
+
+@pytest.mark.parametrize("target", ["single", "multi"])
+def test_the_bins_of_reliability_add_up_to_the_calibration_error(target):
+    chance = np.random.default_rng(3)
+    scores = chance.dirichlet((1, 1, 1), 200).astype(np.float32)
+    right = chance.integers(0, 3, 200)
+    truth = np.eye(3, dtype=np.float32)[right]
+    told = MULTI.metrics(scores, truth) if target == "multi" else SINGLE.metrics(scores, right)
+    bins = told["reliability"]
+    items = sum(each["items"] for each in bins)
+    assert items == (600 if target == "multi" else 200)
+    error = sum(each["items"] * abs(each["accuracy"] - each["confidence"]) for each in bins) / items
+    assert error == pytest.approx(told["calibration_error"], abs=1e-5)
+
+
+def test_likelihood_by_hand():
+    scores = np.asarray([[0.5, 0.25, 0.25], [0.0, 1.0, 0.0]], dtype=np.float32)
+    assert SINGLE.metrics(scores, targets(1, 1))["negative_log_likelihood"] == pytest.approx(np.log(4) / 2)
+
+
+def test_a_score_of_zero_for_the_truth_is_costly_but_finite():
+    told = SINGLE.metrics(certain(0), targets(1))
+    assert told["negative_log_likelihood"] == pytest.approx(np.log(1e12), rel=1e-3)
+
+
+def test_a_single_label_answer_has_scores_and_nothing_else():
+    assert SINGLE.decode(np.asarray([0.5, 0.25, 0.25], dtype=np.float32)) == {
+        "scores": {"ant": 0.5, "bee": 0.25, "cat": 0.25}
+    }
+
+
+# --- multi-label ---
+
+MULTI = MultiLabel(LABELS, {"text": 1.0, "image": 2.0}, np.asarray([0.5, 0.5, 0.2]))
+
+
+def test_every_label_is_scored_by_itself():
+    scores = MULTI.scores(np.log(logits([3, 1, 1 / 3], [9, 1, 1 / 9])), ["text", "image"])
+    assert scores == pytest.approx(np.asarray([[0.75, 0.5, 0.25], [0.75, 0.5, 0.25]]), abs=1e-6)
+
+
+def test_huge_logits_of_independent_labels_do_not_overflow():
+    assert MULTI.scores(logits([3e38, 0, -3e38]), ["text"]).tolist() == [[1.0, 0.5, 0.0]]
+
+
+def test_a_label_is_selected_from_its_own_threshold_on():
+    told = MULTI.decode(np.asarray([0.49, 0.5, 0.3], dtype=np.float32))
+    assert told["selected"] == {"bee", "cat"}
+    assert told["scores"] == {"ant": 0.49, "bee": 0.5, "cat": 0.3}
+
+
+def test_thresholds_are_found_by_their_labels_name():
+    assert scoring_of("multi-label").thresholds.tolist() == [0.25, 0.5, 0.75]
+
+
+@pytest.fixture
+def many():
+    """Scores of 300 rows that know something of four labels, and the truth: one label is rare, one does not occur."""
+    generator = np.random.default_rng(0)
+    truth = generator.random((300, 4)) < [0.5, 0.3, 0.03, 0.0]
+    scores = np.clip(0.25 * truth + 0.7 * generator.random((300, 4)), 0, 1).astype(np.float32)
+    return scores, truth
+
+
+def test_multi_label_metrics_are_those_of_scikit_learn(many):
+    scores, truth = many
+    target = MultiLabel(("a", "b", "c", "d"), {}, np.asarray([0.5, 0.4, 0.3, 0.6]))
+    selected = scores >= target.thresholds
+    told = target.metrics(scores, truth.astype(np.float32))
+    occurring = truth.any(axis=0)
+    f1 = reference.f1_score(truth, selected, average=None, zero_division=0)
+    assert told["macro_f1"] == pytest.approx(f1[occurring].mean(), abs=1e-6)
+    assert told["micro_f1"] == pytest.approx(reference.f1_score(truth, selected, average="micro"), abs=1e-6)
+    assert told["exact_match"] == pytest.approx(reference.accuracy_score(truth, selected))
+    precision = reference.average_precision_score(truth[:, :3], scores[:, :3], average="macro")
+    assert told["mean_average_precision"] == pytest.approx(precision, abs=1e-6)
+    loss = np.mean([reference.log_loss(truth[:, each], scores[:, each], labels=[False, True]) for each in range(4)])
+    assert told["negative_log_likelihood"] == pytest.approx(loss, rel=1e-4)
+    assert [told["labels"][name]["items"] for name in "abcd"] == truth.sum(axis=0).tolist()
+    assert told["labels"]["c"]["threshold"] == pytest.approx(0.3)
+
+
+def test_calibration_is_over_the_decisions_about_all_labels():
+    scores = np.full((200, 3), 0.25, dtype=np.float32)
+    truth = np.zeros((200, 3), dtype=np.float32)
+    truth[::2] = 1  # said with a quarter, true for a half
+    assert MULTI.metrics(scores, truth)["calibration_error"] == pytest.approx(0.25, abs=0.02)
+
+
+def test_early_stopping_of_several_labels_watches_the_mean_average_precision(many):
+    scores, truth = many
+    wanted = reference.average_precision_score(truth[:, :3], scores[:, :3], average="macro")
+    assert MultiLabel.monitor(scores, truth.astype(np.float32)) == pytest.approx(wanted, abs=1e-6)
+
+
+def test_a_part_in_which_no_label_occurs_can_be_measured():
+    scores, truth = np.full((2, 3), 0.1, dtype=np.float32), np.zeros((2, 3), dtype=np.float32)
+    assert MultiLabel.monitor(scores, truth) == 0.0
+    told = MULTI.metrics(scores, truth)
+    assert (told["macro_f1"], told["micro_f1"], told["mean_average_precision"]) == (0, 0, 0)
+    assert told["exact_match"] == 1
+
+
+def test_several_labels_are_calibrated_by_temperatures_and_thresholds():
+    generator = np.random.default_rng(1)
+    honest = generator.normal(loc=[0, -1, -2], scale=2, size=(2000, 3))
+    truth = (generator.random((2000, 3)) < 1 / (1 + np.exp(-honest))).astype(np.float32)
+    answered = {
+        "text": ((4 * honest[:1000]).astype(np.float32), truth[:1000]),
+        "image": ((honest[1000:] / 2).astype(np.float32), truth[1000:]),
+    }
+    found = MultiLabel.calibrate(answered, BundleConfig.model_validate({"name": "x", **CONFIGS["multi-label"]}).network)
+    assert found["temperatures"]["text"] == pytest.approx(4, rel=0.2)
+    assert found["temperatures"]["image"] == pytest.approx(0.5, rel=0.2)
+    assert set(found["thresholds"]) == set(LABELS)
+    scores = 1 / (1 + np.exp(-honest))
+    for index, label in enumerate(LABELS):
+        best = max(reference.f1_score(truth[:, index], scores[:, index] >= each) for each in np.linspace(0.1, 0.7, 61))
+        chosen = reference.f1_score(truth[:, index], scores[:, index] >= found["thresholds"][label])
+        assert chosen == pytest.approx(best, abs=0.02)
+
+
+# --- regression ---
+
+PRICES = Regression(Scale(mean=100, std=10), {"text": 5.0})
+
+
+def test_a_number_comes_in_its_own_unit_with_its_interval():
+    scores = PRICES.scores(logits([0.5], [0.5]), ["text", "image"])
+    assert PRICES.decode(scores[0]) == {"scores": {}, "value": 105.0, "interval": Interval(100.0, 110.0, 0.9)}
+    assert PRICES.decode(scores[1]) == {"scores": {}, "value": 105.0, "interval": None}
+
+
+@pytest.mark.parametrize(
+    ("scale", "value"),
+    [
+        # 10 / 9 in single precision is 1.11111116.
+        pytest.param(Scale(mean=0, std=3e-9), 3.333333e-9, id="tiny"),
+        pytest.param(Scale(mean=0, std=3e9), 3333333492.0, id="huge"),
+        pytest.param(Scale(mean=2e9, std=3), 2000000003.333333, id="far-from-zero"),
+    ],
+)
+def test_a_number_has_the_digits_that_its_scale_is_worth(scale, value):
+    target = Regression(scale, {})
+    assert target.decode(target.scores(logits([10 / 9]), ["text"])[0])["value"] == pytest.approx(value, rel=1e-15)
+
+
+def test_errors_are_those_of_scikit_learn_in_the_numbers_unit():
+    generator = np.random.default_rng(0)
+    right = generator.normal(size=50).astype(np.float32)
+    said = (right + generator.normal(size=50) / 2).astype(np.float32)[:, None]
+    told = PRICES.metrics(PRICES.scores(said, ["text"] * 50), right)
+    prices, values = 100 + 10 * right, 100 + 10 * said[:, 0]
+    assert told["mae"] == pytest.approx(reference.mean_absolute_error(prices, values), rel=1e-5)
+    assert told["rmse"] == pytest.approx(reference.root_mean_squared_error(prices, values), rel=1e-5)
+    assert told["r2"] == pytest.approx(reference.r2_score(prices, values), rel=1e-5)
+    assert told["coverage"] == pytest.approx((np.abs(prices - values) <= 5).mean())
+    assert told["mean_interval_width"] == pytest.approx(10)
+
+
+def test_without_intervals_nothing_is_said_of_them():
+    told = PRICES.metrics(PRICES.scores(logits([0.5]), ["image"]), np.asarray([0.4], dtype=np.float32))
+    assert (told["coverage"], told["mean_interval_width"]) == (None, None)
+
+
+def test_intervals_hold_nine_in_ten_numbers_for_every_set_of_modalities():
+    generator = np.random.default_rng(0)
+    noise = {"text": 0.5, "image": 2.0}
+
+    def answered(items):
+        right = {key: generator.normal(size=items).astype(np.float32) for key in noise}
+        said = {key: (right[key] + noise[key] * generator.normal(size=items)).astype(np.float32) for key in noise}
+        return {key: (said[key][:, None], right[key]) for key in noise}
+
+    few = {"image+text": (logits([0.0]), np.zeros(1, dtype=np.float32))}
+    config = BundleConfig.model_validate({"name": "x", **CONFIGS["regression"]})
+    widths = Regression.calibrate(answered(500) | few, config.network)["half_widths"]
+    assert set(widths) == {"text", "image"}
+    assert widths["image"] / widths["text"] == pytest.approx(4, rel=0.2)
+    target = Regression(Scale(mean=100, std=10), widths)
+    for key, (said, right) in answered(4000).items():
+        assert target.metrics(target.scores(said, [key] * 4000), right)["coverage"] == pytest.approx(0.9, abs=0.03)
+
+
+def test_a_number_that_is_none_is_infinitely_far_from_what_was_recorded():
+    lost = Prediction(scores={}, used=frozenset(), bundle="x", value=math.nan)
+    assert math.isnan(PRICES.deviation(lost, {"value": 1.0}))

@@ -1,0 +1,8 @@
+"""Every class of exception that a client may be shown."""
+
+from polymodal.app import main  # whose imports define all of them
+from polymodal.app.problems import PROBLEMS, InternalError
+from polymodal.model import InputError
+
+assert main
+REFUSALS = [InternalError, *PROBLEMS.values(), InputError, *InputError.__subclasses__()]

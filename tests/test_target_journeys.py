@@ -1,0 +1,263 @@
+"""The other targets from end to end: drawn shapes → `polymodal train` → bundle → HTTP → what the predictor says."""
+
+import base64
+import csv
+import io
+import json
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+from typer.testing import CliRunner
+
+from polymodal.app.cli import app as command_line
+from polymodal.app.main import create_app
+from polymodal.app.settings import Settings
+from polymodal.model import BundleError, Network, load_bundle
+from polymodal.model.bundle import read_bundle
+from polymodal.model.runtimes import start_runtime
+
+PARTS = (("train", 32), ("validation", 16), ("test", 12))
+SIZES = ("tiny", "small", "large", "huge")
+
+
+def png(shapes, side=14):
+    """A red circle on the left, a blue square on the right, or both, or none."""
+    picture = Image.new("RGB", (48, 32), "white")
+    draw = ImageDraw.Draw(picture)
+    if "circle" in shapes:
+        draw.ellipse((2, 8, 18, 24), fill="red")
+    if "square" in shapes:
+        draw.rectangle((22, 4, 22 + side, 4 + side), fill="blue")
+    content = io.BytesIO()
+    picture.save(content, "PNG")
+    return content.getvalue()
+
+
+def several(number, chance):
+    """Which of two shapes there are: a picture, words, and the cell that names them."""
+    shapes = [shape for bit, shape in enumerate(("circle", "square")) if number >> bit & 1]
+    words = " and ".join(f"a {'red' if shape == 'circle' else 'blue'} {shape}" for shape in shapes) or "an empty page"
+    return png(shapes), words, "|".join(shapes)
+
+
+def size(number, chance):
+    """How large a square is: a picture, words, and its side in tenths of a pixel."""
+    kind = number % len(SIZES)
+    side = 5 + 6 * kind + int(chance.integers(3))
+    return png(["square"], side), f"a {SIZES[kind]} square", f"{side / 10}"
+
+
+def write_manifest(folder: Path, example) -> Path:
+    """Every fourth training row lacks its picture, every fifth its words."""
+    (folder / "images").mkdir()
+    chance = np.random.default_rng(3)
+    with (folder / "manifest.csv").open("w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["image", "text", "label", "split"])
+        for split, count in PARTS:
+            for number in range(count):
+                picture, words, label = example(number, chance)
+                name = f"images/{split}-{number}.png"
+                (folder / name).write_bytes(picture)
+                less = split == "train" and number
+                pictured, worded = not (less and number % 5 == 1), not (less and number % 5 == 3)
+                table.writerow([name if pictured else "", words if worded else "", label, split])
+    return folder
+
+
+def train(folder: Path, target: str, *options: str) -> Path:
+    out = folder / f"bundles/{target}"
+    fixed = ["--preset", "cnn-rnn", "--epochs", "8", "--batch-size", "8", "--device", "cpu", "--workers", "1"]
+    arguments = ["train", str(folder), "--out", str(out), "--target", target, "--cache", str(folder), *fixed, *options]
+    told = CliRunner().invoke(command_line, arguments)
+    assert told.exit_code == 0, told.output
+    return out
+
+
+@pytest.fixture(scope="module")
+def tags(tmp_path_factory) -> Path:
+    """A multi-label bundle; without graphs, as its head is that of a single-label one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(import_module("polymodal.model.training.train"), "export_graphs", lambda *_: {})
+        folder = write_manifest(tmp_path_factory.mktemp("tags"), several)
+        return train(folder, "multi-label", "--class-weights", "balanced")
+
+
+@pytest.fixture(scope="module")
+def sides(tmp_path_factory) -> Path:
+    """A regression bundle, with graphs."""
+    return train(write_manifest(tmp_path_factory.mktemp("sides"), size), "regression", "--augment", "none")
+
+
+@asynccontextmanager
+async def serving(bundle: Path):
+    settings = Settings(bundles=f"shapes={bundle}", workers=0, inference_threads=1, request_timeout_ms=60_000)
+    app = create_app(settings)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://service") as client,
+    ):
+        yield client
+
+
+QUESTIONS = [
+    {"image": png(["circle"]), "text": "a red circle"},
+    {"image": png(["square"], 23)},
+    {"text": "a blue square and a red circle"},
+    {"text": "a huge square"},
+]
+
+
+def as_json(parts):
+    return {**parts, "image": base64.b64encode(parts["image"]).decode()} if "image" in parts else parts
+
+
+async def answers_of(bundle):
+    """What HTTP says to the questions, one by one and as a batch, and what the predictor says to each."""
+    predictor = load_bundle(bundle, threads=1)
+    alone = [predictor.predict([predictor.prepare(parts)])[0] for parts in QUESTIONS]
+    async with serving(bundle) as client:
+        single = [await client.post("/v1/classify", json=as_json(parts)) for parts in QUESTIONS]
+        batch = await client.post("/v1/classify/batch", json={"items": [as_json(parts) for parts in QUESTIONS]})
+        described = (await client.get("/v1/models/shapes")).json()
+    together = [item["classification"] for item in batch.json()["items"]]
+    return alone, [answer.json() for answer in single], together, described
+
+
+async def test_several_labels_are_served_as_they_are_predicted(tags):
+    predictions, single, together, described = await answers_of(tags)
+    for prediction, one, other in zip(predictions, single, together, strict=True):
+        for answer in (one, other):
+            assert "value" not in answer
+            scores = {entry["label"]: entry["score"] for entry in answer["labels"]}
+            assert scores == pytest.approx(prediction.scores, abs=1e-4)
+            assert {entry["label"] for entry in answer["labels"] if entry["selected"]} == prediction.selected
+    assert described["target"] == "multi-label"
+    assert described["labels"] == ["circle", "square"]
+    config = json.loads((tags / "config.json").read_text(encoding="utf-8"))
+    assert described["thresholds"] == config["thresholds"]
+    assert "scale" not in config["network"]
+
+
+def test_several_labels_are_learned_and_measured(tags):
+    predictor = load_bundle(tags, threads=1)
+    report = predictor.description.report
+    both, none = predictor.predict(
+        [
+            predictor.prepare({"image": png(["circle", "square"]), "text": "a red circle and a blue square"}),
+            predictor.prepare({"image": png([]), "text": "an empty page"}),
+        ]
+    )
+    assert (both.selected, none.selected) == ({"circle", "square"}, set())
+    told = report["metrics"]["test"]["image+text"]
+    assert told["macro_f1"] > 0.9
+    assert told["labels"]["circle"]["items"] == 6
+    assert report["training"]["class_weights"].keys() == {"circle", "square"}
+    assert report["training"]["smoothing"] == 0
+    assert "Says which of 2 labels fit image and text together" in predictor.description.card
+    assert "| given | items | macro-F1 | micro-F1 |" in predictor.description.card
+
+
+async def test_a_number_is_served_as_it_is_predicted(sides):
+    predictions, single, together, described = await answers_of(sides)
+    for prediction, one, other in zip(predictions, single, together, strict=True):
+        for answer in (one, other):
+            assert answer["labels"] == []
+            assert answer["value"] == pytest.approx(prediction.value, abs=1e-4)
+            interval = answer["interval"]
+            assert interval["low"] == pytest.approx(prediction.interval.low, abs=1e-4)
+            assert interval["high"] == pytest.approx(prediction.interval.high, abs=1e-4)
+            assert interval["low"] <= answer["value"] <= interval["high"]
+            assert interval["coverage"] == 0.9
+    assert (described["target"], described["labels"]) == ("regression", [])
+    assert "thresholds" not in described
+
+
+def test_a_number_is_learned_and_measured(sides):
+    predictor = load_bundle(sides, threads=1)
+    tiny, huge = predictor.predict(
+        [
+            predictor.prepare({"image": png(["square"], 6), "text": "a tiny square"}),
+            predictor.prepare({"image": png(["square"], 24), "text": "a huge square"}),
+        ]
+    )
+    assert tiny.value < 1.4 < huge.value  # the mean of the training part
+    told = predictor.description.report["metrics"]["test"]["image+text"]
+    assert told["r2"] > 0.5
+    assert told["intervals"]["mae"][0] <= told["mae"] <= told["intervals"]["mae"][1]
+    card = predictor.description.card
+    assert "Estimates a number from image and text together" in card
+    assert "| given | items | mean absolute error | root mean squared error | R² |" in card
+
+
+def polymodal(*arguments):
+    told = CliRunner().invoke(command_line, [str(argument) for argument in arguments])
+    assert told.exit_code == 0, told.output
+    return told.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "title", "kind"),
+    [
+        pytest.param("tags", "mean average precision", "reliability", id="multi-label"),
+        pytest.param("sides", "root mean squared error", "predictions", id="regression"),
+    ],
+)
+def test_another_task_is_evaluated_as_it_was_measured(request, tmp_path, name, title, kind):
+    bundle = request.getfixturevalue(name)
+    in_float = tmp_path / "float32"  # as it was measured; without the manifest there are no graphs in 8 bits
+    polymodal("export", bundle, "--out", in_float)
+    shown = polymodal("evaluate", in_float, bundle.parents[1], "--out", tmp_path)
+    assert title in shown
+    told = json.loads((tmp_path / "metrics.json").read_bytes())["metrics"]
+    recorded = load_bundle(bundle, threads=1).description.report["metrics"]["test"]
+    for key, figures in recorded.items():
+        # Equal drawings of equal numbers lie exactly on the ends of intervals, and rounding may put them on either side.
+        compared = [metric for metric, value in figures.items() if isinstance(value, float) and metric != "coverage"]
+        for metric in compared:
+            assert told[key][metric] == pytest.approx(figures[metric], abs=1e-4), (key, metric)
+        assert (tmp_path / f"{kind}-{key}.svg").exists()
+        assert (bundle.with_name(f"{bundle.name}.run") / f"plots/{kind}-{key}.png").exists()
+    assert title in (tmp_path / "index.html").read_text(encoding="utf-8")
+
+
+def test_selected_labels_are_scored_in_bulk_as_they_are_predicted(tags, tmp_path):
+    polymodal("score", tags, tags.parents[1], "--out", tmp_path / "scores.jsonl")
+    rows = [json.loads(line) for line in (tmp_path / "scores.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert list(rows[0]) == ["id", "label", "score_circle", "score_square", "error"]
+    alone = json.loads(polymodal("predict", tags, "--text", "a red circle and a blue square", "--json"))
+    assert {each["label"] for each in alone["labels"] if each["selected"]} == {"circle", "square"}
+    assert {row["label"] for row in rows} >= {"", "circle|square"}
+    assert "selected" in polymodal("predict", tags, "--text", "a red circle")
+
+
+def test_numbers_are_scored_in_bulk_as_they_are_predicted(sides, tmp_path):
+    polymodal("score", sides, sides.parents[1], "--out", tmp_path / "scores.csv")
+    with (tmp_path / "scores.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["id", "value", "low", "high", "error"]
+    picture = sides.parents[1] / "images/train-0.png"
+    told = json.loads(polymodal("predict", sides, "--image", picture, "--text", "a tiny square", "--json"))
+    assert float(rows[0]["value"]) == pytest.approx(told["value"], abs=1e-4)
+    assert float(rows[0]["low"]) == pytest.approx(told["interval"]["low"], abs=1e-4)
+    assert f"{told['value']}" in polymodal("predict", sides, "--image", picture, "--text", "a tiny square")
+    refused = CliRunner().invoke(command_line, ["predict", str(sides), "--text", "huge", "--top-k", "2"])
+    assert refused.exit_code == 1
+    assert "answers with a number" in refused.stderr
+
+
+@pytest.mark.parametrize("runtime", ["onnx", "torch"])
+def test_a_regression_bundle_that_says_another_number_is_refused(sides, runtime):
+    bundle = read_bundle(sides)
+    served = start_runtime(runtime, bundle, threads=1)
+    Network(bundle, served).warm_up()
+    first, *rest = bundle.golden
+    moved = {**first, "value": first["value"] + 0.1 * bundle.config.network.scale.std}
+    with pytest.raises(BundleError, match=r"golden input 1 scores 0\.1\d* away"):
+        Network(replace(bundle, golden=(moved, *rest)), served).warm_up()
