@@ -1,6 +1,6 @@
 """`polymodal predict | score | embed | evaluate | export | remeasure | card`: commands about a bundle, besides serving."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -152,22 +152,11 @@ def score(
     Columns: id, label (the best), score, score_LABEL for every label, error; a multi-label model has its selected labels with |
     between them and no score, a regression value, low and high. A row that can't be read has nothing but an error.
     """
-    from polymodal.app.commands.terminal import show_warnings, show_written, watched
-    from polymodal.model.evaluation import score as run
+    from polymodal.model.evaluation import score as write
 
-    written = run(
-        open_bundle(bundle),
-        manifest,
-        out,
-        restart=restart,
-        workers=workers,
-        watch=watched,
-        warn=show_warnings,
-        roots=root or (),
+    _write_rows(
+        write, bundle, manifest, out, restart=restart, strict=strict, as_json=as_json, workers=workers, roots=root or ()
     )
-    show_written(written, as_json)
-    if strict and written.failed:
-        raise typer.Exit(BAD_ROWS)
 
 
 @command(
@@ -190,10 +179,29 @@ def embed(
     Columns: id, one for each input with a vector of length 1 (a list; in CSV as JSON), error. Vectors of one input may be compared
     by their dot product, the cosine similarity. A row that can't be read has nothing but an error.
     """
-    from polymodal.app.commands.terminal import show_warnings, show_written, watched
-    from polymodal.model.evaluation import embed as run
+    from polymodal.model.evaluation import embed as write
 
-    written = run(
+    _write_rows(
+        write, bundle, manifest, out, restart=restart, strict=strict, as_json=as_json, workers=workers, roots=root or ()
+    )
+
+
+def _write_rows(
+    write: Callable[..., Any],
+    bundle: str,
+    manifest: Path,
+    out: Path,
+    *,
+    restart: bool,
+    strict: bool,
+    as_json: bool,
+    workers: int,
+    roots: Sequence[Path],
+) -> None:
+    """Write a row of `out` for each row of a manifest, and print how many; exits with BAD_ROWS if `strict` and one is bad."""
+    from polymodal.app.commands.terminal import show_warnings, show_written, watched
+
+    written = write(
         open_bundle(bundle),
         manifest,
         out,
@@ -201,7 +209,7 @@ def embed(
         workers=workers,
         watch=watched,
         warn=show_warnings,
-        roots=root or (),
+        roots=roots,
     )
     show_written(written, as_json)
     if strict and written.failed:
