@@ -38,7 +38,7 @@ WORKERS: Final = 2
 POLL_S: Final = 0.1
 """Between looks at /readyz and /metrics."""
 NOTICE_S: Final = 20.0
-"""That a fault may take to be told and repaired; then it counts as never."""
+"""Seconds that a fault may take to be reported and repaired; then it counts as never."""
 AT_ONCE_S: Final = 3.0
 """That a service may take to end after a second SIGTERM: it ends its workers, and says goodbye."""
 DAY_S: Final = 86_400
@@ -98,12 +98,12 @@ class Watch:
             await asyncio.sleep(POLL_S / 2)
         return math.nan
 
-    async def told_and_back(self, since: float) -> tuple[float, float]:
+    async def reported_and_back(self, since: float) -> tuple[float, float]:
         """Seconds until it said that something is wrong, and until all was well again."""
-        told = await self.until(lambda look: not look.well, since)
-        if math.isnan(told):
-            return told, told
-        return told, told + await self.until(lambda look: look.well, since + told)
+        reported = await self.until(lambda look: not look.well, since)
+        if math.isnan(reported):
+            return reported, reported
+        return reported, reported + await self.until(lambda look: look.well, since + reported)
 
 
 @dataclass(slots=True)
@@ -112,17 +112,17 @@ class Row:
 
     name: str
     tally: Tally = field(default_factory=Tally)
-    told_s: float | None = None
+    reported_s: float | None = None
     back_s: float | None = None
     notes: list[str] = field(default_factory=list)
     broken: list[str] = field(default_factory=list)
     """What must not be, beside lost and wrong."""
     skipped: str = ""
 
-    def saw(self, told_s: float, back_s: float) -> None:
+    def saw(self, reported_s: float, back_s: float) -> None:
         """The longest of several times; NaN (never) is longer than any."""
-        self.told_s, self.back_s = _longer(self.told_s, told_s), _longer(self.back_s, back_s)
-        if math.isnan(told_s) or math.isnan(back_s):
+        self.reported_s, self.back_s = _longer(self.reported_s, reported_s), _longer(self.back_s, back_s)
+        if math.isnan(reported_s) or math.isnan(back_s):
             self.broken.append(f"not noticed or not repaired within {NOTICE_S:.0f} s")
 
 
@@ -182,7 +182,7 @@ async def kill_workers(scene: Scene, row: Row) -> None:
             await asyncio.sleep(scene.chance.uniform(0.3, 1.5))
             since = time.perf_counter()
             os.kill(scene.worker(), signal.SIGKILL)
-            row.saw(*await watch.told_and_back(since))
+            row.saw(*await watch.reported_and_back(since))
 
 
 async def kill_all_workers(scene: Scene, row: Row) -> None:
@@ -192,7 +192,7 @@ async def kill_all_workers(scene: Scene, row: Row) -> None:
         since = time.perf_counter()
         for pid in scene.service.workers:
             os.kill(pid, signal.SIGKILL)
-        row.saw(*await watch.told_and_back(since))
+        row.saw(*await watch.reported_and_back(since))
 
 
 async def freeze_for_a_while(scene: Scene, row: Row) -> None:
@@ -205,11 +205,15 @@ async def freeze_for_a_while(scene: Scene, row: Row) -> None:
             replaced = pid not in scene.service.workers
             if not replaced:
                 os.kill(pid, signal.SIGCONT)
-            told = next(
-                (f"told after {look.at - since:.1f} s" for look in watch.looks if look.at > since and not look.well),
-                "not told",
+            reported = next(
+                (
+                    f"reported after {look.at - since:.1f} s"
+                    for look in watch.looks
+                    if look.at > since and not look.well
+                ),
+                "not reported",
             )
-            row.notes.append(f"{seconds} s: {told}, {'replaced' if replaced else 'waited for'}")
+            row.notes.append(f"{seconds} s: {reported}, {'replaced' if replaced else 'waited for'}")
             continued = time.perf_counter()
             row.back_s = _longer(row.back_s, await watch.until(lambda look: look.well, continued + POLL_S))
 
@@ -220,7 +224,7 @@ async def freeze_for_good(scene: Scene, row: Row) -> None:
         await asyncio.sleep(0.5)
         since, pid = time.perf_counter(), scene.worker()
         os.kill(pid, signal.SIGSTOP)
-        row.saw(*await watch.told_and_back(since))
+        row.saw(*await watch.reported_and_back(since))
         if pid in scene.service.workers:
             row.notes.append("killed by us, to go on")
             os.kill(pid, signal.SIGKILL)
@@ -241,7 +245,7 @@ async def fill_the_disk(scene: Scene, row: Row) -> None:
         await asyncio.sleep(2)
         since = time.perf_counter()
         os.kill(scene.worker(), signal.SIGKILL)
-        row.saw(*await watch.told_and_back(since))
+        row.saw(*await watch.reported_and_back(since))
     filler.unlink()
     if left := [path.name for path in disk.iterdir()]:
         row.broken.append(f"the service left {', '.join(left)} behind")
@@ -274,7 +278,7 @@ async def hand_over(scene: Scene, row: Row) -> None:
     async with Watch(old.port) as watch:
         since = time.perf_counter()
         scene.stop(old)
-        row.told_s = await watch.until(lambda look: look.ready != 200, since)
+        row.reported_s = await watch.until(lambda look: look.ready != 200, since)
         await _ended(row, old, since, expected=0)
     scene.client.ports = [scene.service.port]
     await asyncio.sleep(2)
@@ -303,7 +307,7 @@ async def move_the_clock(scene: Scene, row: Row) -> None:
 
 
 async def stop_at_once(scene: Scene, row: Row) -> None:
-    """SIGTERM, and another one while much is inside, which is given up: its clients are told, and ask elsewhere."""
+    """SIGTERM, and another one while much is inside, which is given up: its clients get an error, and send again elsewhere."""
     old, scene.service = scene.service, await scene.start()
     burst = [asyncio.create_task(scene.client.ask(question)) for question in scene.questions[:40]]
     await asyncio.sleep(0.1)
@@ -443,7 +447,7 @@ def table(rows: Sequence[Row]) -> str:
         "tried again",
         "unread",
         "p50 / p99 ms",
-        "told after s",
+        "reported after s",
         "well after s",
         "notes",
     ]
@@ -470,7 +474,7 @@ def _line(row: Row) -> str:
         else [*row.notes, *(f"**{each}**" for each in dict.fromkeys(row.broken))]
     )
     counts = [str(row.tally.fates[fate]) for fate in Fate]
-    times = [_seconds(row.told_s), _seconds(row.back_s)]
+    times = [_seconds(row.reported_s), _seconds(row.back_s)]
     return _cells(
         [
             row.name,
@@ -527,9 +531,10 @@ def main() -> None:
             rows = uvloop.run(chaos(stack, place, no_disk, chosen))
         except KeyboardInterrupt:
             raise SystemExit("interrupted; all that was started is being stopped") from None
-    told = conditions(available_cpus())
+    machine = conditions(available_cpus())
     say(
-        f"\n{told['date']}, {told['cores']} cores ({told['cpu']}), revision {told['revision'][:12]}, seed {chosen.seed}\n"
+        f"\n{machine['date']}, {machine['cores']} cores ({machine['cpu']}), "
+        f"revision {machine['revision'][:12]}, seed {chosen.seed}\n"
     )
     say(table(rows))
     if broken := verdict(rows):

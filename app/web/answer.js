@@ -9,7 +9,7 @@ import { brief, count, known, measure, percent, say, sayOf } from "./say.js";
 const SHOWN = 10; // labels; the others follow on request
 
 /**
- * @typedef {{key: string, answer?: any, problem?: Error}} Part what was said of one set of inputs; neither while it is awaited
+ * @typedef {{key: string, answer?: any, problem?: Error}} Part the answer about one set of inputs, or the problem with it; neither while it is awaited
  */
 
 /** Nothing was asked yet: say what will be answered. */
@@ -54,11 +54,11 @@ export function drawAnswer(parts, model) {
 }
 
 export function drawProblem(problem) {
-  const told = [make("strong", {}, problem.message)];
-  if (problem.detail) told.push(make("span", {}, problem.detail));
-  if (problem.retryAfter) told.push(make("span", {}, say("problem.again", { seconds: count(problem.retryAfter) })));
-  if (problem.code) told.push(make("code", {}, [problem.code, problem.instance].filter(Boolean).join(" · ")));
-  element("trouble").replaceChildren(...told);
+  const lines = [make("strong", {}, problem.message)];
+  if (problem.detail) lines.push(make("span", {}, problem.detail));
+  if (problem.retryAfter) lines.push(make("span", {}, say("problem.again", { seconds: count(problem.retryAfter) })));
+  if (problem.code) lines.push(make("code", {}, [problem.code, problem.instance].filter(Boolean).join(" · ")));
+  element("trouble").replaceChildren(...lines);
   element("trouble").hidden = false;
   for (const id of ["verdict", "scores"]) element(id).replaceChildren();
   element("timings").hidden = true;

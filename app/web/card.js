@@ -38,10 +38,10 @@ function panel(title, ...children) {
 function facts({ name, target, runtime, digest, labels, thresholds, inputs, report }) {
   const trained = report?.data?.split?.labels?.train ?? {};
   const chips = labels.map((label) => {
-    const told = [label];
-    if (trained[label] !== undefined) told.push(make("small", {}, count(trained[label])));
-    if (thresholds) told.push(make("small", {}, say("card.from", { threshold: percent(thresholds[label]) })));
-    return make("span", { class: "chip" }, ...told);
+    const content = [label];
+    if (trained[label] !== undefined) content.push(make("small", {}, count(trained[label])));
+    if (thresholds) content.push(make("small", {}, say("card.from", { threshold: percent(thresholds[label]) })));
+    return make("span", { class: "chip" }, ...content);
   });
   const terms = [
     [say("card.name"), name],
@@ -92,12 +92,12 @@ function quality(model) {
 
 function figureTable(model, sets) {
   const names = FIGURES[model.target] ?? [];
-  const rows = Object.entries(sets).map(([key, told]) =>
+  const rows = Object.entries(sets).map(([key, measures]) =>
     make(
       "tr",
       {},
-      make("th", { scope: "row" }, setName(key), make("small", {}, sayCount("card.items", told.items))),
-      ...names.map((name, index) => figureCell(name, told, index === 0 ? kindOf(key) : "")),
+      make("th", { scope: "row" }, setName(key), make("small", {}, sayCount("card.items", measures.items))),
+      ...names.map((name, index) => figureCell(name, measures, index === 0 ? kindOf(key) : "")),
     ),
   );
   return scrollable(
@@ -111,11 +111,11 @@ function figureTable(model, sets) {
   );
 }
 
-function figureCell(name, told, kind) {
-  const value = told[name];
+function figureCell(name, measures, kind) {
+  const value = measures[name];
   if (typeof value !== "number") return make("td", {}, "–");
   const words = SHARES.has(name) ? percent : measure;
-  const interval = told.intervals?.[name];
+  const interval = measures.intervals?.[name];
   return make(
     "td",
     {},
@@ -125,8 +125,8 @@ function figureCell(name, told, kind) {
   );
 }
 
-function sourceTable(told) {
-  const sources = Object.entries(told.sources ?? {});
+function sourceTable(measures) {
+  const sources = Object.entries(measures.sources ?? {});
   if (sources.length < 2) return "";
   const chips = sources.map(([source, { items, accuracy, macro_f1: f1, mae }]) =>
     make("span", { class: "chip" }, source, make("small", {}, mae === undefined ? percent(accuracy ?? f1) : measure(mae), " · ", sayCount("card.items", items))),
@@ -135,14 +135,14 @@ function sourceTable(told) {
 }
 
 function figuresOf(model, state, sets, draw) {
-  const told = sets[state.set];
+  const measures = sets[state.set];
   const choice = Object.keys(sets).length > 1 ? segmented(say("card.given"), Object.keys(sets).map((key) => [key, setName(key)]), state.set, (key) => {
     state.set = key;
     draw();
     for (const each of document.querySelectorAll(".figure-choice [aria-pressed=true]")) each.focus();
   }) : "";
   const shown = [];
-  if (told.reliability?.length) {
+  if (measures.reliability?.length) {
     const single = model.target === "single-label";
     const { line, why } = certaintyLine(model, state.set.split("+"));
     shown.push(
@@ -150,24 +150,24 @@ function figuresOf(model, state, sets, draw) {
         "figure",
         {},
         make("figcaption", {}, make("strong", {}, say("plot.reliability-title")), " ", say("plot.reliability-note"), single ? ` ${say("plot.line-note")}` : ""),
-        reliabilityPlot(told.reliability, single ? line : null),
+        reliabilityPlot(measures.reliability, single ? line : null),
         single ? make("p", { class: "fine" }, why) : null,
       ),
     );
   }
-  if (told.confusion) {
+  if (measures.confusion) {
     shown.push(
       make(
         "figure",
         {},
         make("figcaption", {}, make("strong", {}, say("plot.confusion-title")), " ", say("plot.confusion-note")),
-        scrollable(say("plot.confusion-title"), confusionTable(told.confusion, model.labels)),
+        scrollable(say("plot.confusion-title"), confusionTable(measures.confusion, model.labels)),
       ),
     );
   }
   const panels = [];
   if (shown.length) panels.push(panel(say("card.figures"), make("div", { class: "figure-choice" }, choice), make("div", { class: "plots" }, ...shown)));
-  if (told.labels) panels.push(panel(say("card.by-label"), shown.length ? "" : make("div", { class: "figure-choice" }, choice), labelTable(told.labels)));
+  if (measures.labels) panels.push(panel(say("card.by-label"), shown.length ? "" : make("div", { class: "figure-choice" }, choice), labelTable(measures.labels)));
   if (panels.length && model.target !== "regression" && !shown.length) panels[0].append(make("p", { class: "fine" }, say("card.no-figures")));
   return panels;
 }

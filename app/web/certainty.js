@@ -12,10 +12,10 @@ const HALF = 0.5; // without a measured line: below it a calibrated answer is li
  * @returns {{line: number, why: string}}
  */
 export function certaintyLine(model, used) {
-  const told = measuresOf(model, "validation", used);
-  const line = told?.confidence_at_90_percent_coverage;
+  const measures = measuresOf(model, "validation", used);
+  const line = measures?.confidence_at_90_percent_coverage;
   if (typeof line !== "number") return { line: HALF, why: say("line.half", { line: percent(HALF) }) };
-  const values = { line: percent(line), items: count(told.items), right: percent(leastSureAccuracy(told)) };
+  const values = { line: percent(line), items: count(measures.items), right: percent(leastSureAccuracy(measures)) };
   return { line, why: say("line.measured", values) };
 }
 

@@ -29,7 +29,7 @@ function dress(made, attributes, children) {
   return made;
 }
 
-/** A bar from 0 to `share`; its meaning is told by the text beside it. */
+/** A bar from 0 to `share`; the text next to it gives its meaning. */
 export function bar(share, kind = "", mark = null) {
   return make(
     "span",

@@ -47,7 +47,7 @@ let widgets = new Map();
 let drawn = "";
 let changed = () => {};
 
-/** @param {(atOnce: boolean) => void} listener told whether to wait for the next key */
+/** @param {(atOnce: boolean) => void} listener called when an input changes; `atOnce` is false where more typing may follow */
 export const onGiven = (listener) => (changed = listener);
 
 /** What is given for the inputs that are shown, without what shows nothing. @returns {Values} */

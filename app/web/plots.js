@@ -61,7 +61,7 @@ export function confusionTable(counts, labels) {
     const total = row.reduce((so, items) => so + items, 0);
     const cells = row.map((items, column) => {
       const share = total ? items / total : 0;
-      const title = say("plot.cell", { truth: labels[index], said: labels[column], items: count(items), share: percent(share) });
+      const title = say("plot.cell", { truth: labels[index], predicted: labels[column], items: count(items), share: percent(share) });
       const kind = `${index === column ? "hit" : "miss"}${share >= STRONG ? " strong" : ""}`;
       return make("td", { class: kind, "--share": share.toFixed(3), title }, numbered && items ? count(items) : "");
     });

@@ -43,7 +43,7 @@ function columnsOf(inputs) {
       cell: ({ row }) => inputCell(input, row),
     })),
     fixed("label", ({ row }) => row.label, ({ row }) => make("td", {}, row.label)),
-    fixed("said", ({ said }) => said, saidCell),
+    fixed("predicted", ({ predicted }) => predicted, predictedCell),
     fixed("score", ({ score }) => score, ({ problem, score, verdict }) => (problem ? null : make("td", {}, scoreCell(score, verdict)))),
   ];
 }
@@ -55,22 +55,22 @@ function lines() {
     .filter(({ number }) => results.has(number))
     .map((row) => {
       const { answer, problem = "", verdict } = results.get(row.number);
-      return { row, answer, problem, verdict, ...saidOf(answer, verdict) };
+      return { row, answer, problem, verdict, ...predictedOf(answer, verdict) };
     });
 }
 
-/** What an answer says in a word, and its number: the score of the best label, or the value. */
-function saidOf(answer, verdict) {
-  if (!answer) return { said: "", score: null };
-  if (verdict.kind === "number") return { said: measure(answer.value), score: answer.value };
+/** The predicted labels or value as text, and a number: the score of the best label, or the value. */
+function predictedOf(answer, verdict) {
+  if (!answer) return { predicted: "", score: null };
+  if (verdict.kind === "number") return { predicted: measure(answer.value), score: answer.value };
   const chosen = verdict.chosen ? verdict.chosen.map(({ label }) => label).join("|") : verdict.best?.label;
-  return { said: chosen ?? "", score: verdict.best?.score ?? null };
+  return { predicted: chosen ?? "", score: verdict.best?.score ?? null };
 }
 
 const unsure = ({ verdict }) => verdict?.kind === "unsure" || verdict?.kind === "none";
 /** Whether the table's own label is another one; of several labels the order does not count. */
-const wrong = ({ row, answer, said, verdict }) =>
-  Boolean(answer && row.label && verdict.kind !== "number" && labelSet(row.label) !== labelSet(said));
+const wrong = ({ row, answer, predicted, verdict }) =>
+  Boolean(answer && row.label && verdict.kind !== "number" && labelSet(row.label) !== labelSet(predicted));
 const labelSet = (cell) => cell.split("|").map((label) => label.trim()).filter(Boolean).sort().join("|");
 
 function matching() {
@@ -80,8 +80,8 @@ function matching() {
     if (kind === "unsure" && !unsure(line)) return false;
     if (kind === "failed" && !line.problem) return false;
     if (kind === "wrong" && !wrong(line)) return false;
-    const { row, said, problem } = line;
-    return !wanted || [...Object.values(row.cells), row.label, said, problem].some((each) => each.toLocaleLowerCase().includes(wanted));
+    const { row, predicted, problem } = line;
+    return !wanted || [...Object.values(row.cells), row.label, predicted, problem].some((each) => each.toLocaleLowerCase().includes(wanted));
   });
   const columns = columnsOf(inputsOf(tell().model));
   const { value } = columns.find(({ key }) => key === sorted.column) ?? columns[0];
@@ -133,13 +133,13 @@ function inputCell(input, { cells, values }) {
   return make("td", {}, make("span", { class: "file" }, isPictures(input) ? thumbnail(values[input.name]) : null, make("span", {}, words)));
 }
 
-function saidCell(line) {
+function predictedCell(line) {
   if (line.problem) return make("td", { colspan: 2, class: "failed" }, line.problem);
-  return make("td", {}, ...saidWords(line, line.said, line.verdict));
+  return make("td", {}, ...predictedWords(line, line.predicted, line.verdict));
 }
 
-function saidWords(line, said, verdict) {
-  const words = [make("strong", {}, said || say("answer.none"))];
+function predictedWords(line, predicted, verdict) {
+  const words = [make("strong", {}, predicted || say("answer.none"))];
   if (verdict.kind === "unsure") words.push(" ", make("span", { class: "chip unsure" }, say("results.not-sure")));
   if (wrong(line)) words.push(" ", make("span", { class: "chip wrong" }, say("results.differs")));
   return words;
@@ -163,10 +163,10 @@ function download() {
   const names = namesOf(inputsOf(model));
   const head = [...names, "label", "prediction", "score", "unsure", "low", "high", "problem", "model", "digest"];
   const rows = matching().map((line) => {
-    const { row, answer, problem, said, score } = line;
+    const { row, answer, problem, predicted, score } = line;
     const scores = new Map((answer?.labels ?? []).map((each) => [each.label, each.score]));
     return [
-      ...[...names.map((name) => row.cells[name]), row.label, answer?.value ?? said, score, answer ? String(unsure(line)) : ""],
+      ...[...names.map((name) => row.cells[name]), row.label, answer?.value ?? predicted, score, answer ? String(unsure(line)) : ""],
       ...[answer?.interval?.low, answer?.interval?.high, problem, answer?.model, answer?.digest],
       ...labels.map((label) => scores.get(label)),
     ];

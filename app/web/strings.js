@@ -224,7 +224,7 @@ export const strings = {
   "results.differs": "other label",
   "results.column-number": "Row",
   "results.column-label": "Label",
-  "results.column-said": "Answer",
+  "results.column-predicted": "Answer",
   "results.column-score": "Score",
 
   "card.title": "The model",
@@ -297,5 +297,5 @@ export const strings = {
   "plot.confusion-title": "Confusion.",
   "plot.confusion-note": "Each row is a true label; its items stand in the columns of what was said.",
   "plot.confusion": "Items by true label (rows) and by what was said (columns)",
-  "plot.cell": "{truth}, taken for {said}: {items} items, {share}",
+  "plot.cell": "{truth}, taken for {predicted}: {items} items, {share}",
 };

@@ -13,7 +13,7 @@ from polymodal.model.targets.numbers import NUMBER, is_number
 from polymodal.model.types import Array
 
 FEWEST_NUMBERS: Final = 2
-"""Cells with at most so many different numbers look like names."""
+"""Cells with at most this many different numbers look like names."""
 MOST_BINS: Final = 10
 """Most bins of numbers, which are the strata of a split."""
 ROWS_OF_A_BIN: Final = 10
