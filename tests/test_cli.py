@@ -24,17 +24,17 @@ def polymodal(*arguments, **environment):
     return CliRunner().invoke(app, [str(argument) for argument in arguments], env=environment)
 
 
-def assert_explained(told):
+def assert_explained(result):
     """One message, perhaps after warnings about the data, and exit code 1: nothing of Python."""
-    assert told.exit_code == 1, told.output
-    assert "Traceback" not in told.output
-    lines = [line for line in told.stderr.splitlines() if not line.startswith("warning: ")]
+    assert result.exit_code == 1, result.output
+    assert "Traceback" not in result.output
+    lines = [line for line in result.stderr.splitlines() if not line.startswith("warning: ")]
     assert lines[0].startswith("polymodal: ")
 
 
 def test_help_names_the_commands():
-    told = polymodal("--help")
-    assert told.exit_code == 0
+    result = polymodal("--help")
+    assert result.exit_code == 0
     for command in (
         "serve",
         "train",
@@ -49,7 +49,7 @@ def test_help_names_the_commands():
         "data",
         "keys",
     ):
-        assert command in told.output
+        assert command in result.output
 
 
 COMMANDS = [
@@ -61,9 +61,9 @@ COMMANDS = [
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_every_command_explains_itself(command):
-    told = polymodal(*command, "--help")
-    assert told.exit_code == 0
-    assert "Usage:" in told.output
+    result = polymodal(*command, "--help")
+    assert result.exit_code == 0
+    assert "Usage:" in result.output
 
 
 @pytest.mark.parametrize(
@@ -111,9 +111,9 @@ def test_every_command_explains_itself(command):
 )
 def test_a_wrong_option_is_explained(manifest_folder, tmp_path, options, message):
     preset = [] if "--preset" in options else ["--preset", "cnn-rnn"]
-    told = polymodal("train", manifest_folder, "--out", tmp_path / "out", "--cache", tmp_path, *preset, *options)
-    assert_explained(told)
-    assert message in " ".join(told.stderr.split())
+    result = polymodal("train", manifest_folder, "--out", tmp_path / "out", "--cache", tmp_path, *preset, *options)
+    assert_explained(result)
+    assert message in " ".join(result.stderr.split())
     assert not (tmp_path / "out").exists()
 
 
@@ -142,26 +142,26 @@ def test_a_number_out_of_bounds_is_refused(manifest_folder, tmp_path, option):
 def test_labels_that_look_like_another_task_are_warned_of(tmp_path, labels, doubt):
     rows = [f"text {number},{label},train" for number, label in enumerate(labels)]
     (tmp_path / "manifest.csv").write_text("\n".join(["text,label,split", *rows]) + "\n", encoding="utf-8")
-    told = polymodal("train", tmp_path / "manifest.csv", "--out", tmp_path / "out", "--preset", "cnn-rnn")
-    assert told.exit_code == 1  # no validation part
-    assert "warning: " in told.stderr
-    assert doubt in " ".join(told.stderr.split())
+    result = polymodal("train", tmp_path / "manifest.csv", "--out", tmp_path / "out", "--preset", "cnn-rnn")
+    assert result.exit_code == 1  # no validation part
+    assert "warning: " in result.stderr
+    assert doubt in " ".join(result.stderr.split())
 
 
 def test_a_manifest_that_is_not_there_is_refused(tmp_path):
-    told = polymodal("train", tmp_path / "nowhere.csv", "--out", tmp_path / "out")
-    assert told.exit_code == 2
-    assert "nowhere.csv" in re.sub(r"[│\s]", "", told.output)  # in a box, where a long path is broken
+    result = polymodal("train", tmp_path / "nowhere.csv", "--out", tmp_path / "out")
+    assert result.exit_code == 2
+    assert "nowhere.csv" in re.sub(r"[│\s]", "", result.output)  # in a box, where a long path is broken
 
 
 def test_everything_wrong_with_a_manifest_is_said_at_once(tmp_path):
     lines = ["image,text,label", "lost.png,words,sea", ",,sea", "../outside.png,words,tomato", ",words,"]
     (tmp_path / "manifest.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    told = polymodal("train", tmp_path / "manifest.csv", "--out", tmp_path / "out", "--preset", "cnn-rnn")
-    assert_explained(told)
-    assert "4 problems" in told.stderr
+    result = polymodal("train", tmp_path / "manifest.csv", "--out", tmp_path / "out", "--preset", "cnn-rnn")
+    assert_explained(result)
+    assert "4 problems" in result.stderr
     for problem in ("lost.png", "neither image nor text", "outside.png", "no label"):
-        assert problem in told.stderr
+        assert problem in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -179,29 +179,29 @@ def test_data_that_cannot_be_trained_on_are_explained(tmp_path, rows, problem):
         table = csv.writer(file)
         table.writerow(["text", "label", "split"])
         table.writerows(("some words", *row) for row in rows)
-    told = polymodal("train", tmp_path, "--out", tmp_path / "out", "--preset", "cnn-rnn")
-    assert_explained(told)
-    assert problem in told.stderr
+    result = polymodal("train", tmp_path, "--out", tmp_path / "out", "--preset", "cnn-rnn")
+    assert_explained(result)
+    assert problem in result.stderr
 
 
 def test_a_sound_manifest_is_checked_without_training(manifest_folder, tmp_path):
-    told = polymodal("check", manifest_folder)
-    assert told.exit_code == 0
-    assert [line.split() for line in told.stdout.splitlines()[:2]] == [
+    result = polymodal("check", manifest_folder)
+    assert result.exit_code == 0
+    assert [line.split() for line in result.stdout.splitlines()[:2]] == [
         ["label", "train", "validation", "test"],
         ["sea", "12", "6", "6"],
     ]
-    assert told.stdout.splitlines()[-1].startswith("0 errors, ")
+    assert result.stdout.splitlines()[-1].startswith("0 errors, ")
 
 
 def test_a_check_counts_equal_errors_names_the_first_and_fails(tmp_path):
     lines = ["image,text,label", *(f"{number}.png,words,sea" for number in range(30))]
     (tmp_path / "manifest.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    told = polymodal("check", tmp_path)
-    assert told.exit_code == 1
-    (line,) = [line for line in told.stdout.splitlines() if line.startswith("error: 30 × image … is not there")]
+    result = polymodal("check", tmp_path)
+    assert result.exit_code == 1
+    (line,) = [line for line in result.stdout.splitlines() if line.startswith("error: 30 × image … is not there")]
     assert "line 2 ('0.png'), line 3 ('1.png'), line 4 ('2.png') and 27 more; allowed: a file below" in line
-    assert told.stdout.splitlines()[-1].startswith("31 errors, ")
+    assert result.stdout.splitlines()[-1].startswith("31 errors, ")
     each = json.loads(polymodal("check", tmp_path, "--json").stdout)["errors"]
     assert [f"line {number + 2}: image '{number}.png' is not there" in " ".join(each) for number in range(30)] == [
         True
@@ -209,9 +209,9 @@ def test_a_check_counts_equal_errors_names_the_first_and_fails(tmp_path):
 
 
 def test_serve_says_everything_that_is_wrong_with_the_settings():
-    told = polymodal("serve", POLYMODAL_PORT="99999", POLYMODAL_RUNTIME="abacus", POLYMODAL_QEUE_LIMIT="3")
-    assert_explained(told)
-    lines = told.stderr.splitlines()
+    result = polymodal("serve", POLYMODAL_PORT="99999", POLYMODAL_RUNTIME="abacus", POLYMODAL_QEUE_LIMIT="3")
+    assert_explained(result)
+    lines = result.stderr.splitlines()
     assert len(lines) == 3
     for variable in ("POLYMODAL_PORT", "POLYMODAL_RUNTIME", "POLYMODAL_QEUE_LIMIT"):
         assert any(line.startswith(f"polymodal: {variable}") for line in lines)
@@ -219,15 +219,15 @@ def test_serve_says_everything_that_is_wrong_with_the_settings():
 
 def test_serve_refuses_a_folder_that_is_no_bundle(tmp_path):
     # In a process of its own: serving takes over the log of the whole process.
-    told = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-m", "polymodal", "serve"],
         env=os.environ | {"POLYMODAL_BUNDLES": f"mine={tmp_path}", "POLYMODAL_PORT": "0", "POLYMODAL_WORKERS": "1"},
         capture_output=True,
         text=True,
         check=False,
     )
-    assert told.returncode == 1
-    (line,) = told.stderr.splitlines()
+    assert result.returncode == 1
+    (line,) = result.stderr.splitlines()
     assert "SHA256SUMS is missing" in line
 
 
@@ -241,10 +241,10 @@ main()
 
 def test_an_installation_that_can_only_serve_says_what_training_needs(tmp_path):
     command = [sys.executable, "-c", WITHOUT_TORCH, "train", str(tmp_path), "--out", str(tmp_path / "out")]
-    told = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
-    assert told.returncode == 1
-    assert told.stderr.startswith("polymodal: the package torch is not installed; `make setup`")
-    assert "Traceback" not in told.stderr
+    result = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert result.stderr.startswith("polymodal: the package torch is not installed; `make setup`")
+    assert "Traceback" not in result.stderr
 
 
 TRAINING = """
@@ -265,15 +265,15 @@ def test_ctrl_c_loses_nothing(manifest_folder, tiny_bundle, tmp_path, monkeypatc
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(command, cwd=PROJECT, env=environment, stderr=subprocess.PIPE, text=True) as process:
         try:
-            told = []
+            printed = []
             for line in process.stderr:
-                told.append(line)
+                printed.append(line)
                 if line.startswith("epoch 2:"):
                     process.send_signal(signal.SIGINT)
-            assert process.wait(60) == INTERRUPTED, "".join(told)
+            assert process.wait(60) == INTERRUPTED, "".join(printed)
         finally:
             process.kill()
-    assert "Traceback" not in "".join(told)
+    assert "Traceback" not in "".join(printed)
     assert not out.exists()
     assert (tmp_path / "shapes.run/checkpoint.pt").exists()
 

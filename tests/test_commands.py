@@ -21,12 +21,12 @@ def polymodal(*arguments, **environment):
     return CliRunner().invoke(app, [str(argument) for argument in arguments], env=environment)
 
 
-def assert_explained(told, *words, code=1):
+def assert_explained(result, *words, code=1):
     """One message and that exit code: nothing of Python."""
-    assert told.exit_code == code, told.output
-    assert "Traceback" not in told.output
+    assert result.exit_code == code, result.output
+    assert "Traceback" not in result.output
     for word in words:
-        assert word in told.stderr
+        assert word in result.stderr
 
 
 @pytest.fixture
@@ -45,32 +45,32 @@ def with_a_bad_row(manifest_folder, tmp_path):
 
 
 def test_evaluate_prints_what_the_training_measured(tiny_bundle, manifest_folder):
-    told = polymodal("evaluate", tiny_bundle, manifest_folder)
-    assert told.exit_code == 0, told.output
+    result = polymodal("evaluate", tiny_bundle, manifest_folder)
+    assert result.exit_code == 0, result.output
     recorded = load_bundle(tiny_bundle, threads=1).description.report["metrics"]["test"]
-    assert "shapes, test split of" in told.stdout
+    assert "shapes, test split of" in result.stdout
     for key in recorded:
         low, high = recorded[key]["intervals"]["accuracy"]
-        assert f"{recorded[key]['accuracy']:.3f} [{low:.3f}, {high:.3f}]" in told.stdout
+        assert f"{recorded[key]['accuracy']:.3f} [{low:.3f}, {high:.3f}]" in result.stdout
     for label in ("sea", "tomato"):
-        assert label in told.stdout
+        assert label in result.stdout
 
 
 def test_evaluate_writes_a_folder_and_json(tiny_bundle, manifest_folder, tmp_path):
     options = ["--split", "validation", "--out", tmp_path / "report", "--json"]
-    told = polymodal("evaluate", tiny_bundle, manifest_folder, *options)
-    assert told.exit_code == 0, told.output
-    assert json.loads(told.stdout) == json.loads((tmp_path / "report/metrics.json").read_bytes())
-    assert json.loads(told.stdout)["split"] == "validation"
+    result = polymodal("evaluate", tiny_bundle, manifest_folder, *options)
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout) == json.loads((tmp_path / "report/metrics.json").read_bytes())
+    assert json.loads(result.stdout)["split"] == "validation"
     assert (tmp_path / "report/index.html").exists()
 
 
 def test_evaluate_lists_the_rows_that_it_left_out(tiny_bundle, tmp_path):
     rows = ["id,text,label", "a,blue,sea", "b,red,tomato", "c,a table,[bold]furniture[/bold]"]
     (tmp_path / "manifest.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
-    told = polymodal("evaluate", tiny_bundle, tmp_path)
-    assert told.exit_code == 0
-    assert "1 row left out:\n  c: label '[bold]furniture[/bold]' is not one of the bundle's" in told.stderr
+    result = polymodal("evaluate", tiny_bundle, tmp_path)
+    assert result.exit_code == 0
+    assert "1 row left out:\n  c: label '[bold]furniture[/bold]' is not one of the bundle's" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -89,8 +89,8 @@ def test_a_package_that_is_missing_is_named_before_the_work(
     for module in ("polymodal.model.evaluation.folder", "polymodal.model.evaluation.plots"):
         monkeypatch.delitem(sys.modules, module, raising=False)
     name, option, value = command
-    told = polymodal(name, tiny_bundle, manifest_folder, option, tmp_path / value)
-    assert_explained(told, f"polymodal: the package {package}", "pip install 'polymodal[train]'")
+    result = polymodal(name, tiny_bundle, manifest_folder, option, tmp_path / value)
+    assert_explained(result, f"polymodal: the package {package}", "pip install 'polymodal[train]'")
     assert not list(tmp_path.iterdir())
 
 
@@ -101,8 +101,8 @@ def test_a_package_that_is_missing_is_named_before_the_work(
 def test_predict_says_what_the_service_says(tiny_bundle, manifest_folder, given):
     picture = manifest_folder / "images/test-sea-0.png"
     options = [*(("--image", picture) if "image" in given else ()), *(("--text", "blue") if "text" in given else ())]
-    told = polymodal("predict", tiny_bundle, *options, "--json")
-    assert told.exit_code == 0, told.output
+    result = polymodal("predict", tiny_bundle, *options, "--json")
+    assert result.exit_code == 0, result.output
 
     async def asked():
         service = create_app(Settings(bundles=f"shapes={tiny_bundle}", workers=0, inference_threads=1))
@@ -116,7 +116,7 @@ def test_predict_says_what_the_service_says(tiny_bundle, manifest_folder, given)
             return (await client.post("/v1/classify", files=files)).json()
 
     answer = asyncio.run(asked())
-    found = json.loads(told.stdout)
+    found = json.loads(result.stdout)
     assert found.keys() == answer.keys()
     assert {name: found[name] for name in ("model", "digest", "modalities")} == {
         name: answer[name] for name in ("model", "digest", "modalities")
@@ -127,8 +127,8 @@ def test_predict_says_what_the_service_says(tiny_bundle, manifest_folder, given)
 
 
 def test_predict_shows_the_best_labels_first(tiny_bundle):
-    told = polymodal("predict", tiny_bundle, "--text", "deep water, blue")
-    assert told.stdout.index("sea") < told.stdout.index("tomato")
+    result = polymodal("predict", tiny_bundle, "--text", "deep water, blue")
+    assert result.stdout.index("sea") < result.stdout.index("tomato")
     best = polymodal("predict", tiny_bundle, "--text", "deep water, blue", "--top-k", "1").stdout
     assert "sea" in best
     assert "tomato" not in best
@@ -141,8 +141,8 @@ def test_predict_explains_what_it_cannot_take(tiny_bundle, tmp_path):
         assert polymodal("predict", tiny_bundle, *options).exit_code == 2
     assert_explained(polymodal("predict", tiny_bundle, "--input", "image=none.png"), "none.png: No such file")
     (tmp_path / "words.png").write_text("words", encoding="utf-8")
-    told = polymodal("predict", tiny_bundle, "--image", tmp_path / "words.png")
-    assert_explained(told, "polymodal: image: bytes of no known picture format; allowed: image/jpeg")
+    result = polymodal("predict", tiny_bundle, "--image", tmp_path / "words.png")
+    assert_explained(result, "polymodal: image: bytes of no known picture format; allowed: image/jpeg")
     assert polymodal("predict", tiny_bundle, "--image", tmp_path / "lost.png").exit_code == 2
 
 
@@ -159,11 +159,11 @@ def test_inputs_by_name_are_those_of_the_options(tiny_bundle, manifest_folder):
 
 
 def test_score_reports_bad_rows_and_goes_on(tiny_bundle, with_a_bad_row, tmp_path):
-    told = polymodal("score", tiny_bundle, with_a_bad_row, "--out", tmp_path / "scores.csv")
-    assert told.exit_code == 0, told.output
-    assert told.stdout == ""
-    assert "scores.csv: 5 rows, 1 with an error" in told.stderr
-    assert "1 row left out:\n  b: image 'images/lost.png' is not there" in told.stderr
+    result = polymodal("score", tiny_bundle, with_a_bad_row, "--out", tmp_path / "scores.csv")
+    assert result.exit_code == 0, result.output
+    assert result.stdout == ""
+    assert "scores.csv: 5 rows, 1 with an error" in result.stderr
+    assert "1 row left out:\n  b: image 'images/lost.png' is not there" in result.stderr
     with (tmp_path / "scores.csv").open(encoding="utf-8", newline="") as file:
         rows = {row["id"]: row for row in csv.DictReader(file)}
     assert [name for name, row in rows.items() if row["error"]] == ["b"]
@@ -171,8 +171,8 @@ def test_score_reports_bad_rows_and_goes_on(tiny_bundle, with_a_bad_row, tmp_pat
 
 
 def test_score_can_be_strict_about_bad_rows(tiny_bundle, with_a_bad_row, tmp_path):
-    told = polymodal("score", tiny_bundle, with_a_bad_row, "--out", tmp_path / "scores.csv", "--strict")
-    assert_explained(told, "1 with an error", code=BAD_ROWS)
+    result = polymodal("score", tiny_bundle, with_a_bad_row, "--out", tmp_path / "scores.csv", "--strict")
+    assert_explained(result, "1 with an error", code=BAD_ROWS)
     assert (tmp_path / "scores.csv").exists()
 
 
@@ -184,16 +184,16 @@ def test_ctrl_c_says_how_to_go_on(tiny_bundle, with_a_bad_row, tmp_path, monkeyp
     out = tmp_path / "scores.csv"
     with monkeypatch.context() as patch:
         patch.setattr(terminal, "watched", interrupted)
-        told = polymodal("score", tiny_bundle, with_a_bad_row, "--out", out)
-    assert_explained(told, "scores.csv.part holds 0 rows, and the same command goes on from there", code=INTERRUPTED)
+        result = polymodal("score", tiny_bundle, with_a_bad_row, "--out", out)
+    assert_explained(result, "scores.csv.part holds 0 rows, and the same command goes on from there", code=INTERRUPTED)
     assert not out.exists()
     assert polymodal("score", tiny_bundle, with_a_bad_row, "--out", out).exit_code == 0
 
 
 def test_a_place_that_cannot_be_written_to_is_explained(tiny_bundle, with_a_bad_row, tmp_path):
     (tmp_path / "file").write_text("not a folder", encoding="utf-8")
-    told = polymodal("score", tiny_bundle, with_a_bad_row, "--out", tmp_path / "file/scores.csv")
-    assert_explained(told, "polymodal: ", "file")
+    result = polymodal("score", tiny_bundle, with_a_bad_row, "--out", tmp_path / "file/scores.csv")
+    assert_explained(result, "polymodal: ", "file")
 
 
 @pytest.mark.parametrize("command", ["score", "evaluate", "check"])
@@ -208,8 +208,8 @@ def test_what_was_read_in_another_way_is_shown_once(tiny_bundle, tmp_path, comma
     assert shown.count("warning: new.csv: read as UTF-8, separated by semicolons") == 1
     assert shown.count("warning: unknown column 'mood' is ignored") == 1
     out = ["--out", tmp_path / "again.csv"] if command == "score" else []
-    told = json.loads(polymodal(command, *bundle, tmp_path / "new.csv", *out, "--json").stdout)
-    assert len([warning for warning in told["warnings"] if "new.csv" in warning or "mood" in warning]) == 2
+    summary = json.loads(polymodal(command, *bundle, tmp_path / "new.csv", *out, "--json").stdout)
+    assert len([warning for warning in summary["warnings"] if "new.csv" in warning or "mood" in warning]) == 2
 
 
 # --- card ---

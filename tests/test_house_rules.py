@@ -75,16 +75,16 @@ def imports_in(file: Path) -> Iterator[Import]:
         )
 
 
-IMPORTS = [each for file in SOURCES for each in imports_in(file)]
+IMPORTS = [imported for file in SOURCES for imported in imports_in(file)]
 
 
 def below(*rooms: str):
     """Imports of the files in these folders or of these very files."""
-    return [each for each in IMPORTS if any(each.file.is_relative_to(room) for room in rooms)]
+    return [imported for imported in IMPORTS if any(imported.file.is_relative_to(room) for room in rooms)]
 
 
 def assert_none(found):
-    assert not (offences := [str(each) for each in found]), "\n".join(offences)
+    assert not (offences := [str(imported) for imported in found]), "\n".join(offences)
 
 
 # --- arrows ---
@@ -97,36 +97,42 @@ def test_public_names_of_training_and_evaluation_are_pinned():
 def test_the_service_uses_the_model_through_its_door():
     allowed = {f"model.{name}" for name in model.__all__}
     assert_none(
-        each
-        for each in below("app")
-        if each.touches("model")
-        and each.target not in allowed
-        and not (each.file.is_relative_to("app/commands") and each.touches("model.training") and each.inside)
-        and str(each.file) not in COMMANDS.get(each.target, ())
+        imported
+        for imported in below("app")
+        if imported.touches("model")
+        and imported.target not in allowed
+        and not (
+            imported.file.is_relative_to("app/commands") and imported.touches("model.training") and imported.inside
+        )
+        and str(imported.file) not in COMMANDS.get(imported.target, ())
     )
 
 
 def test_evaluation_knows_nothing_of_training():
-    assert_none(each for each in below("model/evaluation") if each.touches("model.training", "torch"))
+    assert_none(imported for imported in below("model/evaluation") if imported.touches("model.training", "torch"))
 
 
 def test_serving_never_imports_evaluation():
     inside = below("model/evaluation", "model/training", "app/commands", "app/commands/terminal.py", *TARGET_PLOTS)
     assert_none(
-        each for each in IMPORTS if each.touches("model.evaluation", "app.commands.terminal") and each not in inside
+        imported
+        for imported in IMPORTS
+        if imported.touches("model.evaluation", "app.commands.terminal") and imported not in inside
     )
     assert_none(
-        each
-        for each in below("app/commands")
-        if each.touches("model.evaluation", "app.commands.terminal")
-        and not each.inside
-        and each.file != Path("app/commands/terminal.py")
+        imported
+        for imported in below("app/commands")
+        if imported.touches("model.evaluation", "app.commands.terminal")
+        and not imported.inside
+        and imported.file != Path("app/commands/terminal.py")
     )
 
 
 def test_the_model_has_never_heard_of_the_service():
     assert_none(
-        each for each in below("model") if each.touches("app", "fastapi", "starlette", "uvicorn", "httpx", "structlog")
+        imported
+        for imported in below("model")
+        if imported.touches("app", "fastapi", "starlette", "uvicorn", "httpx", "structlog")
     )
 
 
@@ -202,13 +208,15 @@ def modules(*names):
 )
 def test_a_library_stays_in_its_rooms(package, rooms):
     inside = below(*rooms)
-    assert_none(each for each in IMPORTS if each.touches(package) and each not in inside)
+    assert_none(imported for imported in IMPORTS if imported.touches(package) and imported not in inside)
 
 
 def test_serving_never_imports_training():
     inside = below("model/training", "app/commands")
-    assert_none(each for each in IMPORTS if each.touches("model.training") and each not in inside)
-    assert_none(each for each in below("app/commands") if each.touches("model.training") and not each.inside)
+    assert_none(imported for imported in IMPORTS if imported.touches("model.training") and imported not in inside)
+    assert_none(
+        imported for imported in below("app/commands") if imported.touches("model.training") and not imported.inside
+    )
 
 
 ROOMS = {
@@ -223,27 +231,29 @@ ROOMS = {
 @pytest.mark.parametrize("room", ROOMS)
 def test_rooms_on_one_level_do_not_know_each_other(room):
     others = [module for path, module in ROOMS.items() if path != room]
-    assert_none(each for each in below(room) if each.touches(*others))
+    assert_none(imported for imported in below(room) if imported.touches(*others))
 
 
 @pytest.mark.parametrize(
     "file", ["app/access/keys.py", "app/access/scopes.py", "app/access/rates.py", "app/access/counters.py"]
 )
 def test_who_may_ask_is_decided_without_routes_and_bodies(file):
-    assert_none(each for each in below(file) if each.touches("fastapi", "starlette", "app.api"))
+    assert_none(imported for imported in below(file) if imported.touches("fastapi", "starlette", "app.api"))
 
 
 @pytest.mark.parametrize("file", ["app/serving/service.py", "app/serving/batching.py"])
 def test_another_transport_could_stand_beside_http(file):
-    assert_none(each for each in below(file) if each.touches("fastapi", "starlette", "uvicorn", "app.api"))
+    assert_none(imported for imported in below(file) if imported.touches("fastapi", "starlette", "uvicorn", "app.api"))
 
 
 def test_inputs_are_prepared_without_a_network():
-    assert_none(each for each in below(*modules("input")) if each.touches("torch"))
+    assert_none(imported for imported in below(*modules("input")) if imported.touches("torch"))
 
 
 def test_modalities_do_not_import_training():
-    assert_none(each for each in below("model/modalities") if each.touches("model.training", "model.manifest"))
+    assert_none(
+        imported for imported in below("model/modalities") if imported.touches("model.training", "model.manifest")
+    )
 
 
 def names_of_modalities(file: Path) -> Iterator[str]:
@@ -252,7 +262,7 @@ def names_of_modalities(file: Path) -> Iterator[str]:
         if isinstance(node, ast.Constant) and node.value in MODALITIES:
             yield f"{file}:{node.lineno}: {node.value!r}"
     packages = [modality.package.removeprefix("polymodal.") for modality in MODALITIES.values()]
-    yield from (str(each) for each in imports_in(file) if each.touches(*packages))
+    yield from (str(imported) for imported in imports_in(file) if imported.touches(*packages))
 
 
 @pytest.mark.parametrize("folder", ["model", "app/commands"])
@@ -276,19 +286,23 @@ def test_only_the_table_names_a_target():
     ]
     assert not named, "\n".join(named)
     packages = [f"model.targets.{name.replace('-', '_')}" for name in TARGETS]
-    assert_none(each for each in IMPORTS if each.touches(*packages) and not each.file.is_relative_to("model/targets"))
+    assert_none(
+        imported
+        for imported in IMPORTS
+        if imported.touches(*packages) and not imported.file.is_relative_to("model/targets")
+    )
 
 
 def test_the_registry_of_refusals_imports_nothing_of_the_project():
-    assert_none(each for each in below("app/problems.py") if each.touches("app", "model"))
+    assert_none(imported for imported in below("app/problems.py") if imported.touches("app", "model"))
 
 
 def test_imports_run_in_no_circle():
     modules = {".".join(file.with_suffix("").parts).removesuffix(".__init__"): file for file in SOURCES}
     edges: dict[str, set[str]] = {name: set() for name in modules}
     for name, file in modules.items():
-        for each in imports_in(file):
-            target = each.target if each.target in modules else each.target.rpartition(".")[0]
+        for imported in imports_in(file):
+            target = imported.target if imported.target in modules else imported.target.rpartition(".")[0]
             if target in modules and target != name:
                 edges[name].add(target)
     list(TopologicalSorter(edges).static_order())  # raises CycleError, which names the circle
@@ -305,9 +319,9 @@ def test_imports_inside_functions_have_a_reason():
     )
     allowed = {Path(file) for file in optional}
     assert_none(
-        each
-        for each in IMPORTS
-        if each.inside and each.file not in allowed and not each.file.is_relative_to("app/commands")
+        imported
+        for imported in IMPORTS
+        if imported.inside and imported.file not in allowed and not imported.file.is_relative_to("app/commands")
     )
 
 
@@ -417,7 +431,9 @@ def calls_in(file: Path) -> Iterator[tuple[str, ast.Call]]:
 
 def test_nothing_that_is_read_can_run_code():
     assert_none(
-        each for each in IMPORTS if each.touches("pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve")
+        imported
+        for imported in IMPORTS
+        if imported.touches("pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve")
     )
     for file in SOURCES:
         for name, call in calls_in(file):
@@ -461,7 +477,7 @@ TOP = {
 
 
 def git(*arguments: str) -> list[str]:
-    """What git says, a line each; skips the test outside a checkout."""
+    """What git prints, as lines; skips the test outside a checkout."""
     if not (PROJECT / ".git").exists():
         pytest.skip("not a checkout")
     done = subprocess.run(["git", *arguments], cwd=PROJECT, capture_output=True, text=True, check=True)

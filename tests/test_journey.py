@@ -48,9 +48,9 @@ def trained(ten_rows) -> Path:
     """The bundle that `polymodal train` makes of them."""
     out = ten_rows / "bundles/ten"
     options = ["--preset", "cnn-rnn", "--fusion", "gated", "--epochs", "2", "--device", "cpu", "--cache", str(ten_rows)]
-    told = CliRunner().invoke(command_line, ["train", str(ten_rows), "--out", str(out), *options])
-    assert told.exit_code == 0, told.output
-    assert "# ten" in told.stdout  # the card
+    result = CliRunner().invoke(command_line, ["train", str(ten_rows), "--out", str(out), *options])
+    assert result.exit_code == 0, result.output
+    assert "# ten" in result.stdout  # the card
     return out
 
 

@@ -154,7 +154,7 @@ def test_both_are_documented(address):
     assert "lengths" in schemas["Measurement"]["properties"]
     (model,) = httpx.get(f"{address}/v1/models").json()["models"]
     assert model["tasks"] == ["classify", "embed", "measure"]
-    assert [each["name"] for each in model["inputs"]] == ["text", "tone"]
+    assert [spec["name"] for spec in model["inputs"]] == ["text", "tone"]
 
 
 def test_both_are_measured(address):

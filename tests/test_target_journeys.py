@@ -75,8 +75,8 @@ def train(folder: Path, target: str, *options: str) -> Path:
     out = folder / f"bundles/{target}"
     fixed = ["--preset", "cnn-rnn", "--epochs", "8", "--batch-size", "8", "--device", "cpu", "--workers", "1"]
     arguments = ["train", str(folder), "--out", str(out), "--target", target, "--cache", str(folder), *fixed, *options]
-    told = CliRunner().invoke(command_line, arguments)
-    assert told.exit_code == 0, told.output
+    result = CliRunner().invoke(command_line, arguments)
+    assert result.exit_code == 0, result.output
     return out
 
 
@@ -155,9 +155,9 @@ def test_several_labels_are_learned_and_measured(tags):
         ]
     )
     assert (both.selected, none.selected) == ({"circle", "square"}, set())
-    told = report["metrics"]["test"]["image+text"]
-    assert told["macro_f1"] > 0.9
-    assert told["labels"]["circle"]["items"] == 6
+    metrics = report["metrics"]["test"]["image+text"]
+    assert metrics["macro_f1"] > 0.9
+    assert metrics["labels"]["circle"]["items"] == 6
     assert report["training"]["class_weights"].keys() == {"circle", "square"}
     assert report["training"]["smoothing"] == 0
     assert "Says which of 2 labels fit image and text together" in predictor.description.card
@@ -188,18 +188,18 @@ def test_a_number_is_learned_and_measured(sides):
         ]
     )
     assert tiny.value < 1.4 < huge.value  # the mean of the training part
-    told = predictor.description.report["metrics"]["test"]["image+text"]
-    assert told["r2"] > 0.5
-    assert told["intervals"]["mae"][0] <= told["mae"] <= told["intervals"]["mae"][1]
+    metrics = predictor.description.report["metrics"]["test"]["image+text"]
+    assert metrics["r2"] > 0.5
+    assert metrics["intervals"]["mae"][0] <= metrics["mae"] <= metrics["intervals"]["mae"][1]
     card = predictor.description.card
     assert "Estimates a number from image and text together" in card
     assert "| given | items | mean absolute error | root mean squared error | R² |" in card
 
 
 def polymodal(*arguments):
-    told = CliRunner().invoke(command_line, [str(argument) for argument in arguments])
-    assert told.exit_code == 0, told.output
-    return told.stdout
+    result = CliRunner().invoke(command_line, [str(argument) for argument in arguments])
+    assert result.exit_code == 0, result.output
+    return result.stdout
 
 
 @pytest.mark.parametrize(
@@ -215,13 +215,13 @@ def test_another_task_is_evaluated_as_it_was_measured(request, tmp_path, name, t
     polymodal("export", bundle, "--out", in_float)
     shown = polymodal("evaluate", in_float, bundle.parents[1], "--out", tmp_path)
     assert title in shown
-    told = json.loads((tmp_path / "metrics.json").read_bytes())["metrics"]
+    metrics = json.loads((tmp_path / "metrics.json").read_bytes())["metrics"]
     recorded = load_bundle(bundle, threads=1).description.report["metrics"]["test"]
     for key, figures in recorded.items():
         # Equal drawings of equal numbers lie exactly on the ends of intervals, and rounding may put them on either side.
         compared = [metric for metric, value in figures.items() if isinstance(value, float) and metric != "coverage"]
         for metric in compared:
-            assert told[key][metric] == pytest.approx(figures[metric], abs=1e-4), (key, metric)
+            assert metrics[key][metric] == pytest.approx(figures[metric], abs=1e-4), (key, metric)
         assert (tmp_path / f"{kind}-{key}.svg").exists()
         assert (bundle.with_name(f"{bundle.name}.run") / f"plots/{kind}-{key}.png").exists()
     assert title in (tmp_path / "index.html").read_text(encoding="utf-8")
@@ -243,10 +243,10 @@ def test_numbers_are_scored_in_bulk_as_they_are_predicted(sides, tmp_path):
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == ["id", "value", "low", "high", "error"]
     picture = sides.parents[1] / "images/train-0.png"
-    told = json.loads(polymodal("predict", sides, "--image", picture, "--text", "a tiny square", "--json"))
-    assert float(rows[0]["value"]) == pytest.approx(told["value"], abs=1e-4)
-    assert float(rows[0]["low"]) == pytest.approx(told["interval"]["low"], abs=1e-4)
-    assert f"{told['value']}" in polymodal("predict", sides, "--image", picture, "--text", "a tiny square")
+    answer = json.loads(polymodal("predict", sides, "--image", picture, "--text", "a tiny square", "--json"))
+    assert float(rows[0]["value"]) == pytest.approx(answer["value"], abs=1e-4)
+    assert float(rows[0]["low"]) == pytest.approx(answer["interval"]["low"], abs=1e-4)
+    assert f"{answer['value']}" in polymodal("predict", sides, "--image", picture, "--text", "a tiny square")
     refused = CliRunner().invoke(command_line, ["predict", str(sides), "--text", "huge", "--top-k", "2"])
     assert refused.exit_code == 1
     assert "answers with a number" in refused.stderr

@@ -37,7 +37,7 @@ def open_model(open_page, toys):
 
         def answer(route):
             form = route.request.post_data_buffer.decode("latin-1")
-            used = [each["name"] for each in inputs if f'name="{each["name"]}"' in form]
+            used = [spec["name"] for spec in inputs if f'name="{spec["name"]}"' in form]
             sent.append(form)
             labels = [{"label": "red", "score": 0.9}, {"label": "green", "score": 0.1}, {"label": "blue", "score": 0}]
             route.fulfill(json={"model": "single-label", "digest": "ab", "modalities": used, "labels": labels})
@@ -188,7 +188,7 @@ def test_what_is_given_stays_when_another_model_takes_it_too(open_page, toys):
             body = route.fetch().json()
             for model in body.get("models", [body]):
                 if model["name"] == "regression":
-                    model["inputs"] = [each for each in model["inputs"] if each["name"] == "text"]
+                    model["inputs"] = [spec for spec in model["inputs"] if spec["name"] == "text"]
             route.fulfill(content_type="application/json", body=json.dumps(body))
 
         page.route("**/v1/models", without_images)

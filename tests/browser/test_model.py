@@ -18,7 +18,7 @@ def test_accuracy_is_told_for_every_set_of_inputs(page, illustrations):
         assert f"{figures['items']:,} items" in row
 
 
-def test_labels_data_and_licences_are_told(page, illustrations):
+def test_labels_data_and_licences_are_reported(page, illustrations):
     assert page.locator("#card .chip").count() >= 10
     told = page.locator(".data").inner_text()
     for source in ("openclipart", "CC-PDDC", "CC-BY-4.0"):

@@ -239,14 +239,14 @@ def test_a_busy_service_says_when_to_come_back(page):
         ),
     ],
 )
-def test_whatever_comes_instead_of_an_answer_is_told(page, answer, words):
+def test_whatever_comes_instead_of_an_answer_is_reported(page, answer, words):
     page.route("**/v1/classify", answer)
     page.locator("#input-text").fill("a tiger")
     page.wait_for_selector("#trouble:visible")
     assert words in page.locator("#trouble").inner_text()
 
 
-def test_an_example_that_cannot_be_fetched_is_told(page):
+def test_an_example_that_cannot_be_fetched_is_reported(page):
     page.route("**/web/examples/*.png", lambda route: route.abort())
     page.get_by_role("button", name="Example: a slice of lime").click()
     page.wait_for_selector("#trouble:visible")

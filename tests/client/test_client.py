@@ -138,7 +138,7 @@ def test_a_regression_and_several_labels_are_answered_in_their_own_way(listening
         assert set(client.model("tags").thresholds) == {"red", "green", "blue"}
 
 
-def test_keys_are_sent_and_their_lack_is_told(listening, tmp_path):
+def test_keys_are_sent_and_their_lack_is_reported(listening, tmp_path):
     from polymodal.app.access.keys import digest, make_record, new_key, write_keys
 
     key, narrow = new_key(), new_key()
@@ -228,7 +228,7 @@ def test_an_image_from_a_stream_is_sent_whole_each_time(both, scripted, solid):
     assert len(busy.seen) == 2
 
 
-def test_the_last_refusal_is_told(both, scripted):
+def test_the_last_refusal_is_reported(both, scripted):
     busy = scripted(problem(429, "overloaded", retry_after="0"))
     with pytest.raises(Overloaded) as refused:
         both.ask(busy, "classify", text="red")
@@ -297,7 +297,7 @@ def test_what_is_no_models_name_is_not_asked_for(both, scripted, name):
 # --- servers that misbehave ---
 
 
-def test_a_closed_port_is_told(both):
+def test_a_closed_port_is_reported(both):
     with pytest.raises(ConnectionFailed, match="no connection"):
         both.ask(None, "classify", text="red", url=f"http://127.0.0.1:{free_port()}", retries=ONCE)
 

@@ -116,7 +116,7 @@ def test_what_would_come_again_is_not_asked_for_again(exchange, outcome, error):
     assert (len(sent), len(pauses)) == (1, 0)
 
 
-def test_when_attempts_are_used_up_the_last_reason_is_told(exchange):
+def test_when_attempts_are_used_up_the_last_reason_is_reported(exchange):
     sent, _, result = run(exchange.perform(RED), [Lost("no connection", in_time=True)] * 3)
     assert isinstance(result, ConnectionFailed)
     assert str(result) == "POST /v1/classify: no connection"

@@ -139,8 +139,8 @@ NEW = MODEL | {
 def test_a_model_names_its_target_its_tasks_and_its_inputs(both, scripted, document, tasks, textual):
     (model,) = both.ask(scripted(httpx.Response(200, json={"default": "toy", "models": [document]})), "models").models
     detail = both.ask(scripted(httpx.Response(200, json=document | {"card": "# Toy", "report": {}})), "model", "toy")
-    for each in (model, detail):
-        assert (each.target, each.kind, each.tasks) == ("regression", "network", tasks)
-        assert {one.name: one.textual for one in each.inputs} == textual
+    for described in (model, detail):
+        assert (described.target, described.kind, described.tasks) == ("regression", "network", tasks)
+        assert {spec.name: spec.textual for spec in described.inputs} == textual
         with pytest.warns(DeprecationWarning, match="use Model.target"):
-            assert each.task == "regression"
+            assert described.task == "regression"

@@ -120,7 +120,7 @@ def failing(error):
 
 
 @pytest.mark.parametrize(
-    ("error", "code", "told"),
+    ("error", "code", "message"),
     [
         pytest.param(ModelError("a bundle that is none"), FAILED, "polymodal: a bundle that is none\n", id="model"),
         pytest.param(
@@ -139,16 +139,16 @@ def failing(error):
         ),
     ],
 )
-def test_an_error_is_one_message_and_an_exit_code(error, code, told):
+def test_an_error_is_one_message_and_an_exit_code(error, code, message):
     ended = CliRunner().invoke(failing(error), ["work"])
     assert ended.exit_code == code
     assert ended.stdout == ""
-    assert ended.stderr.startswith(told)
+    assert ended.stderr.startswith(message)
     assert ended.stderr.count("\n") <= 1
     shown = CliRunner().invoke(failing(error), ["work", "--debug"])
     assert shown.exit_code == code
     assert "Traceback (most recent call last)" in shown.stderr
-    assert (told.partition(";")[0] if code == BUG else told) in shown.stderr
+    assert (message.partition(";")[0] if code == BUG else message) in shown.stderr
     assert "shown by --debug" not in shown.stderr
 
 
@@ -156,10 +156,10 @@ def test_debug_may_stand_before_the_command_and_after_it(tmp_path):
     asked = ["card", tmp_path / "nowhere"]
     assert "Traceback" not in polymodal(*asked).output
     for line in (["--debug", *asked], [*asked, "--debug"]):
-        told = polymodal(*line)
-        assert told.exit_code == FAILED
-        assert "Traceback" in told.stderr
-        assert "no such folder; expected a bundle" in told.stderr.splitlines()[-1]
+        result = polymodal(*line)
+        assert result.exit_code == FAILED
+        assert "Traceback" in result.stderr
+        assert "no such folder; expected a bundle" in result.stderr.splitlines()[-1]
     assert "Traceback" not in polymodal(*asked).output
 
 
@@ -181,9 +181,9 @@ def test_wrong_usage_is_2():
 
 
 def test_the_version_is_that_of_the_project():
-    told = polymodal("--version")
-    assert told.exit_code == 0
-    assert re.fullmatch(r"polymodal \d+\.\d+\.\d+\S*\n", told.stdout)
+    result = polymodal("--version")
+    assert result.exit_code == 0
+    assert re.fullmatch(r"polymodal \d+\.\d+\.\d+\S*\n", result.stdout)
 
 
 def test_help_has_a_short_form():
@@ -206,8 +206,8 @@ def test_a_shell_can_complete_commands_and_options(line, offered):
         "COMP_WORDS": line,
         "COMP_CWORD": str(len(line.split()) - 1),
     }
-    told = CliRunner().invoke(app, [], prog_name="polymodal", env=environment)
-    assert set(told.stdout.split()) == offered
+    result = CliRunner().invoke(app, [], prog_name="polymodal", env=environment)
+    assert set(result.stdout.split()) == offered
 
 
 def test_commands_import_what_is_heavy_when_they_run():
@@ -225,10 +225,10 @@ def test_commands_import_what_is_heavy_when_they_run():
 
 
 def test_a_manifest_is_checked_for_machines(manifest_folder, tmp_path):
-    told = json.loads(polymodal("check", manifest_folder, "--json").stdout)
-    assert told["rows"] == {"train": 24, "validation": 12, "test": 12}
-    assert told["labels"]["train"] == {"sea": 12, "tomato": 12}
-    assert told["errors"] == []
+    summary = json.loads(polymodal("check", manifest_folder, "--json").stdout)
+    assert summary["rows"] == {"train": 24, "validation": 12, "test": 12}
+    assert summary["labels"]["train"] == {"sea": 12, "tomato": 12}
+    assert summary["errors"] == []
     (tmp_path / "manifest.csv").write_text("image,text,label\nlost.png,words,sea\n", encoding="utf-8")
     broken = polymodal("check", tmp_path, "--json")
     assert broken.exit_code == FAILED
@@ -276,9 +276,9 @@ def test_every_command_that_reads_a_manifest_passes_its_roots_on(monkeypatch, tm
 
 def test_scoring_is_summed_up_for_machines(tiny_bundle, tmp_path):
     (tmp_path / "rows.csv").write_text("id,image,text\na,,blue\nb,lost.png,\n", encoding="utf-8")
-    told = polymodal("score", tiny_bundle, tmp_path / "rows.csv", "--out", tmp_path / "scores.csv", "--json")
-    assert told.exit_code == 0, told.output
-    found = json.loads(told.stdout)
+    result = polymodal("score", tiny_bundle, tmp_path / "rows.csv", "--out", tmp_path / "scores.csv", "--json")
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
     assert {name: found[name] for name in ("rows", "resumed", "failed")} == {"rows": 2, "resumed": 0, "failed": 1}
     (error,) = found["errors"]
     assert error["id"] == "b"
@@ -286,10 +286,10 @@ def test_scoring_is_summed_up_for_machines(tiny_bundle, tmp_path):
 
 
 def test_a_card_for_machines_is_what_the_service_says_of_a_model(tiny_bundle):
-    told = json.loads(polymodal("card", tiny_bundle, "--json").stdout)
-    assert (told["name"], told["task"], told["labels"]) == ("shapes", "single-label", ["sea", "tomato"])
-    assert told["card"] == (tiny_bundle / "README.md").read_text(encoding="utf-8")
-    assert {each["name"] for each in told["inputs"]} == {"image", "text"}
+    card = json.loads(polymodal("card", tiny_bundle, "--json").stdout)
+    assert (card["name"], card["task"], card["labels"]) == ("shapes", "single-label", ["sea", "tomato"])
+    assert card["card"] == (tiny_bundle / "README.md").read_text(encoding="utf-8")
+    assert {each["name"] for each in card["inputs"]} == {"image", "text"}
 
 
 def test_keys_are_listed_for_machines_without_their_hashes(tmp_path):
@@ -303,14 +303,14 @@ def test_keys_are_listed_for_machines_without_their_hashes(tmp_path):
     assert json.loads(polymodal("keys", "list", "--file", file, "--json").stdout) == []
 
 
-def test_a_toy_data_set_is_told_for_machines(tmp_path):
-    told = json.loads(polymodal("data", "shapes", "--out", tmp_path / "shapes", "--rows", "8", "--json").stdout)
-    assert told == {"manifest": str(tmp_path / "shapes/manifest.csv"), "rows": 8}
+def test_a_toy_data_set_is_reported_as_json(tmp_path):
+    written = json.loads(polymodal("data", "shapes", "--out", tmp_path / "shapes", "--rows", "8", "--json").stdout)
+    assert written == {"manifest": str(tmp_path / "shapes/manifest.csv"), "rows": 8}
 
 
-def test_an_exported_bundle_is_told_for_machines(tiny_bundle, tmp_path):
-    told = polymodal("export", tiny_bundle, "--out", tmp_path / "again", "--json")
-    assert told.exit_code == 0, told.output
-    found = json.loads(told.stdout)
+def test_an_exported_bundle_is_reported_as_json(tiny_bundle, tmp_path):
+    result = polymodal("export", tiny_bundle, "--out", tmp_path / "again", "--json")
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
     assert found["bundle"] == str(tmp_path / "again")
     assert len(found["digest"]) == 64

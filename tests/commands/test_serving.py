@@ -1,4 +1,4 @@
-"""`polymodal serve`: its options count more than the environment, and a port that is taken is told by whom."""
+"""`polymodal serve`: its options count more than the environment, and a port that is taken is reported with its process."""
 
 import os
 import signal
@@ -38,24 +38,24 @@ def test_options_count_more_than_the_environment(served, tiny_bundle):
         "POLYMODAL_QUEUE_LIMIT": "9",
     }
     options = ["--port", "8123", "--workers", "0", "--bundle", f"mine={tiny_bundle}", "--bundle", "illustrations"]
-    told = polymodal("serve", *options, **environment)
-    assert told.exit_code == 0, told.output
+    result = polymodal("serve", *options, **environment)
+    assert result.exit_code == 0, result.output
     (settings,) = served
     assert (settings.port, settings.host, settings.workers, settings.queue_limit) == (8123, "::1", 0, 9)
     assert [source.name for source in settings.bundles] == ["mine", "illustrations"]
 
 
-def test_a_wrong_option_is_told_by_its_own_name(served, tmp_path):
-    told = polymodal("serve", "--bundle", tmp_path / "nowhere", "--host", "localhost", POLYMODAL_RUNTIME="abacus")
-    assert told.exit_code == 1
+def test_a_wrong_option_is_reported_by_its_own_name(served, tmp_path):
+    result = polymodal("serve", "--bundle", tmp_path / "nowhere", "--host", "localhost", POLYMODAL_RUNTIME="abacus")
+    assert result.exit_code == 1
     assert not served
-    lines = told.stderr.splitlines()
+    lines = result.stderr.splitlines()
     assert len(lines) == 2
     assert any(line.startswith(f"polymodal: --bundle {tmp_path / 'nowhere'}: ") for line in lines)
     assert any(line.startswith("polymodal: POLYMODAL_RUNTIME=abacus: ") for line in lines)
 
 
-def test_a_port_that_is_taken_is_told_by_whom(tiny_bundle):
+def test_a_port_that_is_taken_is_reported_with_its_process(tiny_bundle):
     with socket.create_server(("127.0.0.1", 0)) as holder:
         port = holder.getsockname()[1]
         command = ["-m", "polymodal", "serve", "--bundle", str(tiny_bundle), "--port", str(port)]

@@ -40,9 +40,9 @@ def nobody():
 
 def test_a_healthy_place_has_nothing_that_fails(tiny_bundle):
     with nobody() as free:
-        told = polymodal("doctor", tiny_bundle, "--json", POLYMODAL_PORT=str(free))
-    assert told.exit_code == 0, told.output
-    found = json.loads(told.stdout)
+        result = polymodal("doctor", tiny_bundle, "--json", POLYMODAL_PORT=str(free))
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
     assert found["ok"]
     areas = {each["area"] for each in found["findings"]}
     assert areas == {"installation", "settings", "machine", f"bundle {tiny_bundle.name}", "port"}
@@ -51,19 +51,19 @@ def test_a_healthy_place_has_nothing_that_fails(tiny_bundle):
 
 def test_what_fails_is_in_the_table_with_what_to_do_and_in_the_exit_code(tmp_path):
     with nobody() as free:
-        told = polymodal("doctor", tmp_path, POLYMODAL_PORT=str(free), POLYMODAL_QEUE_LIMIT="3")
-    assert told.exit_code == 1
-    assert "Traceback" not in told.output
-    assert "POLYMODAL_QEUE_LIMIT: no such setting; did you mean POLYMODAL_QUEUE_LIMIT?" in told.stdout
-    assert "SHA256SUMS is missing" in told.stdout
-    assert "→ copy it again" in told.stdout
-    assert told.stdout.rstrip().endswith("2 fail")
+        result = polymodal("doctor", tmp_path, POLYMODAL_PORT=str(free), POLYMODAL_QEUE_LIMIT="3")
+    assert result.exit_code == 1
+    assert "Traceback" not in result.output
+    assert "POLYMODAL_QEUE_LIMIT: no such setting; did you mean POLYMODAL_QUEUE_LIMIT?" in result.stdout
+    assert "SHA256SUMS is missing" in result.stdout
+    assert "→ copy it again" in result.stdout
+    assert result.stdout.rstrip().endswith("2 fail")
 
 
 def test_a_service_that_holds_the_port_is_asked_by_itself(listening, tiny_bundle):  # noqa: F811
     with listening() as running:
-        told = polymodal("doctor", tiny_bundle, "--json", POLYMODAL_PORT=str(running.port))
-    found = json.loads(told.stdout)["findings"]
+        result = polymodal("doctor", tiny_bundle, "--json", POLYMODAL_PORT=str(running.port))
+    found = json.loads(result.stdout)["findings"]
     (held,) = [each for each in found if each["area"] == "port"]
     assert held["state"] == "ok"
     assert "a Polymodal service" in held["found"]
@@ -72,8 +72,8 @@ def test_a_service_that_holds_the_port_is_asked_by_itself(listening, tiny_bundle
 
 def test_a_second_port_is_looked_at_too(tmp_path):
     with nobody() as first, nobody() as second:
-        told = polymodal("doctor", tmp_path, "--json", POLYMODAL_PORT=str(first), POLYMODAL_ADMIN_PORT=str(second))
-    looked = [each["check"] for each in json.loads(told.stdout)["findings"] if each["area"] == "port"]
+        result = polymodal("doctor", tmp_path, "--json", POLYMODAL_PORT=str(first), POLYMODAL_ADMIN_PORT=str(second))
+    looked = [each["check"] for each in json.loads(result.stdout)["findings"] if each["area"] == "port"]
     assert looked == [f"127.0.0.1:{first}", f"127.0.0.1:{second}"]
 
 
@@ -109,7 +109,7 @@ def test_every_wrong_setting_is_a_finding_of_its_own():
 
 
 @pytest.mark.parametrize(
-    ("cpuinfo", "state", "told"),
+    ("cpuinfo", "state", "message"),
     [
         pytest.param("model name\t: Xeon\nflags\t\t: fpu avx512_vnni sse\n", State.OK, "AVX-512 VNNI", id="vnni"),
         pytest.param("Features\t: fp asimd asimddp i8mm\n", State.OK, "i8mm and dot products", id="arm"),
@@ -117,13 +117,13 @@ def test_every_wrong_setting_is_a_finding_of_its_own():
         pytest.param(None, State.OK, "on Linux only", id="elsewhere"),
     ],
 )
-def test_a_processor_is_known_by_its_instructions(tmp_path, cpuinfo, state, told):
+def test_a_processor_is_known_by_its_instructions(tmp_path, cpuinfo, state, message):
     file = tmp_path / "cpuinfo"
     if cpuinfo is not None:
         file.write_text(cpuinfo, encoding="utf-8")
     found = machine._processor(processor(file))
     assert found.state is state
-    assert told in found.found
+    assert message in found.found
 
 
 def test_more_threads_than_cores_are_warned_of(monkeypatch):
@@ -203,7 +203,7 @@ def test_a_port_is_free_or_its_holder_is_named():
 
 
 @pytest.mark.parametrize("host", ["no such host", "203.0.113.77"])
-def test_an_address_that_is_not_of_this_machine_is_told(host):
+def test_an_address_that_is_not_of_this_machine_is_reported(host):
     found = port.check(host, 8000)
     assert found.state is State.FAIL
     assert "POLYMODAL_HOST" in found.advice
@@ -238,7 +238,7 @@ def test_another_version_of_the_model_is_warned_of(listening, predictor, tiny_bu
     assert lost["lost"].found == "not served; it serves toy"
 
 
-def test_keys_that_are_needed_wrong_or_narrow_are_told(listening, tmp_path):  # noqa: F811
+def test_keys_that_are_needed_wrong_or_narrow_are_reported(listening, tmp_path):  # noqa: F811
     key, narrow = new_key(), new_key()
     file = tmp_path / "keys.json"
     write_keys(
@@ -254,21 +254,21 @@ def test_keys_that_are_needed_wrong_or_narrow_are_told(listening, tmp_path):  # 
             for name, each in {"none": None, "right": key, "wrong": "pm_wrong", "narrow": narrow}.items()
         }
         answered = by_check(service.check(running.url, key, []))
-        told = polymodal("doctor", "illustrations", "--url", running.url, "--json", PM_API_KEY=key)
+        result = polymodal("doctor", "illustrations", "--url", running.url, "--json", PM_API_KEY=key)
     assert states == {"none": State.WARN, "right": State.OK, "wrong": State.FAIL, "narrow": State.FAIL}
     assert answered["one answer"].state is State.OK
-    assert "this key is valid" in told.stdout
-    assert key not in told.output
+    assert "this key is valid" in result.stdout
+    assert key not in result.output
 
 
-def test_a_closed_port_is_told():
+def test_a_closed_port_is_reported():
     with nobody() as free:
         (found,) = service.check(f"http://127.0.0.1:{free}", None, [])
     assert (found.state, found.found) == (State.FAIL, "no process listens there")
 
 
 @pytest.mark.parametrize("url", ["ftp://x", "http://", "http://[", "http://host:port"])
-def test_what_is_no_address_is_told(url):
+def test_what_is_no_address_is_reported(url):
     (found,) = service.check(url, None, [])
     assert found.state is State.FAIL
     assert found.advice == "polymodal doctor --url http://127.0.0.1:8000"
@@ -280,7 +280,7 @@ def test_what_is_no_key_is_told_and_not_repeated(key):
     assert found.found == "the key is none; allowed: one of `polymodal keys add`"
 
 
-def test_an_address_with_a_path_is_told(listening):  # noqa: F811
+def test_an_address_with_a_path_is_reported(listening):  # noqa: F811
     with listening() as running:
         (found,) = service.check(f"{running.url}/v1/models", None, [])
     assert found.state is State.FAIL
@@ -312,7 +312,7 @@ def drip(connection, over):
 
 
 @pytest.mark.parametrize(
-    ("talk", "told"),
+    ("talk", "message"),
     [
         pytest.param(html, "text/html, from something else than Polymodal", id="html"),
         pytest.param(json_of_another, "application/json, from something else", id="another-service"),
@@ -321,12 +321,12 @@ def drip(connection, over):
         pytest.param(drip, "no answer within 0.3 s", id="drips"),
     ],
 )
-def test_a_server_that_is_none_of_ours_is_told(raw_server, talk, told):
+def test_a_server_that_is_not_polymodal_is_named(raw_server, talk, message):
     with raw_server(talk) as url:
         (found,) = service.check(url, None, [], timeout_s=0.3)
         assert not service.is_polymodal(url) or talk in (hang, drip)
     assert found.state is State.FAIL
-    assert told in found.found
+    assert message in found.found
 
 
 def test_every_check_is_in_the_documentation():

@@ -63,7 +63,7 @@ def test_commands_are_as_many_lines_as_bash_needs():
         pytest.param("env", "POLYMODAL_PORT 8000", id="env"),
     ],
 )
-def test_a_block_that_is_not_in_its_language_is_told(language, text):
+def test_a_block_that_is_not_in_its_language_is_reported(language, text):
     (block,) = blocks(f"```{language}\n{text}\n```\n")
     with pytest.raises(Wrong, match=f"page.md:2: not {language}: "):
         parse(block)
@@ -167,7 +167,7 @@ kubectl get pods
         pytest.param("<!-- fails: so it says -->\n```sh\ntrue\n```", "instead of an exit code other", id="no-failure"),
     ],
 )
-def test_a_document_that_does_not_hold_is_told(place, document, told):
+def test_a_document_that_does_not_hold_is_reported(place, document, told):
     with pytest.raises(Wrong) as caught:
         read(blocks(document), place, shared_port=1)
     assert told in str(caught.value)

@@ -169,7 +169,7 @@ def test_a_regression_of_format_2_has_no_interval_where_it_had_none():
     older = BundleConfig.model_validate(upgraded(content))
     newer = older.model_copy(update={"fallback": "nearest"})
     logits = np.zeros((2, 1), dtype=np.float32)
-    lows = [Regression.of(each).scores(logits, ["image", "text"])[:, 1].tolist() for each in (older, newer)]
+    lows = [Regression.of(config).scores(logits, ["image", "text"])[:, 1].tolist() for config in (older, newer)]
     assert lows[0] == pytest.approx([-5, np.nan], nan_ok=True)
     assert lows[1] == [-5, -5]
 

@@ -110,7 +110,10 @@ def test_what_cannot_be_learned_is_said(target, cells, training, problems):
     ("target", "cells", "hint"),
     [
         pytest.param(
-            "single-label", [str(each / 7) for each in range(40)], "did you mean --target regression?", id="measured"
+            "single-label",
+            [str(number / 7) for number in range(40)],
+            "did you mean --target regression?",
+            id="measured",
         ),
         pytest.param(
             "single-label", [str(each) for each in range(100)], "100 different numbers", id="nearly-every-row-another"

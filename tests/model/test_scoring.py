@@ -71,8 +71,8 @@ EXAMPLES = {
 
 @pytest.mark.parametrize("name", TARGETS)
 def test_a_card_shows_metrics_that_there_are_and_its_headline_has_an_interval(name):
-    target, (said, right) = scoring_of(name), EXAMPLES[name]
-    scores = target.scores(said, ["text"] * 2)
+    target, (outputs, right) = scoring_of(name), EXAMPLES[name]
+    scores = target.scores(outputs, ["text"] * 2)
     assert set(target.figures) <= set(target.metrics(scores, right))
     assert next(iter(target.figures)) in target.summary(scores, right)
     assert target.summary(scores, right).items() <= target.metrics(scores, right).items()
@@ -80,10 +80,10 @@ def test_a_card_shows_metrics_that_there_are_and_its_headline_has_an_interval(na
 
 @pytest.mark.parametrize("name", TARGETS)
 def test_what_was_recorded_is_no_way_off_and_anything_else_is(name):
-    target, (said, _) = scoring_of(name), EXAMPLES[name]
+    target, (outputs, _) = scoring_of(name), EXAMPLES[name]
     first, second = (
         Prediction(used=frozenset({"text"}), bundle="x", **target.decode(row))
-        for row in target.scores(said, ["text"] * 2)
+        for row in target.scores(outputs, ["text"] * 2)
     )
     assert target.deviation(first, target.golden(first)) == 0
     assert target.deviation(second, target.golden(first)) > 0.1
@@ -91,10 +91,10 @@ def test_what_was_recorded_is_no_way_off_and_anything_else_is(name):
 
 @pytest.mark.parametrize("name", TARGETS)
 def test_rows_of_scores_are_decoded_without_the_bundle_s_calibration(name):
-    target, (said, _) = scoring_of(name), EXAMPLES[name]
+    target, (outputs, _) = scoring_of(name), EXAMPLES[name]
     config = BundleConfig.model_validate({"name": "x", **CONFIGS[name]})
     elsewhere = TARGETS[name].scoring.for_answers(config.network.labels, config.thresholds, config.network.scale)
-    for row in target.scores(said, ["text"] * 2):
+    for row in target.scores(outputs, ["text"] * 2):
         assert elsewhere.decode(row) == target.decode(row)
         assert elsewhere.observed(row) == target.observed(row)
 
@@ -129,8 +129,8 @@ def test_labels_score_and_entropy_of_an_answer_are_counted(target, row, labels, 
 
 @pytest.mark.parametrize("name", TARGETS)
 def test_every_target_has_columns_mistakes_and_figures(name):
-    target, (said, right) = scoring_of(name), EXAMPLES[name]
-    scores = target.scores(said, ["text"] * 2)
+    target, (outputs, right) = scoring_of(name), EXAMPLES[name]
+    scores = target.scores(outputs, ["text"] * 2)
     prediction = Prediction(used=frozenset({"text"}), bundle="x", **target.decode(scores[0]))
     assert set(target.record(prediction)) == set(target.columns())
     assert target.mistakes(scores, right, most=1).summary
@@ -202,39 +202,39 @@ def test_scores_sum_to_one_and_keep_the_order(rows, temperature):
 
 def test_accuracy_and_macro_f1_by_hand():
     # ant: 2 of 3 found, 1 wrong guess: precision 2/3, recall 2/3; bee: 1 of 1 and 1 wrong: 1/2, 1; cat: 0 of 1: 0, 0
-    told = SINGLE.metrics(certain(0, 0, 1, 1, 0), targets(0, 0, 0, 1, 2))
-    assert told["items"] == 5
-    assert told["accuracy"] == pytest.approx(3 / 5)
-    assert told["labels"]["ant"] == pytest.approx({"items": 3, "precision": 2 / 3, "recall": 2 / 3, "f1": 2 / 3})
-    assert told["labels"]["bee"] == pytest.approx({"items": 1, "precision": 1 / 2, "recall": 1, "f1": 2 / 3})
-    assert told["labels"]["cat"] == pytest.approx({"items": 1, "precision": 0, "recall": 0, "f1": 0})
-    assert told["macro_f1"] == pytest.approx((2 / 3 + 2 / 3 + 0) / 3)
+    measured = SINGLE.metrics(certain(0, 0, 1, 1, 0), targets(0, 0, 0, 1, 2))
+    assert measured["items"] == 5
+    assert measured["accuracy"] == pytest.approx(3 / 5)
+    assert measured["labels"]["ant"] == pytest.approx({"items": 3, "precision": 2 / 3, "recall": 2 / 3, "f1": 2 / 3})
+    assert measured["labels"]["bee"] == pytest.approx({"items": 1, "precision": 1 / 2, "recall": 1, "f1": 2 / 3})
+    assert measured["labels"]["cat"] == pytest.approx({"items": 1, "precision": 0, "recall": 0, "f1": 0})
+    assert measured["macro_f1"] == pytest.approx((2 / 3 + 2 / 3 + 0) / 3)
 
 
 def test_macro_f1_is_over_the_labels_that_occur():
-    told = SINGLE.summary(certain(0, 0, 1, 2), targets(0, 0, 1, 1))
+    measured = SINGLE.summary(certain(0, 0, 1, 2), targets(0, 0, 1, 1))
     # cat does not occur, though it was guessed; bee: precision 1, recall 1/2
-    assert told["accuracy"] == pytest.approx(3 / 4)
-    assert told["macro_f1"] == pytest.approx((1 + 2 / 3) / 2)
+    assert measured["accuracy"] == pytest.approx(3 / 4)
+    assert measured["macro_f1"] == pytest.approx((1 + 2 / 3) / 2)
 
 
 def test_abstaining_is_measured_with_everything_else():
     """Of ten rows the least sure one is left out: it is one of the five that are wrong."""
     scores = np.asarray([[0.9, 0.1, 0], [0.4, 0.6, 0]] * 5, dtype=np.float32)
-    told = SINGLE.metrics(scores, targets(*[0, 0] * 5))
-    assert told["accuracy_at_90_percent_coverage"] == pytest.approx(5 / 9)
+    measured = SINGLE.metrics(scores, targets(*[0, 0] * 5))
+    assert measured["accuracy_at_90_percent_coverage"] == pytest.approx(5 / 9)
 
 
-def test_how_sure_the_surest_90_percent_are_is_told():
+def test_how_sure_the_surest_90_percent_are_is_reported():
     confidence = np.linspace(0.5, 0.95, 10, dtype=np.float32)
     scores = np.stack([confidence, 1 - confidence, np.zeros(10)], axis=1).astype(np.float32)
-    told = SINGLE.metrics(scores, targets(*[0] * 10))
-    assert told["confidence_at_90_percent_coverage"] == pytest.approx(0.55)  # the least sure one, 0.5, is left out
+    measured = SINGLE.metrics(scores, targets(*[0] * 10))
+    assert measured["confidence_at_90_percent_coverage"] == pytest.approx(0.55)  # the least sure one, 0.5, is left out
 
 
-def test_what_is_taken_for_what_is_told_by_true_label():
-    told = SINGLE.metrics(certain(0, 0, 1, 1, 0), targets(0, 0, 0, 1, 2))
-    assert told["confusion"] == [[2, 1, 0], [0, 1, 0], [1, 0, 0]]
+def test_what_is_taken_for_what_is_reported_by_true_label():
+    measured = SINGLE.metrics(certain(0, 0, 1, 1, 0), targets(0, 0, 0, 1, 2))
+    assert measured["confusion"] == [[2, 1, 0], [0, 1, 0], [1, 0, 0]]
 
 
 def test_a_confusion_matrix_of_very_many_labels_is_left_out():
@@ -249,12 +249,12 @@ def test_the_bins_of_reliability_add_up_to_the_calibration_error(target):
     scores = chance.dirichlet((1, 1, 1), 200).astype(np.float32)
     right = chance.integers(0, 3, 200)
     truth = np.eye(3, dtype=np.float32)[right]
-    told = MULTI.metrics(scores, truth) if target == "multi" else SINGLE.metrics(scores, right)
-    bins = told["reliability"]
+    measured = MULTI.metrics(scores, truth) if target == "multi" else SINGLE.metrics(scores, right)
+    bins = measured["reliability"]
     items = sum(each["items"] for each in bins)
     assert items == (600 if target == "multi" else 200)
     error = sum(each["items"] * abs(each["accuracy"] - each["confidence"]) for each in bins) / items
-    assert error == pytest.approx(told["calibration_error"], abs=1e-5)
+    assert error == pytest.approx(measured["calibration_error"], abs=1e-5)
 
 
 def test_likelihood_by_hand():
@@ -263,8 +263,8 @@ def test_likelihood_by_hand():
 
 
 def test_a_score_of_zero_for_the_truth_is_costly_but_finite():
-    told = SINGLE.metrics(certain(0), targets(1))
-    assert told["negative_log_likelihood"] == pytest.approx(np.log(1e12), rel=1e-3)
+    measured = SINGLE.metrics(certain(0), targets(1))
+    assert measured["negative_log_likelihood"] == pytest.approx(np.log(1e12), rel=1e-3)
 
 
 def test_a_single_label_answer_has_scores_and_nothing_else():
@@ -288,9 +288,9 @@ def test_huge_logits_of_independent_labels_do_not_overflow():
 
 
 def test_a_label_is_selected_from_its_own_threshold_on():
-    told = MULTI.decode(np.asarray([0.49, 0.5, 0.3], dtype=np.float32))
-    assert told["selected"] == {"bee", "cat"}
-    assert told["scores"] == {"ant": 0.49, "bee": 0.5, "cat": 0.3}
+    decoded = MULTI.decode(np.asarray([0.49, 0.5, 0.3], dtype=np.float32))
+    assert decoded["selected"] == {"bee", "cat"}
+    assert decoded["scores"] == {"ant": 0.49, "bee": 0.5, "cat": 0.3}
 
 
 def test_thresholds_are_found_by_their_labels_name():
@@ -310,24 +310,24 @@ def test_multi_label_metrics_are_those_of_scikit_learn(many):
     scores, truth = many
     target = MultiLabel(("a", "b", "c", "d"), {}, np.asarray([0.5, 0.4, 0.3, 0.6]))
     selected = scores >= target.thresholds
-    told = target.metrics(scores, truth.astype(np.float32))
+    measured = target.metrics(scores, truth.astype(np.float32))
     occurring = truth.any(axis=0)
     f1 = reference.f1_score(truth, selected, average=None, zero_division=0)
-    assert told["macro_f1"] == pytest.approx(f1[occurring].mean(), abs=1e-6)
-    assert told["micro_f1"] == pytest.approx(reference.f1_score(truth, selected, average="micro"), abs=1e-6)
-    assert told["exact_match"] == pytest.approx(reference.accuracy_score(truth, selected))
+    assert measured["macro_f1"] == pytest.approx(f1[occurring].mean(), abs=1e-6)
+    assert measured["micro_f1"] == pytest.approx(reference.f1_score(truth, selected, average="micro"), abs=1e-6)
+    assert measured["exact_match"] == pytest.approx(reference.accuracy_score(truth, selected))
     precision = reference.average_precision_score(truth[:, :3], scores[:, :3], average="macro")
-    assert told["mean_average_precision"] == pytest.approx(precision, abs=1e-6)
+    assert measured["mean_average_precision"] == pytest.approx(precision, abs=1e-6)
     loss = np.mean([reference.log_loss(truth[:, each], scores[:, each], labels=[False, True]) for each in range(4)])
-    assert told["negative_log_likelihood"] == pytest.approx(loss, rel=1e-4)
-    assert [told["labels"][name]["items"] for name in "abcd"] == truth.sum(axis=0).tolist()
-    assert told["labels"]["c"]["threshold"] == pytest.approx(0.3)
+    assert measured["negative_log_likelihood"] == pytest.approx(loss, rel=1e-4)
+    assert [measured["labels"][name]["items"] for name in "abcd"] == truth.sum(axis=0).tolist()
+    assert measured["labels"]["c"]["threshold"] == pytest.approx(0.3)
 
 
 def test_calibration_is_over_the_decisions_about_all_labels():
     scores = np.full((200, 3), 0.25, dtype=np.float32)
     truth = np.zeros((200, 3), dtype=np.float32)
-    truth[::2] = 1  # said with a quarter, true for a half
+    truth[::2] = 1  # predicted with a quarter, true for a half
     assert MULTI.metrics(scores, truth)["calibration_error"] == pytest.approx(0.25, abs=0.02)
 
 
@@ -340,9 +340,9 @@ def test_early_stopping_of_several_labels_watches_the_mean_average_precision(man
 def test_a_part_in_which_no_label_occurs_can_be_measured():
     scores, truth = np.full((2, 3), 0.1, dtype=np.float32), np.zeros((2, 3), dtype=np.float32)
     assert MultiLabel.monitor(scores, truth) == 0.0
-    told = MULTI.metrics(scores, truth)
-    assert (told["macro_f1"], told["micro_f1"], told["mean_average_precision"]) == (0, 0, 0)
-    assert told["exact_match"] == 1
+    measured = MULTI.metrics(scores, truth)
+    assert (measured["macro_f1"], measured["micro_f1"], measured["mean_average_precision"]) == (0, 0, 0)
+    assert measured["exact_match"] == 1
 
 
 def test_several_labels_are_calibrated_by_temperatures_and_thresholds():
@@ -392,19 +392,19 @@ def test_a_number_has_the_digits_that_its_scale_is_worth(scale, value):
 def test_errors_are_those_of_scikit_learn_in_the_numbers_unit():
     generator = np.random.default_rng(0)
     right = generator.normal(size=50).astype(np.float32)
-    said = (right + generator.normal(size=50) / 2).astype(np.float32)[:, None]
-    told = PRICES.metrics(PRICES.scores(said, ["text"] * 50), right)
-    prices, values = 100 + 10 * right, 100 + 10 * said[:, 0]
-    assert told["mae"] == pytest.approx(reference.mean_absolute_error(prices, values), rel=1e-5)
-    assert told["rmse"] == pytest.approx(reference.root_mean_squared_error(prices, values), rel=1e-5)
-    assert told["r2"] == pytest.approx(reference.r2_score(prices, values), rel=1e-5)
-    assert told["coverage"] == pytest.approx((np.abs(prices - values) <= 5).mean())
-    assert told["mean_interval_width"] == pytest.approx(10)
+    outputs = (right + generator.normal(size=50) / 2).astype(np.float32)[:, None]
+    measured = PRICES.metrics(PRICES.scores(outputs, ["text"] * 50), right)
+    prices, values = 100 + 10 * right, 100 + 10 * outputs[:, 0]
+    assert measured["mae"] == pytest.approx(reference.mean_absolute_error(prices, values), rel=1e-5)
+    assert measured["rmse"] == pytest.approx(reference.root_mean_squared_error(prices, values), rel=1e-5)
+    assert measured["r2"] == pytest.approx(reference.r2_score(prices, values), rel=1e-5)
+    assert measured["coverage"] == pytest.approx((np.abs(prices - values) <= 5).mean())
+    assert measured["mean_interval_width"] == pytest.approx(10)
 
 
 def test_without_intervals_nothing_is_said_of_them():
-    told = PRICES.metrics(PRICES.scores(logits([0.5]), ["image"]), np.asarray([0.4], dtype=np.float32))
-    assert (told["coverage"], told["mean_interval_width"]) == (None, None)
+    measured = PRICES.metrics(PRICES.scores(logits([0.5]), ["image"]), np.asarray([0.4], dtype=np.float32))
+    assert (measured["coverage"], measured["mean_interval_width"]) == (None, None)
 
 
 def test_intervals_hold_nine_in_ten_numbers_for_every_set_of_modalities():
@@ -413,8 +413,8 @@ def test_intervals_hold_nine_in_ten_numbers_for_every_set_of_modalities():
 
     def answered(items):
         right = {key: generator.normal(size=items).astype(np.float32) for key in noise}
-        said = {key: (right[key] + noise[key] * generator.normal(size=items)).astype(np.float32) for key in noise}
-        return {key: (said[key][:, None], right[key]) for key in noise}
+        outputs = {key: (right[key] + noise[key] * generator.normal(size=items)).astype(np.float32) for key in noise}
+        return {key: (outputs[key][:, None], right[key]) for key in noise}
 
     few = {"image+text": (logits([0.0]), np.zeros(1, dtype=np.float32))}
     config = BundleConfig.model_validate({"name": "x", **CONFIGS["regression"]})
@@ -422,8 +422,8 @@ def test_intervals_hold_nine_in_ten_numbers_for_every_set_of_modalities():
     assert set(widths) == {"text", "image"}
     assert widths["image"] / widths["text"] == pytest.approx(4, rel=0.2)
     target = Regression(Scale(mean=100, std=10), widths)
-    for key, (said, right) in answered(4000).items():
-        assert target.metrics(target.scores(said, [key] * 4000), right)["coverage"] == pytest.approx(0.9, abs=0.03)
+    for key, (outputs, right) in answered(4000).items():
+        assert target.metrics(target.scores(outputs, [key] * 4000), right)["coverage"] == pytest.approx(0.9, abs=0.03)
 
 
 def test_a_number_that_is_none_is_infinitely_far_from_what_was_recorded():

@@ -93,11 +93,11 @@ async def test_a_bad_item_of_a_batch_fails_alone(client, solid):
         {"id": "d", "text": " "},
     ]
     answers = (await client.post("/v1/embed/batch", json={"items": items})).json()["items"]
-    assert [each["status"] for each in answers] == [200, 415, 200, 422]
-    assert [each.get("id") for each in answers] == ["a", "b", None, "d"]
+    assert [item["status"] for item in answers] == [200, 415, 200, 422]
+    assert [item.get("id") for item in answers] == ["a", "b", None, "d"]
     assert answers[0]["embedding"]["embeddings"] == {"text": [1.0, 0.0, 0.0]}
     assert answers[2]["embedding"]["embeddings"] == {"image": [0.0, 1.0, 0.0], "text": [0.0, 0.0, 1.0]}
-    assert [each["problem"]["code"] for each in (answers[1], answers[3])] == ["unsupported_format", "nothing_given"]
+    assert [item["problem"]["code"] for item in (answers[1], answers[3])] == ["unsupported_format", "nothing_given"]
 
 
 async def test_an_answer_that_would_come_too_late_is_a_504(serving, runtime):

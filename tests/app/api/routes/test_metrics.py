@@ -119,7 +119,7 @@ async def test_a_regression_says_no_label(serving, make):
     assert found.labels("polymodal_prediction_score_count") == []
 
 
-async def test_the_service_and_what_it_takes_of_the_machine_are_told(client):
+async def test_the_service_and_what_it_takes_of_the_machine_are_reported(client):
     found = await scrape(client)
     assert found("polymodal_ready") == 1
     assert found("polymodal_workers") == found("polymodal_workers_wanted") == 1

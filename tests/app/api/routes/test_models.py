@@ -8,7 +8,7 @@ async def test_the_list_names_the_default_and_every_models_labels_and_limits(ser
     image, text = model["inputs"]
     assert (model["kind"], model["tasks"]) == ("network", ["classify", "embed"])
     assert model["embeddings"] == {"dimensions": 3, "aligned": False}
-    assert [(each["name"], each["textual"]) for each in (image, text)] == [("image", False), ("text", True)]
+    assert [(spec["name"], spec["textual"]) for spec in (image, text)] == [("image", False), ("text", True)]
     assert "image/png" in image["media_types"]
     assert image["limits"]["max_pixels"] == 50_000_000
     assert image["limits"]["max_bytes"] == 10 * 1024 * 1024
