@@ -19,6 +19,7 @@ import structlog
 from polymodal.app.observe.logs import configure_logging
 from polymodal.app.workers import wire
 from polymodal.app.workers.engine import Engine
+from polymodal.app.workers.memory import Trimmer
 from polymodal.model import BundleError
 
 NICENESS: Final = 7
@@ -58,7 +59,11 @@ def _read(
     messages: "SimpleQueue[list[bytes] | None]",
     send: Callable[[Sequence[wire.Buffer]], None],
 ) -> None:
-    """Queue messages, and None at the end of the stream; answer heartbeats. The service bounds the number of batches."""
+    """Queue messages, and None at the end of the stream; answer heartbeats, and return freed memory at some of them.
+
+    The service bounds the number of batches.
+    """
+    trimmer = Trimmer()
     pieces: list[bytes] | None = []
     while pieces is not None:
         pieces = wire.receive(stream)
@@ -70,6 +75,7 @@ def _read(
         except OSError:  # the service is gone
             messages.put(None)
             return
+        trimmer.trim()
 
 
 def _answer(engine: Engine, pieces: Sequence[bytes]) -> list[wire.Buffer]:
