@@ -11,6 +11,7 @@
 PYTHON ?= python3
 DOCKER ?= docker
 BIN := .venv/bin
+PYTEST_PARALLEL = $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 SOAK_SECONDS ?= 600
 AXE := 4.14.1
 DATA := data/illustrations
@@ -26,7 +27,7 @@ export PYTHON
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # the words share one .venv
-.PHONY: help serve docs test test-documents test-all test-redis test-generated-client test-browser screenshots test-observability test-compose contract fuzz check fix data train ablation bench bench-peers chaos soak image image-torch settings sbom audit constraints setup clean
+.PHONY: help serve docs test test-documents test-all test-imagemagick test-redis test-generated-client test-browser screenshots test-observability test-compose contract fuzz check fix data train ablation bench bench-peers chaos soak image image-torch settings sbom audit constraints setup clean
 
 help: ## list these words
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r word does; do \
@@ -35,8 +36,8 @@ help: ## list these words
 serve: .venv/serve.ok ## set up, then serve the embedded model on http://127.0.0.1:8000 until Ctrl-C
 	@exec $(BIN)/polymodal serve
 
-test: .venv/dev.ok ## set up, then run all tests, on as many as four cores
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+test: .venv/dev.ok ## set up, then run the tests but the long ones, on as many as four cores
+	$(PYTEST_PARALLEL) -m 'not slow'
 
 docs: .venv/serve.ok ## make the site of all documents in build/site, and check its links
 	@$(BIN)/python -c 'import material' 2>/dev/null || $(BIN)/python -m pip install --disable-pip-version-check \
@@ -44,10 +45,11 @@ docs: .venv/serve.ok ## make the site of all documents in build/site, and check 
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 	@echo build/site/index.html
 
-test-all: test ## all tests, and the long ones that need no Docker and no browser: documents, contract, ImageMagick (apt-get install imagemagick)
+test-all: .venv/dev.ok ## run all tests, also the long ones: documents, examples, export, training end to end, deployment files
+	$(PYTEST_PARALLEL)
+
+test-imagemagick: .venv/dev.ok ## compare headers of images with what ImageMagick reads (apt-get install imagemagick)
 	IMAGEMAGICK_TESTS=1 $(BIN)/python -m pytest -rs tests/model/modalities/image/test_imagemagick.py
-	SLOW_DOCUMENTS=1 $(BIN)/python -m pytest -rs tests/test_documents.py tests/test_examples.py
-	CONTRACT_EXAMPLES=1000 $(BIN)/python -m pytest --timeout 1800 tests/app/api/test_contract.py
 
 test-documents: .venv/dev.ok ## do all that the documents say, slow blocks too, and list what was run, checked or skipped, and why
 	SLOW_DOCUMENTS=1 $(BIN)/python -m pytest -rP tests/test_documents.py tests/test_examples.py

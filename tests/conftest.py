@@ -1,15 +1,18 @@
 """A data set that is drawn in a moment and the bundle trained on it: the whole path, small and real, on one core."""
 
 import csv
+import os
 import shutil
 import socket
 import sys
 import threading
+from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from PIL import Image, ImageDraw
 
 WORDS = {
@@ -18,18 +21,6 @@ WORDS = {
 }
 COLOURS = {"sea": "blue", "tomato": "red"}
 PARTS = (("train", 12), ("validation", 6), ("test", 6))  # rows of each label
-LONG = {
-    "test_ablation",
-    "test_documents",
-    "test_examples",
-    "test_faults",
-    "test_int8",
-    "test_registry",
-    "test_target_journeys",
-    "test_train",
-    "test_workers",
-}
-"""Files that take half a minute and more."""
 COLUMNS = ("id", "image", "text", "label", "group", "split", "source", "licence")
 
 
@@ -61,11 +52,6 @@ def _rows(folder: Path) -> list[dict[str, str]]:
     return rows
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Long files first: begun last, one of them would be waited for while all other processes of `make test` have nothing to do."""
-    items.sort(key=lambda item: item.path.stem not in LONG)
-
-
 @pytest.fixture(autouse=True)
 def one_thread() -> None:
     """A bundle started with torch takes all cores for the whole process; small networks are slower on many than on one."""
@@ -74,30 +60,61 @@ def one_thread() -> None:
 
 
 @pytest.fixture(scope="session")
-def manifest_folder(tmp_path_factory) -> Path:
-    """A folder with `manifest.csv` and images/: 48 rows, two labels, three parts."""
-    folder = tmp_path_factory.mktemp("shapes")
-    (folder / "images").mkdir()
-    rows = _rows(folder)
-    with (folder / "manifest.csv").open("w", encoding="utf-8", newline="") as file:
-        table = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        table.writeheader()
-        table.writerows(rows)
-    return folder
+def made_once(tmp_path_factory) -> Callable[[str, Callable[[Path], object]], Path]:
+    """`made_once(name, make)` returns a folder that `make(folder)` has filled, once for all processes of a run. Read it, don't change it."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def folder_of(name: str, make: Callable[[Path], object]) -> Path:
+        folder = shared / name
+        with FileLock(shared / f"{name}.lock"):
+            if not (folder / "made").exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                make(folder)
+                (folder / "made").touch()
+        return folder
+
+    return folder_of
 
 
 @pytest.fixture(scope="session")
-def tiny_bundle(manifest_folder, tmp_path_factory) -> Path:
+def manifest_folder(made_once) -> Path:
+    """A folder with `manifest.csv` and images/: 48 rows, two labels, three splits."""
+
+    def make(folder: Path) -> None:
+        (folder / "images").mkdir()
+        rows = _rows(folder)
+        with (folder / "manifest.csv").open("w", encoding="utf-8", newline="") as file:
+            table = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+            table.writeheader()
+            table.writerows(rows)
+
+    return made_once("shapes", make)
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(manifest_folder, made_once) -> Path:
     """A bundle trained on `manifest_folder`; read it, don't change it."""
-    import torch
 
-    from polymodal.model.training import train
+    def make(folder: Path) -> None:
+        import torch
 
-    torch.set_num_threads(1)
-    out = tmp_path_factory.mktemp("bundles") / "shapes"
-    changes = {"epochs": 6, "batch_size": 8, "seed": 0}
-    train(manifest_folder, out, preset="cnn-rnn", device="cpu", workers=1, cache=out.parent, changes=changes)
-    return out
+        from polymodal.model.training import train
+
+        torch.set_num_threads(1)
+        changes = {"epochs": 6, "batch_size": 8, "seed": 0}
+        train(
+            manifest_folder,
+            folder / "shapes",
+            preset="cnn-rnn",
+            device="cpu",
+            workers=1,
+            cache=folder,
+            changes=changes,
+        )
+
+    return made_once("bundles", make) / "shapes"
 
 
 @pytest.fixture
