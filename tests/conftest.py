@@ -61,7 +61,7 @@ def one_thread() -> None:
 
 @pytest.fixture(scope="session")
 def made_once(tmp_path_factory) -> Callable[[str, Callable[[Path], object]], Path]:
-    """`made_once(name, make)` returns a folder that `make(folder)` has filled, once for all processes of a run. Read it, don't change it."""
+    """`made_once(name, make)` returns a folder that `make(folder)` has filled, once for all processes of a run."""
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 
