@@ -105,18 +105,18 @@ def open_page(browser):
     """`open_page(address, **options)`: a fresh visitor's page; what must not happen on any is looked at in the end."""
     contexts, wrong = [], []
 
-    def start(address, **options):
+    def start(address, ready=".example img", **options):
         context = browser.new_context(
             **{"viewport": {"width": 1280, "height": 800}, "reduced_motion": "reduce", **options}
         )
         contexts.append(context)
-        page, home = context.new_page(), address.partition("#")[0]
+        page, home = context.new_page(), "/".join(address.split("/")[:3]) + "/"
         page.set_default_timeout(10_000)
         page.on("console", lambda message: message.type in ("error", "warning") and wrong.append(message.text))
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.on("request", lambda request: request.url.startswith((home, "blob:")) or wrong.append(request.url))
         page.goto(address)
-        page.wait_for_selector(".example img", state="attached")
+        page.wait_for_selector(ready, state="attached")
         return page
 
     yield start
