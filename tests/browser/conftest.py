@@ -1,7 +1,6 @@
-"""The page in a real browser, before a real service; `make test-browser` runs these, plain `make test` skips them with a reason.
+"""The page in a real browser with a real service. `make test-browser` runs these tests; `make test` skips them.
 
-Every test ends with three things that must not have happened: an error in the console, a breach of the content security policy, a
-request to another site.
+Every test fails on an error in the console, a breach of the content security policy, or a request to another site.
 """
 
 import os
@@ -22,8 +21,8 @@ from tests.app.conftest import make_predictor
 PROJECT = Path(__file__).parents[2]
 EXAMPLES = PROJECT / "examples"
 HERE = Path(__file__).parent
-OF_REFUSED_REQUESTS = "Failed to load resource"
-"""How Chromium's console speaks of an answer that is a problem, which the page then tells."""
+FAILED_REQUEST = "Failed to load resource"
+"""Beginning of Chromium's console message about an answer that is a problem, which is no error of the page."""
 
 
 def pytest_collection_modifyitems(items):
@@ -31,18 +30,18 @@ def pytest_collection_modifyitems(items):
     if not os.environ.get("BROWSER_TESTS"):
         reason = "BROWSER_TESTS is not set: make test-browser"
     elif chromium() is None:
-        reason = "there is no chromium here: apt-get install chromium"
-    ours = [item for item in items if item.path.is_relative_to(HERE)]
-    if len(ours) < len(items):  # Playwright holds the thread's event loop, which asynchronous tests want for themselves
+        reason = "chromium is not installed: apt-get install chromium"
+    browser_tests = [item for item in items if item.path.is_relative_to(HERE)]
+    if len(browser_tests) < len(items):  # Playwright occupies the thread's event loop, which asynchronous tests need
         reason = reason or "they need a run of their own: make test-browser"
-    for item in ours:
+    for item in browser_tests:
         if reason:
             item.add_marker(pytest.mark.skip(reason=reason))
 
 
 @contextmanager
 def serving(predictors, **changed) -> Iterator[str]:
-    """A service on a port of its own, in a thread; yields the page's address."""
+    """Serve on a free port, in a thread; yields the page's address."""
     app = create_app(Settings(workers=0).model_copy(update={"port": 0, **changed}), predictors)
     server = server_for(app)
 
@@ -82,7 +81,7 @@ def address(illustrations) -> Iterator[str]:
 
 @pytest.fixture
 def toys():
-    """`with toys("multi-label", …) as address`: the page of a service with a model for each task, that one can reckon by hand."""
+    """`with toys("multi-label", …) as address`: the page of a service with a tiny model for each target."""
 
     def start(*tasks, **changed):
         return serving({task: make_predictor(task, task=task) for task in tasks}, **changed)
@@ -102,8 +101,8 @@ def browser():
 
 @pytest.fixture
 def open_page(browser):
-    """`open_page(address, **options)`: a fresh visitor's page; what must not happen on any is looked at in the end."""
-    contexts, wrong = [], []
+    """`open_page(address, **options)`: a page in a new browser context, once the element `ready` is there."""
+    contexts, errors = [], []
 
     def start(address, ready=".example img", **options):
         context = browser.new_context(
@@ -112,9 +111,9 @@ def open_page(browser):
         contexts.append(context)
         page, home = context.new_page(), "/".join(address.split("/")[:3]) + "/"
         page.set_default_timeout(10_000)
-        page.on("console", lambda message: message.type in ("error", "warning") and wrong.append(message.text))
-        page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on("request", lambda request: request.url.startswith((home, "blob:")) or wrong.append(request.url))
+        page.on("console", lambda message: message.type in ("error", "warning") and errors.append(message.text))
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on("request", lambda request: request.url.startswith((home, "blob:")) or errors.append(request.url))
         page.goto(address)
         page.wait_for_selector(ready, state="attached")
         return page
@@ -122,23 +121,21 @@ def open_page(browser):
     yield start
     for context in contexts:
         context.close()
-    assert [each for each in wrong if OF_REFUSED_REQUESTS not in each] == []
+    assert [message for message in errors if FAILED_REQUEST not in message] == []
 
 
 @pytest.fixture
 def page(open_page, address):
     """The page of the embedded model, as on a first visit."""
-    page = open_page(address)
-    page.wait_for_selector("#answer .chip")
-    return page
+    return open_page(address, ready="#answer .chip")
 
 
 @pytest.fixture(scope="session")
 def bring():
     """`bring(page, event, *files)`: files as if dropped on the page or pasted into it."""
 
-    def give(page, event, *files):
-        told = [{"name": path.name, "bytes": list(path.read_bytes())} for path in files]
+    def dispatch(page, event, *files):
+        contents = [{"name": path.name, "bytes": list(path.read_bytes())} for path in files]
         page.evaluate(
             """([event, files]) => {
                 const data = new DataTransfer();
@@ -150,9 +147,9 @@ def bring():
                 const events = event === "paste"
                     ? [new ClipboardEvent("paste", { clipboardData: data, ...options })]
                     : ["dragenter", "dragover", "drop"].map((kind) => new DragEvent(kind, { dataTransfer: data, ...options }));
-                for (const each of events) document.body.dispatchEvent(each);
+                for (const dispatched of events) document.body.dispatchEvent(dispatched);
             }""",
-            [event, told],
+            [event, contents],
         )
 
-    return give
+    return dispatch

@@ -1,4 +1,4 @@
-"""A model with other inputs: its widgets, its code and its tables follow from what /v1/models says of it."""
+"""A model with other inputs: widgets, code and tables follow from /v1/models."""
 
 import csv
 import json
@@ -22,7 +22,7 @@ SOUND = b"RIFF....WAVE"
 
 @pytest.fixture
 def open_model(open_page, toys):
-    """`open_model(inputs)`: the page of a model with these inputs, which answers with the inputs that it got; and what it got."""
+    """`open_model(inputs)`: the page of a model with these inputs, and the list of requests that it got."""
 
     def start(inputs):
         address = stack.__enter__()
@@ -90,7 +90,7 @@ def test_a_file_of_an_unknown_modality_is_sent_under_its_name(open_model, sound)
     page.get_by_role("button", name="Remove").first.click()
 
 
-def test_what_is_dropped_goes_to_the_input_that_takes_it(open_model, sound, bring):
+def test_a_dropped_file_goes_to_the_input_that_takes_it(open_model, sound, bring):
     page, sent = open_model(INPUTS)
     page.set_input_files("#input-audio", sound)
     bring(page, "drop", EXAMPLES / "tiger.png")
@@ -147,16 +147,11 @@ def test_the_columns_of_a_table_are_the_inputs(open_model, tmp_path):
     )
     (tmp_path / "dog.tone").write_bytes(SOUND)  # a type that no browser knows
     page.set_input_files("#batch-files", [tmp_path / "table.csv", tmp_path / "dog.tone"])
-    page.get_by_text("4 rows · 1 file · 2 rows cannot be asked · ignored columns: text").wait_for()
+    page.get_by_text("4 rows · 1 file · 2 rows cannot be sent · ignored columns: text").wait_for()
     page.locator("#batch-start").click()
     page.get_by_text("4 of 4 done").wait_for()
     assert page.locator("#results thead th").all_inner_texts() == [
-        "Row",
-        "Picture",
-        "audio",
-        "title",
-        "Answer",
-        "Score",
+        *("Row", "Picture", "audio", "title", "Answer", "Score"),
     ]
     assert page.locator("#results .failed").all_inner_texts() == [
         "The file cat.wav is not among the chosen files.",
@@ -180,7 +175,7 @@ def test_a_model_of_texts_alone_has_no_widget_for_files(open_model):
     assert "filename" not in sent[0]
 
 
-def test_what_is_given_stays_when_another_model_takes_it_too(open_page, toys):
+def test_values_stay_when_another_model_takes_them_too(open_page, toys):
     with toys("single-label", "regression") as address:
         page = open_page(address)
 
