@@ -1,10 +1,10 @@
 // Drawing an answer: the verdict, what each input adds, a bar for every label, and where the time went.
 
 import { certaintyLine, verdictOf } from "./certainty.js";
-import { bar, element, make } from "./dom.js";
+import { bar, element, make, table } from "./dom.js";
 import { exampleFor } from "./examples.js";
 import { inputName, inputsOf, namesOf, setOf } from "./inputs.js";
-import { brief, count, hasMessage, measure, message, messageFor, percent } from "./messages.js";
+import { brief, count, hasMessage, measure, message, messageFor, messageOr, percent } from "./messages.js";
 
 const SHOWN = 10; // labels; a button shows the others
 
@@ -67,33 +67,27 @@ export function drawProblem(problem) {
 function verdictLines(results, model) {
   const [{ answer }] = results;
   const { kind, best, chosen } = verdictOf(answer, model);
-  const lines = [];
+  const reasons = [];
+  let headline;
   if (kind === "number") {
-    lines.push(make("p", { class: "headline" }, make("strong", {}, measure(answer.value))));
-    if (answer.interval) lines.push(make("p", { class: "reason" }, intervalWords(answer.interval)));
-    else lines.push(make("p", { class: "reason" }, message("answer.no-interval")));
+    headline = make("p", { class: "headline" }, make("strong", {}, measure(answer.value)));
+    reasons.push(answer.interval ? intervalWords(answer.interval) : message("answer.no-interval"));
   } else if (kind === "sure") {
-    lines.push(make("p", { class: "headline" }, make("strong", {}, best.label), " ", make("span", {}, percent(best.score))));
-  } else if (kind === "unsure") {
-    lines.push(
-      make("p", { class: "headline unsure" }, make("strong", {}, message("answer.unsure"))),
-      make("p", { class: "reason" }, best ? message("answer.closest", { label: best.label, score: percent(best.score) }) : ""),
-    );
+    headline = make("p", { class: "headline" }, make("strong", {}, best.label), " ", make("span", {}, percent(best.score)));
   } else if (kind === "selected") {
     const chips = chosen.map(({ label, score }) => make("span", { class: "chip chosen" }, `${label} ${percent(score)}`));
-    lines.push(make("p", { class: "headline many" }, ...chips.flatMap((chip, index) => (index ? [" ", chip] : [chip]))));
+    headline = make("p", { class: "headline many" }, ...chips.flatMap((chip, index) => (index ? [" ", chip] : [chip])));
   } else {
-    lines.push(make("p", { class: "headline unsure" }, make("strong", {}, message("answer.none"))));
-    if (best) lines.push(make("p", { class: "reason" }, message("answer.closest", { label: best.label, score: percent(best.score) })));
+    headline = make("p", { class: "headline unsure" }, make("strong", {}, message(kind === "unsure" ? "answer.unsure" : "answer.none")));
+    if (best) reasons.push(message("answer.closest", { label: best.label, score: percent(best.score) }));
   }
-  const adds = whatEachAdds(results, kind, model);
-  if (adds) lines.push(make("p", { class: "reason" }, adds));
-  return lines;
+  reasons.push(whatEachAdds(results, kind, model));
+  return [headline, ...reasons.filter(Boolean).map((text) => make("p", { class: "reason" }, text))];
 }
 
 /** A sentence that names the input that decided, or the missing one. strings.js has sentences for some sets of inputs. */
 function whatEachAdds([whole, ...alone], kind, model) {
-  const sentence = (set, key, values) => (hasMessage(`adds.${set}.${key}`) ? message(`adds.${set}.${key}`, values) : "");
+  const sentence = (set, key, values) => messageOr(`adds.${set}.${key}`, "", values);
   const used = whole.answer.modalities;
   if (!alone.length) {
     const names = namesOf(model?.inputs ?? []);
@@ -121,31 +115,21 @@ export const intervalWords = ({ low, high, coverage }) =>
 
 function scoreTable(results, model) {
   const ranked = results[0].answer.labels;
-  const table = make("table", { class: `scores of-${Math.min(3, results.length)}` });
   const line = ranked[0]?.selected === undefined ? certaintyLine(model, results[0].answer.modalities).line : null;
   const rows = (count) => ranked.slice(0, count).map((label, index) => scoreRow(label, results, model, index === 0 ? line : null));
-  const body = make("tbody", {}, ...rows(SHOWN));
-  table.append(
-    make("caption", { class: "unseen" }, message("answer.table")),
-    make(
-      "thead",
-      {},
-      make("tr", {}, make("th", { scope: "col" }, message("answer.label")), ...results.map(setHeading)),
-    ),
-    body,
-  );
-  if (ranked.length <= SHOWN) return table;
+  const heads = [message("answer.label"), ...results.map(setHeading)];
+  const caption = make("caption", { class: "unseen" }, message("answer.table"));
+  const scores = table({ class: `scores of-${Math.min(3, results.length)}` }, heads, rows(SHOWN), caption);
+  if (ranked.length <= SHOWN) return scores;
   const more = make("button", { type: "button", class: "quiet" }, message("answer.all", { count: count(ranked.length) }));
   more.addEventListener("click", () => {
-    body.replaceChildren(...rows(ranked.length));
+    scores.tBodies[0].replaceChildren(...rows(ranked.length));
     more.remove();
   });
-  return make("div", {}, table, more);
+  return make("div", {}, scores, more);
 }
 
-function setHeading({ key }) {
-  return make("th", { scope: "col", class: `set ${kindOf(key)}` }, setName(key));
-}
+const setHeading = ({ key }) => make("th", { scope: "col", class: `set ${kindOf(key)}` }, setName(key));
 
 /** "Picture only" */
 export function setName(key) {
@@ -194,7 +178,7 @@ function drawTimings({ stages, total }) {
     make("span", { class: `slice of-${index % 6}`, "--share": sum ? milliseconds / sum : 0 }),
   );
   const words = stages.map(([name, milliseconds], index) =>
-    make("li", { class: `of-${index % 6}` }, hasMessage(`stage.${name}`) ? message(`stage.${name}`) : name.replaceAll("_", " "), " ", message("timing.ms", { ms: brief(milliseconds) })),
+    make("li", { class: `of-${index % 6}` }, messageOr(`stage.${name}`, name.replaceAll("_", " ")), " ", message("timing.ms", { ms: brief(milliseconds) })),
   );
   element("timings").replaceChildren(
     make("p", {}, make("strong", {}, message("timing.service", { ms: brief(sum) })), " ", message("timing.total", { ms: count(Math.round(total)) })),

@@ -2,10 +2,10 @@
 
 import { certaintyLine } from "./certainty.js";
 import { kindOf, setName } from "./answer.js";
-import { bar, element, make, segmented } from "./dom.js";
+import { bar, element, make, segmented, table } from "./dom.js";
 import { inputName } from "./inputs.js";
 import { confusionTable, reliabilityPlot } from "./plots.js";
-import { count, hasMessage, measure, message, messageForCount, percent } from "./messages.js";
+import { count, measure, message, messageForCount, messageOr, percent } from "./messages.js";
 
 /** Which measures a target's table shows; those from 0 to 1 as percentages. */
 const FIGURES = {
@@ -45,7 +45,7 @@ function facts({ name, target, runtime, digest, labels, thresholds, inputs, repo
   });
   const terms = [
     [message("card.name"), name],
-    [message("card.target"), hasMessage(`target.${target}`) ? message(`target.${target}`) : target],
+    [message("card.target"), messageOr(`target.${target}`, target)],
     [message("card.runtime"), runtime],
     [message("card.digest"), make("code", { title: digest }, `${digest.slice(0, 16)}…`)],
     ...inputs.map((input) => [inputName(input.name), limitWords(input)]),
@@ -62,7 +62,7 @@ function facts({ name, target, runtime, digest, labels, thresholds, inputs, repo
 
 function limitWords({ limits }) {
   return Object.entries(limits)
-    .map(([name, value]) => (hasMessage(`limit.${name}`) ? message(`limit.${name}`, { number: count(value) }) : `${name} ${count(value)}`))
+    .map(([name, value]) => messageOr(`limit.${name}`, `${name} ${count(value)}`, { number: count(value) }))
     .join(" · ");
 }
 
@@ -100,15 +100,8 @@ function figureTable(model, sets) {
       ...names.map((name, index) => figureCell(name, measures, index === 0 ? kindOf(key) : "")),
     ),
   );
-  return scrollable(
-    message("card.quality"),
-    make(
-      "table",
-      { class: "figures" },
-      make("thead", {}, make("tr", {}, make("th", { scope: "col" }, message("card.given")), ...names.map((name) => make("th", { scope: "col" }, message(`figure.${name}`))))),
-      make("tbody", {}, ...rows),
-    ),
-  );
+  const heads = [message("card.given"), ...names.map((name) => message(`figure.${name}`))];
+  return scrollable(message("card.quality"), table({ class: "figures" }, heads, rows));
 }
 
 function figureCell(name, measures, kind) {
@@ -139,31 +132,19 @@ function figuresOf(model, state, sets, draw) {
   const choice = Object.keys(sets).length > 1 ? segmented(message("card.given"), Object.keys(sets).map((key) => [key, setName(key)]), state.set, (key) => {
     state.set = key;
     draw();
-    for (const each of document.querySelectorAll(".figure-choice [aria-pressed=true]")) each.focus();
+    document.querySelector(".figure-choice [aria-pressed=true]")?.focus();
   }) : "";
   const shown = [];
   if (measures.reliability?.length) {
     const single = model.target === "single-label";
     const { line, why } = certaintyLine(model, state.set.split("+"));
-    shown.push(
-      make(
-        "figure",
-        {},
-        make("figcaption", {}, make("strong", {}, message("plot.reliability-title")), " ", message("plot.reliability-note"), single ? ` ${message("plot.line-note")}` : ""),
-        reliabilityPlot(measures.reliability, single ? line : null),
-        single ? make("p", { class: "fine" }, why) : null,
-      ),
-    );
+    const caption = [message("plot.reliability-note"), ...(single ? [message("plot.line-note")] : [])].join(" ");
+    const plot = reliabilityPlot(measures.reliability, single ? line : null);
+    shown.push(figure(message("plot.reliability-title"), caption, plot, single ? make("p", { class: "fine" }, why) : null));
   }
   if (measures.confusion) {
-    shown.push(
-      make(
-        "figure",
-        {},
-        make("figcaption", {}, make("strong", {}, message("plot.confusion-title")), " ", message("plot.confusion-note")),
-        scrollable(message("plot.confusion-title"), confusionTable(measures.confusion, model.labels)),
-      ),
-    );
+    const title = message("plot.confusion-title");
+    shown.push(figure(title, message("plot.confusion-note"), scrollable(title, confusionTable(measures.confusion, model.labels))));
   }
   const panels = [];
   if (shown.length) panels.push(panel(message("card.figures"), make("div", { class: "figure-choice" }, choice), make("div", { class: "plots" }, ...shown)));
@@ -171,6 +152,8 @@ function figuresOf(model, state, sets, draw) {
   if (panels.length && model.target !== "regression" && !shown.length) panels[0].append(make("p", { class: "fine" }, message("card.no-figures")));
   return panels;
 }
+
+const figure = (title, caption, ...children) => make("figure", {}, make("figcaption", {}, make("strong", {}, title), " ", caption), ...children);
 
 function labelTable(labels) {
   const rows = Object.entries(labels).map(([label, { items, precision, recall, f1 }]) =>
@@ -184,8 +167,8 @@ function labelTable(labels) {
       make("td", {}, make("span", { class: "pair" }, bar(f1, "both"), make("span", { class: "amount" }, percent(f1)))),
     ),
   );
-  const heads = ["label", "items", "precision", "recall", "f1"].map((name) => make("th", { scope: "col" }, message(`by-label.${name}`)));
-  return scrollable(message("card.by-label"), make("table", { class: "by-label" }, make("thead", {}, make("tr", {}, ...heads)), make("tbody", {}, ...rows)));
+  const heads = ["label", "items", "precision", "recall", "f1"].map((name) => message(`by-label.${name}`));
+  return scrollable(message("card.by-label"), table({ class: "by-label" }, heads, rows));
 }
 
 function origins({ report }) {
@@ -203,10 +186,7 @@ function origins({ report }) {
   return [
     panel(
       message("card.data"),
-      scrollable(
-        message("card.data"),
-        make("table", { class: "data" }, make("thead", {}, make("tr", {}, ...heads.map((head) => make("th", { scope: "col" }, head)))), make("tbody", {}, ...rows)),
-      ),
+      scrollable(message("card.data"), table({ class: "data" }, heads, rows)),
       make("p", { class: "fine" }, message("data.note", { preset, revision: (code.revision ?? "–").slice(0, 12), digest: (report.data.digest ?? "–").slice(0, 12) })),
       ...(added ? [make("p", { class: "fine" }, message("data.added", { runtime: added.runtime }))] : []),
     ),

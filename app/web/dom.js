@@ -38,6 +38,12 @@ export function bar(share, kind = "", mark = null) {
   );
 }
 
+/** A table; heads that are texts become header cells. */
+export function table(attributes, heads, rows, caption = null) {
+  const cells = heads.map((head) => (head instanceof Node ? head : make("th", { scope: "col" }, head)));
+  return make("table", attributes, caption, make("thead", {}, make("tr", {}, ...cells)), make("tbody", {}, ...rows));
+}
+
 /** A row of buttons of which one is pressed; `choose` is called with its value. */
 export function segmented(label, options, chosen, choose) {
   const group = make("div", { class: "segmented", role: "group", "aria-label": label });

@@ -3,7 +3,7 @@
 import { isBlank } from "./blank.js";
 import { isTable } from "./csv.js";
 import { element, make } from "./dom.js";
-import { count, hasMessage, message, messageFor } from "./messages.js";
+import { count, message, messageFor, messageOr } from "./messages.js";
 
 /** @typedef {{name: string, textual: boolean, media_types: string[], limits: Record<string, number>}} Input */
 /** @typedef {Record<string, File | string>} Values by the input's name */
@@ -21,7 +21,7 @@ export const inputsOf = (model) => model?.inputs ?? ASSUMED;
 export const namesOf = (inputs) => inputs.map(({ name }) => name);
 /** The key of a set of inputs, as reports have it. */
 export const setOf = (inputs) => namesOf(inputs).join("+");
-export const inputName = (name) => (hasMessage(`input.${name}`) ? message(`input.${name}`) : name);
+export const inputName = (name) => messageOr(`input.${name}`, name);
 /** Whether an input is something that browsers show. @param {Input} input */
 export const isPictures = ({ textual, media_types: types }) => !textual && types.length > 0 && types.every((type) => type.startsWith("image/"));
 

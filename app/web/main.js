@@ -7,7 +7,7 @@ import { drawCard } from "./card.js";
 import { element, make } from "./dom.js";
 import { exampleFor, offerExamples } from "./examples.js";
 import { currentValues, inputFor, inputsOf, onInputChange, setOf, setValues, showInputs } from "./inputs.js";
-import { count, fill, hasMessage, message, messageFor } from "./messages.js";
+import { count, fill, message, messageFor, messageOr } from "./messages.js";
 import { clearAnswers, submit } from "./request.js";
 import { drawSnippet, startSnippets } from "./snippets.js";
 
@@ -177,8 +177,7 @@ function startDropping() {
 function main() {
   drawInputs();
   for (const link of element("links").querySelectorAll("a")) {
-    const key = `link.${link.getAttribute("href")}`;
-    if (hasMessage(key)) link.textContent = message(key);
+    link.textContent = messageOr(`link.${link.getAttribute("href")}`, link.textContent);
   }
   startTheme();
   startAccess();

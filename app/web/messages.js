@@ -26,6 +26,9 @@ export const messageFor = (key, variant, values) => message(hasMessage(`${key}.$
 /** Whether there is a message with this key. @param {string} key */
 export const hasMessage = (key) => Object.hasOwn(strings, key);
 
+/** The message with this key where strings.js has it, or else the fallback. */
+export const messageOr = (key, fallback, values) => (hasMessage(key) ? message(key, values) : fallback);
+
 /** The message for a number: `key.one`, `key.other`, …, by the language's plural categories. */
 export function messageForCount(key, number, values = {}) {
   const form = `${key}.${plurals.select(number)}`;

@@ -1,6 +1,6 @@
 // The figures of a model's card, drawn from the numbers of its report: reliability as SVG, confusion as a table.
 
-import { draw, make } from "./dom.js";
+import { draw, make, table } from "./dom.js";
 import { count, message, percent } from "./messages.js";
 
 const NUMBERED = 25; // labels up to which the cells of a confusion matrix are numbered
@@ -67,11 +67,6 @@ export function confusionTable(counts, labels) {
     });
     return make("tr", {}, make("th", { scope: "row" }, labels[index]), ...cells);
   });
-  return make(
-    "table",
-    { class: `confusion${numbered ? "" : " dense"}` },
-    make("caption", {}, message("plot.confusion")),
-    make("thead", {}, make("tr", {}, make("td", {}), ...labels.map((label) => make("th", { scope: "col" }, make("span", {}, label))))),
-    make("tbody", {}, ...rows),
-  );
+  const heads = [make("td", {}), ...labels.map((label) => make("th", { scope: "col" }, make("span", {}, label)))];
+  return table({ class: `confusion${numbered ? "" : " dense"}` }, heads, rows, make("caption", {}, message("plot.confusion")));
 }

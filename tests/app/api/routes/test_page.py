@@ -63,7 +63,7 @@ def test_nothing_is_ever_read_as_html(file):
 # --- messages ---
 
 STRINGS = dict(re.findall(r'^  "?([\w./+-]+)"?:\s*"((?:[^"\\]|\\.)*)",$', text_of("strings.js"), re.MULTILINE))
-DYNAMIC = re.compile(r"message(?:ForCount|For)?\(\s*`([^`$]*)\$\{")
+DYNAMIC = re.compile(r"message(?:ForCount|For|Or)?\(\s*`([^`$]*)\$\{")
 """Beginning of a key whose end is computed."""
 
 
