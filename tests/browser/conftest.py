@@ -4,9 +4,10 @@ Every test fails on an error in the console, a breach of the content security po
 """
 
 import os
+import re
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -81,12 +82,14 @@ def address(illustrations) -> Iterator[str]:
 
 @pytest.fixture
 def toys():
-    """`with toys("multi-label", …) as address`: the page of a service with a tiny model for each target."""
+    """`toys("multi-label", …)`: the page of a service with a tiny model for each target."""
+    with ExitStack() as services:
 
-    def start(*tasks, **changed):
-        return serving({task: make_predictor(task, task=task) for task in tasks}, **changed)
+        def start(*targets, **changed):
+            predictors = {target: make_predictor(target, task=target) for target in targets}
+            return services.enter_context(serving(predictors, **changed))
 
-    return start
+        yield start
 
 
 @pytest.fixture(scope="session")
@@ -128,6 +131,23 @@ def open_page(browser):
 def page(open_page, address):
     """The page of the embedded model, as on a first visit."""
     return open_page(address, ready="#answer .chip")
+
+
+@pytest.fixture(scope="session")
+def change_models():
+    """`change_models(page, address, change)`: open an address for which `change` edits each description of a model."""
+
+    def start(page, address, change):
+        def edit(route):
+            body = route.fetch().json()
+            for model in body.get("models", [body]):
+                change(model)
+            route.fulfill(json=body)
+
+        page.route(re.compile("/v1/models"), edit)
+        page.goto(address)
+
+    return start
 
 
 @pytest.fixture(scope="session")

@@ -17,8 +17,7 @@ def address(toys, tmp_path):
         {"name": "narrow", "sha256": digest(NARROW), "scopes": ["classify"], "created": "2026-01-01"},
     ]
     (tmp_path / "keys.json").write_text(json.dumps({"keys": records}), encoding="utf-8")
-    with toys("single-label", api_keys_file=tmp_path / "keys.json") as address:
-        yield address
+    return toys("single-label", api_keys_file=tmp_path / "keys.json")
 
 
 def enter(page, key):

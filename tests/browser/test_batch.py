@@ -251,20 +251,20 @@ def test_no_request_is_sent_before_retry_after_is_over(page, table):
 
 
 def test_numbers_are_downloaded_with_their_intervals(open_page, toys, table):
-    with toys("regression") as address:
-        page = open_page(f"{address}#batch")
-        choose(page, table("text", "red red", "red"))
-        start(page)
-        finish(page, 2)
-        rows = downloaded(page)
-        assert [(row["prediction"], row["low"], row["high"]) for row in rows] == [("14", "11", "17"), ("12", "9", "15")]
+    address = toys("regression")
+    page = open_page(f"{address}#batch")
+    choose(page, table("text", "red red", "red"))
+    start(page)
+    finish(page, 2)
+    rows = downloaded(page)
+    assert [(row["prediction"], row["low"], row["high"]) for row in rows] == [("14", "11", "17"), ("12", "9", "15")]
 
 
 def test_several_labels_share_one_cell(open_page, toys, table):
-    with toys("multi-label") as address:
-        page = open_page(f"{address}#batch")
-        choose(page, table("text,label", "red red red blue,blue|green|red"))
-        start(page)
-        finish(page, 1)
-        assert cells(page, 5) == ["red|blue|green"]
-        assert "1 of 1 equal to the table's label" in page.locator("#results-count").inner_text()
+    address = toys("multi-label")
+    page = open_page(f"{address}#batch")
+    choose(page, table("text,label", "red red red blue,blue|green|red"))
+    start(page)
+    finish(page, 1)
+    assert cells(page, 5) == ["red|blue|green"]
+    assert "1 of 1 equal to the table's label" in page.locator("#results-count").inner_text()

@@ -1,7 +1,5 @@
 """Accessibility: keyboard, screen readers, themes, phones."""
 
-from pathlib import Path
-
 import pytest
 
 from tests.browser.conftest import EXAMPLES, PROJECT
@@ -83,29 +81,34 @@ def test_the_back_button_returns_to_the_view_before(page):
 # --- screen readers ---
 
 
+@pytest.fixture
+def violations():
+    """`violations(page)`: what axe-core reports about a page."""
+    if not AXE.is_file():
+        pytest.skip(f"{AXE.relative_to(PROJECT)} is not there: make test-browser installs it where there is npm")
+
+    def run(page):
+        page.evaluate(AXE.read_text(encoding="utf-8"))
+        rules = page.evaluate("axe.run().then(({ violations }) => violations)")
+        return [(rule["impact"], rule["id"], [node["html"] for node in rule["nodes"][:3]]) for rule in rules]
+
+    return run
+
+
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("view", VIEWS)
-def test_axe_reports_nothing(open_page, address, view, theme):
-    if not AXE.is_file():
-        pytest.skip(f"{AXE.relative_to(PROJECT)} is not there: make test-browser installs it where there is npm")
+def test_axe_reports_nothing(open_page, address, violations, view, theme):
     page = open_page(address, color_scheme=theme, ready="#answer .chip")
     visit(page, view)
-    page.evaluate(AXE.read_text(encoding="utf-8"))
-    violations = page.evaluate("axe.run().then(({ violations }) => violations)")
-    assert not violations, [
-        (rule["impact"], rule["id"], [node["html"] for node in rule["nodes"][:3]]) for rule in violations
-    ]
+    assert not violations(page)
 
 
-def test_axe_reports_nothing_on_the_empty_page_and_in_problems(page, tmp_path):
-    if not AXE.is_file():
-        pytest.skip(f"{AXE.relative_to(PROJECT)} is not there: make test-browser installs it where there is npm")
-    page.evaluate(AXE.read_text(encoding="utf-8"))
-    assert page.evaluate("axe.run().then(({ violations }) => violations.map(({ id }) => id))") == []
-    Path(tmp_path / "note.png").write_bytes(b"not a picture")
+def test_axe_reports_nothing_on_the_empty_page_and_in_problems(page, violations, tmp_path):
+    assert not violations(page)
+    (tmp_path / "note.png").write_bytes(b"not a picture")
     page.set_input_files("#input-image", tmp_path / "note.png")
     page.wait_for_selector("#trouble:visible")
-    assert page.evaluate("axe.run().then(({ violations }) => violations.map(({ id }) => id))") == []
+    assert not violations(page)
 
 
 def test_an_answer_is_announced(page):

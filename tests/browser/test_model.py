@@ -51,12 +51,12 @@ def test_the_whole_card_is_there_to_read(page, illustrations):
     assert page.locator("pre.prose").text_content() == illustrations.description.card
 
 
-@pytest.mark.parametrize("task", ["single-label", "multi-label", "regression"])
-def test_a_report_without_measures_is_noted(open_page, toys, task):
-    with toys(task) as address:
-        page = open_page(f"{address}#model")
-        page.get_by_text("This model's report has no measures").wait_for()
-        assert page.locator(".facts").is_visible()
+@pytest.mark.parametrize("target", ["single-label", "multi-label", "regression"])
+def test_a_report_without_measures_is_noted(open_page, toys, target):
+    address = toys(target)
+    page = open_page(f"{address}#model")
+    page.get_by_text("This model's report has no measures").wait_for()
+    assert page.locator(".facts").is_visible()
 
 
 MULTI = {
@@ -76,22 +76,17 @@ NUMBER = {"items": 40, "mae": 1.5, "rmse": 2.25, "r2": 0.81, "coverage": 0.9, "m
 
 
 @pytest.mark.parametrize(
-    ("task", "measures", "texts"),
+    ("target", "measures", "texts"),
     [
         pytest.param("multi-label", MULTI, ["71.0 %", "80.0 %", "from 80.0 %", "Reliability."], id="multi-label"),
         pytest.param("regression", NUMBER, ["1.5", "2.25", "0.81", "90.0 %", "6.1"], id="regression"),
     ],
 )
-def test_the_measures_of_other_targets(open_page, toys, task, measures, texts):
-    with toys(task) as address:
-        page = open_page(address)
-
-        def with_measures(route):
-            body = route.fetch().json()
-            route.fulfill(json={**body, "report": {"metrics": {"test": {"image+text": measures, "text": measures}}}})
-
-        page.route(f"**/v1/models/{task}", with_measures)
-        page.goto(f"{address}?again#model")
-        page.wait_for_selector(".figures")
-        for text in texts:
-            assert text in page.locator("#card").inner_text()
+def test_the_measures_of_other_targets(open_page, toys, change_models, target, measures, texts):
+    address = toys(target)
+    page = open_page(address)
+    report = {"metrics": {"test": {"image+text": measures, "text": measures}}}
+    change_models(page, f"{address}?again#model", lambda model: model.update(report=report))
+    page.wait_for_selector(".figures")
+    for text in texts:
+        assert text in page.locator("#card").inner_text()

@@ -203,13 +203,12 @@ def test_a_file_that_is_no_image_is_reported_in_plain_words(page, tmp_path):
 
 def test_an_image_beyond_the_limit_is_not_sent(open_page, toys, tmp_path):
     (tmp_path / "large.png").write_bytes((EXAMPLES / "camera.png").read_bytes() + bytes(2000))
-    with toys("single-label", max_image_bytes=1000) as address:
-        page = open_page(address, ready="#answer .chip")
-        sent = classified(page)
-        choose(page, tmp_path / "large.png")
-        page.wait_for_selector("#trouble:visible")
-        assert "this service reads at most 1,000" in page.locator("#trouble").inner_text()
-        assert not sent
+    page = open_page(toys("single-label", max_image_bytes=1000), ready="#answer .chip")
+    sent = classified(page)
+    choose(page, tmp_path / "large.png")
+    page.wait_for_selector("#trouble:visible")
+    assert "this service reads at most 1,000" in page.locator("#trouble").inner_text()
+    assert not sent
 
 
 def test_the_problem_of_a_busy_service_has_its_retry_after(page):
@@ -314,36 +313,33 @@ NONE_SELECTED = {
 
 
 def test_several_labels_are_shown_with_their_thresholds(open_page, toys):
-    with toys("multi-label") as address:
-        page = open_page(address, ready="#answer .chip")
-        page.locator("#input-text").fill("red red red green green blue")
-        page.wait_for_selector(".chip.chosen")
-        assert page.locator(".chip.chosen").all_inner_texts() == ["red 95.3 %", "green 88.1 %", "blue 73.1 %"]
-        assert page.locator("#scores .mark").count() == 3
-        page.route("**/v1/classify", lambda route: route.fulfill(status=200, json=NONE_SELECTED))
-        page.locator("#input-text").fill("something else")
-        page.get_by_text("No label fits well enough").wait_for()
+    page = open_page(toys("multi-label"), ready="#answer .chip")
+    page.locator("#input-text").fill("red red red green green blue")
+    page.wait_for_selector(".chip.chosen")
+    assert page.locator(".chip.chosen").all_inner_texts() == ["red 95.3 %", "green 88.1 %", "blue 73.1 %"]
+    assert page.locator("#scores .mark").count() == 3
+    page.route("**/v1/classify", lambda route: route.fulfill(status=200, json=NONE_SELECTED))
+    page.locator("#input-text").fill("something else")
+    page.get_by_text("No label fits well enough").wait_for()
 
 
 def test_a_number_is_shown_with_its_interval(open_page, toys):
-    with toys("regression") as address:
-        page = open_page(address)
-        page.wait_for_selector("#answer .key")
-        page.locator("#input-text").fill("red red")
-        page.wait_for_selector(".headline strong")
-        assert headline(page).inner_text() == "14"  # 10 + 2 for each of two reds
-        assert "11 to 17 with a probability of 90.0 %" in page.locator("#verdict").inner_text()
-        choose(page, EXAMPLES / "tiger.png")
-        page.wait_for_selector(".values tr:nth-child(3) .point")
-        assert page.locator(".values th").all_inner_texts() == ["Together", "Picture only", "Words only"]
+    page = open_page(toys("regression"))
+    page.wait_for_selector("#answer .key")
+    page.locator("#input-text").fill("red red")
+    page.wait_for_selector(".headline strong")
+    assert headline(page).inner_text() == "14"  # 10 + 2 for each of two reds
+    assert "11 to 17 with a probability of 90.0 %" in page.locator("#verdict").inner_text()
+    choose(page, EXAMPLES / "tiger.png")
+    page.wait_for_selector(".values tr:nth-child(3) .point")
+    assert page.locator(".values th").all_inner_texts() == ["Together", "Picture only", "Words only"]
 
 
 def test_one_of_several_models_is_chosen(open_page, toys):
-    with toys("single-label", "regression") as address:
-        page = open_page(address, ready="#answer .chip")
-        page.locator("#input-text").fill("red red")
-        page.wait_for_selector("#scores table")
-        page.locator("#model").select_option("regression")
-        page.wait_for_selector(".values")
-        assert headline(page).inner_text() == "14"
-        assert "model=regression" in page.locator("#snippet").inner_text()
+    page = open_page(toys("single-label", "regression"), ready="#answer .chip")
+    page.locator("#input-text").fill("red red")
+    page.wait_for_selector("#scores table")
+    page.locator("#model").select_option("regression")
+    page.wait_for_selector(".values")
+    assert headline(page).inner_text() == "14"
+    assert "model=regression" in page.locator("#snippet").inner_text()
