@@ -13,7 +13,7 @@ def text_of(file):
     return (WEB / file).read_text(encoding="utf-8")
 
 
-async def test_the_page_is_served_with_a_policy_that_allows_nothing_from_elsewhere(client):
+async def test_the_pages_policy_allows_no_other_host(client):
     answer = await client.get("/")
     assert answer.status_code == 200
     assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
