@@ -1,11 +1,11 @@
-# The words of this project; CI uses the same. Each sets up what it needs first, once: `make` alone lists them.
+# The targets of this project; CI uses the same. Each sets up what it needs first, once. `make` alone lists them.
 #
-# Variables, given as `make WORD NAME=value` or in the environment:
+# Variables, set as `make TARGET NAME=value` or in the environment:
 #   PYTHON                           interpreter for a new .venv (3.11 or newer)
 #   POLYMODAL_HOST, POLYMODAL_PORT   where `make serve` listens; so do all settings of .env.example
-#   FUZZ_SECONDS                     how long `make fuzz` looks for crashes
+#   FUZZ_SECONDS                     how long `make fuzz` runs
 #   SOAK_SECONDS                     how long `make soak` runs
-#   EXTRAS, SOURCE, SOURCE_DATE_EPOCH  of `make image`: extras of pyproject.toml, where the source is published, the time that it says
+#   EXTRAS, SOURCE, SOURCE_DATE_EPOCH  of `make image`: extras of pyproject.toml, address of the source, time of the image
 #   PIP_EXTRA_INDEX_URL and others   pip's own
 
 PYTHON ?= python3
@@ -18,7 +18,7 @@ DATA := data/illustrations
 RUN := runs/illustrations
 BUNDLE := model/bundles/illustrations
 VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
-# The image says when its revision was committed, not when it was built, so that the same revision says the same.
+# Time of the image: when its revision was committed, not when it was built, so that equal revisions give equal images.
 SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct)
 EXTRAS ?=
 SOURCE ?= unknown
@@ -26,12 +26,12 @@ SOURCE ?= unknown
 export PYTHON
 
 .DEFAULT_GOAL := help
-.NOTPARALLEL: # the words share one .venv
+.NOTPARALLEL: # the targets share one .venv
 .PHONY: help serve docs test test-documents test-all test-imagemagick test-redis test-generated-client test-browser screenshots test-observability test-compose contract fuzz check fix data train ablation bench bench-peers chaos soak image image-torch settings sbom audit constraints setup clean
 
-help: ## list these words
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r word does; do \
-		printf '  make %-21s %s\n' "$$word" "$$does"; done
+help: ## list these targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r target does; do \
+		printf '  make %-21s %s\n' "$$target" "$$does"; done
 
 serve: .venv/serve.ok ## set up, then serve the embedded model on http://127.0.0.1:8000 until Ctrl-C
 	@exec $(BIN)/polymodal serve
@@ -39,7 +39,7 @@ serve: .venv/serve.ok ## set up, then serve the embedded model on http://127.0.0
 test: .venv/dev.ok ## set up, then run the tests but the long ones, on as many as four cores
 	$(PYTEST_PARALLEL) -m 'not slow'
 
-docs: .venv/serve.ok ## make the site of all documents in build/site, and check its links
+docs: .venv/serve.ok ## build the documents as a site in build/site, and check its links
 	@$(BIN)/python -c 'import material' 2>/dev/null || $(BIN)/python -m pip install --disable-pip-version-check \
 		--constraint constraints.txt mkdocs-material
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
@@ -51,50 +51,50 @@ test-all: .venv/dev.ok ## run all tests, also the long ones: documents, examples
 test-imagemagick: .venv/dev.ok ## compare headers of images with what ImageMagick reads (apt-get install imagemagick)
 	IMAGEMAGICK_TESTS=1 $(BIN)/python -m pytest -rs tests/model/modalities/image/test_imagemagick.py
 
-test-documents: .venv/dev.ok ## do all that the documents say, slow blocks too, and list what was run, checked or skipped, and why
+test-documents: .venv/dev.ok ## run the documents and examples, slow blocks too, and list what was run, checked or skipped, and why
 	SLOW_DOCUMENTS=1 $(BIN)/python -m pytest -rP tests/test_documents.py tests/test_examples.py
 
 test-redis: .venv/dev.ok ## run the tests of rate limits in Redis (needs redis-server)
 	REDIS_TESTS=1 $(BIN)/python -m pytest tests/app/access/test_redis.py
 
-test-observability: .venv/dev.ok ## have a real Prometheus watch the service while it breaks (3 minutes; needs prometheus)
+test-observability: .venv/dev.ok ## test the alerts with a real Prometheus while the service breaks (3 minutes; needs prometheus)
 	OBSERVABILITY_TESTS=1 $(BIN)/python -m pytest tests/deploy/test_rules.py tests/deploy/test_prometheus.py
 
-test-compose: .venv/dev.ok ## do `docker compose up` on a clean checkout, ask, and stop it (needs Docker with compose)
+test-compose: .venv/dev.ok ## test `docker compose up` on a clean checkout (needs Docker with compose)
 	COMPOSE_TESTS=1 $(BIN)/python -m pytest tests/deploy/test_compose.py
 
-test-browser: .venv/browser.ok ## run the tests of the page in a browser (needs chromium; axe's tests need npm, too)
+test-browser: .venv/browser.ok ## run the tests of the page in a browser (needs chromium, and npm for axe-core)
 	@command -v npm >/dev/null && npm install --silent --no-package-lock --no-save --prefix build/browser axe-core@$(AXE) \
 		|| echo 'axe-core could not be installed: its tests are skipped'
 	BROWSER_TESTS=1 $(BIN)/python -m pytest tests/browser
 
-screenshots: .venv/browser.ok ## draw docs/images: the page with the embedded model (needs chromium)
+screenshots: .venv/browser.ok ## draw the images of docs/images again: the page with the embedded model (needs chromium)
 	$(BIN)/python -m scripts.screenshots
 
-contract: .venv/dev.ok ## ask the service 1000 generated requests for each operation of its OpenAPI document
+contract: .venv/dev.ok ## send the service 1000 generated requests for each operation of its OpenAPI document
 	CONTRACT_EXAMPLES=1000 $(BIN)/python -m pytest --timeout 1800 tests/app/api/test_contract.py
 
-test-generated-client: .venv/dev.ok ## clients that common generators make of the OpenAPI document compile and work (needs the network; TypeScript: npm)
+test-generated-client: .venv/dev.ok ## test clients that common generators make of the OpenAPI document (needs the network, and npm for TypeScript)
 	$(BIN)/python -m tests.generated.run
 
-fuzz: .venv/dev.ok ## fuzz what reads uploads, for FUZZ_SECONDS=300 in all (Linux on x86-64); crashes are written to build/fuzz
+fuzz: .venv/dev.ok ## fuzz everything that reads uploads, for FUZZ_SECONDS=300 in all (Linux on x86-64); crashes are written to build/fuzz
 	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/python -m pip install --disable-pip-version-check \
 		--constraint constraints.txt --editable '.[fuzz]'
 	$(BIN)/python -m tests.fuzz.run
 
-check: .venv/dev.ok ## format, lint and types, as CI wants them
+check: .venv/dev.ok ## check format, lint and types, as CI does
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
 
-fix: .venv/dev.ok ## format, and repair what the linter can repair
+fix: .venv/dev.ok ## format, and fix what the linter can fix
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
 data: .venv/dev.ok ## build the default data set (about 350 MB of downloads)
 	$(BIN)/polymodal data illustrations --out $(DATA) --cache data/cache
 
-train: .venv/dev.ok ## train the embedded model on that data set (20 minutes on two cores), and put it in place
+train: .venv/dev.ok ## train the embedded model on that data set (20 minutes on two cores), and replace it
 	$(BIN)/polymodal train $(DATA) --preset pretrained --out $(RUN) --name illustrations --cache data/cache/pretrained
 	rm -rf $(BUNDLE)
 	cp -R $(RUN) $(BUNDLE)
@@ -102,22 +102,22 @@ train: .venv/dev.ok ## train the embedded model on that data set (20 minutes on 
 ablation: .venv/dev.ok ## compare fusions and presets over three seeds (hours), and write the table of docs/training.md
 	$(BIN)/python scripts/ablation.py $(DATA) --table docs/training.md
 
-bench: .venv/dev.ok ## measure speed and memory against the machine's limit and installed peers (half an hour; needs wrk)
+bench: .venv/dev.ok ## measure speed and memory, next to the machine's limit and other frameworks (half an hour; needs wrk)
 	$(BIN)/python -m benchmarks.run
 
-bench-peers: ## install the peers of the benchmark, each into an environment of its own (several GB)
+bench-peers: ## install the benchmark's other frameworks, each into an environment of its own (several GB)
 	PYTHON="$(PYTHON)" benchmarks/peers/setup.sh
 
-chaos: .venv/dev.ok ## break workers, disks, clocks and clients under load, and count what clients notice (2 minutes)
+chaos: .venv/dev.ok ## break workers, disks, clocks and clients under load, and count failed requests (2 minutes)
 	$(BIN)/python -m benchmarks.chaos
 
-soak: .venv/dev.ok ## everything at once for SOAK_SECONDS (600), and whether memory, descriptors, threads or latency grew
+soak: .venv/dev.ok ## run mixed load for SOAK_SECONDS (600), and check that memory, descriptors, threads and latency don't grow
 	$(BIN)/python -m benchmarks.soak --seconds $(SOAK_SECONDS)
 
 image image-torch: TARGET = $(if $(filter image-torch,$@),torch,serve)
 image image-torch: TAG = $(if $(filter image-torch,$@),-torch)
 image: ## build the container image polymodal; EXTRAS=redis,otel adds extras
-image-torch: ## build polymodal:…-torch, which has PyTorch besides, for GPUs and for bundles without graphs
+image-torch: ## build polymodal:…-torch with PyTorch, for GPUs and for bundles without graphs
 image image-torch:
 	$(DOCKER) build --target $(TARGET) --tag polymodal:latest$(TAG) --tag polymodal:$(VERSION)$(TAG) \
 		--build-arg EXTRAS="$(EXTRAS)" --build-arg PIP_EXTRA_INDEX_URL \
@@ -128,25 +128,25 @@ image image-torch:
 		--build-arg CREATED="$$($(PYTHON) -c 'import sys, time; print(time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(int(sys.argv[1]))))' \
 			$(SOURCE_DATE_EPOCH))" .
 
-settings: .venv/serve.ok ## write the table of settings in docs/operations.md anew, from app/settings.py
+settings: .venv/serve.ok ## write the table of settings in docs/operations.md from app/settings.py
 	$(BIN)/python scripts/settings_reference.py
 
 sbom: ## write dist/polymodal.cdx.json: every package that serving installs, as CycloneDX
 	@PYTHON="$(PYTHON)" scripts/supply.sh sbom
 
-audit: ## look the exact versions of constraints.txt up in the advisories of the Python Package Index
+audit: ## look up the versions of constraints.txt in the advisories of the Python Package Index
 	@PYTHON="$(PYTHON)" scripts/supply.sh audit
 
-constraints: ## write constraints.txt anew; WITH='torch==2.13.0 …' narrows the choice
+constraints: ## write constraints.txt with current versions; WITH='torch==2.13.0 …' narrows the choice
 	$(PYTHON) scripts/constraints.py $(WITH)
 
-setup: .venv/dev.ok ## set up only: everything that the other words need
+setup: .venv/dev.ok ## set up only: everything that the other targets need
 
-clean: ## remove .venv and everything that was made from the sources, but no data and no models
+clean: ## remove .venv and all build results, but no data and no models
 	rm -rf .venv build dist *.egg-info client/*.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find app model tests scripts -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# The two tiers of .venv. Serving needs no torch, and so is set up in a fraction of the time.
+# .venv has two levels. Serving needs no torch, so its set-up takes a fraction of the time.
 .venv/serve.ok: pyproject.toml constraints.txt scripts/serve_requirements.py
 	@scripts/setup.sh serve
 

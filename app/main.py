@@ -11,7 +11,6 @@ from typing import Any, Final, TypeAlias
 
 import structlog
 from fastapi import FastAPI
-from starlette.routing import Mount
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from polymodal.app.access.scopes import OPEN
@@ -89,7 +88,7 @@ def create_app(
     routes.include(models.router, needs="models")
     routes.include(health.router, needs=OPEN)
     routes.include(page.router_for(_links(settings)), needs=OPEN)
-    routes.include_route(Mount("/web", page.PageFiles()), needs=OPEN)
+    routes.include_route(page.page_files(), needs=OPEN)
     openapi.install(app, settings, routes)
     if settings.admin_port is not None:
         app.state.admin, routes = application(admin_rules_for(settings, keys))
@@ -97,6 +96,7 @@ def create_app(
     routes.include(metrics.router, needs="metrics")
     if settings.docs:
         routes.include(docs.router_for(app.openapi), needs="docs")
+        routes.include_route(docs.viewer_files(), needs=OPEN)
     return app
 
 

@@ -81,6 +81,7 @@ def ask(port: int) -> None:
         "/v1/models",
         "/v1/models/illustrations",
         "/docs",
+        "/docs/files/swagger-ui-bundle.js",
         "/openapi.json",
     ):
         _answer(port, "GET", path)

@@ -103,7 +103,7 @@ def test_the_site_is_whole_and_asks_nobody(tmp_path):
         "index.html",
         "api.html",
         "SECURITY.html",
-        "decisions/0001-graphs-without-weights.html",
+        "decisions/0001-onnx-graphs-without-weights.html",
         "search/search_index.js",
     ):
         assert (tmp_path / "site" / name).is_file()

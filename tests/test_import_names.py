@@ -84,6 +84,8 @@ def test_a_wheel_has_the_files_where_the_source_tree_has_links(tmp_path):
         "polymodal/__main__.py",
         "polymodal/app/main.py",
         "polymodal/app/web/index.html",
+        "polymodal/app/vendor/swagger-ui/swagger-ui-bundle.js",
+        "polymodal/app/vendor/swagger-ui/LICENSE",
         "polymodal/model/bundles/illustrations/SHA256SUMS",
     } <= names
     assert not [name for name in names if name.startswith(("app/", "model/", "tests/"))]

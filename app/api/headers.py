@@ -1,9 +1,5 @@
 """Security header fields of every answer: against sniffing, framing, scripts, other sites and caches."""
 
-import base64
-import hashlib
-import re
-
 _ALWAYS = (
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
@@ -26,26 +22,4 @@ def protect(fields: Fields, path: str) -> None:
         (name, value)
         for name, value in _DEFAULTS
         if name not in present and not (name == b"cache-control" and path.startswith(_FILES_BELOW))
-    )
-
-
-def policy_for(html: str) -> str:
-    """Return the narrowest content security policy for a page of FastAPI's documentation.
-
-    It allows files from the sites that the page names, and the scripts in the page by their digests.
-    """
-    sites = sorted(set(re.findall(r'(?:src|href)="(https://[^/"]+)', html)))
-    scripts = re.findall(r"<script>(.*?)</script>", html, re.DOTALL)
-    digests = [f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'" for script in scripts]
-    return "; ".join(
-        (
-            "default-src 'none'",
-            " ".join(("script-src", *digests, *sites)),
-            " ".join(("style-src 'unsafe-inline'", *sites)),  # the viewer sets styles in its elements
-            " ".join(("img-src data:", *sites)),
-            "connect-src 'self'",
-            "base-uri 'none'",
-            "form-action 'none'",
-            "frame-ancestors 'none'",
-        )
     )

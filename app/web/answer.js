@@ -1,53 +1,53 @@
 // Drawing an answer: the verdict, what each input adds, a bar for every label, and where the time went.
 
 import { certaintyLine, verdictOf } from "./certainty.js";
-import { bar, element, make } from "./dom.js";
+import { bar, element, make, table } from "./dom.js";
 import { exampleFor } from "./examples.js";
 import { inputName, inputsOf, namesOf, setOf } from "./inputs.js";
-import { brief, count, known, measure, percent, say, sayOf } from "./say.js";
+import { brief, count, hasMessage, measure, message, messageFor, messageOr, percent } from "./messages.js";
 
-const SHOWN = 10; // labels; the others follow on request
+const SHOWN = 10; // labels; a button shows the others
 
 /**
- * @typedef {{key: string, answer?: any, problem?: Error}} Part the answer about one set of inputs, or the problem with it; neither while it is awaited
+ * @typedef {{key: string, answer?: any, problem?: Error}} Result the answer about one set of inputs, or the problem with it; neither while it is awaited
  */
 
-/** Nothing was asked yet: say what will be answered. */
+/** Before the first request: describe what the answer will be. */
 export function drawNothing(model) {
   const labels = model?.labels ?? [];
   const inputs = inputsOf(model);
   const set = setOf(inputs);
   const chips = labels.slice(0, 24).map((label) => make("span", { class: "chip" }, label));
-  if (labels.length > chips.length) chips.push(make("span", { class: "chip" }, say("more", { count: count(labels.length - chips.length) })));
+  if (labels.length > chips.length) chips.push(make("span", { class: "chip" }, message("more", { count: count(labels.length - chips.length) })));
   element("verdict").replaceChildren(
-    make("p", { class: "headline quietly" }, say("answer.empty")),
-    make("p", { class: "reason" }, sayOf(labels.length ? "answer.labels" : "answer.number", set)),
+    make("p", { class: "headline quietly" }, message("answer.empty")),
+    make("p", { class: "reason" }, messageFor(labels.length ? "answer.labels" : "answer.number", set)),
   );
   const terms = [];
   if (inputs.length > 1) {
-    terms.push(["both", setName(set), sayOf("key.together", set)]);
-    terms.push([kindOf(inputs[0].name), sayOf("key.alone-title", set), say("key.alone")]);
+    terms.push(["both", setName(set), messageFor("key.together", set)]);
+    terms.push([kindOf(inputs[0].name), messageFor("key.alone-title", set), message("key.alone")]);
   }
-  if (labels.length) terms.push(["unsure", say("answer.unsure"), say("key.unsure")]);
+  if (labels.length) terms.push(["unsure", message("answer.unsure"), message("key.unsure")]);
   const key = terms.map(([kind, term, meaning]) => make("div", { class: kind }, make("dt", {}, term), make("dd", {}, meaning)));
   element("scores").replaceChildren(
     make("div", { class: "chips" }, ...chips),
     make("dl", { class: "key" }, ...key),
     Object.keys(exampleFor(inputs)).length
-      ? make("button", { type: "button", class: "primary", click: () => document.querySelector(".example").click() }, say("answer.show-me"))
+      ? make("button", { type: "button", class: "primary", click: () => document.querySelector(".example").click() }, message("answer.show-me"))
       : "",
   );
   element("timings").hidden = true;
   element("trouble").hidden = true;
 }
 
-/** @param {Part[]} parts the one that counts first @param {any} model */
-export function drawAnswer(parts, model) {
-  const [{ answer }] = parts;
+/** @param {Result[]} results that of all inputs first @param {any} model */
+export function drawAnswer(results, model) {
+  const [{ answer }] = results;
   element("trouble").hidden = true;
-  element("verdict").replaceChildren(...verdictLines(parts, model));
+  element("verdict").replaceChildren(...verdictLines(results, model));
   element("scores").replaceChildren(
-    answer.value === undefined ? scoreTable(parts, model) : valueTable(parts),
+    answer.value === undefined ? scoreTable(results, model) : valueTable(results),
     answer.value === undefined ? make("p", { class: "fine" }, verdictOf(answer, model).why) : "",
   );
   drawTimings(answer);
@@ -56,7 +56,7 @@ export function drawAnswer(parts, model) {
 export function drawProblem(problem) {
   const lines = [make("strong", {}, problem.message)];
   if (problem.detail) lines.push(make("span", {}, problem.detail));
-  if (problem.retryAfter) lines.push(make("span", {}, say("problem.again", { seconds: count(problem.retryAfter) })));
+  if (problem.retryAfter) lines.push(make("span", {}, message("problem.again", { seconds: count(problem.retryAfter) })));
   if (problem.code) lines.push(make("code", {}, [problem.code, problem.instance].filter(Boolean).join(" · ")));
   element("trouble").replaceChildren(...lines);
   element("trouble").hidden = false;
@@ -64,36 +64,30 @@ export function drawProblem(problem) {
   element("timings").hidden = true;
 }
 
-function verdictLines(parts, model) {
-  const [{ answer }] = parts;
+function verdictLines(results, model) {
+  const [{ answer }] = results;
   const { kind, best, chosen } = verdictOf(answer, model);
-  const lines = [];
+  const reasons = [];
+  let headline;
   if (kind === "number") {
-    lines.push(make("p", { class: "headline" }, make("strong", {}, measure(answer.value))));
-    if (answer.interval) lines.push(make("p", { class: "reason" }, intervalWords(answer.interval)));
-    else lines.push(make("p", { class: "reason" }, say("answer.no-interval")));
+    headline = make("p", { class: "headline" }, make("strong", {}, measure(answer.value)));
+    reasons.push(answer.interval ? intervalWords(answer.interval) : message("answer.no-interval"));
   } else if (kind === "sure") {
-    lines.push(make("p", { class: "headline" }, make("strong", {}, best.label), " ", make("span", {}, percent(best.score))));
-  } else if (kind === "unsure") {
-    lines.push(
-      make("p", { class: "headline unsure" }, make("strong", {}, say("answer.unsure"))),
-      make("p", { class: "reason" }, best ? say("answer.closest", { label: best.label, score: percent(best.score) }) : ""),
-    );
+    headline = make("p", { class: "headline" }, make("strong", {}, best.label), " ", make("span", {}, percent(best.score)));
   } else if (kind === "selected") {
     const chips = chosen.map(({ label, score }) => make("span", { class: "chip chosen" }, `${label} ${percent(score)}`));
-    lines.push(make("p", { class: "headline many" }, ...chips.flatMap((chip, index) => (index ? [" ", chip] : [chip]))));
+    headline = make("p", { class: "headline many" }, ...chips.flatMap((chip, index) => (index ? [" ", chip] : [chip])));
   } else {
-    lines.push(make("p", { class: "headline unsure" }, make("strong", {}, say("answer.none"))));
-    if (best) lines.push(make("p", { class: "reason" }, say("answer.closest", { label: best.label, score: percent(best.score) })));
+    headline = make("p", { class: "headline unsure" }, make("strong", {}, message(kind === "unsure" ? "answer.unsure" : "answer.none")));
+    if (best) reasons.push(message("answer.closest", { label: best.label, score: percent(best.score) }));
   }
-  const adds = whatEachAdds(parts, kind, model);
-  if (adds) lines.push(make("p", { class: "reason" }, adds));
-  return lines;
+  reasons.push(whatEachAdds(results, kind, model));
+  return [headline, ...reasons.filter(Boolean).map((text) => make("p", { class: "reason" }, text))];
 }
 
-/** In a sentence: which input decided, or which is missing. strings.js has sentences for some sets of inputs. */
+/** A sentence that names the input that decided, or the missing one. strings.js has sentences for some sets of inputs. */
 function whatEachAdds([whole, ...alone], kind, model) {
-  const sentence = (set, key, values) => (known(`adds.${set}.${key}`) ? say(`adds.${set}.${key}`, values) : "");
+  const sentence = (set, key, values) => messageOr(`adds.${set}.${key}`, "", values);
   const used = whole.answer.modalities;
   if (!alone.length) {
     const names = namesOf(model?.inputs ?? []);
@@ -117,63 +111,53 @@ function whatEachAdds([whole, ...alone], kind, model) {
 }
 
 export const intervalWords = ({ low, high, coverage }) =>
-  say("answer.interval", { low: measure(low), high: measure(high), coverage: percent(coverage) });
+  message("answer.interval", { low: measure(low), high: measure(high), coverage: percent(coverage) });
 
-function scoreTable(parts, model) {
-  const ranked = parts[0].answer.labels;
-  const table = make("table", { class: `scores of-${Math.min(3, parts.length)}` });
-  const line = ranked[0]?.selected === undefined ? certaintyLine(model, parts[0].answer.modalities).line : null;
-  const rows = (count) => ranked.slice(0, count).map((each, index) => scoreRow(each, parts, model, index === 0 ? line : null));
-  const body = make("tbody", {}, ...rows(SHOWN));
-  table.append(
-    make("caption", { class: "unseen" }, say("answer.table")),
-    make(
-      "thead",
-      {},
-      make("tr", {}, make("th", { scope: "col" }, say("answer.label")), ...parts.map((part) => setHeading(part))),
-    ),
-    body,
-  );
-  if (ranked.length <= SHOWN) return table;
-  const more = make("button", { type: "button", class: "quiet" }, say("answer.all", { count: count(ranked.length) }));
+function scoreTable(results, model) {
+  const ranked = results[0].answer.labels;
+  const line = ranked[0]?.selected === undefined ? certaintyLine(model, results[0].answer.modalities).line : null;
+  const rows = (count) => ranked.slice(0, count).map((label, index) => scoreRow(label, results, model, index === 0 ? line : null));
+  const heads = [message("answer.label"), ...results.map(setHeading)];
+  const caption = make("caption", { class: "unseen" }, message("answer.table"));
+  const scores = table({ class: `scores of-${Math.min(3, results.length)}` }, heads, rows(SHOWN), caption);
+  if (ranked.length <= SHOWN) return scores;
+  const more = make("button", { type: "button", class: "quiet" }, message("answer.all", { count: count(ranked.length) }));
   more.addEventListener("click", () => {
-    body.replaceChildren(...rows(ranked.length));
+    scores.tBodies[0].replaceChildren(...rows(ranked.length));
     more.remove();
   });
-  return make("div", {}, table, more);
+  return make("div", {}, scores, more);
 }
 
-function setHeading({ key }) {
-  return make("th", { scope: "col", class: `set ${kindOf(key)}` }, setName(key));
-}
+const setHeading = ({ key }) => make("th", { scope: "col", class: `set ${kindOf(key)}` }, setName(key));
 
 /** "Picture only" */
 export function setName(key) {
-  if (known(`set.${key}`)) return say(`set.${key}`);
+  if (hasMessage(`set.${key}`)) return message(`set.${key}`);
   const names = key.split("+").map(inputName);
-  return names.length > 1 ? names.join(" + ") : say("set.only", { input: names[0] });
+  return names.length > 1 ? names.join(" + ") : message("set.only", { input: names[0] });
 }
 /** The colour that a set of inputs has everywhere. */
 export const kindOf = (key) => (key.includes("+") ? "both" : `only-${key}`);
 
-function scoreRow({ label, selected }, parts, model, line) {
+function scoreRow({ label, selected }, results, model, line) {
   const threshold = model?.thresholds?.[label] ?? null;
-  const cells = parts.map(({ key, answer, problem }) => {
+  const cells = results.map(({ key, answer, problem }) => {
     if (!answer) return make("td", { class: "set" }, problem ? "–" : "…");
-    const found = answer.labels.find((each) => each.label === label);
-    return make("td", { class: "set" }, make("span", { class: "pair" }, bar(found.score, kindOf(key), threshold ?? (key === parts[0].key ? line : null)), make("span", { class: "amount" }, percent(found.score))));
+    const { score } = answer.labels.find((entry) => entry.label === label);
+    return make("td", { class: "set" }, make("span", { class: "pair" }, bar(score, kindOf(key), threshold ?? (key === results[0].key ? line : null)), make("span", { class: "amount" }, percent(score))));
   });
-  const name = selected ? make("span", {}, `✓ ${label}`, make("span", { class: "unseen" }, `, ${say("answer.selected")}`)) : label;
+  const name = selected ? make("span", {}, `✓ ${label}`, make("span", { class: "unseen" }, `, ${message("answer.selected")}`)) : label;
   return make("tr", { class: selected ? "selected" : "" }, make("th", { scope: "row" }, name), ...cells);
 }
 
 /** Numbers with their intervals, one row for each set of inputs, on one scale. */
-function valueTable(parts) {
-  const answers = parts.map(({ answer }) => answer).filter(Boolean);
+function valueTable(results) {
+  const answers = results.map(({ answer }) => answer).filter(Boolean);
   const ends = answers.flatMap(({ value, interval }) => [value, interval?.low ?? value, interval?.high ?? value]);
   const [low, high] = [Math.min(...ends), Math.max(...ends)];
   const at = (number) => (high > low ? (number - low) / (high - low) : 0.5);
-  const rows = parts.map(({ key, answer }) => {
+  const rows = results.map(({ key, answer }) => {
     if (!answer) return make("tr", {}, make("th", { scope: "row" }, setName(key)), make("td", { colspan: 2 }, "…"));
     const { value, interval } = answer;
     const scale = make(
@@ -185,20 +169,20 @@ function valueTable(parts) {
     const words = interval ? `${measure(value)} (${measure(interval.low)} – ${measure(interval.high)})` : measure(value);
     return make("tr", {}, make("th", { scope: "row" }, setName(key)), make("td", { class: "set" }, scale), make("td", { class: "amount" }, words));
   });
-  return make("table", { class: "values" }, make("caption", { class: "unseen" }, say("answer.values")), make("tbody", {}, ...rows));
+  return make("table", { class: "values" }, make("caption", { class: "unseen" }, message("answer.values")), make("tbody", {}, ...rows));
 }
 
 function drawTimings({ stages, total }) {
   const sum = stages.reduce((so, [, milliseconds]) => so + milliseconds, 0);
-  const parts = stages.map(([, milliseconds], index) =>
+  const slices = stages.map(([, milliseconds], index) =>
     make("span", { class: `slice of-${index % 6}`, "--share": sum ? milliseconds / sum : 0 }),
   );
   const words = stages.map(([name, milliseconds], index) =>
-    make("li", { class: `of-${index % 6}` }, known(`stage.${name}`) ? say(`stage.${name}`) : name.replaceAll("_", " "), " ", say("timing.ms", { ms: brief(milliseconds) })),
+    make("li", { class: `of-${index % 6}` }, messageOr(`stage.${name}`, name.replaceAll("_", " ")), " ", message("timing.ms", { ms: brief(milliseconds) })),
   );
   element("timings").replaceChildren(
-    make("p", {}, make("strong", {}, say("timing.service", { ms: brief(sum) })), " ", say("timing.total", { ms: count(Math.round(total)) })),
-    make("div", { class: "stack", "aria-hidden": "true" }, ...parts),
+    make("p", {}, make("strong", {}, message("timing.service", { ms: brief(sum) })), " ", message("timing.total", { ms: count(Math.round(total)) })),
+    make("div", { class: "stack", "aria-hidden": "true" }, ...slices),
     make("ul", {}, ...words),
   );
   element("timings").hidden = !stages.length;

@@ -1,6 +1,6 @@
-// Many questions at once: a table with its pictures, or a folder of them; asked a few at a time, told in a table.
+// Many items at once: a table with its pictures, or a folder of them; a few requests at a time, results in a table.
 
-import { Problem, classify, pause } from "./ask.js";
+import { Problem, classify, pause } from "./api.js";
 import { verdictOf } from "./certainty.js";
 import { writeCsv } from "./csv.js";
 import { element } from "./dom.js";
@@ -8,32 +8,32 @@ import { EXAMPLES, exampleFor, openExample } from "./examples.js";
 import { filesDropped, filesOf, rowsOf, usableFiles } from "./files.js";
 import { inputsOf, isPictures, namesOf, sampleFile, setOf } from "./inputs.js";
 import { drawResults, startResults } from "./results.js";
-import { count, say, sayCount, sayOf } from "./say.js";
+import { count, message, messageFor, messageForCount } from "./messages.js";
 
 const AT_ONCE = 4; // enough to fill the service's batches, few enough to leave room for others
-const ATTEMPTS = 5; // of one row, where a busy service does not say when to come back
+const ATTEMPTS = 5; // of one row, where a busy service sends no Retry-After
 const SHOW_MS = 200;
-const WAIT_S = 1; // where a busy service does not say how long
+const WAIT_S = 1; // where a busy service sends no Retry-After
 
-/** @type {import("./files.js").Found[]} */
-let found = [];
+/** @type {import("./files.js").ChosenFile[]} */
+let chosen = [];
 /** @type {import("./files.js").Row[]} */
 let rows = [];
-/** What is to be said of how the table was read. @type {string[]} */
+/** Notes about how the table was read. @type {string[]} */
 let notes = [];
 /** @type {Map<number, {answer?: any, problem?: string, verdict?: any}>} by the row's number */
 let results = new Map();
 let running = null;
-/** All rows wait until then, when the service is too busy for one of them. */
+/** Time until which all rows wait, because the service was too busy for one of them. */
 let restUntil = 0;
-let modelNow = () => null;
+let currentModel = () => null;
 /** The inputs that the rows were made for. */
 let rowsFor = "";
 
-/** @param {() => any} model tells the chosen model */
+/** @param {() => any} model returns the chosen model */
 export function startBatch(model) {
-  modelNow = model;
-  startResults(() => ({ rows, results, model: modelNow() }));
+  currentModel = model;
+  startResults(() => ({ rows, results, model: currentModel() }));
   for (const id of ["batch-files", "batch-folder"]) {
     element(id).addEventListener("change", ({ target }) => {
       add(filesOf(target.files));
@@ -54,8 +54,8 @@ export function startBatch(model) {
 export const dropBatch = async (dropped) => add(await filesDropped(dropped));
 
 /** Another model was chosen: the answers of the other one are no longer shown, nor rows for other inputs. */
-export function forgetBatch() {
-  if (setOf(inputsOf(modelNow())) !== rowsFor) {
+export function clearResults() {
+  if (setOf(inputsOf(currentModel())) !== rowsFor) {
     clear();
     return;
   }
@@ -66,12 +66,12 @@ export function forgetBatch() {
 
 function clear() {
   running?.abort();
-  found = [];
+  chosen = [];
   rows = [];
   notes = [];
   results = new Map();
-  rowsFor = setOf(inputsOf(modelNow()));
-  trouble("");
+  rowsFor = setOf(inputsOf(currentModel()));
+  showProblem("");
   show();
 }
 
@@ -82,11 +82,11 @@ async function takeExamples() {
   try {
     pictures = await Promise.all(EXAMPLES.map(({ file }) => openExample(file)));
   } catch (problem) {
-    trouble(problem.message);
+    showProblem(problem.message);
     return;
   }
-  const inputs = inputsOf(modelNow());
-  found = pictures.map((file) => ({ path: file.name, file }));
+  const inputs = inputsOf(currentModel());
+  chosen = pictures.map((file) => ({ path: file.name, file }));
   rows = EXAMPLES.map(({ file, text }, index) => ({
     number: index + 1,
     values: exampleFor(inputs, pictures[index], text),
@@ -101,29 +101,29 @@ async function takeExamples() {
 /** More files: a table and its pictures may come one after the other. */
 async function add(more) {
   if (running) return;
-  found = [...found, ...more];
+  chosen = [...chosen, ...more];
   results = new Map();
   try {
-    ({ rows, notes } = await rowsOf(found, inputsOf(modelNow())));
-    trouble(rows.length ? "" : sayOf("batch.no-rows", setOf(inputsOf(modelNow()))));
+    ({ rows, notes } = await rowsOf(chosen, inputsOf(currentModel())));
+    showProblem(rows.length ? "" : messageFor("batch.no-rows", setOf(inputsOf(currentModel()))));
   } catch (problem) {
-    found = found.filter((each) => !more.includes(each));
-    trouble(problem.message);
+    chosen = chosen.filter((file) => !more.includes(file));
+    showProblem(problem.message);
   }
   show();
 }
 
 async function run() {
-  const waiting = rows.filter((row) => !results.get(row.number)?.answer);
-  if (!waiting.length || running) return;
+  const pending = rows.filter((row) => !results.get(row.number)?.answer);
+  if (!pending.length || running) return;
   running = new AbortController();
   const { signal } = running;
-  const model = modelNow();
+  const model = currentModel();
   restUntil = 0;
   results = new Map([...results].filter(([, result]) => result.answer));
-  trouble("");
+  showProblem("");
   show();
-  const queue = waiting[Symbol.iterator](); // shared: each row is taken by whoever is free
+  const queue = pending[Symbol.iterator](); // shared by the loops below
   await Promise.all(Array.from({ length: AT_ONCE }, () => work(queue, model, signal)));
   running = null;
   show();
@@ -137,8 +137,8 @@ async function work(queue, model, signal) {
       if (signal.aborted) return;
       results.set(row.number, { problem: error.message });
       if (error instanceof Problem && ["unauthorized", "forbidden", "unreachable"].includes(error.code)) {
-        trouble(error.message);
-        running?.abort(); // no other row would fare better
+        showProblem(error.message);
+        running?.abort(); // every other row would fail, too
         return;
       }
     }
@@ -173,7 +173,7 @@ class RowProblem extends Problem {
 }
 
 let scheduled = false;
-/** Draw a few times a second at most, however quickly answers come. */
+/** Draw a few times a second at most, however fast answers come. */
 function scheduleShow() {
   if (scheduled) return;
   scheduled = true;
@@ -183,9 +183,9 @@ function scheduleShow() {
   }, SHOW_MS);
 }
 
-function trouble(words) {
-  element("batch-trouble").textContent = words;
-  element("batch-trouble").hidden = !words;
+function showProblem(text) {
+  element("batch-trouble").textContent = text;
+  element("batch-trouble").hidden = !text;
 }
 
 function show() {
@@ -194,10 +194,10 @@ function show() {
   const left = rows.filter((row) => !results.get(row.number)?.answer).length;
   element("batch-state").textContent = rows.length ? stateWords() : "";
   element("batch-form-of").hidden = rows.length > 0;
-  element("batch-sample").textContent = sampleTable(inputsOf(modelNow()));
+  element("batch-sample").textContent = sampleTable(inputsOf(currentModel()));
   element("batch-run").hidden = !rows.length;
   element("batch-start").hidden = busy || !left;
-  element("batch-start").textContent = say(done ? "batch.go-on" : "batch.start");
+  element("batch-start").textContent = message(done ? "batch.go-on" : "batch.start");
   element("batch-cancel").hidden = !busy;
   element("batch-clear").hidden = busy;
   element("batch-progress").hidden = !busy;
@@ -208,9 +208,9 @@ function show() {
 }
 
 function countWords(done, busy) {
-  const words = done ? [say("batch.count", { done: count(done), all: count(rows.length) })] : [];
+  const words = done ? [message("batch.count", { done: count(done), all: count(rows.length) })] : [];
   const rest = Math.ceil((restUntil - performance.now()) / 1000);
-  if (busy && rest > 0) words.push(sayCount("batch.rest", rest));
+  if (busy && rest > 0) words.push(messageForCount("batch.rest", rest));
   return words.join(" · ");
 }
 
@@ -220,20 +220,20 @@ function sampleTable(inputs) {
   const rows = [namesOf(inputs), row(EXAMPLES[0], ""), row(EXAMPLES[1], "pictures/")];
   const textual = inputs.filter((input) => input.textual);
   if (textual.length && textual.length < inputs.length) {
-    const words = sayOf("batch.only-words", setOf(inputs));
+    const words = messageFor("batch.only-words", setOf(inputs));
     rows.push(inputs.map((input) => (input === textual[0] ? words : "")));
   }
   return writeCsv(rows).replaceAll("\r\n", "\n").trimEnd();
 }
 
 function stateWords() {
-  const inputs = inputsOf(modelNow());
+  const inputs = inputsOf(currentModel());
   const kind = inputs.every((input) => input.textual || isPictures(input)) ? "pictures" : "files";
   const used = rows.flatMap(({ values }) => Object.values(values)).filter((value) => value instanceof File).length;
-  const words = [sayCount("batch.rows", rows.length), sayCount(`batch.used-${kind}`, used)];
+  const words = [messageForCount("batch.rows", rows.length), messageForCount(`batch.used-${kind}`, used)];
   const bad = rows.filter(({ problem }) => problem).length;
-  if (bad) words.push(sayCount("batch.bad", bad));
-  const spare = usableFiles(found, inputs).length - used;
-  if (spare > 0) words.push(sayCount(`batch.spare-${kind}`, spare));
+  if (bad) words.push(messageForCount("batch.bad", bad));
+  const spare = usableFiles(chosen, inputs).length - used;
+  if (spare > 0) words.push(messageForCount(`batch.spare-${kind}`, spare));
   return [...words, ...notes].join(" · ");
 }

@@ -1,11 +1,11 @@
-// The model's card: what it knows, how good it is and on what, and what it was trained on, as its report tells it.
+// The model's card: its labels, how good it is and on what data, and what it was trained on, from its report.
 
 import { certaintyLine } from "./certainty.js";
 import { kindOf, setName } from "./answer.js";
-import { bar, element, make, segmented } from "./dom.js";
+import { bar, element, make, segmented, table } from "./dom.js";
 import { inputName } from "./inputs.js";
 import { confusionTable, reliabilityPlot } from "./plots.js";
-import { count, known, measure, percent, say, sayCount } from "./say.js";
+import { count, measure, message, messageForCount, messageOr, percent } from "./messages.js";
 
 /** Which measures a target's table shows; those from 0 to 1 as percentages. */
 const FIGURES = {
@@ -14,7 +14,7 @@ const FIGURES = {
   regression: ["mae", "rmse", "r2", "coverage", "mean_interval_width"],
 };
 const SHARES = new Set([...FIGURES["single-label"], ...FIGURES["multi-label"], "coverage"]);
-const PARTS = ["test", "unseen", "validation"];
+const SPLITS = ["test", "unseen", "validation"];
 
 /** @param {any} model as described by the service; null where that is not known @param {string} [why] */
 export function drawCard(model, why = "") {
@@ -23,12 +23,12 @@ export function drawCard(model, why = "") {
     element("card").replaceChildren();
     return;
   }
-  element("card-lead").textContent = introduction(model.card) || say("card.lead");
+  element("card-lead").textContent = introduction(model.card) || message("card.lead");
   element("card").replaceChildren(facts(model), ...quality(model), ...origins(model), wholeCard(model));
 }
 
 /** The first paragraph below the card's title. */
-const introduction = (card) => card.split(/\n\s*\n/).find((part) => part.trim() && !part.startsWith("#"))?.trim() ?? "";
+const introduction = (card) => card.split(/\n\s*\n/).find((paragraph) => paragraph.trim() && !paragraph.startsWith("#"))?.trim() ?? "";
 
 function panel(title, ...children) {
   const id = `card-${title.replace(/\W+/g, "-")}`;
@@ -40,52 +40,52 @@ function facts({ name, target, runtime, digest, labels, thresholds, inputs, repo
   const chips = labels.map((label) => {
     const content = [label];
     if (trained[label] !== undefined) content.push(make("small", {}, count(trained[label])));
-    if (thresholds) content.push(make("small", {}, say("card.from", { threshold: percent(thresholds[label]) })));
+    if (thresholds) content.push(make("small", {}, message("card.from", { threshold: percent(thresholds[label]) })));
     return make("span", { class: "chip" }, ...content);
   });
   const terms = [
-    [say("card.name"), name],
-    [say("card.target"), known(`target.${target}`) ? say(`target.${target}`) : target],
-    [say("card.runtime"), runtime],
-    [say("card.digest"), make("code", { title: digest }, `${digest.slice(0, 16)}…`)],
+    [message("card.name"), name],
+    [message("card.target"), messageOr(`target.${target}`, target)],
+    [message("card.runtime"), runtime],
+    [message("card.digest"), make("code", { title: digest }, `${digest.slice(0, 16)}…`)],
     ...inputs.map((input) => [inputName(input.name), limitWords(input)]),
   ];
   return panel(
-    say("card.facts"),
+    message("card.facts"),
     make("dl", { class: "facts" }, ...terms.map(([term, value]) => make("div", {}, make("dt", {}, term), make("dd", {}, value)))),
     ...(labels.length
-      ? [make("h3", {}, sayCount("card.labels", labels.length)), make("div", { class: "chips" }, ...chips)]
+      ? [make("h3", {}, messageForCount("card.labels", labels.length)), make("div", { class: "chips" }, ...chips)]
       : []),
-    ...(Object.keys(trained).length ? [make("p", { class: "fine" }, say("card.labels-note"))] : []),
+    ...(Object.keys(trained).length ? [make("p", { class: "fine" }, message("card.labels-note"))] : []),
   );
 }
 
 function limitWords({ limits }) {
   return Object.entries(limits)
-    .map(([name, value]) => (known(`limit.${name}`) ? say(`limit.${name}`, { number: count(value) }) : `${name} ${count(value)}`))
+    .map(([name, value]) => messageOr(`limit.${name}`, `${name} ${count(value)}`, { number: count(value) }))
     .join(" · ");
 }
 
 function quality(model) {
   const measured = model.report?.metrics ?? {};
-  const parts = PARTS.filter((part) => measured[part] && Object.keys(measured[part]).length);
-  if (!parts.length) return [panel(say("card.quality"), make("p", {}, say("card.unmeasured")))];
+  const splits = SPLITS.filter((split) => measured[split] && Object.keys(measured[split]).length);
+  if (!splits.length) return [panel(message("card.quality"), make("p", {}, message("card.unmeasured")))];
   const body = make("div");
   const figures = make("div");
-  const state = { part: parts[0], set: Object.keys(measured[parts[0]])[0] };
+  const state = { split: splits[0], set: Object.keys(measured[splits[0]])[0] };
   const draw = () => {
-    const sets = measured[state.part];
+    const sets = measured[state.split];
     if (!sets[state.set]) state.set = Object.keys(sets)[0];
     body.replaceChildren(figureTable(model, sets), sourceTable(sets[state.set]));
     figures.replaceChildren(...figuresOf(model, state, sets, draw));
   };
   draw();
-  const choice = segmented(say("card.part"), parts.map((part) => [part, say(`part.${part}`)]), state.part, (part) => {
-    state.part = part;
+  const choice = segmented(message("card.split"), splits.map((split) => [split, message(`split.${split}`)]), state.split, (split) => {
+    state.split = split;
     draw();
   });
   return [
-    panel(say("card.quality"), parts.length > 1 ? choice : "", body, make("p", { class: "fine" }, say("card.quality-note"))),
+    panel(message("card.quality"), splits.length > 1 ? choice : "", body, make("p", { class: "fine" }, message("card.quality-note"))),
     figures,
   ];
 }
@@ -96,19 +96,12 @@ function figureTable(model, sets) {
     make(
       "tr",
       {},
-      make("th", { scope: "row" }, setName(key), make("small", {}, sayCount("card.items", measures.items))),
+      make("th", { scope: "row" }, setName(key), make("small", {}, messageForCount("card.items", measures.items))),
       ...names.map((name, index) => figureCell(name, measures, index === 0 ? kindOf(key) : "")),
     ),
   );
-  return scrollable(
-    say("card.quality"),
-    make(
-      "table",
-      { class: "figures" },
-      make("thead", {}, make("tr", {}, make("th", { scope: "col" }, say("card.given")), ...names.map((name) => make("th", { scope: "col" }, say(`figure.${name}`))))),
-      make("tbody", {}, ...rows),
-    ),
-  );
+  const heads = [message("card.given"), ...names.map((name) => message(`figure.${name}`))];
+  return scrollable(message("card.quality"), table({ class: "figures" }, heads, rows));
 }
 
 function figureCell(name, measures, kind) {
@@ -129,48 +122,38 @@ function sourceTable(measures) {
   const sources = Object.entries(measures.sources ?? {});
   if (sources.length < 2) return "";
   const chips = sources.map(([source, { items, accuracy, macro_f1: f1, mae }]) =>
-    make("span", { class: "chip" }, source, make("small", {}, mae === undefined ? percent(accuracy ?? f1) : measure(mae), " · ", sayCount("card.items", items))),
+    make("span", { class: "chip" }, source, make("small", {}, mae === undefined ? percent(accuracy ?? f1) : measure(mae), " · ", messageForCount("card.items", items))),
   );
-  return make("div", { class: "sources" }, make("h3", {}, say("card.sources")), make("div", { class: "chips" }, ...chips));
+  return make("div", { class: "sources" }, make("h3", {}, message("card.sources")), make("div", { class: "chips" }, ...chips));
 }
 
 function figuresOf(model, state, sets, draw) {
   const measures = sets[state.set];
-  const choice = Object.keys(sets).length > 1 ? segmented(say("card.given"), Object.keys(sets).map((key) => [key, setName(key)]), state.set, (key) => {
+  const choice = Object.keys(sets).length > 1 ? segmented(message("card.given"), Object.keys(sets).map((key) => [key, setName(key)]), state.set, (key) => {
     state.set = key;
     draw();
-    for (const each of document.querySelectorAll(".figure-choice [aria-pressed=true]")) each.focus();
+    document.querySelector(".figure-choice [aria-pressed=true]")?.focus();
   }) : "";
   const shown = [];
   if (measures.reliability?.length) {
     const single = model.target === "single-label";
     const { line, why } = certaintyLine(model, state.set.split("+"));
-    shown.push(
-      make(
-        "figure",
-        {},
-        make("figcaption", {}, make("strong", {}, say("plot.reliability-title")), " ", say("plot.reliability-note"), single ? ` ${say("plot.line-note")}` : ""),
-        reliabilityPlot(measures.reliability, single ? line : null),
-        single ? make("p", { class: "fine" }, why) : null,
-      ),
-    );
+    const caption = [message("plot.reliability-note"), ...(single ? [message("plot.line-note")] : [])].join(" ");
+    const plot = reliabilityPlot(measures.reliability, single ? line : null);
+    shown.push(figure(message("plot.reliability-title"), caption, plot, single ? make("p", { class: "fine" }, why) : null));
   }
   if (measures.confusion) {
-    shown.push(
-      make(
-        "figure",
-        {},
-        make("figcaption", {}, make("strong", {}, say("plot.confusion-title")), " ", say("plot.confusion-note")),
-        scrollable(say("plot.confusion-title"), confusionTable(measures.confusion, model.labels)),
-      ),
-    );
+    const title = message("plot.confusion-title");
+    shown.push(figure(title, message("plot.confusion-note"), scrollable(title, confusionTable(measures.confusion, model.labels))));
   }
   const panels = [];
-  if (shown.length) panels.push(panel(say("card.figures"), make("div", { class: "figure-choice" }, choice), make("div", { class: "plots" }, ...shown)));
-  if (measures.labels) panels.push(panel(say("card.by-label"), shown.length ? "" : make("div", { class: "figure-choice" }, choice), labelTable(measures.labels)));
-  if (panels.length && model.target !== "regression" && !shown.length) panels[0].append(make("p", { class: "fine" }, say("card.no-figures")));
+  if (shown.length) panels.push(panel(message("card.figures"), make("div", { class: "figure-choice" }, choice), make("div", { class: "plots" }, ...shown)));
+  if (measures.labels) panels.push(panel(message("card.by-label"), shown.length ? "" : make("div", { class: "figure-choice" }, choice), labelTable(measures.labels)));
+  if (panels.length && model.target !== "regression" && !shown.length) panels[0].append(make("p", { class: "fine" }, message("card.no-figures")));
   return panels;
 }
+
+const figure = (title, caption, ...children) => make("figure", {}, make("figcaption", {}, make("strong", {}, title), " ", caption), ...children);
 
 function labelTable(labels) {
   const rows = Object.entries(labels).map(([label, { items, precision, recall, f1 }]) =>
@@ -184,37 +167,34 @@ function labelTable(labels) {
       make("td", {}, make("span", { class: "pair" }, bar(f1, "both"), make("span", { class: "amount" }, percent(f1)))),
     ),
   );
-  const heads = ["label", "items", "precision", "recall", "f1"].map((name) => make("th", { scope: "col" }, say(`by-label.${name}`)));
-  return scrollable(say("card.by-label"), make("table", { class: "by-label" }, make("thead", {}, make("tr", {}, ...heads)), make("tbody", {}, ...rows)));
+  const heads = ["label", "items", "precision", "recall", "f1"].map((name) => message(`by-label.${name}`));
+  return scrollable(message("card.by-label"), table({ class: "by-label" }, heads, rows));
 }
 
 function origins({ report }) {
   const items = report?.data?.items;
   if (!items) return [];
-  const parts = ["train", ...PARTS].filter((part) => items[part]);
-  const sources = [...new Set(parts.flatMap((part) => Object.keys(items[part])))];
+  const splits = ["train", ...SPLITS].filter((split) => items[split]);
+  const sources = [...new Set(splits.flatMap((split) => Object.keys(items[split])))];
   const rows = sources.map((source) => {
     const [, name, licence] = /^(.*) \((.*)\)$/.exec(source) ?? [null, source, ""];
-    const amounts = parts.map((part) => make("td", { class: "amount" }, items[part][source] ? count(items[part][source]) : "–"));
+    const amounts = splits.map((split) => make("td", { class: "amount" }, items[split][source] ? count(items[split][source]) : "–"));
     return make("tr", {}, make("th", { scope: "row" }, name), make("td", {}, licence), ...amounts);
   });
-  const heads = [say("data.source"), say("data.licence"), ...parts.map((part) => say(`part.${part}`))];
+  const heads = [message("data.source"), message("data.licence"), ...splits.map((split) => message(`split.${split}`))];
   const { code = {}, preset = "", added } = report;
   return [
     panel(
-      say("card.data"),
-      scrollable(
-        say("card.data"),
-        make("table", { class: "data" }, make("thead", {}, make("tr", {}, ...heads.map((head) => make("th", { scope: "col" }, head)))), make("tbody", {}, ...rows)),
-      ),
-      make("p", { class: "fine" }, say("data.note", { preset, revision: (code.revision ?? "–").slice(0, 12), digest: (report.data.digest ?? "–").slice(0, 12) })),
-      ...(added ? [make("p", { class: "fine" }, say("data.added", { runtime: added.runtime }))] : []),
+      message("card.data"),
+      scrollable(message("card.data"), table({ class: "data" }, heads, rows)),
+      make("p", { class: "fine" }, message("data.note", { preset, revision: (code.revision ?? "–").slice(0, 12), digest: (report.data.digest ?? "–").slice(0, 12) })),
+      ...(added ? [make("p", { class: "fine" }, message("data.added", { runtime: added.runtime }))] : []),
     ),
   ];
 }
 
 function wholeCard({ card }) {
-  return make("details", { class: "panel" }, make("summary", {}, say("card.whole")), make("pre", { class: "prose", tabindex: 0, role: "group", "aria-label": say("card.whole") }, card));
+  return make("details", { class: "panel" }, make("summary", {}, message("card.whole")), make("pre", { class: "prose", tabindex: 0, role: "group", "aria-label": message("card.whole") }, card));
 }
 
 /** Wide tables scroll by themselves, by keys too, and leave the page where it is. */

@@ -1,12 +1,12 @@
-// When the model is sure enough to name a label proudly, and what the page says when it is not.
+// Whether an answer is sure enough to show its label, and the reason that the page shows.
 
-import { count, percent, say } from "./say.js";
+import { count, message, percent } from "./messages.js";
 
 const HALF = 0.5; // without a measured line: below it a calibrated answer is likelier wrong than right
 
 /**
- * The score below which the page says that the model is unsure, and where that line comes from: the least sure tenth of the
- * validation part lies below it.
+ * The score below which the page shows “not sure”, and where that line comes from: the least sure tenth of the
+ * validation split is below it.
  * @param {{report?: any} | null} model as /v1/models/{name} describes it; null where that is not known
  * @param {string[]} used the inputs that the answer comes from
  * @returns {{line: number, why: string}}
@@ -14,16 +14,16 @@ const HALF = 0.5; // without a measured line: below it a calibrated answer is li
 export function certaintyLine(model, used) {
   const measures = measuresOf(model, "validation", used);
   const line = measures?.confidence_at_90_percent_coverage;
-  if (typeof line !== "number") return { line: HALF, why: say("line.half", { line: percent(HALF) }) };
+  if (typeof line !== "number") return { line: HALF, why: message("line.half", { line: percent(HALF) }) };
   const values = { line: percent(line), items: count(measures.items), right: percent(leastSureAccuracy(measures)) };
-  return { line, why: say("line.measured", values) };
+  return { line, why: message("line.measured", values) };
 }
 
-/** What a report says of one part for one set of inputs, in whatever order it names them. */
-export function measuresOf(model, part, used) {
-  const sets = model?.report?.metrics?.[part];
-  const wanted = [...used].sort().join("+");
-  const key = Object.keys(sets ?? {}).find((each) => each.split("+").sort().join("+") === wanted);
+/** The report's measures for one split and one set of inputs, in any order of the inputs; null without them. */
+export function measuresOf(model, split, used) {
+  const sets = model?.report?.metrics?.[split];
+  const name = [...used].sort().join("+");
+  const key = Object.keys(sets ?? {}).find((set) => set.split("+").sort().join("+") === name);
   return key === undefined ? null : sets[key];
 }
 
@@ -35,15 +35,15 @@ function leastSureAccuracy({ items, accuracy, accuracy_at_90_percent_coverage: s
 }
 
 /**
- * What an answer amounts to.
+ * How an answer is shown.
  * @returns {{kind: "sure" | "unsure" | "selected" | "none" | "number", why: string, best?: any, chosen?: any[]}}
  */
 export function verdictOf(answer, model) {
   if (answer.value !== undefined) return { kind: "number", why: "" };
   const [best] = answer.labels;
   if (best?.selected !== undefined) {
-    const chosen = answer.labels.filter((each) => each.selected);
-    return { kind: chosen.length ? "selected" : "none", why: say("line.thresholds"), best, chosen };
+    const chosen = answer.labels.filter(({ selected }) => selected);
+    return { kind: chosen.length ? "selected" : "none", why: message("line.thresholds"), best, chosen };
   }
   const { line, why } = certaintyLine(model, answer.modalities);
   return { kind: best && best.score >= line ? "sure" : "unsure", why, best };

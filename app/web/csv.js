@@ -1,4 +1,4 @@
-// Tables as text: read as spreadsheets and programs write them, and written so that no spreadsheet runs what a cell says.
+// Tables as text: read as spreadsheets and programs write them, and written so that no spreadsheet runs a cell.
 // model/manifest/delimited.py reads by the same rules; tests/tables/ has files that both must read alike.
 
 /** The columns of a manifest after those of its inputs. Their names decide between separators, and so do "id" and those of the inputs. */
@@ -14,8 +14,8 @@ export const isTable = (file) => /\.(csv|tsv|tab)$/i.test(file.name) || file.typ
 /** @param {string[]} inputs their names */
 export const columnsOf = (inputs) => ["id", ...inputs, ...LAST_COLUMNS];
 
-/** Why a table can't be read: a code, and what is to be said with it. */
-export class TableFault extends Error {
+/** Why a table can't be read: a code, and values for its message. */
+export class TableError extends Error {
   /** @param {string} code @param {Record<string, string | number>} values */
   constructor(code, values = {}) {
     super(code);
@@ -30,7 +30,7 @@ export class TableFault extends Error {
  */
 
 /**
- * A table with all its rows that are not blank. Raises TableFault.
+ * A table with all its rows that are not blank. Raises TableError.
  * @param {Uint8Array} bytes
  * @param {string[]} inputs their columns' names
  * @returns {Table}
@@ -41,7 +41,7 @@ export function readTable(bytes, inputs) {
   const rows = parse(text, separator, padded, start);
   const columns = (rows.next().value?.cells ?? []).map(plainName);
   const twice = columns.find((name, index) => name && columns.indexOf(name) < index);
-  if (twice) throw new TableFault("column-twice", { column: twice });
+  if (twice) throw new TableError("column-twice", { column: twice });
   const ours = columns[0] === "id" && columns.slice(-LAST_COLUMNS.length).join() === LAST_COLUMNS.join(); // a manifest of any inputs
   const named = [...rows].map(({ line, cells }) => {
     while (cells.length > columns.length && !shows(cells.at(-1))) cells.pop();
@@ -60,7 +60,7 @@ const shows = (cell) => /[^ \t\r\n\v\f\u00A0\uFEFF\u200B]/.test(cell);
 function decoded(bytes) {
   const start = [...bytes.subarray(0, 4)];
   const hex = start.map((byte) => byte.toString(16).padStart(2, "0")).join("");
-  if (NO_TABLES.some((signature) => hex.startsWith(signature))) throw new TableFault("no-table");
+  if (NO_TABLES.some((signature) => hex.startsWith(signature))) throw new TableError("no-table");
   const zeros = start.map((byte) => Number(byte === 0)).join("");
   const wide = hex.startsWith("fffe") || zeros === "0101" ? "utf-16le" : hex.startsWith("feff") || zeros === "1010" ? "utf-16be" : "";
   if (wide) return { text: decode(wide, bytes), encoding: "UTF-16", example: "", line: 0 };
@@ -75,31 +75,31 @@ function decode(encoding, bytes) {
   try {
     return new TextDecoder(encoding, { fatal: true }).decode(bytes);
   } catch {
-    throw new TableFault("encoding", { line: "–" });
+    throw new TableError("encoding", { line: "–" });
   }
 }
 
-/** A word of a file that is Windows-1252, and its line; raises TableFault when it is UTF-8 with faults, or neither. */
+/** A word of a file that is Windows-1252, and its line; raises TableError when it is UTF-8 with faults, or neither. */
 function exampleOfWindows1252(bytes) {
   const lines = new TextDecoder("utf-8").decode(bytes).split("\n");
   const invalid = lines.filter((line) => line.includes("\uFFFD")).length;
   const valid = lines.filter((line) => /[^\0-\x7F]/.test(line) && !line.includes("\uFFFD")).length;
-  const line = 1 + lines.findIndex((each) => each.includes("\uFFFD"));
+  const line = 1 + lines.findIndex((text) => text.includes("\uFFFD"));
   const undefinedBytes = bytes.some((byte) => [0x81, 0x8d, 0x8f, 0x90, 0x9d].includes(byte));
-  if (valid >= invalid || undefinedBytes) throw new TableFault("encoding", { line });
+  if (valid >= invalid || undefinedBytes) throw new TableError("encoding", { line });
   const words = decode("windows-1252", bytes).split("\n")[line - 1];
   return { example: words.match(/[^\s,;|"]*[^\0-\x7F][^\s,;|"]*/)?.[0].slice(0, 40) ?? "", line };
 }
 
-/** The separator that Excel's line names, or else the one which makes the best table of the sample; and where the table starts. */
+/** The separator that Excel's first line names, or else the one that fits the sample best; and where the table starts. */
 function formOf(text, known) {
   const named = text.match(/^"?sep=([^"\r\n]?)"?(?:\r\n?|\n|$)/i);
   const start = named ? named[0].length : 0;
   const sample = text.slice(start, SAMPLE);
   let separator = named?.[1] || ",";
   if (!named) {
-    const fits = SEPARATORS.map((each) => fit(sample, each, known));
-    separator = SEPARATORS[fits.reduce((best, each, index) => (better(each, fits[best]) ? index : best), 0)];
+    const fits = SEPARATORS.map((candidate) => fit(sample, candidate, known));
+    separator = SEPARATORS[fits.reduce((best, candidate, index) => (better(candidate, fits[best]) ? index : best), 0)];
   }
   const header = sampleRows(sample, separator)[0] ?? [];
   return { separator, padded: header.slice(1).some((name) => name.startsWith(" ")), start };
@@ -116,7 +116,7 @@ function fit(sample, separator, names) {
 }
 
 function better(one, other) {
-  const index = one.findIndex((each, at) => each !== other[at]);
+  const index = one.findIndex((value, at) => value !== other[at]);
   return index >= 0 && one[index] > other[index];
 }
 
@@ -130,7 +130,7 @@ function sampleRows(sample, separator) {
   return rows;
 }
 
-/** Rows that are not blank, with the line that each begins in. Raises TableFault for a misplaced quote, with the line of that quote. */
+/** Rows that are not blank, with the line that each begins in. Raises TableError for a misplaced quote, with the line of that quote. */
 function* parse(text, separator, padded, start = 0) {
   let line = start ? 2 : 1;
   let first = line;
@@ -154,14 +154,14 @@ function* parse(text, separator, padded, start = 0) {
     else if (sign === separator) {
       cells.push(cell);
       [cell, state] = ["", "start"];
-    } else if (state === "closed") throw new TableFault("text-after-quote", { line: opened });
+    } else if (state === "closed") throw new TableError("text-after-quote", { line: opened });
     else if (state === "start" && sign === '"') [opened, state] = [line, "quoted"];
     else if (state === "bare" || sign !== " " || !padded) {
       cell += sign;
       state = "bare";
     }
   }
-  if (state === "quoted") throw new TableFault("open-quote", { line: opened });
+  if (state === "quoted") throw new TableError("open-quote", { line: opened });
   cells.push(cell);
   if (cells.some(shows)) yield { line: first, cells };
 }

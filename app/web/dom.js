@@ -1,4 +1,4 @@
-// Making elements, always as text and properties: nothing that a model or a file says is ever read as HTML.
+// Elements, made from text and properties only: nothing from a model or a file is ever read as HTML.
 
 /** @param {string} id */
 export const element = (id) => document.getElementById(id);
@@ -10,15 +10,15 @@ export const element = (id) => document.getElementById(id);
  * @param {...(Node | string | null | undefined | false)} children
  */
 export function make(tag, attributes = {}, ...children) {
-  return dress(document.createElement(tag), attributes, children);
+  return fillElement(document.createElement(tag), attributes, children);
 }
 
 /** The same for SVG. */
 export function draw(tag, attributes = {}, ...children) {
-  return dress(document.createElementNS("http://www.w3.org/2000/svg", tag), attributes, children);
+  return fillElement(document.createElementNS("http://www.w3.org/2000/svg", tag), attributes, children);
 }
 
-function dress(made, attributes, children) {
+function fillElement(made, attributes, children) {
   for (const [name, value] of Object.entries(attributes)) {
     if (typeof value === "function") made.addEventListener(name, value);
     else if (name.startsWith("--")) made.style.setProperty(name, String(value));
@@ -38,12 +38,18 @@ export function bar(share, kind = "", mark = null) {
   );
 }
 
+/** A table; heads that are texts become header cells. */
+export function table(attributes, heads, rows, caption = null) {
+  const cells = heads.map((head) => (head instanceof Node ? head : make("th", { scope: "col" }, head)));
+  return make("table", attributes, caption, make("thead", {}, make("tr", {}, ...cells)), make("tbody", {}, ...rows));
+}
+
 /** A row of buttons of which one is pressed; `choose` is called with its value. */
 export function segmented(label, options, chosen, choose) {
   const group = make("div", { class: "segmented", role: "group", "aria-label": label });
   for (const [value, words] of options) {
     const press = () => {
-      for (const each of group.children) each.setAttribute("aria-pressed", String(each === button));
+      for (const other of group.children) other.setAttribute("aria-pressed", String(other === button));
       choose(value);
     };
     const button = make("button", { type: "button", "aria-pressed": String(value === chosen), click: press }, words);

@@ -1,9 +1,9 @@
-// A few questions to begin with, from the test part of the default data: the model has never seen them.
+// A few examples from the test split of the default data, which the model has never seen.
 
-import { Problem } from "./ask.js";
+import { Problem } from "./api.js";
 import { element, make } from "./dom.js";
 import { isPictures } from "./inputs.js";
-import { say } from "./say.js";
+import { message } from "./messages.js";
 
 /** Pictures of the Open Clip Art Library, in the public domain; the captions are ours. See examples/README.md. */
 export const EXAMPLES = [
@@ -42,7 +42,7 @@ export function offerExamples(choose, fail) {
       {
         type: "button",
         class: "example",
-        "aria-label": say("examples.one", { text }),
+        "aria-label": message("examples.one", { text }),
         title: text,
         click: () => openExample(file).then((picture) => choose(picture, text), fail),
       },

@@ -1,9 +1,9 @@
-// The inputs of the model: each with a widget made from what /v1/models says of it, and what was given for it.
+// The inputs of the model, as /v1/models describes them: a widget for each, and its value.
 
 import { isBlank } from "./blank.js";
 import { isTable } from "./csv.js";
 import { element, make } from "./dom.js";
-import { count, known, say, sayOf } from "./say.js";
+import { count, message, messageFor, messageOr } from "./messages.js";
 
 /** @typedef {{name: string, textual: boolean, media_types: string[], limits: Record<string, number>}} Input */
 /** @typedef {Record<string, File | string>} Values by the input's name */
@@ -16,61 +16,61 @@ const ASSUMED = [
 const PICTURES = "image/*,.avif,.heic,.heif,.hif,.jfif";
 const PICTURE = /\.(jpe?g|jpe|jfif|jif|pjpe?g|pjp|a?png|webp|gif|bmp|dib|tiff?|avifs?|heic|heif|hif)$/i;
 
-/** @returns {Input[]} of a model, or those that most have where it is not known */
+/** @returns {Input[]} of a model, or those of most models while it is not known */
 export const inputsOf = (model) => model?.inputs ?? ASSUMED;
 export const namesOf = (inputs) => inputs.map(({ name }) => name);
 /** The key of a set of inputs, as reports have it. */
 export const setOf = (inputs) => namesOf(inputs).join("+");
-export const inputName = (name) => (known(`input.${name}`) ? say(`input.${name}`) : name);
+export const inputName = (name) => messageOr(`input.${name}`, name);
 /** Whether an input is something that browsers show. @param {Input} input */
 export const isPictures = ({ textual, media_types: types }) => !textual && types.length > 0 && types.every((type) => type.startsWith("image/"));
 
-/** Whether a file is probably meant for an input, by the type that the browser knows of it. */
+/** Whether a file is probably meant for an input, by its type in the browser. */
 export function takes(input, file) {
   if (input.textual || isTable(file)) return false;
   if (isPictures(input)) return file.type.startsWith("image/") || PICTURE.test(file.name);
   return input.media_types.some((type) => type.split("/")[0] === file.type.split("/")[0]);
 }
 
-/** A name for a file where none is chosen. @param {Input} input */
+/** An example of a file's name. @param {Input} input */
 export function sampleFile(input) {
   if (isPictures(input)) return "picture.png";
   return `${input.name}.${input.media_types[0]?.split("/")[1]?.replace("x-", "") ?? "bin"}`;
 }
 
-/** What was given, also for inputs that another model has. @type {Values} */
+/** Values, also of inputs that only another model has. @type {Values} */
 const values = {};
 /** @type {Input[]} */
 let inputs = [];
-/** @type {Map<string, {part: HTMLElement, draw: (value: any) => void}>} */
+/** @type {Map<string, {node: HTMLElement, draw: (value: any) => void}>} */
 let widgets = new Map();
 let drawn = "";
 let changed = () => {};
 
 /** @param {(atOnce: boolean) => void} listener called when an input changes; `atOnce` is false where more typing may follow */
-export const onGiven = (listener) => (changed = listener);
+export const onInputChange = (listener) => (changed = listener);
 
-/** What is given for the inputs that are shown, without what shows nothing. @returns {Values} */
-export const given = () =>
+/** The values of the inputs that are shown, without blank ones. @returns {Values} */
+export const currentValues = () =>
   Object.fromEntries(namesOf(inputs).map((name) => [name, values[name]]).filter(([, value]) => value && (value instanceof File || !isBlank(value))));
 
-/** Show the widgets of these inputs. @param {Input[]} wanted */
-export function showInputs(wanted) {
-  inputs = wanted;
+/** Show the widgets of these inputs. @param {Input[]} shown */
+export function showInputs(shown) {
+  inputs = shown;
   const key = JSON.stringify(inputs.map((input) => [input.name, input.textual, isPictures(input) || input.media_types]));
-  if (key === drawn) return; // what has the focus keeps it
+  if (key === drawn) return; // the focus stays where it is
   drawn = key;
   widgets = new Map(inputs.map((input) => [input.name, input.textual ? textWidget(input) : fileWidget(input)]));
-  element("inputs").replaceChildren(...[...widgets.values()].map(({ part }) => part));
+  element("inputs").replaceChildren(...[...widgets.values()].map(({ node }) => node));
   for (const { name, textual } of inputs) {
     if (textual === values[name] instanceof File) delete values[name];
     widgets.get(name).draw(values[name]);
   }
 }
 
-/** Give these values; null takes one away. @param {Record<string, File | string | null>} more */
-export function give(more) {
-  for (const [name, value] of Object.entries(more)) {
+/** Set these values; null removes one. @param {Record<string, File | string | null>} changes */
+export function setValues(changes) {
+  for (const [name, value] of Object.entries(changes)) {
     values[name] = value;
     widgets.get(name).draw(value);
   }
@@ -79,20 +79,20 @@ export function give(more) {
 
 /** The input that a file is for: the one below the pointer, or the first that takes it. @param {File} file @param {Node} [target] */
 export function inputFor(file, target = null) {
-  const below = inputs.find(({ name }) => widgets.get(name).part.contains(target));
+  const below = inputs.find(({ name }) => widgets.get(name).node.contains(target));
   if (below && !below.textual && !isTable(file) && (!file.type || takes(below, file))) return below;
   return inputs.find((input) => takes(input, file));
 }
 
 function textWidget({ name }) {
   const id = `input-${name}`;
-  const area = make("textarea", { id, rows: 2, placeholder: sayOf("text.placeholder", name) });
+  const area = make("textarea", { id, rows: 2, placeholder: messageFor("text.placeholder", name) });
   area.addEventListener("input", () => {
     values[name] = area.value;
     changed(false);
   });
-  const part = make("div", { class: "caption" }, make("label", { for: id }, sayOf("text.label", name, { input: inputName(name) })), area);
-  return { part, draw: (value) => (area.value = value ?? "") };
+  const node = make("div", { class: "caption" }, make("label", { for: id }, messageFor("text.label", name, { input: inputName(name) })), area);
+  return { node, draw: (value) => (area.value = value ?? "") };
 }
 
 function fileWidget(input) {
@@ -103,16 +103,16 @@ function fileWidget(input) {
   const hint = make(
     "span",
     { class: "hint" },
-    make("strong", {}, pictures ? say("picture.choose") : say("file.choose", { input: inputName(name) })),
-    make("small", {}, pictures ? say("picture.how") : input.media_types.join(", ")),
+    make("strong", {}, pictures ? message("picture.choose") : message("file.choose", { input: inputName(name) })),
+    make("small", {}, pictures ? message("picture.how") : input.media_types.join(", ")),
   );
   const file = make("input", { id, type: "file", accept: pictures ? PICTURES : input.media_types.join(",") });
   const words = make("span");
-  const remove = make("button", { type: "button", class: "quiet" }, say("picture.remove"));
+  const remove = make("button", { type: "button", class: "quiet" }, message("picture.remove"));
   const under = make("div", { class: "under", hidden: true }, words, remove);
-  file.addEventListener("change", () => file.files.length && give({ [name]: file.files[0] }));
+  file.addEventListener("change", () => file.files.length && setValues({ [name]: file.files[0] }));
   remove.addEventListener("click", () => {
-    give({ [name]: null });
+    setValues({ [name]: null });
     file.focus();
   });
   preview.addEventListener("error", () => {
@@ -123,19 +123,19 @@ function fileWidget(input) {
     if (preview.src) URL.revokeObjectURL(preview.src);
     preview.removeAttribute("src");
     if (value && pictures) preview.src = URL.createObjectURL(value);
-    preview.alt = value ? say("picture.chosen", { name: value.name }) : "";
+    preview.alt = value ? message("picture.chosen", { name: value.name }) : "";
     preview.hidden = !(value && pictures);
     hint.hidden = !preview.hidden;
     under.hidden = !value;
-    words.textContent = value ? say("picture.size", { name: value.name, size: size(value.size) }) : "";
+    words.textContent = value ? message("picture.size", { name: value.name, size: size(value.size) }) : "";
     file.value = "";
   };
   const label = make("label", { class: pictures ? "drop" : "drop plain", for: id }, preview, hint, file);
-  return { part: make("div", {}, label, under), draw };
+  return { node: make("div", {}, label, under), draw };
 }
 
 function size(bytes) {
-  if (bytes < 1000) return say("size.bytes", { number: count(bytes) });
-  if (bytes < 1_000_000) return say("size.kilobytes", { number: count(Math.round(bytes / 1000)) });
-  return say("size.megabytes", { number: count(Math.round(bytes / 100_000) / 10) });
+  if (bytes < 1000) return message("size.bytes", { number: count(bytes) });
+  if (bytes < 1_000_000) return message("size.kilobytes", { number: count(Math.round(bytes / 1000)) });
+  return message("size.megabytes", { number: count(Math.round(bytes / 100_000) / 10) });
 }

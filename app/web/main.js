@@ -1,20 +1,20 @@
-// The page at /: wires its parts together. Where one is, stands after the #, so that links and the back button work.
+// The page at /: wires its modules together. The view is named after the #, so that links and the back button work.
 
 import { drawProblem } from "./answer.js";
-import * as service from "./ask.js";
-import { dropBatch, forgetBatch, startBatch } from "./batch.js";
+import * as service from "./api.js";
+import { clearResults, dropBatch, startBatch } from "./batch.js";
 import { drawCard } from "./card.js";
 import { element, make } from "./dom.js";
 import { exampleFor, offerExamples } from "./examples.js";
-import { give, given, inputFor, inputsOf, onGiven, setOf, showInputs } from "./inputs.js";
-import { ask, forgetAnswers } from "./question.js";
-import { count, fill, known, say, sayOf } from "./say.js";
+import { currentValues, inputFor, inputsOf, onInputChange, setOf, setValues, showInputs } from "./inputs.js";
+import { count, fill, message, messageFor, messageOr } from "./messages.js";
+import { clearAnswers, submit } from "./request.js";
 import { drawSnippet, startSnippets } from "./snippets.js";
 
 const VIEWS = { "#try": "try", "#batch": "batch", "#model": "model-view" };
 const THEMES = ["auto", "light", "dark"];
 
-/** The chosen model as the service describes it; without card and report where only that much may be known. */
+/** The chosen model as the service describes it; without card and report where the key may not read them. */
 let model = null;
 let severalModels = false;
 
@@ -26,13 +26,13 @@ function showView() {
     if (link.hash === view()) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
-  document.title = `${say(`nav.${view().slice(1)}`)} · Polymodal`;
+  document.title = `${message(`nav.${view().slice(1)}`)} · Polymodal`;
 }
 
-/** Something of the question changed. */
-function asked(options) {
-  ask(model, options);
-  drawSnippet({ values: given(), inputs: inputsOf(model), model: severalModels ? model?.name : undefined });
+/** Classify the current inputs, and show the code for them. */
+function update(options) {
+  submit(model, options);
+  drawSnippet({ values: currentValues(), inputs: inputsOf(model), model: severalModels ? model?.name : undefined });
 }
 
 async function chooseModel(summary) {
@@ -51,10 +51,10 @@ async function chooseModel(summary) {
 
 function showModel(why = "") {
   drawInputs();
-  drawCard(model?.card === undefined ? null : model, why || say("card.unknown"));
-  forgetAnswers();
-  forgetBatch();
-  asked({ atOnce: true });
+  drawCard(model?.card === undefined ? null : model, why || message("card.unknown"));
+  clearAnswers();
+  clearResults();
+  update({ atOnce: true });
 }
 
 /** Widgets and words for the inputs of the model. */
@@ -63,7 +63,7 @@ function drawInputs() {
   fill(setOf(inputs));
   showInputs(inputs);
   element("examples").hidden = element("batch-examples").hidden = !Object.keys(exampleFor(inputs)).length;
-  if (model) element("try-lead").textContent = sayOf(leadOf(model), setOf(inputs), { count: count(model.labels.length) });
+  if (model) element("try-lead").textContent = messageFor(leadOf(model), setOf(inputs), { count: count(model.labels.length) });
 }
 
 function leadOf({ labels, target }) {
@@ -90,8 +90,8 @@ async function start() {
 }
 
 function startAccess() {
-  service.onKeyWanted(() => {
-    element("access-why").textContent = say(service.hasKey() ? "key.wrong" : "key.wanted");
+  service.onKeyNeeded(() => {
+    element("access-why").textContent = message(service.hasKey() ? "key.wrong" : "key.needed");
     element("access").hidden = false;
     element("links").hidden = true;
     element("forget").hidden = !service.hasKey();
@@ -114,10 +114,10 @@ function startAccess() {
 function startTheme() {
   const button = element("theme");
   const root = document.documentElement;
-  const tell = () => {
+  const show = () => {
     const theme = root.dataset.theme ?? "auto";
     button.textContent = { auto: "◐", light: "☀", dark: "☾" }[theme];
-    button.setAttribute("aria-label", say("theme", { theme: say(`theme.${theme}`) }));
+    button.setAttribute("aria-label", message("theme", { theme: message(`theme.${theme}`) }));
     button.title = button.getAttribute("aria-label");
   };
   button.addEventListener("click", () => {
@@ -127,11 +127,11 @@ function startTheme() {
     try {
       localStorage.setItem("polymodal-theme", next);
     } catch {
-      button.title = say("theme.not-kept"); // storage is switched off: the choice holds until the page is left
+      button.title = message("theme.not-kept"); // storage is switched off: the choice holds until the page is left
     }
-    tell();
+    show();
   });
-  tell();
+  show();
 }
 
 /** Files may be dropped anywhere, and pasted wherever one is. */
@@ -160,7 +160,7 @@ function startDropping() {
     const input = file && !more.length && inputFor(file, target);
     if (view() !== "#batch" && input) {
       location.hash = "#try";
-      give({ [input.name]: file });
+      setValues({ [input.name]: file });
     } else {
       location.hash = "#batch";
       dropBatch(dataTransfer);
@@ -170,32 +170,31 @@ function startDropping() {
     const pasted = [...(event.clipboardData?.files ?? [])].find((file) => inputFor(file));
     if (!pasted || view() !== "#try") return;
     event.preventDefault();
-    give({ [inputFor(pasted).name]: pasted });
+    setValues({ [inputFor(pasted).name]: pasted });
   });
 }
 
 function main() {
   drawInputs();
   for (const link of element("links").querySelectorAll("a")) {
-    const key = `link.${link.getAttribute("href")}`;
-    if (known(key)) link.textContent = say(key);
+    link.textContent = messageOr(`link.${link.getAttribute("href")}`, link.textContent);
   }
   startTheme();
   startAccess();
   startSnippets();
   startDropping();
   startBatch(() => model);
-  onGiven((atOnce) => asked({ atOnce }));
+  onInputChange((atOnce) => update({ atOnce }));
   offerExamples((picture, text) => {
-    give(exampleFor(inputsOf(model), picture, text));
-    element("answer").scrollIntoView({ block: "nearest" }); // on a phone it stands below the form
+    setValues(exampleFor(inputsOf(model), picture, text));
+    element("answer").scrollIntoView({ block: "nearest" }); // on a phone it is below the form
   }, drawProblem);
-  element("question").addEventListener("keydown", (event) => {
-    if (event.target.matches("textarea") && event.key === "Enter" && (event.ctrlKey || event.metaKey)) asked({ atOnce: true });
+  element("request").addEventListener("keydown", (event) => {
+    if (event.target.matches("textarea") && event.key === "Enter" && (event.ctrlKey || event.metaKey)) update({ atOnce: true });
   });
-  element("question").addEventListener("submit", (event) => {
+  element("request").addEventListener("submit", (event) => {
     event.preventDefault();
-    asked({ atOnce: true });
+    update({ atOnce: true });
   });
   window.addEventListener("hashchange", () => {
     showView();

@@ -1,14 +1,14 @@
 // The figures of a model's card, drawn from the numbers of its report: reliability as SVG, confusion as a table.
 
-import { draw, make } from "./dom.js";
-import { count, percent, say } from "./say.js";
+import { draw, make, table } from "./dom.js";
+import { count, message, percent } from "./messages.js";
 
 const NUMBERED = 25; // labels up to which the cells of a confusion matrix are numbered
 const STRONG = 0.5; // share of a row from which on a cell is filled, and its number light
 const TICKS = [0, 0.25, 0.5, 0.75, 1];
 
 /**
- * How often answers are right against how sure they are: on the diagonal where the model is as good as its word.
+ * How often answers are right against how sure they are: on the diagonal where the model is calibrated.
  * @param {{items: number, confidence: number, accuracy: number}[]} bins
  * @param {number | null} line below which the page says that the model is unsure
  */
@@ -21,7 +21,7 @@ export function reliabilityPlot(bins, line) {
   const words = (share) => percent(share).replace(/[.,]0/, "");
   return draw(
     "svg",
-    { viewBox: `0 0 ${left + side + 24} ${top + side + 46}`, class: "reliability", role: "img", "aria-label": say("plot.reliability", spoken(bins)) },
+    { viewBox: `0 0 ${left + side + 24} ${top + side + 46}`, class: "reliability", role: "img", "aria-label": message("plot.reliability", summary(bins)) },
     ...TICKS.flatMap((share) => [
       draw("line", { x1: x(0), x2: x(1), y1: y(share), y2: y(share), class: "grid" }),
       draw("line", { x1: x(share), x2: x(share), y1: y(0), y2: y(1), class: "grid" }),
@@ -35,23 +35,23 @@ export function reliabilityPlot(bins, line) {
       draw(
         "circle",
         { cx: x(confidence), cy: y(accuracy), r: 3 + 3 * Math.sqrt(items / most), class: "bin" },
-        draw("title", {}, say("plot.bin", { items: count(items), confidence: percent(confidence), accuracy: percent(accuracy) })),
+        draw("title", {}, message("plot.bin", { items: count(items), confidence: percent(confidence), accuracy: percent(accuracy) })),
       ),
     ),
-    draw("text", { x: x(0.5), y: top + side + 40, "text-anchor": "middle", class: "axis" }, say("plot.sure")),
-    draw("text", { x: 0, y: 0, "text-anchor": "middle", class: "axis", transform: `translate(14 ${y(0.5)}) rotate(-90)` }, say("plot.right")),
+    draw("text", { x: x(0.5), y: top + side + 40, "text-anchor": "middle", class: "axis" }, message("plot.sure")),
+    draw("text", { x: 0, y: 0, "text-anchor": "middle", class: "axis", transform: `translate(14 ${y(0.5)}) rotate(-90)` }, message("plot.right")),
   );
 }
 
-/** For whoever hears the plot: where it is furthest from the diagonal. */
-function spoken(bins) {
-  const worst = bins.reduce((one, other) => (gap(other) > gap(one) ? other : one));
+/** For screen readers: where the plot is furthest from the diagonal. */
+function summary(bins) {
+  const worst = bins.reduce((one, other) => (deviation(other) > deviation(one) ? other : one));
   return { bins: count(bins.length), confidence: percent(worst.confidence), accuracy: percent(worst.accuracy) };
 }
-const gap = ({ confidence, accuracy }) => Math.abs(confidence - accuracy);
+const deviation = ({ confidence, accuracy }) => Math.abs(confidence - accuracy);
 
 /**
- * What is taken for what: a row for each true label, coloured by its share of the row.
+ * The confusion matrix: a row for each true label, coloured by its share of the row.
  * @param {number[][]} counts
  * @param {string[]} labels
  */
@@ -61,17 +61,12 @@ export function confusionTable(counts, labels) {
     const total = row.reduce((so, items) => so + items, 0);
     const cells = row.map((items, column) => {
       const share = total ? items / total : 0;
-      const title = say("plot.cell", { truth: labels[index], predicted: labels[column], items: count(items), share: percent(share) });
+      const title = message("plot.cell", { truth: labels[index], predicted: labels[column], items: count(items), share: percent(share) });
       const kind = `${index === column ? "hit" : "miss"}${share >= STRONG ? " strong" : ""}`;
       return make("td", { class: kind, "--share": share.toFixed(3), title }, numbered && items ? count(items) : "");
     });
     return make("tr", {}, make("th", { scope: "row" }, labels[index]), ...cells);
   });
-  return make(
-    "table",
-    { class: `confusion${numbered ? "" : " dense"}` },
-    make("caption", {}, say("plot.confusion")),
-    make("thead", {}, make("tr", {}, make("td", {}), ...labels.map((label) => make("th", { scope: "col" }, make("span", {}, label))))),
-    make("tbody", {}, ...rows),
-  );
+  const heads = [make("td", {}), ...labels.map((label) => make("th", { scope: "col" }, make("span", {}, label)))];
+  return table({ class: `confusion${numbered ? "" : " dense"}` }, heads, rows, make("caption", {}, message("plot.confusion")));
 }

@@ -3,20 +3,20 @@
 import { writeCsv } from "./csv.js";
 import { bar, element, make } from "./dom.js";
 import { inputName, inputsOf, isPictures, namesOf } from "./inputs.js";
-import { count, measure, percent, say, sayCount } from "./say.js";
+import { count, measure, message, messageForCount, percent } from "./messages.js";
 
-const STEP = 200; // rows that are drawn; more on request
+const STEP = 200; // rows that are drawn; a button draws more
 const KINDS = ["all", "unsure", "wrong", "failed"];
 
-let tell = () => ({ rows: [], results: new Map(), model: null });
+let source = () => ({ rows: [], results: new Map(), model: null });
 let sorted = { column: "number", down: false };
 let limit = STEP;
 const pictures = new WeakMap(); // a file's address, made once
 
-/** @param {() => {rows: any[], results: Map<number, any>, model: any}} source */
-export function startResults(source) {
-  tell = source;
-  element("results-show").replaceChildren(...KINDS.map((kind) => make("option", { value: kind }, say(`results.${kind}`))));
+/** @param {() => {rows: any[], results: Map<number, any>, model: any}} results */
+export function startResults(results) {
+  source = results;
+  element("results-show").replaceChildren(...KINDS.map((kind) => make("option", { value: kind }, message(`results.${kind}`))));
   for (const id of ["results-search", "results-show"]) {
     element(id).addEventListener("input", () => {
       limit = STEP;
@@ -30,9 +30,9 @@ export function startResults(source) {
   });
 }
 
-/** What each column shows, and is sorted by. */
+/** The columns: what they show and what they are sorted by. */
 function columnsOf(inputs) {
-  const fixed = (name, value, cell) => ({ key: name, title: say(`results.column-${name}`), value, cell });
+  const fixed = (name, value, cell) => ({ key: name, title: message(`results.column-${name}`), value, cell });
   return [
     fixed("number", ({ row }) => row.number, ({ row }) => make("td", { class: "amount" }, count(row.number))),
     ...inputs.map((input) => ({
@@ -48,9 +48,9 @@ function columnsOf(inputs) {
   ];
 }
 
-/** Each row with what there is to say of it. */
+/** Rows with their results. */
 function lines() {
-  const { rows, results } = tell();
+  const { rows, results } = source();
   return rows
     .filter(({ number }) => results.has(number))
     .map((row) => {
@@ -74,16 +74,16 @@ const wrong = ({ row, answer, predicted, verdict }) =>
 const labelSet = (cell) => cell.split("|").map((label) => label.trim()).filter(Boolean).sort().join("|");
 
 function matching() {
-  const wanted = element("results-search").value.trim().toLocaleLowerCase();
+  const query = element("results-search").value.trim().toLocaleLowerCase();
   const kind = element("results-show").value;
   const shown = lines().filter((line) => {
     if (kind === "unsure" && !unsure(line)) return false;
     if (kind === "failed" && !line.problem) return false;
     if (kind === "wrong" && !wrong(line)) return false;
     const { row, predicted, problem } = line;
-    return !wanted || [...Object.values(row.cells), row.label, predicted, problem].some((each) => each.toLocaleLowerCase().includes(wanted));
+    return !query || [...Object.values(row.cells), row.label, predicted, problem].some((text) => text.toLocaleLowerCase().includes(query));
   });
-  const columns = columnsOf(inputsOf(tell().model));
+  const columns = columnsOf(inputsOf(source().model));
   const { value } = columns.find(({ key }) => key === sorted.column) ?? columns[0];
   shown.sort((one, other) => compare(value(one), value(other)) * (sorted.down ? -1 : 1));
   return shown;
@@ -98,22 +98,22 @@ export function drawResults() {
   const all = lines();
   const shown = matching();
   const labelled = all.filter(({ row, answer, verdict }) => row.label && answer && verdict.kind !== "number");
-  const columns = columnsOf(inputsOf(tell().model)).filter(({ key }) => key !== "label" || all.some(({ row }) => row.label));
+  const columns = columnsOf(inputsOf(source().model)).filter(({ key }) => key !== "label" || all.some(({ row }) => row.label));
   element("results").replaceChildren(
     make("thead", {}, make("tr", {}, ...columns.map(heading))),
     make("tbody", {}, ...shown.slice(0, limit).map((line) => make("tr", {}, ...columns.map(({ cell }) => cell(line))))),
   );
-  const words = [sayCount("results.shown", shown.length, { all: count(all.length) })];
-  words.push(sayCount("results.unsure-count", all.filter(unsure).length));
+  const words = [messageForCount("results.shown", shown.length, { all: count(all.length) })];
+  words.push(messageForCount("results.unsure-count", all.filter(unsure).length));
   const failed = all.filter(({ problem }) => problem).length;
-  if (failed) words.push(sayCount("results.failed-count", failed));
+  if (failed) words.push(messageForCount("results.failed-count", failed));
   if (labelled.length) {
     const right = labelled.filter((line) => !wrong(line)).length;
-    words.push(say("results.right", { right: count(right), labelled: count(labelled.length), share: percent(right / labelled.length) }));
+    words.push(message("results.right", { right: count(right), labelled: count(labelled.length), share: percent(right / labelled.length) }));
   }
   element("results-count").textContent = words.join(" · ");
   element("results-more").hidden = shown.length <= limit;
-  element("results-more").textContent = say("results.more", { count: count(Math.min(STEP, shown.length - limit)) });
+  element("results-more").textContent = message("results.more", { count: count(Math.min(STEP, shown.length - limit)) });
 }
 
 function heading({ key, kind = key, title }) {
@@ -139,9 +139,9 @@ function predictedCell(line) {
 }
 
 function predictedWords(line, predicted, verdict) {
-  const words = [make("strong", {}, predicted || say("answer.none"))];
-  if (verdict.kind === "unsure") words.push(" ", make("span", { class: "chip unsure" }, say("results.not-sure")));
-  if (wrong(line)) words.push(" ", make("span", { class: "chip wrong" }, say("results.differs")));
+  const words = [make("strong", {}, predicted || message("answer.none"))];
+  if (verdict.kind === "unsure") words.push(" ", make("span", { class: "chip unsure" }, message("results.not-sure")));
+  if (wrong(line)) words.push(" ", make("span", { class: "chip wrong" }, message("results.differs")));
   return words;
 }
 
@@ -156,15 +156,15 @@ function thumbnail(image) {
   return make("img", { src: pictures.get(image), alt: "", width: 36, height: 36, loading: "lazy" });
 }
 
-/** What is shown, in its order. */
+/** Download the rows that are shown, in their order. */
 function download() {
-  const { model } = tell();
+  const { model } = source();
   const labels = model?.labels ?? [];
   const names = namesOf(inputsOf(model));
   const head = [...names, "label", "prediction", "score", "unsure", "low", "high", "problem", "model", "digest"];
   const rows = matching().map((line) => {
     const { row, answer, problem, predicted, score } = line;
-    const scores = new Map((answer?.labels ?? []).map((each) => [each.label, each.score]));
+    const scores = new Map((answer?.labels ?? []).map(({ label, score: value }) => [label, value]));
     return [
       ...[...names.map((name) => row.cells[name]), row.label, answer?.value ?? predicted, score, answer ? String(unsure(line)) : ""],
       ...[answer?.interval?.low, answer?.interval?.high, problem, answer?.model, answer?.digest],

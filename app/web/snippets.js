@@ -1,23 +1,23 @@
 // The request that the page makes, as a command or a program to copy.
 
-import { hasKey } from "./ask.js";
+import { hasKey } from "./api.js";
 import { element, make } from "./dom.js";
 import { inputsOf, sampleFile } from "./inputs.js";
-import { say } from "./say.js";
+import { message } from "./messages.js";
 
-/** @typedef {{values: import("./inputs.js").Values, inputs: import("./inputs.js").Input[], model?: string}} Question */
+/** @typedef {{values: import("./inputs.js").Values, inputs: import("./inputs.js").Input[], model?: string}} Input */
 
 const ADDRESS = () => new URL("v1/classify", document.baseURI).href;
 const LANGUAGES = { curl, python, javascript };
 
 let shown = "curl";
-/** @type {Question} */
-let asked = { values: {}, inputs: inputsOf(null) };
+/** @type {Input} */
+let current = { values: {}, inputs: inputsOf(null) };
 
-/** Show the code for this question. @param {Question} question */
-export function drawSnippet(question) {
-  asked = question;
-  element("snippet").firstElementChild.textContent = LANGUAGES[shown](given(question));
+/** Show the code for these inputs. @param {Input} input */
+export function drawSnippet(input) {
+  current = input;
+  element("snippet").firstElementChild.textContent = LANGUAGES[shown](fieldsOf(input));
   for (const tab of element("languages").children) {
     const chosen = tab.dataset.language === shown;
     tab.setAttribute("aria-selected", String(chosen));
@@ -40,7 +40,7 @@ export function startSnippets() {
           "data-language": language,
           click: () => choose(language),
         },
-        say(`code.${language}`),
+        message(`code.${language}`),
       ),
     ),
   );
@@ -52,12 +52,12 @@ export function startSnippets() {
     element(`code-${shown}`).focus();
   });
   element("copy").addEventListener("click", copy);
-  drawSnippet(asked);
+  drawSnippet(current);
 }
 
 function choose(language) {
   shown = language;
-  drawSnippet(asked);
+  drawSnippet(current);
 }
 
 async function copy() {
@@ -65,20 +65,20 @@ async function copy() {
   const code = element("snippet").firstElementChild;
   try {
     await navigator.clipboard.writeText(code.textContent);
-    button.textContent = say("code.copied");
+    button.textContent = message("code.copied");
   } catch {
     // Browsers allow copying only on https and localhost; elsewhere the code is selected, ready for the keys.
     getSelection().selectAllChildren(code);
-    button.textContent = say("code.selected");
+    button.textContent = message("code.selected");
   }
-  setTimeout(() => (button.textContent = say("code.copy")), 2000);
+  setTimeout(() => (button.textContent = message("code.copy")), 2000);
 }
 
-/** Names and values to send; with nothing given yet an example, so that the code always runs. */
-function given({ values, inputs, model }) {
+/** Names and values to send; without inputs an example, so that the code always runs. */
+function fieldsOf({ values, inputs, model }) {
   const entries = Object.keys(values).length
     ? Object.entries(values)
-    : inputs.map((input) => [input.name, input.textual ? say("code.text") : new File([], sampleFile(input))]);
+    : inputs.map((input) => [input.name, input.textual ? message("code.text") : new File([], sampleFile(input))]);
   const files = entries.filter(([, value]) => value instanceof File).map(([name, file]) => [name, file.name]);
   const fields = entries.filter(([, value]) => !(value instanceof File));
   if (model) fields.push(["model", model]);
@@ -102,9 +102,9 @@ const quoted = (text) => JSON.stringify(text).replaceAll("\u2028", "\\u2028").re
 function python({ files, fields, key }) {
   const options = [];
   const opened = files.map(([name, file]) => `${quoted(name)}: open(${quoted(file)}, "rb")`);
-  const given = fields.map(([name, value]) => `${quoted(name)}: ${quoted(value)}`);
+  const values = fields.map(([name, value]) => `${quoted(name)}: ${quoted(value)}`);
   if (files.length) options.push(`files={${opened.join(", ")}},`);
-  if (fields.length) options.push(`${files.length ? "data" : "json"}={${given.join(", ")}},`); // without a file httpx would not send a multipart form
+  if (fields.length) options.push(`${files.length ? "data" : "json"}={${values.join(", ")}},`); // without a file httpx would not send a multipart form
   if (key) options.push('headers={"Authorization": f"Bearer {os.environ[\'POLYMODAL_KEY\']}"},');
   return [
     ...(key ? ["import os", ""] : []),

@@ -135,13 +135,22 @@ def test_a_second_port_has_what_is_not_for_everyone_and_the_first_one_lacks_it(s
     first, second = service.url, service.second_url
     statuses = {
         path: (httpx.get(first + path).status_code, httpx.get(second + path).status_code)
-        for path in ("/livez", "/readyz", "/metrics", "/docs", "/openapi.json", "/", "/v1/models")
+        for path in (
+            "/livez",
+            "/readyz",
+            "/metrics",
+            "/docs",
+            "/docs/files/swagger-ui.css",
+            "/openapi.json",
+            "/",
+            "/v1/models",
+        )
     }
     both, only_first, only_second = (200, 200), (200, 404), (404, 200)
     assert statuses == {
         **dict.fromkeys(("/livez", "/readyz"), both),
         **dict.fromkeys(("/", "/v1/models"), only_first),
-        **dict.fromkeys(("/metrics", "/docs", "/openapi.json"), only_second),
+        **dict.fromkeys(("/metrics", "/docs", "/docs/files/swagger-ui.css", "/openapi.json"), only_second),
     }
     assert "/v1/classify" in httpx.get(f"{second}/openapi.json").json()["paths"]
     assert service.stop() == 0

@@ -1,13 +1,13 @@
-"""The page in a real browser, before a real service; `make test-browser` runs these, plain `make test` skips them with a reason.
+"""The page in a real browser with a real service. `make test-browser` runs these tests; `make test` skips them.
 
-Every test ends with three things that must not have happened: an error in the console, a breach of the content security policy, a
-request to another site.
+Every test fails on an error in the console, a breach of the content security policy, or a request to another site.
 """
 
 import os
+import re
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -22,8 +22,8 @@ from tests.app.conftest import make_predictor
 PROJECT = Path(__file__).parents[2]
 EXAMPLES = PROJECT / "examples"
 HERE = Path(__file__).parent
-OF_REFUSED_REQUESTS = "Failed to load resource"
-"""How Chromium's console speaks of an answer that is a problem, which the page then tells."""
+FAILED_REQUEST = "Failed to load resource"
+"""Beginning of Chromium's console message about an answer that is a problem, which is no error of the page."""
 
 
 def pytest_collection_modifyitems(items):
@@ -31,18 +31,18 @@ def pytest_collection_modifyitems(items):
     if not os.environ.get("BROWSER_TESTS"):
         reason = "BROWSER_TESTS is not set: make test-browser"
     elif chromium() is None:
-        reason = "there is no chromium here: apt-get install chromium"
-    ours = [item for item in items if item.path.is_relative_to(HERE)]
-    if len(ours) < len(items):  # Playwright holds the thread's event loop, which asynchronous tests want for themselves
+        reason = "chromium is not installed: apt-get install chromium"
+    browser_tests = [item for item in items if item.path.is_relative_to(HERE)]
+    if len(browser_tests) < len(items):  # Playwright occupies the thread's event loop, which asynchronous tests need
         reason = reason or "they need a run of their own: make test-browser"
-    for item in ours:
+    for item in browser_tests:
         if reason:
             item.add_marker(pytest.mark.skip(reason=reason))
 
 
 @contextmanager
 def serving(predictors, **changed) -> Iterator[str]:
-    """A service on a port of its own, in a thread; yields the page's address."""
+    """Serve on a free port, in a thread; yields the page's address."""
     app = create_app(Settings(workers=0).model_copy(update={"port": 0, **changed}), predictors)
     server = server_for(app)
 
@@ -82,12 +82,14 @@ def address(illustrations) -> Iterator[str]:
 
 @pytest.fixture
 def toys():
-    """`with toys("multi-label", …) as address`: the page of a service with a model for each task, that one can reckon by hand."""
+    """`toys("multi-label", …)`: the page of a service with a tiny model for each target."""
+    with ExitStack() as services:
 
-    def start(*tasks, **changed):
-        return serving({task: make_predictor(task, task=task) for task in tasks}, **changed)
+        def start(*targets, **changed):
+            predictors = {target: make_predictor(target, task=target) for target in targets}
+            return services.enter_context(serving(predictors, **changed))
 
-    return start
+        yield start
 
 
 @pytest.fixture(scope="session")
@@ -102,43 +104,58 @@ def browser():
 
 @pytest.fixture
 def open_page(browser):
-    """`open_page(address, **options)`: a fresh visitor's page; what must not happen on any is looked at in the end."""
-    contexts, wrong = [], []
+    """`open_page(address, **options)`: a page in a new browser context, once the element `ready` is there."""
+    contexts, errors = [], []
 
-    def start(address, **options):
+    def start(address, ready=".example img", **options):
         context = browser.new_context(
             **{"viewport": {"width": 1280, "height": 800}, "reduced_motion": "reduce", **options}
         )
         contexts.append(context)
-        page, home = context.new_page(), address.partition("#")[0]
+        page, home = context.new_page(), "/".join(address.split("/")[:3]) + "/"
         page.set_default_timeout(10_000)
-        page.on("console", lambda message: message.type in ("error", "warning") and wrong.append(message.text))
-        page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on("request", lambda request: request.url.startswith((home, "blob:")) or wrong.append(request.url))
+        page.on("console", lambda message: message.type in ("error", "warning") and errors.append(message.text))
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on("request", lambda request: request.url.startswith((home, "blob:")) or errors.append(request.url))
         page.goto(address)
-        page.wait_for_selector(".example img", state="attached")
+        page.wait_for_selector(ready, state="attached")
         return page
 
     yield start
     for context in contexts:
         context.close()
-    assert [each for each in wrong if OF_REFUSED_REQUESTS not in each] == []
+    assert [message for message in errors if FAILED_REQUEST not in message] == []
 
 
 @pytest.fixture
 def page(open_page, address):
     """The page of the embedded model, as on a first visit."""
-    page = open_page(address)
-    page.wait_for_selector("#answer .chip")
-    return page
+    return open_page(address, ready="#answer .chip")
+
+
+@pytest.fixture(scope="session")
+def change_models():
+    """`change_models(page, address, change)`: open an address for which `change` edits each description of a model."""
+
+    def start(page, address, change):
+        def edit(route):
+            body = route.fetch().json()
+            for model in body.get("models", [body]):
+                change(model)
+            route.fulfill(json=body)
+
+        page.route(re.compile("/v1/models"), edit)
+        page.goto(address)
+
+    return start
 
 
 @pytest.fixture(scope="session")
 def bring():
     """`bring(page, event, *files)`: files as if dropped on the page or pasted into it."""
 
-    def give(page, event, *files):
-        told = [{"name": path.name, "bytes": list(path.read_bytes())} for path in files]
+    def dispatch(page, event, *files):
+        contents = [{"name": path.name, "bytes": list(path.read_bytes())} for path in files]
         page.evaluate(
             """([event, files]) => {
                 const data = new DataTransfer();
@@ -150,9 +167,9 @@ def bring():
                 const events = event === "paste"
                     ? [new ClipboardEvent("paste", { clipboardData: data, ...options })]
                     : ["dragenter", "dragover", "drop"].map((kind) => new DragEvent(kind, { dataTransfer: data, ...options }));
-                for (const each of events) document.body.dispatchEvent(each);
+                for (const dispatched of events) document.body.dispatchEvent(dispatched);
             }""",
-            [event, told],
+            [event, contents],
         )
 
-    return give
+    return dispatch

@@ -1,4 +1,4 @@
-"""A service that asks for keys: the page asks for one, keeps it for its tab alone, and says when it is wrong or too narrow."""
+"""A service with keys: the page requests one, keeps it for its tab only, and reports a wrong one."""
 
 import json
 
@@ -17,8 +17,7 @@ def address(toys, tmp_path):
         {"name": "narrow", "sha256": digest(NARROW), "scopes": ["classify"], "created": "2026-01-01"},
     ]
     (tmp_path / "keys.json").write_text(json.dumps({"keys": records}), encoding="utf-8")
-    with toys("single-label", api_keys_file=tmp_path / "keys.json") as address:
-        yield address
+    return toys("single-label", api_keys_file=tmp_path / "keys.json")
 
 
 def enter(page, key):
@@ -27,10 +26,10 @@ def enter(page, key):
     page.get_by_label("API key").press("Enter")
 
 
-def test_the_page_asks_for_a_key_and_works_with_it(open_page, address):
+def test_the_page_requests_a_key_and_works_with_it(open_page, address):
     page = open_page(address)
     page.wait_for_selector("#access:visible")
-    assert "This service asks for an API key." in page.locator("#access").inner_text()
+    assert "This service needs an API key." in page.locator("#access").inner_text()
     enter(page, KEY)
     page.wait_for_selector("#answer .chip")
     assert not page.locator("#access").is_visible()
@@ -54,10 +53,10 @@ def test_a_key_is_kept_until_the_tab_is_closed_and_no_longer(open_page, address)
     other.wait_for_selector("#access:visible")
 
 
-def test_a_wrong_key_is_said_to_be_wrong_and_can_be_replaced(open_page, address):
+def test_a_wrong_key_is_reported_and_can_be_replaced(open_page, address):
     page = open_page(address)
     enter(page, "no-such-key")
-    page.get_by_text("The service does not take this key.").wait_for()
+    page.get_by_text("The service rejects this key.").wait_for()
     enter(page, KEY)
     page.wait_for_selector("#answer .chip")
 

@@ -1,4 +1,4 @@
-"""Many questions at once: files in, a few requests at a time, a table out that a spreadsheet can be trusted with."""
+"""Many items at once: files in, a few requests at a time, and a table out that is safe in a spreadsheet."""
 
 import csv
 import json
@@ -11,8 +11,7 @@ from tests.browser.conftest import EXAMPLES
 
 @pytest.fixture
 def page(open_page, address):
-    page = open_page(address)
-    page.wait_for_selector("#answer .chip")
+    page = open_page(address, ready="#answer .chip")
     page.get_by_role("link", name="Many at once").click()
     page.wait_for_selector("#batch-form:visible")
     return page
@@ -54,13 +53,13 @@ def downloaded(page):
         return list(csv.DictReader(file))
 
 
-def test_a_table_with_its_pictures(page):
+def test_a_table_with_its_images(page):
     choose(page, EXAMPLES / "manifest.csv", *EXAMPLES.glob("*.png"))
     page.get_by_text("6 rows · 6 pictures").wait_for()
     start(page)
     finish(page, 6)
     assert cells(page, 1) == ["1", "2", "3", "4", "5", "6"]
-    assert "4 of 6 as the table's label has it" in page.locator("#results-count").inner_text()
+    assert "4 of 6 equal to the table's label" in page.locator("#results-count").inner_text()
     page.locator("#results-show").select_option("wrong")
     assert page.locator("#results tbody tr").count() == 2
     page.locator("#results-show").select_option("all")
@@ -72,7 +71,7 @@ def test_results_are_sorted_by_any_column(page):
     page.locator("#batch-examples").click()
     finish(page, 5)
     page.get_by_role("button", name="Score").click()
-    scores = [float(each.strip("%<> \n").replace(" %", "")) for each in cells(page, 5)]
+    scores = [float(cell.strip("%<> \n")) for cell in cells(page, 5)]
     assert scores == sorted(scores, reverse=True)
     assert page.locator("#results th.column-score").get_attribute("aria-sort") == "descending"
     page.get_by_role("button", name="Score").click()
@@ -80,7 +79,7 @@ def test_results_are_sorted_by_any_column(page):
     assert page.evaluate("document.activeElement.dataset.column") == "score"
 
 
-def test_a_folder_of_pictures(page, tmp_path):
+def test_a_folder_of_images(page, tmp_path):
     folder = tmp_path / "pictures"
     (folder / "deeper").mkdir(parents=True)
     for name in ("tiger.png", "deeper/lime.png"):
@@ -90,21 +89,20 @@ def test_a_folder_of_pictures(page, tmp_path):
     page.get_by_text("2 rows · 2 pictures").wait_for()
     start(page)
     finish(page, 2)
-    assert [each.split()[0] for each in cells(page, 4)] == ["food", "animals"]
-    assert [each.strip() for each in cells(page, 2)] == ["pictures/deeper/lime.png", "pictures/tiger.png"]
+    assert [cell.split()[0] for cell in cells(page, 4)] == ["food", "animals"]
+    assert [cell.strip() for cell in cells(page, 2)] == ["pictures/deeper/lime.png", "pictures/tiger.png"]
 
 
-def test_what_is_dropped_on_the_page_becomes_a_batch_too(open_page, address, bring):
-    page = open_page(address)
-    page.wait_for_selector("#answer .chip")
+def test_files_dropped_on_the_page_become_a_batch(open_page, address, bring):
+    page = open_page(address, ready="#answer .chip")
     bring(page, "drop", EXAMPLES / "tiger.png", EXAMPLES / "lime.png")
     page.get_by_text("2 rows · 2 pictures").wait_for()
 
 
-def test_a_row_that_cannot_be_asked_fails_alone(page, table):
+def test_a_row_that_cannot_be_sent_fails_alone(page, table):
     broken = table("image,text", "nowhere.png,a boat", ",", '"",a tiger', "x,y,z", "tiger.png,")
     choose(page, broken, EXAMPLES / "tiger.png", EXAMPLES / "lime.png")
-    page.get_by_text("4 rows · 1 picture · 2 rows cannot be asked · 1 picture is in no row").wait_for()
+    page.get_by_text("4 rows · 1 picture · 2 rows cannot be sent · 1 picture is in no row").wait_for()
     start(page)
     finish(page, 4)
     problems = page.locator("#results .failed").all_inner_texts()
@@ -132,7 +130,7 @@ def test_a_table_that_cannot_be_read_is_explained(page, table, lines, encoding, 
     choose(page, table(*lines, encoding=encoding))
     page.wait_for_selector("#batch-trouble:visible")
     assert words in page.locator("#batch-trouble").inner_text()
-    choose(page, EXAMPLES / "tiger.png")  # and the next attempt does not suffer from it
+    choose(page, EXAMPLES / "tiger.png")  # and the next attempt works
     page.get_by_text("1 row · 1 picture").wait_for()
     assert not page.locator("#batch-trouble").is_visible()
 
@@ -145,7 +143,7 @@ def test_a_table_that_cannot_be_read_is_explained(page, table, lines, encoding, 
         pytest.param(["image\ttext\r", "\ta tiger\r", "\r"], id="tabs-and-windows-lines"),
     ],
 )
-def test_tables_come_in_many_forms(page, table, lines):
+def test_other_forms_of_tables_are_read(page, table, lines):
     choose(page, table(*lines))
     page.get_by_text("1 row ·").wait_for()
     start(page)
@@ -153,7 +151,7 @@ def test_tables_come_in_many_forms(page, table, lines):
     assert cells(page, 4)[0].split()[0] == "animals"
 
 
-def test_how_a_table_was_read_is_said(page, table):
+def test_how_a_table_was_read_is_reported(page, table):
     choose(page, table("Text;Mood", "grün;calm", ";", encoding="cp1252"))
     page.get_by_text(
         "1 row · 0 pictures · things.csv: read as Windows-1252 (“grün”), separated by semicolons"
@@ -181,7 +179,7 @@ def test_a_workbook_is_explained(page, tmp_path):
     page.get_by_text("things.xlsx is a workbook. In the spreadsheet, save the sheet as “CSV UTF-8”").wait_for()
 
 
-def test_what_is_downloaded_runs_nothing_in_a_spreadsheet(page, table):
+def test_a_downloaded_table_has_no_formulas(page, table):
     texts = ["=1+1", "+1", "-1", "@SUM(A1)", "a, b", 'say ""hi""', "harmless"]
     choose(page, table("text", *(f'"{text}"' for text in texts)))
     start(page)
@@ -195,10 +193,10 @@ def test_what_is_downloaded_runs_nothing_in_a_spreadsheet(page, table):
     )
 
 
-def test_only_a_few_requests_are_under_way_at_once_and_all_of_them_are_broken_off(page, table):
-    held, broken_off = [], []
+def test_four_requests_run_at_once_and_cancel_aborts_all_of_them(page, table):
+    held, aborted = [], []
     page.route("**/v1/classify", lambda route: held.append(route))  # noqa: PLW0108 — Playwright marks what it is given
-    page.on("requestfailed", lambda request: broken_off.append(request))  # noqa: PLW0108
+    page.on("requestfailed", lambda request: aborted.append(request))  # noqa: PLW0108
     choose(page, table("text", *(f"thing {number}" for number in range(20))))
     start(page)
     page.wait_for_timeout(600)
@@ -206,15 +204,15 @@ def test_only_a_few_requests_are_under_way_at_once_and_all_of_them_are_broken_of
     page.get_by_role("button", name="Cancel").click()
     page.wait_for_selector("#batch-start:visible")
     page.wait_for_timeout(300)
-    assert len(held) == len(broken_off) == 4
+    assert len(held) == len(aborted) == 4
 
 
-def test_cancelled_work_goes_on_where_it_stopped(page, table):
-    asked = []
+def test_cancelled_work_continues_where_it_stopped(page, table):
+    routed = []
 
     def answer_two(route):
-        asked.append(route)
-        if len(asked) <= 2 or len(asked) > 6:
+        routed.append(route)
+        if len(routed) <= 2 or len(routed) > 6:
             route.continue_()
 
     page.route("**/v1/classify", answer_two)
@@ -224,11 +222,11 @@ def test_cancelled_work_goes_on_where_it_stopped(page, table):
     page.get_by_role("button", name="Cancel").click()
     page.get_by_role("button", name="Go on").click()
     finish(page, 8)
-    assert len(asked) == 6 + 6
+    assert len(routed) == 6 + 6
     assert page.locator("#results .failed").count() == 0
 
 
-def test_a_busy_service_is_left_alone_as_long_as_it_says(page, table):
+def test_no_request_is_sent_before_retry_after_is_over(page, table):
     moments = []
     problem = json.dumps({"code": "rate_limited", "detail": "key: too many requests", "instance": "", "status": 429})
 
@@ -247,26 +245,26 @@ def test_a_busy_service_is_left_alone_as_long_as_it_says(page, table):
     page.get_by_text("the service is busy").wait_for()
     finish(page, 6)
     assert len(moments) == 7
-    # What was under way went on; nothing new was begun before the second was over (a little less, for timers that round).
+    # Running requests continued; no new one began before the second was over (a little less, because timers round).
     assert sum(moment - moments[0] > 0.9 for moment in moments) >= 3
     assert page.locator("#results .failed").count() == 0
 
 
-def test_numbers_are_told_with_their_intervals(open_page, toys, table):
-    with toys("regression") as address:
-        page = open_page(f"{address}#batch")
-        choose(page, table("text", "red red", "red"))
-        start(page)
-        finish(page, 2)
-        rows = downloaded(page)
-        assert [(row["prediction"], row["low"], row["high"]) for row in rows] == [("14", "11", "17"), ("12", "9", "15")]
+def test_numbers_are_downloaded_with_their_intervals(open_page, toys, table):
+    address = toys("regression")
+    page = open_page(f"{address}#batch")
+    choose(page, table("text", "red red", "red"))
+    start(page)
+    finish(page, 2)
+    rows = downloaded(page)
+    assert [(row["prediction"], row["low"], row["high"]) for row in rows] == [("14", "11", "17"), ("12", "9", "15")]
 
 
-def test_several_labels_are_told_in_one_cell(open_page, toys, table):
-    with toys("multi-label") as address:
-        page = open_page(f"{address}#batch")
-        choose(page, table("text,label", "red red red blue,blue|green|red"))
-        start(page)
-        finish(page, 1)
-        assert cells(page, 5) == ["red|blue|green"]
-        assert "1 of 1 as the table's label has it" in page.locator("#results-count").inner_text()
+def test_several_labels_share_one_cell(open_page, toys, table):
+    address = toys("multi-label")
+    page = open_page(f"{address}#batch")
+    choose(page, table("text,label", "red red red blue,blue|green|red"))
+    start(page)
+    finish(page, 1)
+    assert cells(page, 5) == ["red|blue|green"]
+    assert "1 of 1 equal to the table's label" in page.locator("#results-count").inner_text()

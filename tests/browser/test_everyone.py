@@ -1,6 +1,4 @@
-"""For everyone: by keyboard alone, by screen reader, in the dark, on a phone."""
-
-from pathlib import Path
+"""Accessibility: keyboard, screen readers, themes, phones."""
 
 import pytest
 
@@ -11,7 +9,7 @@ VIEWS = ("#try", "#batch", "#model")
 
 
 def visit(page, view):
-    """A view with something in it."""
+    """Open a view and fill it."""
     page.evaluate(f"location.hash = '{view}'")
     if view == "#try":
         page.locator(".example").nth(2).click()
@@ -35,10 +33,10 @@ def tab_to(page, name, most=30):
         page.keyboard.press("Tab")
         if focused(page) == name:
             return
-    raise AssertionError(f"{name} is not reached by {most} tabs")
+    pytest.fail(f"{most} tabs do not reach {name}")
 
 
-def test_a_question_is_asked_and_its_code_read_by_keyboard_alone(page):
+def test_an_item_is_classified_and_its_code_read_by_keyboard_alone(page):
     page.keyboard.press("Tab")
     assert focused(page) == "Skip to the content"
     page.keyboard.press("Enter")
@@ -63,7 +61,7 @@ def test_an_example_is_chosen_by_keyboard(page):
     assert page.locator(".headline").inner_text().startswith("animals")
 
 
-def test_what_has_the_focus_is_seen(page):
+def test_the_focus_is_visible(page):
     page.locator("#input-text").focus()
     page.keyboard.press("Shift+Tab")
     outline = page.evaluate(
@@ -72,7 +70,7 @@ def test_what_has_the_focus_is_seen(page):
     assert outline == "solid"
 
 
-def test_the_back_button_leads_back(page):
+def test_the_back_button_returns_to_the_view_before(page):
     page.get_by_role("link", name="The model").click()
     page.wait_for_selector("#model-title:visible")
     page.go_back()
@@ -83,29 +81,34 @@ def test_the_back_button_leads_back(page):
 # --- screen readers ---
 
 
+@pytest.fixture
+def violations():
+    """`violations(page)`: what axe-core reports about a page."""
+    if not AXE.is_file():
+        pytest.skip(f"{AXE.relative_to(PROJECT)} is not there: make test-browser installs it where there is npm")
+
+    def run(page):
+        page.evaluate(AXE.read_text(encoding="utf-8"))
+        rules = page.evaluate("axe.run().then(({ violations }) => violations)")
+        return [(rule["impact"], rule["id"], [node["html"] for node in rule["nodes"][:3]]) for rule in rules]
+
+    return run
+
+
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("view", VIEWS)
-def test_axe_finds_nothing(open_page, address, view, theme):
-    if not AXE.is_file():
-        pytest.skip(f"{AXE.relative_to(PROJECT)} is not there: make test-browser installs it where there is npm")
-    page = open_page(address, color_scheme=theme)
-    page.wait_for_selector("#answer .chip")
+def test_axe_reports_nothing(open_page, address, violations, view, theme):
+    page = open_page(address, color_scheme=theme, ready="#answer .chip")
     visit(page, view)
-    page.evaluate(AXE.read_text(encoding="utf-8"))
-    found = page.evaluate("axe.run().then(({ violations }) => violations)")
-    told = [f"{each['impact']}: {each['id']}: {[node['html'][:160] for node in each['nodes'][:3]]}" for each in found]
-    assert not told, "\n".join(told)
+    assert not violations(page)
 
 
-def test_axe_finds_nothing_on_the_empty_page_and_in_problems(page, tmp_path):
-    if not AXE.is_file():
-        pytest.skip(f"{AXE.relative_to(PROJECT)} is not there: make test-browser installs it where there is npm")
-    page.evaluate(AXE.read_text(encoding="utf-8"))
-    assert page.evaluate("axe.run().then(({ violations }) => violations.map(({ id }) => id))") == []
-    Path(tmp_path / "note.png").write_bytes(b"not a picture")
+def test_axe_reports_nothing_on_the_empty_page_and_in_problems(page, violations, tmp_path):
+    assert not violations(page)
+    (tmp_path / "note.png").write_bytes(b"not a picture")
     page.set_input_files("#input-image", tmp_path / "note.png")
     page.wait_for_selector("#trouble:visible")
-    assert page.evaluate("axe.run().then(({ violations }) => violations.map(({ id }) => id))") == []
+    assert not violations(page)
 
 
 def test_an_answer_is_announced(page):
@@ -116,45 +119,47 @@ def test_an_answer_is_announced(page):
 # --- dark and light ---
 
 
-def ground(page):
+def background(page):
     return page.evaluate("getComputedStyle(document.body).backgroundColor")
 
 
-def test_the_page_follows_the_system_until_it_is_told_otherwise(open_page, address):
+def test_the_page_follows_the_systems_theme_until_another_is_chosen(open_page, address):
     page = open_page(address, color_scheme="dark")
-    dark = ground(page)
+    dark = background(page)
     button = page.locator("#theme")
-    assert button.get_attribute("aria-label") == "Theme: as the system has it"
+    assert button.get_attribute("aria-label") == "Theme: as in the system"
     button.click()
     assert button.get_attribute("aria-label") == "Theme: light"
-    light = ground(page)
+    light = background(page)
     assert light != dark
     page.reload()
     page.wait_for_selector(".example img")
-    assert ground(page) == light
+    assert background(page) == light
     button.click()
-    assert ground(page) == dark
+    assert background(page) == dark
     page.emulate_media(color_scheme="light")
-    assert ground(page) == dark
+    assert background(page) == dark
     button.click()
-    assert ground(page) == light
+    assert background(page) == light
 
 
 # --- a phone ---
 
 
 @pytest.mark.parametrize("view", VIEWS)
-def test_nothing_is_wider_than_a_phone(open_page, address, view):
-    page = open_page(address, viewport={"width": 360, "height": 740}, has_touch=True, is_mobile=True)
-    page.wait_for_selector("#answer .chip")
+def test_no_view_is_wider_than_a_phone(open_page, address, view):
+    page = open_page(
+        address, viewport={"width": 360, "height": 740}, has_touch=True, is_mobile=True, ready="#answer .chip"
+    )
     visit(page, view)
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
     assert page.locator("h1:visible").bounding_box()["width"] <= 360
 
 
 def test_on_a_phone_the_answer_comes_into_view(open_page, address):
-    page = open_page(address, viewport={"width": 360, "height": 740}, has_touch=True, is_mobile=True)
-    page.wait_for_selector("#answer .chip")
+    page = open_page(
+        address, viewport={"width": 360, "height": 740}, has_touch=True, is_mobile=True, ready="#answer .chip"
+    )
     page.locator(".example").first.tap()
     page.wait_for_selector("#scores .only-text.bar")
     assert page.locator("#verdict").bounding_box()["y"] < 740

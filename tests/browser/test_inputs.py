@@ -1,7 +1,6 @@
-"""A model with other inputs: its widgets, its code and its tables follow from what /v1/models says of it."""
+"""A model with other inputs: widgets, code and tables follow from /v1/models."""
 
 import csv
-import json
 
 import pytest
 
@@ -21,19 +20,16 @@ SOUND = b"RIFF....WAVE"
 
 
 @pytest.fixture
-def open_model(open_page, toys):
-    """`open_model(inputs)`: the page of a model with these inputs, which answers with the inputs that it got; and what it got."""
+def open_model(open_page, toys, change_models):
+    """`open_model(inputs)`: the page of a model with these inputs, and the list of requests that it got."""
 
     def start(inputs):
-        address = stack.__enter__()
-        page, sent = open_page(address), []
+        address, sent = toys("single-label"), []
+        page = open_page(address)
 
-        def describe(route):
-            body = route.fetch().json()
-            for model in body.get("models", [body]):
-                model.pop("task", None)
-                model |= {"inputs": inputs, "target": "single-label", "tasks": ["classify"], "kind": "network"}
-            route.fulfill(json=body)
+        def describe(model):
+            model.pop("task", None)
+            model |= {"inputs": inputs, "target": "single-label", "tasks": ["classify"], "kind": "network"}
 
         def answer(route):
             form = route.request.post_data_buffer.decode("latin-1")
@@ -42,16 +38,12 @@ def open_model(open_page, toys):
             labels = [{"label": "red", "score": 0.9}, {"label": "green", "score": 0.1}, {"label": "blue", "score": 0}]
             route.fulfill(json={"model": "single-label", "digest": "ab", "modalities": used, "labels": labels})
 
-        page.route("**/v1/models", describe)
-        page.route("**/v1/models/*", describe)
         page.route("**/v1/classify", answer)
-        page.goto(f"{address}?again")
+        change_models(page, f"{address}?again", describe)
         page.wait_for_selector("#answer .chip")
         return page, sent
 
-    stack = toys("single-label")
-    yield start
-    stack.__exit__(None, None, None)
+    return start
 
 
 @pytest.fixture
@@ -90,7 +82,7 @@ def test_a_file_of_an_unknown_modality_is_sent_under_its_name(open_model, sound)
     page.get_by_role("button", name="Remove").first.click()
 
 
-def test_what_is_dropped_goes_to_the_input_that_takes_it(open_model, sound, bring):
+def test_a_dropped_file_goes_to_the_input_that_takes_it(open_model, sound, bring):
     page, sent = open_model(INPUTS)
     page.set_input_files("#input-audio", sound)
     bring(page, "drop", EXAMPLES / "tiger.png")
@@ -147,16 +139,11 @@ def test_the_columns_of_a_table_are_the_inputs(open_model, tmp_path):
     )
     (tmp_path / "dog.tone").write_bytes(SOUND)  # a type that no browser knows
     page.set_input_files("#batch-files", [tmp_path / "table.csv", tmp_path / "dog.tone"])
-    page.get_by_text("4 rows · 1 file · 2 rows cannot be asked · ignored columns: text").wait_for()
+    page.get_by_text("4 rows · 1 file · 2 rows cannot be sent · ignored columns: text").wait_for()
     page.locator("#batch-start").click()
     page.get_by_text("4 of 4 done").wait_for()
     assert page.locator("#results thead th").all_inner_texts() == [
-        "Row",
-        "Picture",
-        "audio",
-        "title",
-        "Answer",
-        "Score",
+        *("Row", "Picture", "audio", "title", "Answer", "Score"),
     ]
     assert page.locator("#results .failed").all_inner_texts() == [
         "The file cat.wav is not among the chosen files.",
@@ -180,26 +167,21 @@ def test_a_model_of_texts_alone_has_no_widget_for_files(open_model):
     assert "filename" not in sent[0]
 
 
-def test_what_is_given_stays_when_another_model_takes_it_too(open_page, toys):
-    with toys("single-label", "regression") as address:
-        page = open_page(address)
+def test_values_stay_when_another_model_takes_them_too(open_page, toys, change_models):
+    address = toys("single-label", "regression")
+    page = open_page(address)
 
-        def without_images(route):
-            body = route.fetch().json()
-            for model in body.get("models", [body]):
-                if model["name"] == "regression":
-                    model["inputs"] = [spec for spec in model["inputs"] if spec["name"] == "text"]
-            route.fulfill(content_type="application/json", body=json.dumps(body))
+    def without_images(model):
+        if model["name"] == "regression":
+            model["inputs"] = [spec for spec in model["inputs"] if spec["name"] == "text"]
 
-        page.route("**/v1/models", without_images)
-        page.route("**/v1/models/*", without_images)
-        page.goto(f"{address}?again")
-        page.wait_for_selector("#answer .chip")
-        page.locator("#input-text").fill("red red")
-        page.set_input_files("#input-image", EXAMPLES / "tiger.png")
-        page.locator("#model").select_option("regression")
-        page.wait_for_selector(".values")
-        assert page.locator("#inputs input").count() == 0
-        assert page.input_value("#input-text") == "red red"
-        page.locator("#model").select_option("single-label")
-        page.wait_for_selector(".drop img:visible")
+    change_models(page, f"{address}?again", without_images)
+    page.wait_for_selector("#answer .chip")
+    page.locator("#input-text").fill("red red")
+    page.set_input_files("#input-image", EXAMPLES / "tiger.png")
+    page.locator("#model").select_option("regression")
+    page.wait_for_selector(".values")
+    assert page.locator("#inputs input").count() == 0
+    assert page.input_value("#input-text") == "red red"
+    page.locator("#model").select_option("single-label")
+    page.wait_for_selector(".drop img:visible")

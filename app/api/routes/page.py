@@ -2,46 +2,29 @@
 
 import re
 from collections.abc import Collection
-from importlib.resources import files
-from pathlib import Path
 
 from fastapi import APIRouter
-from fastapi.responses import HTMLResponse, Response
-from starlette.staticfiles import StaticFiles
-from starlette.types import Scope
+from fastapi.responses import HTMLResponse
+from starlette.routing import Mount
 
-_WEB = Path(str(files("polymodal.app"))) / "web"
-_REVALIDATE = "no-cache"
-"""Cached, but revalidated by ETag each time, so that a page never loads modules of two releases."""
+from polymodal.app.api.files import REVALIDATE, ShippedFiles, shipped
+
 _HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
         "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
         "require-trusted-types-for 'script'; trusted-types 'none'"
     ),
-    "Cache-Control": _REVALIDATE,
+    "Cache-Control": REVALIDATE,
 }
 
 _LINK = re.compile(r' *<a href="([^"]+)">[^<]*</a>\n')
 
 
-class PageFiles(StaticFiles):
-    """The page's files, which browsers cache until they change."""
-
-    def __init__(self) -> None:
-        super().__init__(directory=_WEB)
-
-    async def get_response(self, path: str, scope: Scope) -> Response:
-        """Return a file."""
-        response = await super().get_response(path, scope)
-        response.headers["Cache-Control"] = _REVALIDATE
-        return response
-
-
 def router_for(links: Collection[str]) -> APIRouter:
     """Return the route of the page, which keeps only these of its links."""
     router = APIRouter(include_in_schema=False)
-    html = (_WEB / "index.html").read_text(encoding="utf-8")
+    html = (shipped("web") / "index.html").read_text(encoding="utf-8")
     body = _LINK.sub(lambda link: link[0] if link[1] in links else "", html)
 
     @router.get("/")
@@ -50,3 +33,8 @@ def router_for(links: Collection[str]) -> APIRouter:
         return HTMLResponse(body, headers=_HEADERS)
 
     return router
+
+
+def page_files() -> Mount:
+    """Return the route of the page's files."""
+    return Mount("/web", ShippedFiles("web"))

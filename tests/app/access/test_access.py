@@ -330,7 +330,7 @@ def test_a_key_is_found_as_it_was_sent(key, scheme):
 
 async def test_the_page_has_a_hidden_field_for_the_key_which_only_the_tab_keeps(guarded):
     async with guarded() as client:
-        page, script = (await client.get("/")).text, (await client.get("/web/ask.js")).text
+        page, script = (await client.get("/")).text, (await client.get("/web/api.js")).text
     assert '<form id="access" class="panel" hidden>' in page
     assert '<input id="key" type="password" autocomplete="off"' in page
     assert "sessionStorage" in script

@@ -1,28 +1,28 @@
-// Asking the service: with a key where one was given, and with problems in plain words.
+// Requests to the service, with the key if there is one; problems in plain words.
 
-import { known, say, sayOf } from "./say.js";
+import { hasMessage, message, messageFor } from "./messages.js";
 
 const KEY = "polymodal-key"; // in sessionStorage: this tab's, gone when it is closed
 
-/** What the page does when the service wants a key. */
-let keyWanted = () => {};
+/** Called when the service requires a key. */
+let keyNeeded = () => {};
 
 /** @param {() => void} listener */
-export const onKeyWanted = (listener) => (keyWanted = listener);
+export const onKeyNeeded = (listener) => (keyNeeded = listener);
 export const hasKey = () => Boolean(sessionStorage.getItem(KEY));
 export const useKey = (key) => sessionStorage.setItem(KEY, key);
 export const forgetKey = () => sessionStorage.removeItem(KEY);
 
-/** An answer that is none: `code` is the problem's own, or one of ours: unreachable, unreadable. */
+/** An error instead of an answer: `code` is that of the service's problem, or one of ours: unreachable, unreadable. */
 export class Problem extends Error {
   /** @param {{code: string, detail?: string, status?: number, instance?: string, input?: string, retryAfter?: number | null}} problem */
   constructor({ code, detail = "", status = 0, instance = "", input = "", retryAfter = null }) {
-    super(known(`problem.${code}`) ? sayOf(`problem.${code}`, input) : say("problem.other"));
+    super(hasMessage(`problem.${code}`) ? messageFor(`problem.${code}`, input) : message("problem.other"));
     Object.assign(this, { code, detail, status, instance, input, retryAfter });
   }
 }
 
-/** A form with what was given. @param {import("./inputs.js").Values} values @param {string} [model] */
+/** @param {import("./inputs.js").Values} values @param {string} [model] */
 function formOf(values, model) {
   const form = new FormData();
   for (const [name, value] of Object.entries(values)) form.append(name, value);
@@ -31,7 +31,7 @@ function formOf(values, model) {
 }
 
 /**
- * One classification, with the stages of Server-Timing and how long it took as seen from here (milliseconds).
+ * Classify one item; returns the answer with the stages of Server-Timing and the total time in the browser, in milliseconds.
  * @param {import("./inputs.js").Values} values
  * @param {string} [model]
  * @param {AbortSignal} [signal]
@@ -42,19 +42,19 @@ export async function classify(values, model, signal) {
   return { ...body, stages: stagesOf(answer.headers.get("Server-Timing") ?? ""), total: performance.now() - started };
 }
 
-/** What is served; the model's name adds card and report. */
+/** The models without card and report; `model(name)` returns one with them. */
 export async function models() {
   const { body } = await request("v1/models");
   return { ...body, models: body.models.map(described) };
 }
 export const model = async (name) => described((await request(`v1/models/${encodeURIComponent(name)}`)).body);
 
-/** A model; its target was once called its task. */
+/** A model; older services call its target its task. */
 const described = (model) => ({ target: model.task, ...model });
 
 async function request(address, options = {}) {
-  const given = sessionStorage.getItem(KEY);
-  const headers = given ? { Authorization: `Bearer ${given}` } : {};
+  const key = sessionStorage.getItem(KEY);
+  const headers = key ? { Authorization: `Bearer ${key}` } : {};
   let answer;
   try {
     answer = await fetch(address, { ...options, headers });
@@ -68,17 +68,17 @@ async function request(address, options = {}) {
     body = await answer.json();
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Problem({ code: "unreadable", detail: say("problem.status", { status }), status, retryAfter: retryOf(answer) });
+    throw new Problem({ code: "unreadable", detail: message("problem.status", { status }), status, retryAfter: retryOf(answer) });
   }
-  if (status === 401) keyWanted();
+  if (status === 401) keyNeeded();
   if (!answer.ok) throw new Problem({ ...body, code: body.code ?? "other", status, retryAfter: retryOf(answer) });
   return { body, answer };
 }
 
-/** Seconds until it may be worth asking again; null when the service does not say. */
+/** Seconds of Retry-After; null without it. */
 function retryOf(answer) {
-  const given = answer.headers.get("Retry-After");
-  const seconds = given === null ? Number.NaN : Number(given);
+  const field = answer.headers.get("Retry-After");
+  const seconds = field === null ? Number.NaN : Number(field);
   return Number.isFinite(seconds) && seconds >= 0 ? seconds : null;
 }
 
@@ -86,11 +86,11 @@ function retryOf(answer) {
 export function stagesOf(header) {
   return header
     .split(",")
-    .map((part) => [part.split(";")[0].trim(), Number(/;\s*dur="?([\d.]+)/.exec(part)?.[1])])
+    .map((stage) => [stage.split(";")[0].trim(), Number(/;\s*dur="?([\d.]+)/.exec(stage)?.[1])])
     .filter(([name, milliseconds]) => name && Number.isFinite(milliseconds));
 }
 
-/** Wait, unless it is broken off with the rest. @param {number} seconds @param {AbortSignal} signal */
+/** Wait; rejects when the signal aborts. @param {number} seconds @param {AbortSignal} signal */
 export function pause(seconds, signal) {
   return new Promise((resolve, reject) => {
     signal.throwIfAborted();

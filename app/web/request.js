@@ -1,0 +1,95 @@
+// Classifies the inputs of the form while one types, and draws the answer. A newer request aborts an older one.
+
+import { Problem, classify } from "./api.js";
+import { drawAnswer, drawNothing, drawProblem } from "./answer.js";
+import { element } from "./dom.js";
+import { currentValues, inputName, inputsOf, isPictures } from "./inputs.js";
+import { count, message } from "./messages.js";
+
+const DELAY_MS = 250; // after the last key; about the pause between two words
+const CACHED = 40; // answers; going back to one sends no request
+
+/** @type {Map<string, any>} */
+const cache = new Map();
+const files = new WeakMap(); // numbers of files, for the keys of the cache
+let numbered = 0;
+let current = new AbortController();
+let timer = 0;
+
+/**
+ * Send the current inputs after a delay, or at once; an earlier request is aborted.
+ * @param {any} model as described by the service; null while that is not known
+ */
+export function submit(model, { atOnce = false } = {}) {
+  clearTimeout(timer);
+  current.abort();
+  current = new AbortController();
+  const { signal } = current;
+  const values = currentValues();
+  if (!Object.keys(values).length) {
+    settle();
+    drawNothing(model);
+    return;
+  }
+  timer = setTimeout(() => answer(values, model, signal), atOnce ? 0 : DELAY_MS);
+}
+
+/** Forget all answers, because another model or key may answer otherwise. */
+export const clearAnswers = () => cache.clear();
+
+async function answer(values, model, signal) {
+  element("answer").setAttribute("aria-busy", "true");
+  try {
+    checkSizes(values, model);
+    const whole = await cached(values, model, signal);
+    if (signal.aborted) return;
+    settle();
+    const results = [{ key: whole.modalities.join("+"), answer: whole }];
+    if (whole.modalities.length > 1) results.push(...whole.modalities.map((key) => ({ key })));
+    drawAnswer(results, model);
+    await Promise.all(results.slice(1).map((result) => classifyAlone(result, values, model, signal)));
+    if (!signal.aborted && results.length > 1) drawAnswer(results, model);
+  } catch (error) {
+    if (signal.aborted) return;
+    settle();
+    if (!(error instanceof Problem)) throw error;
+    drawProblem(error);
+  }
+}
+
+/** Classify one input alone; a problem with it leaves the answer about all inputs as it is. */
+async function classifyAlone(result, values, model, signal) {
+  try {
+    result.answer = await cached({ [result.key]: values[result.key] }, model, signal);
+  } catch (error) {
+    result.problem = error;
+  }
+}
+
+/** Return a cached answer, or request one; aborted and failed requests are not cached. */
+async function cached(values, model, signal) {
+  const inputs = Object.entries(values).map(([name, value]) => [name, value instanceof File ? numberOf(value) : value.trim()]);
+  const key = JSON.stringify([model?.name, inputs]);
+  if (cache.has(key)) return cache.get(key);
+  const result = await classify(values, model?.name, signal);
+  cache.set(key, result);
+  if (cache.size > CACHED) cache.delete(cache.keys().next().value);
+  return result;
+}
+
+function numberOf(file) {
+  if (!files.has(file)) files.set(file, (numbered += 1));
+  return files.get(file);
+}
+
+/** Raise a problem for a file that is too large: a service that rejects it may close the connection in the middle of it. */
+function checkSizes(values, model) {
+  for (const input of inputsOf(model)) {
+    const [value, allowed] = [values[input.name], input.limits.max_bytes];
+    if (!(value instanceof File) || !allowed || value.size <= allowed) continue;
+    const words = { input: inputName(input.name), bytes: count(value.size), allowed: count(allowed) };
+    throw new Problem({ code: "too_many_bytes", detail: message(isPictures(input) ? "picture.too-large" : "file.too-large", words) });
+  }
+}
+
+const settle = () => element("answer").removeAttribute("aria-busy");
