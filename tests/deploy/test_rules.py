@@ -23,20 +23,26 @@ def series(name, values, **labels):
     return {"series": f"{name}{{{selector}}}", "values": values}
 
 
-def requests(per_minute, status=200, error="", route="/v1/classify", minutes=600, in_time=None):
+def request_count(values, status=200, error=""):
+    """Return the series of single classifications with one status."""
+    labels = {"http_route": "/v1/classify", "http_response_status_code": str(status), "error_type": error}
+    return series("http_server_request_duration_seconds_count", values, **labels)
+
+
+def requests(per_minute, status=200, error="", route="/v1/classify", in_time=None):
     """Return the series of classifications per minute, of which `in_time` are answered within the latency threshold."""
     labels = {"http_request_method": "POST", "http_route": route}
     labels |= {"http_response_status_code": str(status), "error_type": error}
     name = "http_server_request_duration_seconds"
     in_time = per_minute if in_time is None else in_time
     return [
-        series(f"{name}_count", f"0+{per_minute}x{minutes}", **labels),
-        series(f"{name}_bucket", f"0+{in_time}x{minutes}", le="0.25", **labels),
+        series(f"{name}_count", f"0+{per_minute}x600", **labels),
+        series(f"{name}_bucket", f"0+{in_time}x600", le="0.25", **labels),
     ]
 
 
-def predictions(per_minute, label, minutes=600):
-    return series("polymodal_predictions_total", f"0+{per_minute}x{minutes}", model="m", label=label, modalities="text")
+def predictions(per_minute, label):
+    return series("polymodal_predictions_total", f"0+{per_minute}x600", model="m", label=label, modalities="text")
 
 
 def references(**ratios):
@@ -64,208 +70,137 @@ class Case:
 
 
 def fires(alert, situation, *all_series, **times):
-    return Case(alert, situation, True, list(all_series), **times)
+    return Case(f"Polymodal{alert}", situation, True, list(all_series), **times)
 
 
 def silent(alert, situation, *all_series, **times):
-    return Case(alert, situation, False, list(all_series), **times)
+    return Case(f"Polymodal{alert}", situation, False, list(all_series), **times)
 
 
 UNSURE = ("polymodal_prediction_entropy_ratio_sum", "polymodal_prediction_entropy_ratio_count")
 DAY = 24 * 12  # values, one each five minutes
 CLOSED = "polymodal_connections_closed_total"
 RESTARTS = "polymodal_worker_restarts_total"
+# fmt: off
 CASES = [
-    fires("PolymodalNotServing", "nothing is scraped", after=3),
-    fires("PolymodalNotServing", "no instance is ready", steady("polymodal_ready", 0), after=3),
+    fires("NotServing", "nothing is scraped", after=3),
+    fires("NotServing", "no instance is ready", steady("polymodal_ready", 0), after=3),
     silent(
-        "PolymodalNotServing",
-        "one of two instances is ready",
-        steady("polymodal_ready", 0),
-        steady("polymodal_ready", 1, instance="b"),
+        "NotServing", "one of two instances is ready", steady("polymodal_ready", 0), steady("polymodal_ready", 1, instance="b")
     ),
     fires(
-        "PolymodalAvailabilityBurnsFast",
-        "a tenth is refused as overloaded",
-        *requests(90),
-        *requests(10, 429, "overloaded"),
-        after=10,
+        "AvailabilityBurnsFast", "a tenth is refused as overloaded", *requests(90), *requests(10, 429, "overloaded"), after=10
     ),
     fires(
-        "PolymodalAvailabilityBurnsFast",
+        "AvailabilityBurnsFast",
         "everything fails, also batches",
         *requests(10, 500, "internal_error", route="/v1/classify/batch"),
         after=10,
     ),
     fires(
-        "PolymodalAvailabilityBurnsFast",
-        "one in 25 fails for hours",
-        *requests(96),
-        *requests(4, 504, "deadline_exceeded"),
-        after=120,
+        "AvailabilityBurnsFast", "one in 25 fails for hours", *requests(96), *requests(4, 504, "deadline_exceeded"), after=120
     ),
-    silent("PolymodalAvailabilityBurnsFast", "one in 50 fails", *requests(98), *requests(2, 500, "internal_error")),
+    silent("AvailabilityBurnsFast", "one in 50 fails", *requests(98), *requests(2, 500, "internal_error")),
     silent(
-        "PolymodalAvailabilityBurnsFast",
+        "AvailabilityBurnsFast",
         "most are over their rate limits or undecodable",
         *requests(10),
         *requests(50, 429, "rate_limited"),
         *requests(50, 422, "undecodable"),
     ),
     silent(
-        "PolymodalAvailabilityBurnsFast",
+        "AvailabilityBurnsFast",
         "not ready for 20 minutes, healthy for 40",
         *requests(100),
-        series(
-            "http_server_request_duration_seconds_count",
-            "0+100x20 2000x60",
-            http_route="/v1/classify",
-            http_response_status_code="503",
-            error_type="not_ready",
-        ),
+        request_count("0+100x20 2000x60", 503, "not_ready"),
         after=60,
     ),
     silent(
-        "PolymodalAvailabilityBurnsFast",
+        "AvailabilityBurnsFast",
         "half fail, of four requests in an hour",
-        series(
-            "http_server_request_duration_seconds_count",
-            "0x10 2x60",
-            http_route="/v1/classify",
-            http_response_status_code="200",
-            error_type="",
-        ),
-        series(
-            "http_server_request_duration_seconds_count",
-            "0x10 2x60",
-            http_route="/v1/classify",
-            http_response_status_code="500",
-            error_type="internal_error",
-        ),
+        request_count("0x10 2x60"),
+        request_count("0x10 2x60", 500, "internal_error"),
         after=14,
     ),
-    fires("PolymodalLatencyBurnsFast", "a fifth is too slow", *requests(100, in_time=80), after=10),
-    silent("PolymodalLatencyBurnsFast", "3 of 100 are too slow", *requests(100, in_time=97)),
+    fires("LatencyBurnsFast", "a fifth is too slow", *requests(100, in_time=80), after=10),
+    silent("LatencyBurnsFast", "3 of 100 are too slow", *requests(100, in_time=97)),
     silent(
-        "PolymodalLatencyBurnsFast",
-        "only large batches are slow",
-        *requests(100),
-        *requests(100, route="/v1/classify/batch", in_time=0),
+        "LatencyBurnsFast", "only large batches are slow", *requests(100), *requests(100, route="/v1/classify/batch", in_time=0)
     ),
-    silent("PolymodalLatencyBurnsFast", "refusals are slow", *requests(100), *requests(9, 503, "stalled", in_time=0)),
-    fires("PolymodalWorkersCrashLoop", "one worker dies each minute", series(RESTARTS, "0+1x600")),
-    silent(
-        "PolymodalWorkersCrashLoop",
-        "one worker dies each five minutes",
-        series(RESTARTS, "0 0 0 0 1 1 1 1 1 2 2 2 2 2 3"),
+    silent("LatencyBurnsFast", "refusals are slow", *requests(100), *requests(9, 503, "stalled", in_time=0)),
+    fires("WorkersCrashLoop", "one worker dies each minute", series(RESTARTS, "0+1x600")),
+    silent("WorkersCrashLoop", "one worker dies each five minutes", series(RESTARTS, "0 0 0 0 1 1 1 1 1 2 2 2 2 2 3")),
+    fires(
+        "AvailabilityBurnsSlowly", "one in 50 fails for an hour", *requests(98), *requests(2, 500, "internal_error"), after=60
     ),
     fires(
-        "PolymodalAvailabilityBurnsSlowly",
-        "one in 50 fails for an hour",
-        *requests(98),
-        *requests(2, 500, "internal_error"),
-        after=60,
-    ),
-    fires(
-        "PolymodalAvailabilityBurnsSlowly",
+        "AvailabilityBurnsSlowly",
         "7 of 1000 fail for more than an hour",
         *requests(993),
         *requests(7, 500, "internal_error"),
         after=100,
     ),
     silent(
-        "PolymodalAvailabilityBurnsSlowly",
+        "AvailabilityBurnsSlowly",
         "4 of 1000 fail, which is allowed",
         *requests(996),
         *requests(4, 500, "internal_error"),
         after=100,
     ),
-    fires("PolymodalLatencyBurnsSlowly", "4 of 100 are too slow for an hour", *requests(100, in_time=96), after=60),
-    silent("PolymodalLatencyBurnsSlowly", "9 of 1000 are too slow", *requests(1000, in_time=991), after=100),
-    fires("PolymodalClientsRefused", "half is undecodable", *requests(50), *requests(50, 422, "undecodable")),
-    silent("PolymodalClientsRefused", "a tenth is undecodable", *requests(90), *requests(10, 422, "undecodable")),
-    silent("PolymodalClientsRefused", "half is refused as overloaded", *requests(50), *requests(50, 429, "overloaded")),
+    fires("LatencyBurnsSlowly", "4 of 100 are too slow for an hour", *requests(100, in_time=96), after=60),
+    silent("LatencyBurnsSlowly", "9 of 1000 are too slow", *requests(1000, in_time=991), after=100),
+    fires("ClientsRefused", "half is undecodable", *requests(50), *requests(50, 422, "undecodable")),
+    silent("ClientsRefused", "a tenth is undecodable", *requests(90), *requests(10, 422, "undecodable")),
+    silent("ClientsRefused", "half is refused as overloaded", *requests(50), *requests(50, 429, "overloaded")),
+    fires("ConnectionsRunOut", "one connection per second is evicted", series(CLOSED, "0+60x600", reason="evicted")),
+    silent("ConnectionsRunOut", "one head per second is too slow", series(CLOSED, "0+60x600", reason="head_too_slow")),
     fires(
-        "PolymodalConnectionsRunOut",
-        "one connection per second is evicted",
-        series(CLOSED, "0+60x600", reason="evicted"),
-    ),
-    silent(
-        "PolymodalConnectionsRunOut",
-        "one head per second is too slow",
-        series(CLOSED, "0+60x600", reason="head_too_slow"),
-    ),
-    fires(
-        "PolymodalSaturated",
+        "Saturated",
         "two workers compute for 57 s of each minute",
         series("polymodal_worker_busy_seconds_total", "0+114x600"),
         steady("polymodal_workers", 2),
     ),
     silent(
-        "PolymodalSaturated",
+        "Saturated",
         "four workers do the same",
         series("polymodal_worker_busy_seconds_total", "0+114x600"),
         steady("polymodal_workers", 4),
     ),
-    fires("PolymodalQueueTooLong", "half a second of waiting", steady("polymodal_queue_predicted_wait_seconds", 0.5)),
-    silent(
-        "PolymodalQueueTooLong", "a tenth of a second of waiting", steady("polymodal_queue_predicted_wait_seconds", 0.1)
-    ),
+    fires("QueueTooLong", "half a second of waiting", steady("polymodal_queue_predicted_wait_seconds", 0.5)),
+    silent("QueueTooLong", "a tenth of a second of waiting", steady("polymodal_queue_predicted_wait_seconds", 0.1)),
+    fires("InternalErrors", "the first error", series("polymodal_refusals_total", "_x19 1x20", reason="internal_error")),
+    fires("InternalErrors", "one more error", series("polymodal_refusals_total", "3x24 4x20", reason="internal_error")),
+    silent("InternalErrors", "no new error", steady("polymodal_refusals_total", 3, reason="internal_error")),
+    silent("InternalErrors", "other refusals", series("polymodal_refusals_total", "0+9x600", reason="overloaded")),
     fires(
-        "PolymodalInternalErrors",
-        "the first error",
-        series("polymodal_refusals_total", "_x19 1x20", reason="internal_error"),
-    ),
-    fires(
-        "PolymodalInternalErrors",
-        "one more error",
-        series("polymodal_refusals_total", "3x24 4x20", reason="internal_error"),
-    ),
-    silent("PolymodalInternalErrors", "no new error", steady("polymodal_refusals_total", 3, reason="internal_error")),
-    silent(
-        "PolymodalInternalErrors",
-        "other refusals",
-        series("polymodal_refusals_total", "0+9x600", reason="overloaded"),
-    ),
-    fires(
-        "PolymodalForecastOff",
+        "ForecastOff",
         "batches take three times as long as predicted",
         series("polymodal_batch_duration_seconds_sum", "0+3x600", model="m"),
         series("polymodal_batch_predicted_seconds_sum", "0+1x600", model="m"),
         after=60,
     ),
     silent(
-        "PolymodalForecastOff",
+        "ForecastOff",
         "batches take a quarter longer",
         series("polymodal_batch_duration_seconds_sum", "0+5x600", model="m"),
         series("polymodal_batch_predicted_seconds_sum", "0+4x600", model="m"),
         after=60,
     ),
     fires(
-        "PolymodalLabelsDrift",
-        "one of two equal labels is never predicted",
-        predictions(100, "a"),
-        *references(a=0.5, b=0.5),
-        after=80,
+        "LabelsDrift", "one of two equal labels is never predicted", predictions(100, "a"), *references(a=0.5, b=0.5), after=80
     ),
     silent(
-        "PolymodalLabelsDrift",
+        "LabelsDrift",
         "both are predicted, one more often",
         predictions(120, "a"),
         predictions(80, "b"),
         *references(a=0.5, b=0.5),
         after=80,
     ),
-    silent(
-        "PolymodalLabelsDrift",
-        "a few hundred predictions",
-        predictions(1, "a"),
-        *references(a=0.5, b=0.5),
-        after=80,
-    ),
-    silent("PolymodalLabelsDrift", "the bundle has no label shares", predictions(100, "a"), after=80),
+    silent("LabelsDrift", "a few hundred predictions", predictions(1, "a"), *references(a=0.5, b=0.5), after=80),
+    silent("LabelsDrift", "the bundle has no label shares", predictions(100, "a"), after=80),
     fires(
-        "PolymodalModelUnsure",
+        "ModelUnsure",
         "entropy of 0.2 for a day, then 0.5",
         series(UNSURE[0], f"0+20x{DAY} {20 * DAY + 50}+50x72", model="m"),
         series(UNSURE[1], f"0+100x{DAY + 73}", model="m"),
@@ -273,7 +208,7 @@ CASES = [
         every=5,
     ),
     silent(
-        "PolymodalModelUnsure",
+        "ModelUnsure",
         "entropy of 0.5 all the time",
         series(UNSURE[0], f"0+50x{DAY + 73}", model="m"),
         series(UNSURE[1], f"0+100x{DAY + 73}", model="m"),
@@ -281,62 +216,45 @@ CASES = [
         every=5,
     ),
     fires(
-        "PolymodalModelsDiffer",
+        "ModelsDiffer",
         "two instances serve two versions",
         steady("polymodal_bundle_info", 1, model="m", digest="1"),
         steady("polymodal_bundle_info", 1, model="m", digest="2", instance="b"),
         after=90,
     ),
     silent(
-        "PolymodalModelsDiffer",
+        "ModelsDiffer",
         "two instances serve two models",
         steady("polymodal_bundle_info", 1, model="m", digest="1"),
         steady("polymodal_bundle_info", 1, model="n", digest="2", instance="b"),
         after=90,
     ),
-    fires("PolymodalInstanceDown", "one of two instances", steady("up", 0), steady("up", 1, instance="b")),
-    silent("PolymodalInstanceDown", "another service is down", steady("up", 0, job="other"), steady("up", 1)),
-    fires("PolymodalInstanceNotReady", "not ready", steady("polymodal_ready", 0)),
-    silent("PolymodalInstanceNotReady", "starting", series("polymodal_ready", "0 0 0 1x600")),
+    fires("InstanceDown", "one of two instances", steady("up", 0), steady("up", 1, instance="b")),
+    silent("InstanceDown", "another service is down", steady("up", 0, job="other"), steady("up", 1)),
+    fires("InstanceNotReady", "not ready", steady("polymodal_ready", 0)),
+    silent("InstanceNotReady", "starting", series("polymodal_ready", "0 0 0 1x600")),
+    fires("WorkersMissing", "one of two workers", steady("polymodal_workers", 1), steady("polymodal_workers_wanted", 2)),
+    silent("WorkersMissing", "all workers run", steady("polymodal_workers", 2), steady("polymodal_workers_wanted", 2)),
+    fires("WorkerRestarted", "restarted ten minutes ago", series(RESTARTS, "0x20 1x20")),
+    silent("WorkerRestarted", "restarted an hour ago", series(RESTARTS, "0x20 1x90"), after=80),
     fires(
-        "PolymodalWorkersMissing",
-        "one of two workers",
-        steady("polymodal_workers", 1),
-        steady("polymodal_workers_wanted", 2),
+        "ProcessorThrottled", "throttled a fifth of the time", series("polymodal_processor_throttled_seconds_total", "0+12x600")
     ),
     silent(
-        "PolymodalWorkersMissing",
-        "all workers run",
-        steady("polymodal_workers", 2),
-        steady("polymodal_workers_wanted", 2),
-    ),
-    fires("PolymodalWorkerRestarted", "restarted ten minutes ago", series(RESTARTS, "0x20 1x20")),
-    silent("PolymodalWorkerRestarted", "restarted an hour ago", series(RESTARTS, "0x20 1x90"), after=80),
-    fires(
-        "PolymodalProcessorThrottled",
-        "throttled a fifth of the time",
-        series("polymodal_processor_throttled_seconds_total", "0+12x600"),
-    ),
-    silent(
-        "PolymodalProcessorThrottled",
+        "ProcessorThrottled",
         "throttled a hundredth of the time",
         series("polymodal_processor_throttled_seconds_total", "0+0.6x600"),
     ),
-    fires("PolymodalLogLinesLost", "7 lines", series("polymodal_log_lines_lost_total", "0x25 7x20")),
-    silent("PolymodalLogLinesLost", "no line", steady("polymodal_log_lines_lost_total", 0)),
-    fires("PolymodalApiKeysStale", "for hours", steady("polymodal_api_keys_stale", 1)),
-    silent("PolymodalApiKeysStale", "for two minutes", series("polymodal_api_keys_stale", "0x27 1x2")),
+    fires("LogLinesLost", "7 lines", series("polymodal_log_lines_lost_total", "0x25 7x20")),
+    silent("LogLinesLost", "no line", steady("polymodal_log_lines_lost_total", 0)),
+    fires("ApiKeysStale", "for hours", steady("polymodal_api_keys_stale", 1)),
+    silent("ApiKeysStale", "for two minutes", series("polymodal_api_keys_stale", "0x27 1x2")),
     fires(
-        "PolymodalRateLimitStorageFails",
-        "five failures per minute",
-        series("polymodal_rate_limit_storage_failures_total", "0+5x600"),
+        "RateLimitStorageFails", "five failures per minute", series("polymodal_rate_limit_storage_failures_total", "0+5x600")
     ),
-    silent(
-        "PolymodalRateLimitStorageFails",
-        "one failure",
-        series("polymodal_rate_limit_storage_failures_total", "0x20 1x20"),
-    ),
+    silent("RateLimitStorageFails", "one failure", series("polymodal_rate_limit_storage_failures_total", "0x20 1x20")),
 ]
+# fmt: on
 
 
 @pytest.mark.parametrize(
