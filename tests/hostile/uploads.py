@@ -264,8 +264,8 @@ def jpegs() -> Iterator[Upload]:
     """JPEG with wrong, missing or too many segments."""
     good = SAMPLES["jpeg"]
     frame, scan = good.index(b"\xff\xc0"), good.index(b"\xff\xda")
-    yield image("jpeg of nothing but its beginning", b"\xff\xd8\xff", UNDECODABLE)
-    yield image("jpeg of beginning and end", b"\xff\xd8\xff\xd9", UNDECODABLE)
+    yield image("jpeg with only its start marker", b"\xff\xd8\xff", UNDECODABLE)
+    yield image("jpeg with only its start and end markers", b"\xff\xd8\xff\xd9", UNDECODABLE)
     yield image("jpeg of 1 MB of fill bytes", b"\xff\xd8" + b"\xff" * 1_000_000, UNDECODABLE)
     yield image("jpeg with 1 MB of fill bytes", jpeg_with(b"\xff" * 1_000_000), OK)
     yield image("jpeg without a frame", good[:frame] + good[frame + 19 :], UNDECODABLE)
@@ -274,9 +274,9 @@ def jpegs() -> Iterator[Upload]:
     yield image("jpeg of no components", edited(good, frame + 9, b"\x00"), UNDECODABLE)
     yield image("jpeg of 255 components", edited(good, frame + 9, b"\xff"), UNDECODABLE)
     yield image("jpeg with sampling factors of 0", edited(good, frame + 11, b"\x00"), UNDECODABLE)
-    yield image("jpeg with a table that is not there", edited(good, frame + 12, b"\x03"), UNDECODABLE)
-    yield image("jpeg that is lossless in name", edited(good, frame + 1, b"\xc3"), UNDECODABLE)
-    yield image("jpeg that is hierarchical in name", edited(good, frame + 1, b"\xc5"), UNDECODABLE)
+    yield image("jpeg with a missing table", edited(good, frame + 12, b"\x03"), UNDECODABLE)
+    yield image("jpeg with the marker of lossless", edited(good, frame + 1, b"\xc3"), UNDECODABLE)
+    yield image("jpeg with the marker of hierarchical", edited(good, frame + 1, b"\xc5"), UNDECODABLE)
     yield image("jpeg without a scan", good[:scan], UNDECODABLE)
     yield image("jpeg that ends before its scan", good[:scan] + b"\xff\xd9", UNDECODABLE)
     yield image("jpeg with a segment longer than the file", jpeg_with(segment(0xE1, b"", length=65_535)), UNDECODABLE)
@@ -284,20 +284,20 @@ def jpegs() -> Iterator[Upload]:
     yield image("jpeg of 5000 segments", jpeg_with(segment(0xE5) * 5000), UNDECODABLE)
     yield image("jpeg of 100,000 pieces of EXIF", jpeg_with(segment(0xE1, b"Exif\x00\x00ab") * 100_000), UNDECODABLE)
     yield image(
-        "jpeg with 1 MB of EXIF that makes no sense", jpeg_with(segment(0xE1, b"Exif\x00\x00" + b"II*\x00" * 16_000) * 16), OK
+        "jpeg with 1 MB of invalid EXIF", jpeg_with(segment(0xE1, b"Exif\x00\x00" + b"II*\x00" * 16_000) * 16), OK
     )
     yield image("jpeg with half of an ICC profile", jpeg_with(segment(0xE2, b"ICC_PROFILE\x00\x02\xff" + bytes(100))), OK)
     yield image("jpeg with a bad Photoshop block", jpeg_with(segment(0xED, b"Photoshop 3.0\x008BIM\x03\xed\x00\x00\xff")), OK)
     yield image("jpeg with a bad second picture", jpeg_with(segment(0xE2, b"MPF\x00II*\x00\xff\xff\xff\xff")), OK)
     yield image("jpeg with a huge quantisation table", jpeg_with(segment(0xDB, b"\x00" + bytes(60_000))), UNDECODABLE)
-    yield image("jpeg with a Huffman table of nonsense", jpeg_with(segment(0xC4, b"\x00" + b"\xff" * 16)), UNDECODABLE)
+    yield image("jpeg with an invalid Huffman table", jpeg_with(segment(0xC4, b"\x00" + b"\xff" * 16)), UNDECODABLE)
     yield image("jpeg of 99 scans", jpeg_of_scans(98, (64, 64)), OK)
     yield image("jpeg of 2000 scans of 16 Mpx", jpeg_of_scans(2000, (4096, 4096)), UNDECODABLE)
     yield image("jpeg in CMYK", saved(NOISE.convert("CMYK"), "JPEG"), OK)
     progressive, scans = SAMPLES["jpeg-progressive"], b"\xff\xda" * 200
-    yield image("jpeg with 200 scans behind its end", progressive + scans, OK)
-    yield image("jpeg with a video behind it", good + b"\x00\x00\x00\x18ftypmp42" + scans, OK)
-    yield image("jpeg with a second one behind it", good + good[:-40], OK)
+    yield image("jpeg with 200 scans after its end", progressive + scans, OK)
+    yield image("jpeg followed by a video", good + b"\x00\x00\x00\x18ftypmp42" + scans, OK)
+    yield image("jpeg followed by a second one", good + good[:-40], OK)
     for name, content in (("jpeg", good), ("progressive jpeg", progressive)):
         yield image(f"{name} without its end", content[:-2], OK)
         yield image(f"{name} without its end and its last bytes", content[:-12], UNDECODABLE)
@@ -315,7 +315,7 @@ def gifs() -> Iterator[Upload]:
     """GIF with frames outside of the screen, invalid codes, and endless extensions."""
     good = SAMPLES["gif"]
     black = saved(solid("P", (1, 1)), "GIF")
-    yield image("gif of its screen alone", gif(frames=[]), UNDECODABLE)
+    yield image("gif without frames", gif(frames=[]), UNDECODABLE)
     yield image("gif whose frame is larger than its screen", gif((1, 1), [(0, 0, 60_000, 60_000)]), TOO_LARGE)
     yield image("gif whose frame is far outside", gif((1, 1), [(65_535, 65_535, 1, 1)]), TOO_LARGE)
     for disposal in (1, 2, 3, 7):
@@ -333,7 +333,7 @@ def gifs() -> Iterator[Upload]:
     yield image("gif with an extension without end", gif()[:19] + b"\x21\xfe" + b"\xff" * 1000, UNDECODABLE)
     yield image("gif with 1000 bytes of rubbish before its frame", black[:-1].replace(b"\x2c", bytes(1000) + b"\x2c", 1), OK)
     yield image("gif that is HTML too", b"GIF89a/*" + black[8:] + b"*/<script>alert(1)</script>", OK)
-    yield image("gif with HTML behind it", black + b"<html><script>alert(1)</script>", OK)
+    yield image("gif followed by HTML", black + b"<html><script>alert(1)</script>", OK)
 
 
 def webps() -> Iterator[Upload]:
@@ -347,15 +347,15 @@ def webps() -> Iterator[Upload]:
     yield image("webp of no length", webp(lossless, length=0), UNDECODABLE)
     yield image("webp with a chunk longer than the file", webp(riff(b"VP8L", lossless[8:], length=2**31)), UNDECODABLE)
     yield image("webp with an unknown chunk", webp(vp8x((2, 2)), riff(b"WHAT", bytes(9)), lossless), OK)
-    yield image("webp with nonsense for pixels", webp(riff(b"VP8L", b"\x2f" + b"\xff" * 40)), TOO_LARGE)
-    yield image("webp with nonsense for lossy pixels", webp(riff(b"VP8 ", b"\xff" * 40)), UNDECODABLE)
+    yield image("webp with invalid pixels", webp(riff(b"VP8L", b"\x2f" + b"\xff" * 40)), TOO_LARGE)
+    yield image("webp with invalid lossy pixels", webp(riff(b"VP8 ", b"\xff" * 40)), UNDECODABLE)
     yield image("webp whose canvas is not its picture's", webp(vp8x((16, 12)), lossless), UNDECODABLE)
     yield image("webp of 3000 frames", webp_animation(3000), OK)
     yield image("webp of 100,000 chunks", webp(*[riff(b"JUNK", b"")] * 100_000, lossless), UNDECODABLE)
     yield image("webp whose frame is outside of its canvas", webp_animation(1, (1, 1)), UNDECODABLE)
     yield image("webp with the flag of an animation and no frames", webp(vp8x((2, 2), 2), lossless), UNDECODABLE)
     yield image("webp with 1 MB of XMP", webp(vp8x((2, 2), 4), lossless, riff(b"XMP ", bytes(1_000_000))), OK)
-    yield image("webp with nonsense for EXIF", webp(vp8x((2, 2), 8), lossless, riff(b"EXIF", b"II*\x00\xff")), OK)
+    yield image("webp with invalid EXIF", webp(vp8x((2, 2), 8), lossless, riff(b"EXIF", b"II*\x00\xff")), OK)
 
 
 def bmps() -> Iterator[Upload]:
@@ -389,7 +389,7 @@ def tiffs() -> Iterator[Upload]:
         yield image(f"tiff compressed by {number}", tiff(tags={259: (SHORT, [number])}), UNSUPPORTED if known else UNDECODABLE)
     for number in (5, 8, 7):
         yield image(
-            f"tiff with nonsense compressed by {number}", tiff(data=b"\xff" * 192, tags={259: (SHORT, [number])}), UNDECODABLE
+            f"tiff with invalid data compressed by {number}", tiff(data=b"\xff" * 192, tags={259: (SHORT, [number])}), UNDECODABLE
         )
     yield image("tiff in 7 bits", tiff(tags={258: (SHORT, [7])}), UNSUPPORTED)
     floats = struct.pack("<192f", *(number / 191 for number in range(192)))
@@ -449,7 +449,7 @@ def stills() -> Iterator[Upload]:
     yield image("avif of 10,000 boxes", heif([alone], before=box(b"free") * 10_000), UNDECODABLE)
     yield image("avif with a box of no length", heif([alone], before=box(b"free", length=3)), UNDECODABLE)
     yield image("avif of a sequence alone", avif().replace(b"meta", b"moov"), UNSUPPORTED)
-    yield image("avif with an archive behind it", avif() + b"PK\x03\x04" + bytes(999), OK)
+    yield image("avif followed by an archive", avif() + b"PK\x03\x04" + bytes(999), OK)
     yield image("avif cut off", avif()[:-9], UNDECODABLE)
     yield image("heic of its beginning", b"\x00\x00\x00\x1cftypheic", UNDECODABLE if "image/heic" in FORMATS else UNSUPPORTED)
 
@@ -500,9 +500,9 @@ def strangers() -> Iterator[Upload]:
     }
     for name, content in beginnings.items():
         yield image(name, content, UNSUPPORTED)
-    yield image("png with a zip behind it", png() + b"PK\x03\x04" + bytes(1000), OK)
+    yield image("png followed by a zip", png() + b"PK\x03\x04" + bytes(1000), OK)
     yield image("bmp in an ico", beginnings["ico"] + bmp()[14:], UNSUPPORTED)
-    yield image("png behind a byte", b"\x00" + png(), UNSUPPORTED)
+    yield image("png after a byte", b"\x00" + png(), UNSUPPORTED)
     for name, declared in {"a.exe": "application/x-msdownload", "a.svg": "image/svg+xml", "../../etc/passwd": "text/html"}.items():
         headers = f'Content-Disposition: form-data; name="image"; filename="{name}"\r\nContent-Type: {declared}'.encode()
         yield form(f"a png called {name}", raw_field(headers, png()) + END, OK)
@@ -549,7 +549,7 @@ def texts() -> Iterator[Upload]:
         "SQL": b"'; DROP TABLE models; --",
         "HTML": b"<script>alert(1)</script>",
         "an address": b"http://127.0.0.1/",
-        "a line that ends a header": b"red\r\n\r\nHTTP/1.1 200 OK\r\n\r\n",
+        "a blank line and a status line": b"red\r\n\r\nHTTP/1.1 200 OK\r\n\r\n",
         "almost a boundary": b"\r\n--frontie\r\n--fronties\r\n-- red",
     }.items():
         yield text(name, content, OK)
@@ -563,7 +563,7 @@ def texts() -> Iterator[Upload]:
         "a surrogate pair in six bytes": b"\xed\xa0\xbd\xed\xb8\x80",
         "beyond Unicode": b"\xf4\x90\x80\x80",
         "latin-1": "café".encode("latin-1"),
-        "utf-16 without a mark, not of ASCII": "é".encode("utf-16-be") + b"\xff",
+        "utf-16 without a byte order mark, not of ASCII": "é".encode("utf-16-be") + b"\xff",
         "utf-16 of half a unit": "red".encode("utf-16") + b"d",
         "utf-16 of half a surrogate pair": b"\xff\xfe\x3d\xd8",
         "utf-32": "red".encode("utf-32"),
@@ -571,7 +571,7 @@ def texts() -> Iterator[Upload]:
         "a bad byte at the end": b"red" * 1000 + b"\xff",
     }.items():
         yield text(f"invalid: {name}", content, MALFORMED if "half a" in name and "16" in name else UNDECODABLE)
-    yield text("utf-16 with a mark", "red".encode("utf-16"), OK)
+    yield text("utf-16 with a byte order mark", "red".encode("utf-16"), OK)
     yield text("20,001 letters", b"r" * 20_001, TOO_LARGE)
     yield text("20,000 combining marks", ("\u0301\u0327" * 10_000).encode(), TOO_LARGE)
     yield text("257 combining marks", ("e" + "\u0301" * 257).encode(), TOO_LARGE)
@@ -592,7 +592,7 @@ def encodings() -> Iterator[Upload]:
         "as a data: URI of another type": f"data:text/html;charset=utf-8;base64,{good}",
         "as a data: URI in capitals": f"DATA:;BASE64,{good}",
         "of a jpeg that is declared as png": "data:image/png;base64," + base64.b64encode(SAMPLES["jpeg"]).decode(),
-        "for addresses": base64.urlsafe_b64encode(png()).decode(),
+        "in the URL-safe alphabet": base64.urlsafe_b64encode(png()).decode(),
         "without its padding": good.rstrip("="),
         "in indented lines": "\n    ".join(good[at : at + 20] for at in range(0, len(good), 20)),
         "percent-encoded": quote(good, safe=""),
@@ -600,7 +600,7 @@ def encodings() -> Iterator[Upload]:
         "as a data: URI that is percent-encoded as a whole": quote("data:image/png;base64," + good, safe=""),
         "as a data: URI with a file's name": f"data:image/png;name=a.png;base64,{good}",
         "as a data: URI with a parameter after base64": f"data:image/png;base64;name=a.png,{good}",
-        "left out of a percent-encoded data: URI": "data:image/png," + quote(png()),
+        "omitted in a percent-encoded data: URI": "data:image/png," + quote(png()),
     }.items():
         yield document(f"base64 {name}", {"image": content}, OK)
     for name, content in {
@@ -610,9 +610,9 @@ def encodings() -> Iterator[Upload]:
         "of padding alone": "====",
         "of both alphabets": "_-+/" + good,
         "with blanks for its pluses": good[:9] + " " + good[10:],
-        "with bits behind its end": "QR==",
+        "with bits after its end": "QR==",
         "with half of its padding": "QQ=",
-        "with padding too much": "QUJD=",
+        "with too much padding": "QUJD=",
         "percent-encoded twice": quote(quote("data:image/png;base64,+" + good, safe=""), safe=""),
         "with half of an escape": good[:8] + "%4",
         "as a data: URI of 1 MB of parameters": "data:" + ";" * 1_000_000 + "," + good,
@@ -621,20 +621,20 @@ def encodings() -> Iterator[Upload]:
         "with a letter of another alphabet": "é" + good,
         "with full-width letters": "ＡＡＡＡ",
         "with a wide space": good[:8] + "\u3000" + good[8:],
-        "of the hexadecimal kind": "0x89504e47",
+        "in hexadecimal": "0x89504e47",
         "as a data: URI without base64": "data:image/png," + good,
         "as a data: URI without a comma": "data:image/png;base64" + good,
-        "as a data: URI with nothing": "data:",
+        "as an empty data: URI": "data:",
         "as an address": "http://127.0.0.1/a.png",
         "as a path": "file:///etc/passwd",
     }.items():
         yield document(f"base64 {name}", {"image": content}, MALFORMED)
-    yield document("base64 for addresses of words", {"image": "_-_-"}, UNSUPPORTED)
-    yield document("base64 left out of 6 MB of escapes", {"image": "data:," + "%00" * 2_000_000}, UNSUPPORTED)
-    yield document("base64 of nothing", {"image": ""}, UNDECODABLE)
+    yield document("base64 in the URL-safe alphabet of no image", {"image": "_-_-"}, UNSUPPORTED)
+    yield document("6 MB of percent escapes without base64", {"image": "data:," + "%00" * 2_000_000}, UNSUPPORTED)
+    yield document("empty base64", {"image": ""}, UNDECODABLE)
     yield document("base64 of blanks", {"image": " \n"}, UNDECODABLE)
-    yield document("base64 as a data: URI of nothing", {"image": "data:;base64,"}, UNDECODABLE)
-    yield document("base64 of words", {"image": "bm90IGFuIGltYWdl"}, UNSUPPORTED)
+    yield document("base64 as a data: URI without data", {"image": "data:;base64,"}, UNDECODABLE)
+    yield document("base64 of no image", {"image": "bm90IGFuIGltYWdl"}, UNSUPPORTED)
     yield document("base64 of base64", {"image": base64.b64encode(good.encode()).decode()}, UNSUPPORTED)
     yield document("base64 of 11 MB", {"image": "A" * 15_000_000}, TOO_MANY_BYTES)
 
@@ -650,19 +650,19 @@ def documents() -> Iterator[Upload]:
         "a cut-off escape": b'{"text": "red\\',
         "a bad escape": b'{"text": "\\x41"}',
         "a bad number of an escape": b'{"text": "\\u12G4"}',
-        "a comma too many": b'{"text": "red",}',
-        "a comma too few": b'{"text": "red" "top_k": 1}',
+        "an extra comma": b'{"text": "red",}',
+        "a missing comma": b'{"text": "red" "top_k": 1}',
         "single quotes": b"{'text': 'red'}",
         "no quotes": b'{text: "red"}',
         "a comment": b'{"text": "red"} // comment',
         "two objects": b'{"text": "red"}{"text": "red"}',
-        "something behind": b'{"text": "red"}\x00',
+        "a trailing byte": b'{"text": "red"}\x00',
         "a line break in a string": b'{"text": "r\ned"}',
         "a NUL in a string": b'{"text": "r\x00ed"}',
         "two byte order marks": b'\xef\xbb\xbf\xef\xbb\xbf{"text": "red"}',
         "a byte order mark alone": b"\xef\xbb\xbf",
         "utf-16": '{"text": "red"}'.encode("utf-16"),
-        "utf-16 without a mark": '{"text": "red"}'.encode("utf-16-le"),
+        "utf-16 without a byte order mark": '{"text": "red"}'.encode("utf-16-le"),
         "utf-32": '{"text": "red"}'.encode("utf-32"),
         "latin-1": '{"text": "café"}'.encode("latin-1"),
         "an overlong sequence": b'{"text": "\xc0\xaf"}',
@@ -717,7 +717,7 @@ def documents() -> Iterator[Upload]:
         ("a field in capitals", b'{"TEXT": "red"}', UNKNOWN),
         ("a field with a NUL", b'{"text\\u0000": "red"}', UNKNOWN),
         ("a field without a name", b'{"": "red"}', UNKNOWN),
-        ("a field of Python's", b'{"__class__": "red"}', UNKNOWN),
+        ("a field with a Python name", b'{"__class__": "red"}', UNKNOWN),
         ("a field's name of 100,000 letters", b'{"' + b"a" * 100_000 + b'": 1}', UNKNOWN),
         ("an empty object", b"{}", NOTHING),
         ("nulls", b'{"text": null, "image": null}', NOTHING),
@@ -765,8 +765,8 @@ def forms() -> Iterator[Upload]:
         ("line breaks alone", b"\r\n" * 1000, MALFORMED),
         ("words before it", b"words\r\n" + RED + END, MALFORMED),
         ("line breaks before it", b"\r\n\r\n" + RED + END, OK),
-        ("words behind it", RED + END + b"words" * 1000, OK),
-        ("another form behind it", RED + END + RED + END, OK),
+        ("trailing words", RED + END + b"words" * 1000, OK),
+        ("another form after it", RED + END + RED + END, OK),
         ("no end", RED, MALFORMED),
         ("half of an end", RED + b"--frontier-", MALFORMED),
         ("another boundary", RED.replace(b"frontier", b"border") + b"--border--\r\n", MALFORMED),
@@ -823,18 +823,18 @@ def forms() -> Iterator[Upload]:
                 ("another transfer encoding", b"Content-Transfer-Encoding: x-uuencode", b"red", UNSUPPORTED_TYPE),
                 ("utf-16", b"Content-Type: text/plain; charset=utf-16", "red".encode("utf-16"), OK),
                 ("latin-1", b"Content-Type: text/plain; charset=iso-8859-1", b"red \xe9", OK),
-                ("a charset of Python's", b"Content-Type: text/plain; charset=unicode_escape", b"red", UNSUPPORTED_TYPE),
+                ("a Python codec as charset", b"Content-Type: text/plain; charset=unicode_escape", b"red", UNSUPPORTED_TYPE),
                 ("a charset with a NUL", b"Content-Type: text/plain; charset=utf\x00", b"red", UNSUPPORTED_TYPE),
                 ("a charset of 3000 letters", b"Content-Type: text/plain; charset=" + b"a" * 3000, b"red", UNSUPPORTED_TYPE),
                 ("two charsets", b"Content-Type: text/plain; charset=utf-8; charset=utf-16", b"red", REPEATED),
                 ("1000 open quotes", b"Content-Type: text/plain" + b';a="\\' * 800, b"red", REPEATED),
                 ("JSON", b"Content-Type: application/json", b'"red"', OK),
-                ("JSON of depth", b"Content-Type: application/json", b"[" * 100_000, MALFORMED),
+                ("deep JSON", b"Content-Type: application/json", b"[" * 100_000, MALFORMED),
                 ("gzip", b"Content-Encoding: gzip", b"red", UNSUPPORTED_TYPE),
             )
         ),
         ("a charset for all", form_field("_charset_", b"utf-16") + form_field("text", "red".encode("utf-16")) + END, OK),
-        ("a charset for all that is none", RED + form_field("_charset_", b"rot13") + END, UNSUPPORTED_TYPE),
+        ("an unknown charset for all", RED + form_field("_charset_", b"rot13") + END, UNSUPPORTED_TYPE),
         ("two charsets for all", form_field("_charset_", b"utf-8") * 2 + RED + END, REPEATED),
         ("a line break in a file's name", form_field("image", png(), '; filename="a\r\nSet-Cookie: b=c"') + END, OK),
         ("an escaped line break in a file's name", form_field("image", png(), '; filename="a%0D%0ASet-Cookie: b=c"') + END, OK),
