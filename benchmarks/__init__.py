@@ -1,1 +1,1 @@
-"""How quick the service is, beside what the machine could do and beside its peers; results in docs/benchmarks.md."""
+"""Speed and memory of the service compared with the machine's limit and with its peers; results in docs/benchmarks.md."""

@@ -1,9 +1,9 @@
-"""The benchmark: Polymodal with its default settings against the machine's limit and against its peers, all in one run.
+"""The benchmark: Polymodal with default settings compared with the machine's limit and with its peers, all in one run.
 
     python -m benchmarks.run [--out runs/bench] [--seconds 8] [--repeats 3] [--only NAME …]
 
-What it measured goes to OUT/results.json. Rounds are repeated and interleaved, as no machine is equally quick all the time; every
-figure is the median of its rounds, and every ratio the median of the rounds' ratios.
+The measurements are written to OUT/results.json. Rounds are repeated and interleaved, because no machine is equally fast all the
+time; every figure is the median of its rounds, and every ratio the median of the rounds' ratios.
 """
 
 import argparse
@@ -26,30 +26,32 @@ from polymodal.model import processor
 
 BUNDLE = PROJECT / "model" / "bundles" / "illustrations"
 CONNECTIONS = (1, 8, 32)
+RUNTIMES = ("torch", "onnx-int8")
 LOADS = (0.25, 0.5, 0.8, 1.0, 1.2, 2.0, 3.0)
 """Shares of the capacity at which requests arrive at random moments."""
 REGULAR_LOADS = (0.5, 0.8, 1.2, 3.0)
-"""And at regular ones."""
+"""Shares of the capacity at which requests arrive at regular moments."""
 WARM_UP_S = 2
-SOAKED = 10_000
+MEMORY_REQUESTS = 10_000
+"""Requests before the second measurement of memory."""
 
 
-def measured_closed(
-    server: Server, asked: Sequence[Item], cores: int, seconds: float, connections: Iterable[int] = CONNECTIONS
+def measure_closed(
+    server: Server, bodies: Sequence[Item], cores: int, seconds: float, connections: Iterable[int] = CONNECTIONS
 ) -> dict[str, Any]:
-    """Throughput and latency by number of connections, of a server of its own."""
-    with running(server, asked, BUNDLE, cores) as service:
-        target = server.target(service.port, asked)
+    """Start a server; return throughput and latency by number of connections."""
+    with running(server, bodies, BUNDLE, cores) as service:
+        target = server.target(service.port, bodies)
         closed_loop(target, 8, WARM_UP_S)
-        rounds = {str(count): closed_loop(target, count, seconds) for count in connections}
-        return {"ready_s": service.ready_s, "memory_mib": service.memory_mib(), "connections": rounds}
+        loops = {str(count): closed_loop(target, count, seconds) for count in connections}
+        return {"ready_s": service.ready_s, "memory_mib": service.memory_mib(), "connections": loops}
 
 
-def measured_open(asked: Sequence[Item], cores: int, seconds: float) -> dict[str, Any]:
-    """Polymodal at shares of what it does at 32 connections."""
+def measure_open(bodies: Sequence[Item], cores: int, seconds: float) -> dict[str, Any]:
+    """Return Polymodal's latency at shares of its throughput at 32 connections."""
     service_ms = 1000 * service_time(BUNDLE)
-    with running(POLYMODAL, asked, BUNDLE, cores) as service:
-        target = POLYMODAL.target(service.port, asked)
+    with running(POLYMODAL, bodies, BUNDLE, cores) as service:
+        target = POLYMODAL.target(service.port, bodies)
         closed_loop(target, 8, WARM_UP_S)
         capacity = closed_loop(target, 32, seconds)["per_s"]
         return {
@@ -60,55 +62,45 @@ def measured_open(asked: Sequence[Item], cores: int, seconds: float) -> dict[str
         }
 
 
-def measured_cache(asked: Sequence[Item], cores: int, seconds: float) -> dict[str, float]:
-    """The same pictures with a new text in every request, with and without the cache."""
-    found = {}
+def measure_cache(bodies: Sequence[Item], cores: int, seconds: float) -> dict[str, float]:
+    """Return the throughput for the same images with a new text in every request, with and without the cache."""
+    per_s = {}
     for name, size in (("without", "0"), ("with", "100000000")):
-        with running(POLYMODAL, asked, BUNDLE, cores, POLYMODAL_EMBEDDING_CACHE_BYTES=size) as service:
-            target = POLYMODAL.target(service.port, asked)
+        with running(POLYMODAL, bodies, BUNDLE, cores, POLYMODAL_EMBEDDING_CACHE_BYTES=size) as service:
+            target = POLYMODAL.target(service.port, bodies)
             closed_loop(target, 8, WARM_UP_S, new_texts=True)
-            found[name] = closed_loop(target, 32, seconds, new_texts=True)["per_s"]
-    return {**found, "ratio": found["with"] / found["without"]}
+            per_s[name] = closed_loop(target, 32, seconds, new_texts=True)["per_s"]
+    return {**per_s, "ratio": per_s["with"] / per_s["without"]}
 
 
-def measured_memory(asked: Sequence[Item], cores: int) -> dict[str, float]:
-    """From start to ready, and memory then and after many requests."""
-    with running(POLYMODAL, asked, BUNDLE, cores) as service:
+def measure_memory(bodies: Sequence[Item], cores: int) -> dict[str, float]:
+    """Return the time to ready, and the memory when ready and after many requests."""
+    with running(POLYMODAL, bodies, BUNDLE, cores) as service:
         ready = service.memory_mib()
-        target, answered = POLYMODAL.target(service.port, asked), 0.0
-        while answered < SOAKED:
-            answered += closed_loop(target, 32, 10)["requests"]
-        return {
-            "ready_s": service.ready_s,
-            "ready_mib": ready,
-            "soaked_mib": service.memory_mib(),
-            "requests": answered,
-        }
+        target, sent = POLYMODAL.target(service.port, bodies), 0.0
+        while sent < MEMORY_REQUESTS:
+            sent += closed_loop(target, 32, 10)["requests"]
+        return {"ready_s": service.ready_s, "ready_mib": ready, "soaked_mib": service.memory_mib(), "requests": sent}
 
 
-def summary(results: dict[str, Any]) -> dict[str, Any]:
-    """The table's ratios, from whatever was measured."""
-    rounds = results["rounds"]
-    ratios: dict[str, Any] = {"of_limit": median(_ratio(each, each["limit_per_s"]) for each in rounds)}
-    for runtime in ("torch", "onnx-int8"):
-        names = sorted({name for each in rounds for name in each["peers"].get(runtime, {})})
-        of_peers = {
-            name: median(_ratio(each, _best(each["peers"][runtime][name])) for each in rounds) for name in names
+def summary(rounds: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return Polymodal's throughput divided by the limit's and by each peer's."""
+    ratios: dict[str, Any] = {"of_limit": median(_best(entry["polymodal"]) / entry["limit_per_s"] for entry in rounds)}
+    for runtime in RUNTIMES:
+        names = sorted({name for entry in rounds for name in entry["peers"].get(runtime, {})})
+        ratios[f"of_peers_{runtime}"] = {
+            name: median(_best(entry["polymodal"]) / _best(entry["peers"][runtime][name]) for entry in rounds)
+            for name in names
         }
-        ratios[f"of_peers_{runtime}"] = of_peers
     return ratios
 
 
 def _best(measured: dict[str, Any]) -> float:
-    return max(each["per_s"] for each in measured["connections"].values())
-
-
-def _ratio(each: dict[str, Any], other: float) -> float:
-    return _best(each["polymodal"]) / other
+    return max(loop["per_s"] for loop in measured["connections"].values())
 
 
 def conditions(cores: int) -> dict[str, Any]:
-    """What the figures depend on."""
+    """Return the machine, the versions, the revision and the date."""
     cpu = processor()
     revision = subprocess.run(["git", "rev-parse", "HEAD"], cwd=PROJECT, capture_output=True, text=True, check=False)
     return {
@@ -122,49 +114,48 @@ def conditions(cores: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measure, say what was found, and write it down."""
+    """Measure, print, and write the results after each measurement."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=PROJECT / "runs" / "bench")
-    parser.add_argument("--seconds", type=float, default=8.0, help="of each measurement")
-    parser.add_argument("--repeats", type=int, default=3, help="rounds of the comparison")
-    parser.add_argument("--only", nargs="*", default=[], help="closed, open, cache, memory; all without it")
-    chosen = parser.parse_args()
-    parts = chosen.only or ["closed", "open", "cache", "memory"]
-    chosen.out.mkdir(parents=True, exist_ok=True)
-    file, cores, asked = chosen.out / "results.json", available_cpus(), items()
+    parser.add_argument("--out", type=Path, default=PROJECT / "runs" / "bench", help="folder for results.json")
+    parser.add_argument("--seconds", type=float, default=8.0, help="duration of each measurement")
+    parser.add_argument("--repeats", type=int, default=3, help="number of rounds")
+    parser.add_argument("--only", nargs="*", default=[], help="of closed, open, cache, memory; default: all")
+    options = parser.parse_args()
+    selected = options.only or ["closed", "open", "cache", "memory"]
+    options.out.mkdir(parents=True, exist_ok=True)
+    file, cores, bodies, seconds = options.out / "results.json", available_cpus(), items(), options.seconds
     results: dict[str, Any] = json.loads(file.read_bytes()) if file.exists() else {}
     results["conditions"] = conditions(cores)
 
-    def keep(name: str, found: Any) -> None:  # noqa: ANN401 — JSON
-        results[name] = found
+    def save(name: str, value: Any) -> None:  # noqa: ANN401 — JSON
+        results[name] = value
         file.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-        print(name, json.dumps(found)[:400], flush=True)
+        print(name, json.dumps(value)[:400], flush=True)
 
-    if "closed" in parts:
+    if "closed" in selected:
         rounds: list[dict[str, Any]] = []
-        for number in range(chosen.repeats):
-            print(f"round {number + 1} of {chosen.repeats}", flush=True)
-            each: dict[str, Any] = {
-                "limit_per_s": throughput(BUNDLE, cores, chosen.seconds),
-                "polymodal": measured_closed(POLYMODAL, asked, cores, chosen.seconds),
-                "peers": {},
+        for number in range(options.repeats):
+            print(f"round {number + 1} of {options.repeats}", flush=True)
+            entry: dict[str, Any] = {
+                "limit_per_s": throughput(BUNDLE, cores, seconds),
+                "polymodal": measure_closed(POLYMODAL, bodies, cores, seconds),
+                "peers": {runtime: {} for runtime in RUNTIMES},
             }
-            print(f"limit {each['limit_per_s']:.0f}/s, polymodal {_best(each['polymodal']):.0f}/s", flush=True)
-            for runtime in ("torch", "onnx-int8"):
-                each["peers"][runtime] = {}
+            print(f"limit {entry['limit_per_s']:.0f}/s, polymodal {_best(entry['polymodal']):.0f}/s", flush=True)
+            for runtime in RUNTIMES:
                 for peer in peers(runtime):
-                    found = measured_closed(peer, asked, cores, chosen.seconds, (8, 32))
-                    each["peers"][runtime][peer.name] = found
-                    print(f"{peer.name}, {runtime}: {_best(found):.0f}/s", flush=True)
-            rounds.append(each)
-            keep("rounds", rounds)
-        keep("summary", summary(results))
-    if "open" in parts:
-        keep("open", [measured_open(asked, cores, chosen.seconds) for _ in range(chosen.repeats)])
-    if "cache" in parts:
-        keep("cache", [measured_cache(asked, cores, chosen.seconds) for _ in range(chosen.repeats)])
-    if "memory" in parts:
-        keep("memory", measured_memory(asked, cores))
+                    measured = measure_closed(peer, bodies, cores, seconds, (8, 32))
+                    entry["peers"][runtime][peer.name] = measured
+                    print(f"{peer.name}, {runtime}: {_best(measured):.0f}/s", flush=True)
+            rounds.append(entry)
+            save("rounds", rounds)
+        save("summary", summary(rounds))
+    if "open" in selected:
+        save("open", [measure_open(bodies, cores, seconds) for _ in range(options.repeats)])
+    if "cache" in selected:
+        save("cache", [measure_cache(bodies, cores, seconds) for _ in range(options.repeats)])
+    if "memory" in selected:
+        save("memory", measure_memory(bodies, cores))
 
 
 if __name__ == "__main__":

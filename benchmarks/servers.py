@@ -1,4 +1,4 @@
-"""The services that are compared: how each is started, and what it is sent."""
+"""The servers that are compared: how each is started, and the requests that it gets."""
 
 import os
 import signal
@@ -30,7 +30,7 @@ class Server:
 
     name: str
     command: Sequence[str]
-    """With {port} and {cores} to fill in; the first word is a program of the server's own environment."""
+    """With placeholders {port} and {cores}; the first word is a program in the server's own environment."""
     path: str
     venv: Path = PROJECT / ".venv"
     environ: Mapping[str, str] = field(default_factory=dict)
@@ -38,23 +38,23 @@ class Server:
     """Bodies in msgpack instead of a form."""
 
     def target(self, port: int, items: Sequence[Item]) -> Target:
-        """What it is sent at this port."""
+        """Return the address and the bodies for this port."""
         if self.packed:
-            return Target(HOST, port, self.path, "application/msgpack", [_msgpack(each) for each in items])
-        return Target(HOST, port, self.path, FORM, [each.form for each in items])
+            return Target(HOST, port, self.path, "application/msgpack", [_msgpack(item) for item in items])
+        return Target(HOST, port, self.path, FORM, [item.form for item in items])
 
 
 POLYMODAL: Final = Server("polymodal", ["polymodal", "serve"], "/v1/classify")
 
 
 def peers(runtime: str) -> list[Server]:
-    """Those whose environments are installed, serving with this runtime."""
+    """Return the peers whose environments are installed, with this runtime."""
 
     def module(name: str, *arguments: str) -> list[str]:
         return ["python", "-m", f"benchmarks.peers.{name}_server", *arguments]
 
     uvicorn = ["uvicorn", "benchmarks.peers.fastapi_server:app", "--port", "{port}", "--workers", "{cores}"]
-    every = [
+    servers = [
         Server("fastapi", [*uvicorn, "--log-level", "warning"], "/predict"),
         Server("litserve", module("litserve"), "/predict"),
         Server("mosec", module("mosec", "--port", "{port}", "--timeout", "60000"), "/inference", packed=True),
@@ -66,22 +66,22 @@ def peers(runtime: str) -> list[Server]:
         Server("ray", module("ray"), "/"),
     ]
     return [
-        replace(each, venv=VENVS / each.name, environ={"RUNTIME": runtime})
-        for each in every
-        if (VENVS / each.name / "ok").exists()
+        replace(server, venv=VENVS / server.name, environ={"RUNTIME": runtime})
+        for server in servers
+        if (VENVS / server.name / "ok").exists()
     ]
 
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A server that answers."""
+    """A started server."""
 
     pid: int
     port: int
     ready_s: float
-    """From its start to its first correct answer."""
+    """From its start to its first successful response."""
     output: Callable[[], bytes]
-    """All that it has written so far."""
+    """Reads everything that it has written to stdout and stderr so far."""
 
     @property
     def workers(self) -> list[int]:
@@ -94,7 +94,7 @@ class Running:
 
 
 def free_port() -> int:
-    """One that nobody listens at."""
+    """Return an unused TCP port."""
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         port: int = probe.getsockname()[1]
@@ -105,7 +105,7 @@ def free_port() -> int:
 def running(
     server: Server, items: Sequence[Item], bundle: Path, cores: int, *, port: int | None = None, **environ: str
 ) -> Iterator[Running]:
-    """Start a server, wait until it answers a whole request, and stop it in the end. Raises RuntimeError."""
+    """Start a server, wait until it answers a complete request, and stop it at the end. Raises RuntimeError."""
     port = port or free_port()
     binary = str(server.venv / "bin" / server.command[0])
     command = [binary, *(word.format(port=port, cores=cores) for word in server.command[1:])]
@@ -130,20 +130,20 @@ def running(
         )
         try:
             try:
-                _await_answer(server.target(port, items[:1]), process, 120)
+                _await_response(server.target(port, items[:1]), process, 120)
             except RuntimeError as problem:
                 output.seek(0)
                 raise RuntimeError(
                     f"{server.name}: {problem}\n{output.read().decode(errors='replace')[-3000:]}"
                 ) from None
-            took = time.perf_counter() - started
-            yield Running(process.pid, port, took, lambda: os.pread(output.fileno(), 2**30, 0))
+            ready_s = time.perf_counter() - started
+            yield Running(process.pid, port, ready_s, lambda: os.pread(output.fileno(), 2**30, 0))
         finally:
             _stop(process)
 
 
-def _await_answer(target: Target, process: "subprocess.Popen[bytes]", seconds: float) -> None:
-    until = time.perf_counter() + seconds
+def _await_response(target: Target, process: "subprocess.Popen[bytes]", seconds: float) -> None:
+    deadline = time.perf_counter() + seconds
     request = urllib.request.Request(
         f"http://{target.host}:{target.port}{target.path}",
         data=target.bodies[0],
@@ -151,19 +151,17 @@ def _await_answer(target: Target, process: "subprocess.Popen[bytes]", seconds: f
         method="POST",
     )
     last = "no answer"
-    while time.perf_counter() < until:
+    while time.perf_counter() < deadline:
         if process.poll() is not None:
             raise RuntimeError(f"ended with {process.returncode}")
         try:
-            with urllib.request.urlopen(request, timeout=30) as answer:
-                answer.read()
+            with urllib.request.urlopen(request, timeout=30) as response:
+                response.read()
                 return
         except urllib.error.HTTPError as problem:
             last = f"{problem.code}: {problem.read()[:300]!r}"
-            if problem.code < 500 and problem.code not in (
-                404,
-                429,
-            ):  # some listen before they know their routes; others ask too
+            # Some listen before their routes are registered (404); other clients may fill the queue (429).
+            if problem.code < 500 and problem.code not in (404, 429):
                 raise RuntimeError(last) from None
         except OSError as problem:
             last = str(problem)
@@ -172,7 +170,7 @@ def _await_answer(target: Target, process: "subprocess.Popen[bytes]", seconds: f
 
 
 def _stop(process: "subprocess.Popen[bytes]") -> None:
-    """The whole session that the server leads: some leave children behind."""
+    """Stop the process and its whole session, because some servers leave children behind."""
     process.send_signal(signal.SIGTERM)
     try:
         process.wait(20)
@@ -202,7 +200,7 @@ def _pss_kib(pid: int) -> int:
 
 
 def _msgpack(item: Item) -> bytes:
-    """A map of two strings of bytes or text, as the msgpack specification writes it."""
+    """Encode a map with a byte string and a text, according to the msgpack specification."""
     text = item.text.encode()
     return (
         b"\x82\xa5image\xc6" + len(item.image).to_bytes(4) + item.image

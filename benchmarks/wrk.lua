@@ -1,5 +1,5 @@
--- Sends the bodies of the folder BODIES in turn, each thread beginning elsewhere; counts answers by status.
--- With NEW_TEXTS the number at the end of the captions is another one in every request.
+-- Send the bodies in the folder BODIES in turn, each thread from another one on; count responses by status.
+-- With NEW_TEXTS, every request has another number at the end of its caption.
 local bodies, next_body = {}, 0
 local threads = {}
 function setup(thread)
@@ -15,7 +15,7 @@ function init(args)
   end
   wrk.method = "POST"
   wrk.headers["Content-Type"] = os.getenv("CONTENT_TYPE")
-  if os.getenv("NEW_TEXTS") ~= "1" then  -- what does not change is put together once, not again and again beside the service
+  if os.getenv("NEW_TEXTS") ~= "1" then  -- format unchanged messages once, to leave the processor to the service
     for index = 0, #bodies do bodies[index] = wrk.format(nil, nil, nil, bodies[index]) end
   end
   next_body = number * 29

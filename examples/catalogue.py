@@ -1,4 +1,4 @@
-"""A catalogue, in which some entries lack their picture or their title: who is sure gets a label, the rest goes to a person.
+"""Classify a catalogue with missing images and titles: confident results get a label, the others go to a person.
 
 make serve
 python examples/catalogue.py examples/catalogue.csv
@@ -12,12 +12,12 @@ from typing import Any
 
 import httpx
 
-SURE = 0.6
-"""The least score that is taken without a look; `polymodal evaluate` on your own rows tells what it is worth."""
+MIN_SCORE = 0.6
+"""Lowest score that is accepted without a check; `polymodal evaluate` on your own rows reports its accuracy."""
 
 
 def as_item(row: dict[str, str], folder: Path) -> dict[str, str]:
-    """What there is of an entry; what is missing is left out."""
+    """Convert an entry to an item of a batch request, without missing fields."""
     item = {"id": row["article"]}
     if row["title"]:
         item["text"] = row["title"]
@@ -26,28 +26,30 @@ def as_item(row: dict[str, str], folder: Path) -> dict[str, str]:
     return item
 
 
-def verdict(item: dict[str, Any]) -> str:
-    """A label, a doubtful label, or what is wrong with the entry."""
+def summary(item: dict[str, Any]) -> str:
+    """Return a label, an uncertain label, or the error of an entry."""
     if item["status"] != 200:
         return f"not classified: {item['problem']['title']}"
-    answer, best = item["classification"], item["classification"]["labels"][0]
-    said = f"{best['label']} ({best['score']:.0%}, from {' + '.join(answer['modalities'])})"
-    return said if best["score"] >= SURE else f"for a person: perhaps {said}"
+    classification = item["classification"]
+    best = classification["labels"][0]
+    label = f"{best['label']} ({best['score']:.0%}, from {' + '.join(classification['modalities'])})"
+    return label if best["score"] >= MIN_SCORE else f"for a person: perhaps {label}"
 
 
 def main() -> None:
-    """One batch request for the whole table; up to 64 entries are one, unless the service says otherwise."""
-    options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("catalogue", type=Path, help="CSV with article,title,picture; pictures lie beside it")
-    options.add_argument("--url", default="http://127.0.0.1:8000")
-    chosen = options.parse_args()
-    with chosen.catalogue.open(encoding="utf-8-sig", newline="") as file:
-        items = [as_item(row, chosen.catalogue.parent) for row in csv.DictReader(file)]
-    answer = httpx.post(
-        f"{chosen.url}/v1/classify/batch", json={"items": items, "top_k": 1}, timeout=30, trust_env=False
+    """Send the table as one batch request, which may have up to 64 items by default."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "catalogue", type=Path, help="CSV with article,title,picture; image paths are relative to its folder"
     )
-    for item in answer.raise_for_status().json()["items"]:
-        print(item["id"], verdict(item))
+    parser.add_argument("--url", default="http://127.0.0.1:8000")
+    options = parser.parse_args()
+    with options.catalogue.open(encoding="utf-8-sig", newline="") as file:
+        items = [as_item(row, options.catalogue.parent) for row in csv.DictReader(file)]
+    body = {"items": items, "top_k": 1}
+    response = httpx.post(f"{options.url}/v1/classify/batch", json=body, timeout=30, trust_env=False)
+    for item in response.raise_for_status().json()["items"]:
+        print(item["id"], summary(item))
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""What each fusion and each preset is worth: several seeds, on the validation part, into the table of docs/training.md.
+"""Compare fusions and presets on the validation split with several seeds; write the table of docs/training.md.
 
     python scripts/ablation.py DATA [--out FOLDER] [--cache FOLDER] [--seeds 3] [--only NAME …] [--table docs/training.md]
 
-Fusions are compared over the features of the preset's encoders as they were before any fine-tuning: these are computed once,
-and a run then takes a minute instead of many. Presets, and networks for one modality alone, are trained whole. Every run leaves
-its result in FOLDER and is not repeated; the test part is never read.
+Fusions are compared on features of the preset's encoders without fine-tuning: the features are computed once, so that a run
+takes a minute. Presets, and networks for one modality, are trained completely. Every run writes its result to FOLDER and is not
+repeated; the test split is never read.
 """
 
 import argparse
@@ -39,20 +39,20 @@ Scores = dict[str, float]
 
 
 class Features(nn.Module):
-    """What is left of an encoder whose features are known: its projection."""
+    """The projection of an encoder, for precomputed features."""
 
     def __init__(self, project: nn.Module) -> None:
         super().__init__()
         self.project = project
 
     def forward(self, features: Tensor) -> Tensor:
-        """Features (B, F) to embeddings (B, D)."""
+        """Project features (B, F) to embeddings (B, D)."""
         embeddings: Tensor = self.project(features)
         return embeddings
 
 
 class FeatureStore:
-    """Features by row, where Examples expects prepared arrays."""
+    """Features by row, in place of the prepared arrays of Examples."""
 
     def __init__(self, rows: Mapping[int, Array]) -> None:
         self._rows = rows
@@ -66,15 +66,15 @@ class FeatureStore:
 
 
 class FeatureInput:
-    """Collates features, where Examples expects an Input."""
+    """Collates features, in place of an Input of Examples."""
 
     def collate(self, arrays: Sequence[Array]) -> dict[str, Array]:
-        """Features (B, F)."""
+        """Return features (B, F)."""
         return {"features": np.stack(arrays)}
 
 
 class FusionRuns:
-    """Trains everything behind the encoders' features, with any fusion."""
+    """Trains the projections, a fusion and the heads on the encoders' features."""
 
     def __init__(self, data: Path, cache: Path, work: Path) -> None:
         manifest = read_manifest(data)
@@ -82,28 +82,31 @@ class FusionRuns:
         self._work = work
         prepared = examples_of(manifest, self._recipe, work / "examples")
         network = initial_network(self._recipe)
-        parts = {name: _features(network, prepared, name) for name in self._recipe.network.order}
-        collating: Any = {name: FeatureInput() for name in parts}
-        stores: Any = {name: FeatureStore(rows) for name, rows in parts.items()}
+        features = {name: _features(network, prepared, name) for name in self._recipe.network.order}
+        collating: Any = {name: FeatureInput() for name in features}
+        stores: Any = {name: FeatureStore(rows) for name, rows in features.items()}
         self._examples = Examples(prepared.rows, prepared.labels, collating, stores, prepared.targets)
 
     def run(self, fusion: str, seed: int) -> Scores:
-        """Validation accuracy by set of modalities."""
+        """Return the validation accuracy by set of modalities."""
         config = self._recipe.network.model_copy(update={"fusion": fusion})
         training = replace(self._recipe.training, epochs=FUSION_EPOCHS, augment=(), retained=0.0)
         recipe = replace(self._recipe, network=config, training=training)
-        return measured(recipe, self._examples, self._work, seed, over_features=True)
+        return train_and_measure(recipe, self._examples, self._work, seed, over_features=True)
 
 
 def examples_of(manifest: Manifest, recipe: Recipe, folder: Path) -> Examples:
-    """Every row as the recipe's inputs prepare it, unless the folder holds them already."""
+    """Prepare every row by the recipe's inputs, unless the folder has them already."""
     return prepare_examples(manifest, recipe.inputs, input_fingerprint(recipe.inputs), folder, workers=2)
 
 
-def measured(recipe: Recipe, examples: Examples, work: Path, seed: int, *, over_features: bool = False) -> Scores:
-    """Train a network; the last epoch's validation accuracy by set of modalities, so that none is chosen by what it is measured on.
+def train_and_measure(
+    recipe: Recipe, examples: Examples, work: Path, seed: int, *, over_features: bool = False
+) -> Scores:
+    """Train a network; return the last epoch's validation accuracy by set of modalities.
 
-    With `over_features` the examples hold what the encoders make of the data, and only what comes after them is trained.
+    The last epoch and not the best one, which would be selected on the split that it is measured on. With `over_features` the
+    examples are features of the encoders, and only the rest of the network is trained.
     """
     torch.manual_seed(seed)
     network = initial_network(recipe)
@@ -125,41 +128,41 @@ def measured(recipe: Recipe, examples: Examples, work: Path, seed: int, *, over_
 
 @torch.no_grad()
 def _features(network: MultimodalClassifier, examples: Examples, name: str) -> dict[int, Array]:
-    """What the projection of that modality's encoder gets, by row."""
+    """Return the input of the projection of a modality's encoder, by row."""
     encoder = network.encoders[name].eval()
     encoder.project = nn.Identity()
-    parts = ("train", "validation")
-    rows = [row for part in parts for row in examples.split(part) if examples.stores[name].has(row)]
-    found: dict[int, Array] = {}
+    splits = ("train", "validation")
+    rows = [row for split in splits for row in examples.split(split) if examples.stores[name].has(row)]
+    features: dict[int, Array] = {}
     with bar() as progress:
         task = progress.add_task(f"features of {name}", total=len(rows), unit="rows")
         for start in range(0, len(rows), BATCH):
-            some = rows[start : start + BATCH]
-            batch = {key: torch.from_numpy(array) for key, array in examples.collate(name, some).items()}
-            found.update(zip(some, encoder(**batch).numpy(), strict=True))
-            progress.advance(task, len(some))
-    return found
+            chunk = rows[start : start + BATCH]
+            batch = {key: torch.from_numpy(array) for key, array in examples.collate(name, chunk).items()}
+            features.update(zip(chunk, encoder(**batch).numpy(), strict=True))
+            progress.advance(task, len(chunk))
+    return features
 
 
 def preset_run(data: Path, cache: Path, work: Path, preset: str, seed: int) -> Scores:
-    """What a network trained whole says of the validation part."""
+    """Return the validation accuracy of a completely trained network."""
     manifest = read_manifest(data)
     recipe = PRESETS[preset](manifest, cache, {})
-    return measured(recipe, examples_of(manifest, recipe, work / preset), work, seed)
+    return train_and_measure(recipe, examples_of(manifest, recipe, work / preset), work, seed)
 
 
 def alone_run(data: Path, cache: Path, work: Path, kept: str, seed: int) -> Scores:
-    """What a network that never had the other modality says of the validation part."""
+    """Return the validation accuracy of a network that was trained with one modality."""
     manifest = read_manifest(data)
     rows = [replace(row, inputs={kept: row.inputs[kept]}) for row in manifest.rows if kept in row.inputs]
-    # Beside the pictures, and under a name of its own: another run may be doing the same.
+    # In the folder of the images, with a unique name, because another run may do the same.
     with tempfile.NamedTemporaryFile(dir=manifest.root, prefix=f"{kept}-alone-", suffix=".csv") as file:
         write_manifest(Path(file.name), rows)
         return preset_run(Path(file.name), cache, work / kept, "pretrained", seed)
 
 
 def plan(data: Path, cache: Path, out: Path) -> Iterable[tuple[str, Callable[[int], Scores]]]:
-    """Every row of the table with what makes it."""
+    """Yield the rows of the table, each with the function that measures it for a seed."""
     runs: list[FusionRuns] = []
 
     def fusion_run(fusion: str, seed: int) -> Scores:
@@ -179,7 +182,7 @@ def plan(data: Path, cache: Path, out: Path) -> Iterable[tuple[str, Callable[[in
 
 
 def table(results: Mapping[str, Sequence[Scores]]) -> str:
-    """Markdown: mean ± standard deviation over the seeds."""
+    """Return Markdown: mean ± standard deviation over the seeds."""
     keys = subsets(("image", "text"))
     lines = [
         f"| validation accuracy | {' | '.join(key.replace('+', ' + ') for key in keys)} | seeds |",
@@ -198,32 +201,34 @@ def _cell(values: Sequence[float]) -> str:
 
 
 def main() -> None:
-    """Run what has no result yet, and write the table."""
+    """Run everything that has no result yet, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--out", type=Path, default=Path("runs/ablation"))
     parser.add_argument("--cache", type=Path, default=Path("data/cache/pretrained"))
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--only", nargs="*", default=[], help="Rows of the table whose names begin so, e.g. 'fusion'.")
+    parser.add_argument(
+        "--only", nargs="*", default=[], help="Only rows of the table whose names begin with this, e.g. 'fusion'."
+    )
     parser.add_argument("--table", type=Path, help="Markdown file whose table between the marks is replaced.")
-    chosen = parser.parse_args()
-    chosen.out.mkdir(parents=True, exist_ok=True)
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
     results: dict[str, list[Scores]] = {}
-    for name, make in plan(chosen.data, chosen.cache, chosen.out):
-        for seed in range(chosen.seeds):
-            file = chosen.out / f"{name.replace(' ', '-').replace(',', '')}-{seed}.json"
+    for name, measure in plan(options.data, options.cache, options.out):
+        for seed in range(options.seeds):
+            file = options.out / f"{name.replace(' ', '-').replace(',', '')}-{seed}.json"
             if not file.exists():
-                if chosen.only and not name.startswith(tuple(chosen.only)):
+                if options.only and not name.startswith(tuple(options.only)):
                     continue
                 console.print(f"{name}, seed {seed}")
-                file.write_text(json.dumps(make(seed)), encoding="utf-8")
+                file.write_text(json.dumps(measure(seed)), encoding="utf-8")
             results.setdefault(name, []).append(json.loads(file.read_bytes()))
     text = table(results)
     console.print(text, markup=False, highlight=False, soft_wrap=True)
-    if chosen.table:
-        before, rest = chosen.table.read_text(encoding="utf-8").split(BEGIN)
+    if options.table:
+        before, rest = options.table.read_text(encoding="utf-8").split(BEGIN)
         after = rest.split(END)[1]
-        chosen.table.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}", encoding="utf-8")
+        options.table.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
     python scripts/constraints.py [REQUIREMENT …]
 
-A fresh environment gets the project with all its extras at their newest versions, and what it then holds is written
-down. A requirement given here narrows that choice: `torch==2.13.0` keeps torch where it is.
+It installs the project with all extras at their newest versions in a new environment, and writes the installed versions.
+A REQUIREMENT restricts them: `torch==2.13.0` keeps that version of torch.
 """
 
 import re
@@ -19,16 +19,16 @@ HEADER = """\
 # They constrain, they install nothing: pip install -c constraints.txt …
 """
 PIN = re.compile(r"(?P<name>[A-Za-z0-9._-]+)==(?P<version>[^\s+;]+)(?P<local>\+\S+)?")
-# Packages that only torch's CUDA build asks for, by exact version and by itself; a machine without a GPU has none.
+# Packages that only torch's CUDA build requires, by exact version; a machine without a GPU has none.
 CUDA_ONLY = re.compile(r"nvidia-|cuda-|triton", re.IGNORECASE)
 
 
 def main() -> None:
-    """Install, list, write."""
+    """Install, list the packages, and write the file."""
     with tempfile.TemporaryDirectory() as folder:
         venv.create(folder, with_pip=True)
         pip = [str(Path(folder) / "bin" / "python"), "-m", "pip"]
-        # Editable, because any other installation leaves a build/ folder behind in the project.
+        # Editable, because any other installation leaves a build/ folder in the project.
         subprocess.run(
             [*pip, "install", "--editable", f"{PROJECT}[dev,browser,docs,fuzz,supply]", *sys.argv[1:]], check=True
         )
@@ -44,9 +44,9 @@ def main() -> None:
 
 
 def pins(frozen: str) -> list[str]:
-    """What `pip freeze` says as name==version; build variants such as +cpu are the installing machine's own choice."""
-    found = (PIN.fullmatch(line.strip()) for line in frozen.splitlines())
-    return [f"{pin['name']}=={pin['version']}" for pin in found if pin and not CUDA_ONLY.match(pin["name"])]
+    """Return name==version of each line of `pip freeze`, without build variants such as +cpu, which depend on the machine."""
+    matches = (PIN.fullmatch(line.strip()) for line in frozen.splitlines())
+    return [f"{pin['name']}=={pin['version']}" for pin in matches if pin and not CUDA_ONLY.match(pin["name"])]
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Write deploy/grafana/dashboards/polymodal.json: what the panels ask, in the order in which an operator asks.
+"""Write deploy/grafana/dashboards/polymodal.json from the tables of panels below.
 
     python scripts/dashboard.py
 
-Change the dashboard here, not in its JSON, of which most says only how lines are drawn; a test holds that the two agree.
+Change the dashboard here and not in its JSON, which is mostly about how lines are drawn; a test compares the two.
 """
 
 import json
@@ -13,136 +13,173 @@ from typing import Any, Final
 
 OUT: Final = Path(__file__).parents[1] / "deploy" / "grafana" / "dashboards" / "polymodal.json"
 SCHEMA: Final = 39
-"""Of Grafana 11.0; later ones migrate it when they load it."""
+"""Schema of Grafana 11.0, which later versions migrate when they load it."""
 RUNBOOKS: Final = "http://127.0.0.1:9090/user/alerts.md"
 SOURCE: Final = {"type": "prometheus", "uid": "${datasource}"}
-WIDTH: Final = 24
+COLUMNS: Final = 24
+"""Width of Grafana's grid."""
 
-# --- what is asked ---
+Json = dict[str, Any]
+Queries = dict[str, str]
+"""PromQL by legend."""
 
-ALL: Final = 'job=~"$job", instance=~"$instance"'
-MODEL: Final = f'{ALL}, model=~"$model"'
+# --- PromQL ---
+
 JOB: Final = 'job=~"$job"'
+ALL: Final = f'{JOB}, instance=~"$instance"'
+MODEL: Final = f'{ALL}, model=~"$model"'
+JOB_MODEL: Final = f'{JOB}, model=~"$model"'
 CLASSIFY: Final = f'{ALL}, http_route=~"/v1/classify(/batch)?"'
+SINGLE: Final = f'{ALL}, http_route="/v1/classify"'
 COUNTED: Final = 'http_response_status_code=~"2..|429|5..", error_type!="rate_limited"'
-"""What counts for the objectives: the same as in deploy/prometheus/rules/objectives.yml."""
+"""Responses that count for the objectives: the same as in deploy/prometheus/rules/objectives.yml."""
 FAILED: Final = 'http_response_status_code=~"429|5..", error_type!="rate_limited"'
-HIT: Final = '"hit"'
-WORKERS: Final = '"workers"'
-CLIENTS_FAULT: Final = 'http_response_status_code=~"4..", error_type!~"overloaded|client_gone"'
+CLIENT_ERRORS: Final = 'http_response_status_code=~"4..", error_type!~"overloaded|client_gone"'
 FAILURES: Final = 0.005
 THRESHOLD_S: Final = 0.25
-"""Where colours change: what the objectives allow, as in the same file."""
+"""Limits of the objectives, where colours change; from the same file."""
+OBJECTIVES: Final = ("availability", "latency")
+FIRING: Final = 'ALERTS{alertname=~"Polymodal.+", alertstate="firing"}'
 REQUESTS: Final = "http_server_request_duration_seconds"
 STAGES: Final = "polymodal_stage_duration_seconds"
+WORKERS: Final = f'{ALL}, process="workers"'
+HITS: Final = f'{ALL}, result="hit"'
+LOOKUPS: Final = "polymodal_embedding_cache_requests_total"
 OURS: Final = {"clients": "read|write", "queue": "queue", "model": "decode|encode_.+|fuse"}
-"""Whose time each stage is."""
+"""Stages by the row of the dashboard that they belong to."""
 
 
 def rate(metric: str, labels: str = ALL) -> str:
-    """How much a counter grows in a second."""
+    """Return a counter's increase per second."""
     return f"rate({metric}{{{labels}}}[$__rate_interval])"
 
 
 def total(metric: str, labels: str = ALL, by: str = "") -> str:
-    """The rates of several counters together."""
+    """Return the sum of several counters' rates."""
     return f"sum{f' by ({by})' if by else ''} ({rate(metric, labels)})"
 
 
 def quantile(share: float, metric: str, labels: str, by: str = "") -> str:
-    """Of a histogram."""
+    """Return a quantile of a histogram."""
     return f"histogram_quantile({share}, {total(f'{metric}_bucket', labels, f'le, {by}' if by else 'le')})"
 
 
+def quantiles(shares: Sequence[float], metric: str, labels: str, legend: str = "") -> Queries:
+    """Return quantiles of a histogram, with p50 … as legends."""
+    return {f"{legend}p{share * 100:.0f}": quantile(share, metric, labels) for share in shares}
+
+
 def mean(metric: str, labels: str, by: str = "") -> str:
-    """Of a histogram."""
+    """Return the mean of a histogram."""
     return f"{total(f'{metric}_sum', labels, by)} / {total(f'{metric}_count', labels, by)}"
 
 
 def or_zero(query: str, label: str = "", value: str = "none") -> str:
-    """What has never happened has no series: then it is 0, under this value of the label that tells the series apart."""
-    nothing = f'label_replace(vector(0), "{label}", "{value}", "", "")' if label else "vector(0)"
-    return f"{query} or on () {nothing}"
+    """Return 0 for a counter that has no series yet, with this value of the label that distinguishes series."""
+    zero = f'label_replace(vector(0), "{label}", "{value}", "", "")' if label else "vector(0)"
+    return f"{query} or on () {zero}"
+
+
+def by(label: str, metric: str, labels: str = ALL) -> Queries:
+    """Return the rates of a counter, a line for each value of the label."""
+    return {f"{{{{{label}}}}}": or_zero(total(metric, labels, label), label)}
 
 
 BUSY: Final = f"{rate('polymodal_worker_busy_seconds_total')} / clamp_min(polymodal_workers{{{ALL}}}, 1)"
 """Share of the time in which workers compute."""
+WORKER_CORES: Final = (
+    f"{total('polymodal_processor_seconds_total', WORKERS)}"
+    f" / ({total('polymodal_worker_busy_seconds_total')} > 0.05) or on () vector(1)"
+)
+FAILED_SHARE: Final = or_zero(
+    f"({or_zero(total(f'{REQUESTS}_count', f'{CLASSIFY}, {FAILED}'))})"
+    f" / ({total(f'{REQUESTS}_count', f'{CLASSIFY}, {COUNTED}')} > 0)"
+)
+CLIENT_ERROR_SHARE: Final = or_zero(
+    f"{total(f'{REQUESTS}_count', f'{CLASSIFY}, {CLIENT_ERRORS}', 'error_type')}"
+    f" / on () group_left () ({total(f'{REQUESTS}_count', CLASSIFY)} > 0)",
+    "error_type",
+)
+HIT_SHARE: Final = or_zero(f"{total(LOOKUPS, HITS, 'modality')} / ({total(LOOKUPS, by='modality')} > 0)", "modality")
+LABEL_SHARE: Final = or_zero(
+    f"{total('polymodal_predictions_total', MODEL, 'label')}"
+    f" / on () group_left () ({total('polymodal_predictions_total', MODEL)} > 0)",
+    "label",
+)
+BATCH_RATIO: Final = (
+    f"{total('polymodal_batch_duration_seconds_sum', MODEL, 'model')}"
+    f" / {total('polymodal_batch_predicted_seconds_sum', MODEL, 'model')}"
+)
 
-# --- how it is drawn ---
+
+def burn(window: str, objective: str, by: str = "") -> str:
+    """Return the largest burn rate of an objective over a window."""
+    return f'max{by}(job:polymodal_burn:{window}{{{JOB}, objective="{objective}"}})'
 
 
-@dataclass(frozen=True, slots=True)
-class Query:
-    """One question to Prometheus."""
-
-    expr: str
-    legend: str = ""
-    now: bool = False
-    """Its value at the end of the shown time, rather than its course."""
-    shape: str = "time_series"
-
-    def target(self, letter: str) -> dict[str, Any]:
-        """As Grafana writes it."""
-        return {
-            "refId": letter,
-            "datasource": SOURCE,
-            "editorMode": "code",
-            "expr": self.expr,
-            "legendFormat": self.legend or "__auto",
-            "format": self.shape,
-            "instant": self.now,
-            "range": not self.now,
-        }
+# --- kinds of panels ---
 
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """One picture."""
+    """A panel of the dashboard, as Grafana's data model has it."""
 
     kind: str
     title: str
-    about: str
-    queries: Sequence[Query] = ()
+    description: str
+    queries: Sequence[tuple[str, str]] = ()
+    """Legend and PromQL."""
     unit: str = "short"
-    width: int = 8
-    height: int = 7
-    steps: Sequence[tuple[str, float | None]] = (("green", None),)
-    options: Mapping[str, Any] = field(default_factory=dict)
-    custom: Mapping[str, Any] = field(default_factory=dict)
-    defaults: Mapping[str, Any] = field(default_factory=dict)
-    overrides: Sequence[Mapping[str, Any]] = ()
-    transformations: Sequence[Mapping[str, Any]] = ()
+    size: tuple[int, int] = (8, 7)
+    steps: Mapping[str, float | None] = field(default_factory=lambda: {"green": None})
+    """Colours by the value where they begin."""
+    options: Json = field(default_factory=dict)
+    custom: Json = field(default_factory=dict)
+    defaults: Json = field(default_factory=dict)
+    overrides: Sequence[Json] = ()
+    transformations: Sequence[Json] = ()
     alerts: Sequence[str] = ()
-    """Those whose runbooks it links to."""
+    """Names of the alerts whose runbooks are linked, without their prefix Polymodal."""
 
-    def model(self) -> dict[str, Any]:
-        """As Grafana writes it, but for its number and place."""
-        thresholds = {"mode": "absolute", "steps": [{"color": color, "value": value} for color, value in self.steps]}
-        defaults = {"unit": self.unit, "thresholds": thresholds, **self.defaults, "custom": dict(self.custom)}
-        said: dict[str, Any] = {
-            "type": self.kind,
-            "title": self.title,
-            "description": self.about,
-            "options": dict(self.options),
-        }
+    def model(self) -> Json:
+        """Return Grafana's JSON, without id and position."""
+        steps = [{"color": color, "value": value} for color, value in self.steps.items()]
+        thresholds = {"mode": "absolute", "steps": steps}
+        defaults = {"unit": self.unit, "thresholds": thresholds, **self.defaults, "custom": self.custom}
+        model: Json = {"type": self.kind, "title": self.title, "description": self.description, "options": self.options}
         if self.queries:
-            said |= {
+            model |= {
                 "datasource": SOURCE,
-                "targets": [query.target(chr(ord("A") + number)) for number, query in enumerate(self.queries)],
+                "targets": [self._target(chr(ord("A") + at), *query) for at, query in enumerate(self.queries)],
                 "fieldConfig": {"defaults": defaults, "overrides": list(self.overrides)},
             }
         if self.transformations:
-            said["transformations"] = list(self.transformations)
-        if self.alerts:
-            said["links"] = [
-                {"title": f"Runbook: {name}", "url": f"${{runbooks}}#{name.lower()}", "targetBlank": True}
-                for name in self.alerts
-            ]
-        return said
+            model["transformations"] = list(self.transformations)
+        names = [f"Polymodal{alert}" for alert in self.alerts]
+        links = [
+            {"title": f"Runbook: {name}", "url": f"${{runbooks}}#{name.lower()}", "targetBlank": True} for name in names
+        ]
+        return {**model, "links": links} if links else model
+
+    def _target(self, letter: str, legend: str, expr: str) -> Json:
+        instant = self.kind in {"table", "bargauge"}  # the value at the end of the shown time only
+        return {
+            "refId": letter,
+            "datasource": SOURCE,
+            "editorMode": "code",
+            "expr": expr,
+            "legendFormat": legend or "__auto",
+            "format": self.kind if self.kind in {"table", "heatmap"} else "time_series",
+            "instant": instant,
+            "range": not instant,
+        }
 
 
-def lines(title: str, about: str, *queries: Query, unit: str = "short", **how: Any) -> Panel:  # noqa: ANN401 — passed on
-    """Courses over time; `stacked` on each other, with thresholds as lines where there are any."""
+REDUCED: Final = {"values": False, "calcs": ["lastNotNull"], "fields": ""}
+
+
+def lines(title: str, description: str, queries: Queries, unit: str = "short", **how: Any) -> Panel:  # noqa: ANN401 — passed on
+    """Return a panel of lines over time, `stacked` or not; `steps` are drawn as lines too."""
     stacked, wide = how.pop("stacked", False), how.pop("wide", False)
     custom = {
         "drawStyle": "line",
@@ -155,19 +192,19 @@ def lines(title: str, about: str, *queries: Query, unit: str = "short", **how: A
         **how.pop("custom", {}),
     }
     legend = {"displayMode": "table", "placement": "right" if wide else "bottom", "showLegend": True}
-    options = {
-        "legend": {**legend, "calcs": ["lastNotNull", "max"]},
-        "tooltip": {"mode": "multi", "sort": "desc"},
-    }
+    options = {"legend": {**legend, "calcs": ["lastNotNull", "max"]}, "tooltip": {"mode": "multi", "sort": "desc"}}
     defaults = {"min": 0, "color": {"mode": "palette-classic"}, **how.pop("defaults", {})}
-    return Panel("timeseries", title, about, queries, unit, custom=custom, options=options, defaults=defaults, **how)
+    targets = list(queries.items())
+    return Panel(
+        "timeseries", title, description, targets, unit, custom=custom, options=options, defaults=defaults, **how
+    )
 
 
-def number(title: str, about: str, *queries: Query, unit: str = "short", **how: Any) -> Panel:  # noqa: ANN401 — passed on
-    """Figures of now, coloured by thresholds, over their course."""
+def number(title: str, description: str, queries: Queries, unit: str = "short", **how: Any) -> Panel:  # noqa: ANN401 — passed on
+    """Return a panel of current values, coloured by `steps`."""
     options = {
-        "reduceOptions": {"values": False, "calcs": ["lastNotNull"], "fields": ""},
-        "colorMode": "background" if len(how.get("steps", ())) > 1 else "value",
+        "reduceOptions": REDUCED,
+        "colorMode": "background" if how.get("steps") else "value",
         "graphMode": "area" if len(queries) == 1 else "none",
         "textMode": "auto" if len(queries) == 1 else "value_and_name",
         "justifyMode": "auto",
@@ -175,38 +212,71 @@ def number(title: str, about: str, *queries: Query, unit: str = "short", **how: 
         "wideLayout": True,
     }
     defaults = {"color": {"mode": "thresholds"}, **how.pop("defaults", {})}
-    return Panel("stat", title, about, queries, unit, options=options, defaults=defaults, **how)
+    how = {"size": (3, 5), **how}
+    return Panel("stat", title, description, list(queries.items()), unit, options=options, defaults=defaults, **how)
 
 
-def table(title: str, about: str, *queries: Query, keep: Mapping[str, str], **how: Any) -> Panel:  # noqa: ANN401 — passed on
-    """Rows of labels and values; `keep` says which columns, in their order, and what they are called."""
-    queries = tuple(Query(query.expr, query.legend, now=True, shape="table") for query in queries)
-    order = {name: place for place, name in enumerate(keep)}
-    columns = {"indexByName": order, "renameByName": dict(keep), "excludeByName": {}}
-    only = {"id": "filterFieldsByName", "options": {"include": {"names": list(keep)}}}
+def table(title: str, description: str, *queries: str, columns: Mapping[str, str], **how: Any) -> Panel:  # noqa: ANN401 — passed on
+    """Return a panel of rows; `columns` maps labels and values to headings, in this order."""
+    order = {name: place for place, name in enumerate(columns)}
+    organize = {"indexByName": order, "renameByName": dict(columns), "excludeByName": {}}
     return Panel(
         "table",
         title,
-        about,
-        queries,
+        description,
+        [("", query) for query in queries],
         options={"showHeader": True, "cellHeight": "sm"},
         custom={"align": "auto", "cellOptions": {"type": "auto"}, "inspect": False},
-        transformations=[{"id": "merge", "options": {}}, only, {"id": "organize", "options": columns}],
+        transformations=[
+            {"id": "merge", "options": {}},
+            {"id": "filterFieldsByName", "options": {"include": {"names": list(columns)}}},
+            {"id": "organize", "options": organize},
+        ],
         **how,
     )
 
 
-def named(column: str, **properties: Any) -> dict[str, Any]:  # noqa: ANN401 — Grafana's own values
-    """Properties of one column or line."""
-    return {
-        "matcher": {"id": "byName", "options": column},
-        "properties": [{"id": name.replace("__", "."), "value": value} for name, value in properties.items()],
-    }
-
-
 SHARE: Final = {"min": 0, "max": 1}
+GAUGE: Final = {"type": "gauge", "mode": "basic", "valueDisplayMode": "text"}
+GAUGE_PROPERTIES: Final = [
+    {"id": name, "value": value} for name, value in {"custom.cellOptions": GAUGE, "max": 1, "min": 0}.items()
+]
+HEATMAP: Final = {
+    "calculate": False,
+    "cellGap": 1,
+    "color": {
+        "mode": "scheme",
+        "scheme": "Oranges",
+        "steps": 64,
+        "exponent": 0.5,
+        "fill": "dark-orange",
+        "reverse": False,
+    },
+    "exemplars": {"color": "rgba(255,0,255,0.7)"},
+    "filterValues": {"le": 1e-9},
+    "legend": {"show": True},
+    "rowsFrame": {"layout": "auto"},
+    "tooltip": {"mode": "single", "yHistogram": False, "showColorScale": False},
+    "yAxis": {"axisPlacement": "left", "reverse": False, "unit": "s"},
+}
+BARS: Final = {
+    "displayMode": "basic",
+    "orientation": "horizontal",
+    "valueMode": "color",
+    "showUnfilled": True,
+    "sizing": "auto",
+    "minVizHeight": 16,
+    "minVizWidth": 8,
+    "maxVizHeight": 300,
+    "namePlacement": "auto",
+    "legend": {"showLegend": False, "displayMode": "list", "placement": "bottom", "calcs": []},
+    "reduceOptions": REDUCED,
+}
+
+# --- panels ---
+
 ONE_MINUTE: Final = """\
-**Whose fault is it?** Read the row below, then the one that it points to.
+**Where is the cause?** Read the row below, then the row that it points to.
 
 | red or large here | go to |
 |---|---|
@@ -215,584 +285,204 @@ ONE_MINUTE: Final = """\
 | utilisation over 85 %, time of *queue* | **queue** |
 | time of *model*, failed without a full queue | **model** |
 
-[Runbooks](${runbooks}) say what to do."""
+The [runbooks](${runbooks}) have the remedies."""
 
-
-def glance() -> Iterator[Panel]:
-    """What is wrong, and where to look."""
-    yield Panel(
-        "text",
-        "In one minute",
-        "How to read this dashboard.",
-        options={"mode": "markdown", "content": ONE_MINUTE},
-        width=6,
-        height=9,
-    )
-    yield number(
-        "Ready",
-        "Instances that would answer /readyz with 200, of all that Prometheus knows.",
-        Query(f"sum(polymodal_ready{{{ALL}}}) or vector(0)", "ready"),
-        Query(f"count(up{{{ALL}}}) or vector(0)", "known"),
-        steps=(("red", None), ("green", 1)),
-        width=3,
-        height=5,
-        alerts=("PolymodalNotServing", "PolymodalInstanceNotReady"),
-    )
-    yield number(
-        "Alerts firing",
-        "Those of deploy/prometheus/rules/alerts.yml, of every severity.",
-        Query('count(ALERTS{alertname=~"Polymodal.+", alertstate="firing"}) or vector(0)', "firing"),
-        steps=(("green", None), ("red", 1)),
-        width=3,
-        height=5,
-    )
-    yield number(
-        "Classifications",
-        "Requests to /v1/classify and /v1/classify/batch, whatever became of them.",
-        Query(or_zero(total(f"{REQUESTS}_count", CLASSIFY)), "per second"),
-        unit="reqps",
-        width=3,
-        height=5,
-    )
-    yield number(
-        "Failed",
-        "Share of the classifications that got 5xx or were refused as overloaded; what clients did wrong is left out.",
-        Query(
-            or_zero(
-                f"({or_zero(total(f'{REQUESTS}_count', f'{CLASSIFY}, {FAILED}'))})"
-                f" / ({total(f'{REQUESTS}_count', f'{CLASSIFY}, {COUNTED}')} > 0)"
-            ),
-            "failed",
-        ),
-        unit="percentunit",
-        steps=(("green", None), ("orange", FAILURES), ("red", 14.4 * FAILURES)),
-        width=3,
-        height=5,
-        alerts=("PolymodalAvailabilityBurnsFast", "PolymodalAvailabilityBurnsSlowly"),
-    )
-    yield number(
-        "Latency",
-        "Of single classifications that were answered, from the first byte of the request to the last of the answer.",
-        *(
-            Query(
-                quantile(share, REQUESTS, f'{ALL}, http_route="/v1/classify", http_response_status_code=~"2.."'),
-                f"p{share * 100:.0f}",
-            )
-            for share in (0.5, 0.95, 0.99)
-        ),
-        unit="s",
-        steps=(("green", None), ("orange", THRESHOLD_S), ("red", 4 * THRESHOLD_S)),
-        width=3,
-        height=5,
-        alerts=("PolymodalLatencyBurnsFast", "PolymodalLatencyBurnsSlowly"),
-    )
-    yield number(
-        "Utilisation",
-        "Share of the time in which the busiest instance's workers compute.",
-        Query(f"max({BUSY})", "busiest"),
-        unit="percentunit",
-        steps=(("green", None), ("orange", 0.7), ("red", 0.85)),
-        width=3,
-        height=5,
-        alerts=("PolymodalSaturated",),
-    )
-    yield Panel(
-        "bargauge",
-        "Where the time goes",
-        "Seconds that classifications spend in each second, by whose time it is: clients sending and taking (read, write), waiting"
-        " for a worker, or decoding and computing.",
-        [
-            Query(or_zero(total(f"{STAGES}_sum", f'{ALL}, stage=~"{stages}"')), whose, now=True)
-            for whose, stages in OURS.items()
-        ],
-        "s",
-        width=6,
-        height=4,
-        options={
-            "displayMode": "basic",
-            "orientation": "horizontal",
-            "valueMode": "color",
-            "showUnfilled": True,
-            "sizing": "auto",
-            "minVizHeight": 16,
-            "minVizWidth": 8,
-            "maxVizHeight": 300,
-            "namePlacement": "auto",
-            "legend": {"showLegend": False, "displayMode": "list", "placement": "bottom", "calcs": []},
-            "reduceOptions": {"values": False, "calcs": ["lastNotNull"], "fields": ""},
-        },
-        defaults={"min": 0, "color": {"mode": "palette-classic-by-name"}},
-    )
-    for objective in ("availability", "latency"):
-        burn = f'{{{JOB}, objective="{objective}"}}'
-        yield number(
-            f"Burn of {objective}",
-            "How many times as much as the objective allows fails, over an hour and over six. A page comes above 14.4 and 6.",
-            Query(or_zero(f"max(job:polymodal_burn:1h{burn})"), "1 h"),
-            Query(or_zero(f"max(job:polymodal_burn:6h{burn})"), "6 h"),
-            unit="none",
-            steps=(("green", None), ("orange", 1), ("red", 6)),
-            width=3,
-            height=4,
-            defaults={"decimals": 1},
-            alerts=(f"Polymodal{objective.title()}BurnsFast",),
-        )
-    yield number(
-        "Allowance left",
-        "Of what the objectives allow to fail in 30 days, as far back as Prometheus remembers; below 0 they are broken.",
-        *(
-            Query(
-                "1 - (" + or_zero(f'max(job:polymodal_burn:30d{{{JOB}, objective="{objective}"}})') + ")",
-                objective,
-            )
-            for objective in ("availability", "latency")
-        ),
-        unit="percentunit",
-        steps=(("red", None), ("orange", 0), ("green", 0.25)),
-        width=6,
-        height=4,
-    )
-    yield table(
-        "Firing now",
-        "Alerts, each with the row of this dashboard that it belongs to.",
-        Query(
-            "sum by (severity, area, alertname, instance) "
-            '(ALERTS{alertname=~"Polymodal.+", alertstate="firing"})'
-            ' or on () label_replace(vector(0), "alertname", "none", "", "")'
-        ),
-        keep={"severity": "severity", "area": "look at", "alertname": "alert", "instance": "instance"},
-        width=12,
-        height=6,
-    )
-    yield lines(
-        "Burn",
-        "How many times as much as the objectives allow fails. Above a line over both of its windows, somebody is woken.",
-        *(
-            Query(
-                or_zero(
-                    f'max by (objective) (job:polymodal_burn:{window}{{{JOB}, objective="{objective}"}})',
-                    "objective",
-                    objective,
-                ),
-                f"{{{{objective}}}} over {window}",
-            )
-            for window in ("5m", "1h")
-            for objective in ("availability", "latency")
-        ),
-        unit="none",
-        steps=(("green", None), ("orange", 6), ("red", 14.4)),
-        width=12,
-        height=6,
-        wide=True,
-    )
-
-
-def clients() -> Iterator[Panel]:
-    """Do they ask more, or otherwise?"""
-    lookups = "polymodal_embedding_cache_requests_total"
-    yield lines(
-        "Requests by status",
-        "Every route; 499 are clients that left before their answer.",
-        Query(
-            or_zero(total(f"{REQUESTS}_count", by="http_response_status_code"), "http_response_status_code"),
-            "{{http_response_status_code}}",
-        ),
-        unit="reqps",
-        stacked=True,
-    )
-    yield lines(
-        "Requests by route",
-        "Templates of routes; addresses that match none are “unmatched”.",
-        Query(or_zero(total(f"{REQUESTS}_count", by="http_route"), "http_route"), "{{http_route}}"),
-        unit="reqps",
-        stacked=True,
-    )
-    yield lines(
-        "Refused for what clients sent",
-        "Classifications that got 4xx, by the problem's code, as a share of all. The line is where the alert begins.",
-        Query(
-            or_zero(
-                f"{total(f'{REQUESTS}_count', f'{CLASSIFY}, {CLIENTS_FAULT}', 'error_type')}"
-                f" / on () group_left () ({total(f'{REQUESTS}_count', CLASSIFY)} > 0)",
-                "error_type",
-            ),
-            "{{error_type}}",
-        ),
-        unit="percentunit",
-        stacked=True,
-        steps=(("green", None), ("orange", 0.3)),
-        alerts=("PolymodalClientsRefused",),
-    )
-    yield lines(
-        "Time that clients take",
-        "95 of 100 classifications are read, and their answers written, within this: slow uplinks and slow readers.",
-        *(Query(quantile(0.95, STAGES, f'{ALL}, stage="{stage}"'), f"{stage}, p95") for stage in ("read", "write")),
-        unit="s",
-    )
-    yield lines(
-        "Sizes of bodies",
-        "Bytes of classifications and of their answers.",
-        *(
-            Query(quantile(share, f"http_server_{side}_body_size_bytes", CLASSIFY), f"{side}, p{share * 100:.0f}")
-            for side in ("request", "response")
-            for share in (0.5, 0.99)
-        ),
-        unit="bytes",
-    )
-    yield lines(
-        "Connections and requests under way",
-        "Open connections, requests that are being served, and those of them that were admitted to the queue.",
-        Query(f"sum(polymodal_connections{{{ALL}}})", "connections"),
-        Query(f"sum(http_server_active_requests{{{ALL}}})", "requests"),
-        Query(f"sum(polymodal_requests_inside{{{ALL}}})", "admitted"),
-    )
-    yield lines(
-        "Bytes in flight",
-        "Bytes of the bodies of admitted requests; at POLYMODAL_MAX_INFLIGHT_BYTES the next one is refused as “overloaded”.",
-        Query(f"max(polymodal_inflight_bytes{{{ALL}}})", "the busiest instance"),
-        unit="bytes",
-    )
-    yield lines(
-        "Connections closed by a limit",
-        "By reason; “evicted” and “too_many_connections” mean that none was left for new clients.",
-        Query(or_zero(total("polymodal_connections_closed_total", by="reason"), "reason"), "{{reason}}"),
-        unit="cps",
-        alerts=("PolymodalConnectionsRunOut",),
-    )
-    yield lines(
-        "Inputs",
-        "What examples consist of, as answered.",
-        Query(or_zero(total("polymodal_predictions_total", MODEL, "modalities"), "modalities"), "{{modalities}}"),
-        unit="ops",
-        stacked=True,
-    )
-    yield lines(
-        "Embeddings found in the cache",
-        "Share of the pictures and texts whose embeddings were kept; 0 where POLYMODAL_EMBEDDING_CACHE_BYTES is 0.",
-        Query(
-            or_zero(
-                f"{total(lookups, f'{ALL}, result={HIT}', 'modality')} / ({total(lookups, by='modality')} > 0)",
-                "modality",
-            ),
-            "{{modality}}",
-        ),
-        unit="percentunit",
-        defaults=SHARE,
-    )
-
-
-def queue() -> Iterator[Panel]:
-    """Is there more to do than the workers can?"""
-    yield lines(
-        "Waiting",
-        "Predicted: what a request that comes now would wait. Measured: what those that were begun have waited."
-        " The line is the latency objective's threshold.",
-        Query(f"max(polymodal_queue_predicted_wait_seconds{{{ALL}}})", "predicted, worst instance"),
-        *(
-            Query(quantile(share, STAGES, f'{ALL}, stage="queue"'), f"measured, p{share * 100:.0f}")
-            for share in (0.5, 0.95)
-        ),
-        unit="s",
-        steps=(("green", None), ("red", THRESHOLD_S)),
-        alerts=("PolymodalQueueTooLong",),
-    )
-    yield lines(
-        "Examples waiting",
-        "Whose turn has not come; at POLYMODAL_QUEUE_LIMIT more are refused at once.",
-        Query(f"polymodal_queue_length{{{ALL}}}", "{{instance}}"),
-    )
-    yield lines(
-        "Utilisation",
-        "Share of the time in which an instance's workers compute, now and over five minutes, of which the alert is.",
-        Query(BUSY, "{{instance}}"),
-        Query(f"instance:polymodal_utilisation:rate5m{{{ALL}}}", "{{instance}}, 5 min"),
-        unit="percentunit",
-        steps=(("green", None), ("red", 0.85)),
-        defaults=SHARE,
-        alerts=("PolymodalSaturated",),
-    )
-    yield lines(
-        "Examples without an answer",
-        "By the problem's code, also those inside batch requests. “overloaded” and “deadline_exceeded” are the queue's.",
-        Query(or_zero(total("polymodal_refusals_total", by="reason"), "reason"), "{{reason}}"),
-        unit="ops",
-        stacked=True,
-        alerts=("PolymodalInternalErrors",),
-    )
-    yield lines(
-        "Examples computed together",
-        "Mean size of a batch: it grows with what waits.",
-        Query(mean("polymodal_batch_items", MODEL, "model"), "{{model}}"),
-    )
-    yield lines(
-        "Examples computed",
-        "By model.",
-        Query(or_zero(total("polymodal_batch_items_sum", MODEL, "model"), "model"), "{{model}}"),
-        unit="ops",
-        stacked=True,
-    )
-
-
-def model() -> Iterator[Panel]:
-    """Does it compute more slowly, or say something else?"""
-    which = f'{JOB}, model=~"$model"'
-    stages = 'stage=~"decode|encode_.+|fuse"'
-    yield lines(
-        "Time of a stage",
-        "95 of 100 examples pass it within this.",
-        Query(quantile(0.95, STAGES, f"{MODEL}, {stages}", "stage"), "{{stage}}, p95"),
-        unit="s",
-    )
-    yield lines(
-        "Mean time of an example",
-        "In all stages, on each other.",
-        Query(mean(STAGES, ALL, "stage"), "{{stage}}"),
-        unit="s",
-        stacked=True,
-    )
-    yield Panel(
-        "heatmap",
-        "Latency of classifications",
-        "How many single classifications took how long.",
-        [
-            Query(
-                f'sum by (le) (increase({REQUESTS}_bucket{{{ALL}, http_route="/v1/classify"}}[$__rate_interval]))',
-                "{{le}}",
-                shape="heatmap",
-            )
-        ],
-        options={
-            "calculate": False,
-            "cellGap": 1,
-            "color": {
-                "mode": "scheme",
-                "scheme": "Oranges",
-                "steps": 64,
-                "exponent": 0.5,
-                "fill": "dark-orange",
-                "reverse": False,
-            },
-            "exemplars": {"color": "rgba(255,0,255,0.7)"},
-            "filterValues": {"le": 1e-9},
-            "legend": {"show": True},
-            "rowsFrame": {"layout": "auto"},
-            "tooltip": {"mode": "single", "yHistogram": False, "showColorScale": False},
-            "yAxis": {"axisPlacement": "left", "reverse": False, "unit": "s"},
-        },
-        custom={"hideFrom": {"legend": False, "tooltip": False, "viz": False}},
-    )
-    yield lines(
-        "Batches: measured ÷ predicted",
-        "The queue rests on the prediction; above the line it is off.",
-        Query(
-            f"{total('polymodal_batch_duration_seconds_sum', MODEL, 'model')}"
-            f" / {total('polymodal_batch_predicted_seconds_sum', MODEL, 'model')}",
-            "{{model}}",
-        ),
-        unit="none",
-        steps=(("green", None), ("orange", 2)),
-        alerts=("PolymodalForecastOff",),
-    )
-    yield lines(
-        "Labels",
-        "Share of each in the answers.",
-        Query(
-            or_zero(
-                f"{total('polymodal_predictions_total', MODEL, 'label')}"
-                f" / on () group_left () ({total('polymodal_predictions_total', MODEL)} > 0)",
-                "label",
-            ),
-            "{{label}}",
-        ),
-        unit="percentunit",
-        stacked=True,
-        defaults=SHARE,
-    )
-    yield table(
-        "Labels of a day, and of the training data",
-        "Shares of the answers of the last day, and in the data that the model was trained on, where its report tells them.",
-        *(
-            Query(
-                or_zero(f"max by (model, label) (job_model_label:polymodal_label_share:{window}{{{which}}})", "label")
-            )
-            for window in ("1d", "reference")
-        ),
-        keep={"model": "model", "label": "label", "Value #A": "last day", "Value #B": "training"},
-        unit="percentunit",
-        overrides=[
-            named(
-                column,
-                custom__cellOptions={"type": "gauge", "mode": "basic", "valueDisplayMode": "text"},
-                max=1,
-                min=0,
-            )
-            for column in ("last day", "training")
-        ],
-    )
-    yield lines(
-        "Drift",
-        "Distance: the share of a day's answers that would have to be others for the labels to be spread as in the training data."
-        " Entropy: 1 is a guess among all labels; six hours against the week before them.",
-        Query(
-            or_zero(f"job_model:polymodal_label_distance:1d{{{which}}}", "model"),
-            "{{model}}, distance of labels",
-        ),
-        *(
-            Query(
-                or_zero(f"job_model:polymodal_entropy:mean{window}{{{which}}}", "model"),
-                f"{{{{model}}}}, entropy over {window}",
-            )
-            for window in ("6h", "7d")
-        ),
-        unit="percentunit",
-        steps=(("green", None), ("orange", 0.25)),
-        defaults=SHARE,
-        alerts=("PolymodalLabelsDrift", "PolymodalModelUnsure"),
-    )
-    yield lines(
-        "How sure it is",
-        "Score of the best label, and entropy of all scores (0 sure, 1 a guess).",
-        Query(quantile(0.1, "polymodal_prediction_score", MODEL), "score, p10"),
-        Query(quantile(0.5, "polymodal_prediction_score", MODEL), "score, p50"),
-        Query(mean("polymodal_prediction_entropy_ratio", MODEL), "entropy, mean"),
-        unit="percentunit",
-        defaults=SHARE,
-    )
-    yield table(
-        "Models",
-        "What is served: one row for each version; an instance that serves another one stands out.",
-        Query(f"count by (model, digest, runtime) (polymodal_bundle_info{{{MODEL}}})"),
-        keep={"model": "model", "digest": "digest", "runtime": "runtime", "Value": "instances"},
-        alerts=("PolymodalModelsDiffer",),
-    )
-
-
-def machine() -> Iterator[Panel]:
-    """Are all workers there, and have they what they need?"""
-    yield lines(
-        "Workers",
-        "Alive, and as set.",
-        Query(f"polymodal_workers{{{ALL}}}", "{{instance}} alive"),
-        Query(f"polymodal_workers_wanted{{{ALL}}}", "{{instance}} wanted"),
-        custom={"lineInterpolation": "stepAfter"},
-        alerts=("PolymodalWorkersMissing",),
-    )
-    yield lines(
-        "Workers started again",
-        "After they had died or hung.",
-        Query(f"increase(polymodal_worker_restarts_total{{{ALL}}}[$__rate_interval])", "{{instance}}"),
-        custom={"drawStyle": "bars", "fillOpacity": 60},
-        alerts=("PolymodalWorkerRestarted", "PolymodalWorkersCrashLoop"),
-    )
-    yield lines(
-        "Answers Prometheus",
-        "1 while an instance answers, and how long it takes to: the serving process has no time where this grows.",
-        Query(f"up{{{ALL}}}", "{{instance}} up"),
-        Query(f"scrape_duration_seconds{{{ALL}}}", "{{instance}} seconds"),
-        alerts=("PolymodalInstanceDown",),
-    )
-    yield lines(
-        "Processor",
-        "Cores in use, by the serving process and by its workers.",
-        Query(total("polymodal_processor_seconds_total", by="process"), "{{process}}"),
-        unit="none",
-        stacked=True,
-    )
-    busy = total("polymodal_worker_busy_seconds_total")
-    yield lines(
-        "Cores that a busy worker gets",
-        "About its number of threads on a machine of its own; much less means that others have the cores. 1 also while workers have"
-        " next to nothing to do.",
-        Query(
-            f"{total('polymodal_processor_seconds_total', f'{ALL}, process={WORKERS}')} / ({busy} > 0.05) or on () vector(1)",
-            "cores",
-        ),
-        unit="none",
-    )
-    yield lines(
-        "Processor time withheld",
-        "Seconds in each second that the container's limit held threads up; 0 also where no cgroup tells.",
-        Query(or_zero(total("polymodal_processor_throttled_seconds_total", by="instance"), "instance"), "{{instance}}"),
-        unit="s",
-        steps=(("green", None), ("orange", 0.1)),
-        alerts=("PolymodalProcessorThrottled",),
-    )
-    yield lines(
-        "Memory",
-        "Resident, of the serving process and of its workers together; and embeddings that are kept.",
-        Query(f"sum by (process) (polymodal_resident_memory_bytes{{{ALL}}})", "{{process}}"),
-        Query(f"sum(polymodal_embedding_cache_bytes{{{ALL}}})", "of it embeddings"),
-        unit="bytes",
-    )
-    yield lines(
-        "What goes wrong in silence",
-        "Log lines lost and failed requests to Redis, per second; 1 while the file of API keys can't be read.",
-        Query(total("polymodal_log_lines_lost_total"), "log lines lost"),
-        Query(total("polymodal_rate_limit_storage_failures_total"), "Redis failures"),
-        Query(f"max(polymodal_api_keys_stale{{{ALL}}})", "API keys stale"),
-        unit="none",
-        alerts=("PolymodalLogLinesLost", "PolymodalApiKeysStale", "PolymodalRateLimitStorageFails"),
-    )
-    yield table(
-        "Versions",
-        "Of the service and of Python, by instance.",
-        Query(f"polymodal_build_info{{{ALL}}}"),
-        keep={"instance": "instance", "version": "version", "python": "python"},
-    )
-
-
-# --- the whole ---
-
+# fmt: off
+GLANCE: Final = (
+    Panel("text", "In one minute", "How to read this dashboard.",
+          options={"mode": "markdown", "content": ONE_MINUTE}, size=(6, 9)),
+    number("Ready", "Instances whose /readyz returns 200, and all instances that Prometheus scrapes.",
+           {"ready": f"sum(polymodal_ready{{{ALL}}}) or vector(0)", "known": f"count(up{{{ALL}}}) or vector(0)"},
+           steps={"red": None, "green": 1}, alerts=("NotServing", "InstanceNotReady")),
+    number("Alerts firing", "Number of firing alerts of deploy/prometheus/rules/alerts.yml, of every severity.",
+           {"firing": f"count({FIRING}) or vector(0)"}, steps={"green": None, "red": 1}),
+    number("Classifications", "Requests to /v1/classify and /v1/classify/batch, with any response.",
+           {"per second": or_zero(total(f"{REQUESTS}_count", CLASSIFY))}, "reqps"),
+    number("Failed", "Share of the classifications with 5xx or refused as overloaded. Errors of clients are not counted.",
+           {"failed": FAILED_SHARE}, "percentunit", steps={"green": None, "orange": FAILURES, "red": 14.4 * FAILURES},
+           alerts=("AvailabilityBurnsFast", "AvailabilityBurnsSlowly")),
+    number("Latency", "Latency of successful single classifications, from the request's first byte to the response's last byte.",
+           quantiles((0.5, 0.95, 0.99), REQUESTS, f'{SINGLE}, http_response_status_code=~"2.."'), "s",
+           steps={"green": None, "orange": THRESHOLD_S, "red": 4 * THRESHOLD_S},
+           alerts=("LatencyBurnsFast", "LatencyBurnsSlowly")),
+    number("Utilisation", "Share of the time in which the workers of the busiest instance compute.",
+           {"busiest": f"max({BUSY})"}, "percentunit", steps={"green": None, "orange": 0.7, "red": 0.85}, alerts=("Saturated",)),
+    Panel("bargauge", "Where the time goes",
+          "Seconds per second that classifications spend on clients (read, write), in the queue, and in the model (decode, encode,"
+          " fuse).",
+          [(row, or_zero(total(f"{STAGES}_sum", f'{ALL}, stage=~"{stages}"'))) for row, stages in OURS.items()],
+          "s", (6, 4), options=BARS, defaults={"min": 0, "color": {"mode": "palette-classic-by-name"}}),
+    *(number(f"Burn of {objective}",
+             "Failures as a multiple of what the objective allows, over 1 and 6 hours. Above 14.4 and 6 an alert pages.",
+             {window.replace("h", " h"): or_zero(burn(window, objective)) for window in ("1h", "6h")}, "none",
+             steps={"green": None, "orange": 1, "red": 6}, size=(3, 4), defaults={"decimals": 1},
+             alerts=(f"{objective.title()}BurnsFast",))
+      for objective in OBJECTIVES),
+    number("Allowance left",
+           "Share of the failures allowed in 30 days that is left, as far back as Prometheus has data. Below 0: missed.",
+           {objective: f"1 - ({or_zero(burn('30d', objective))})" for objective in OBJECTIVES}, "percentunit",
+           steps={"red": None, "orange": 0, "green": 0.25}, size=(6, 4)),
+    table("Firing now", "Firing alerts, each with the row of this dashboard to look at.",
+          f'sum by (severity, area, alertname, instance) ({FIRING}) or on () label_replace(vector(0), "alertname", "none", "", "")',
+          columns={"severity": "severity", "area": "look at", "alertname": "alert", "instance": "instance"}, size=(12, 6)),
+    lines("Burn", "Failures as a multiple of what the objectives allow. An alert pages when both windows are above a line.",
+          {f"{objective} over {window}": or_zero(burn(window, objective, " by (objective) "), "objective", objective)
+           for window in ("5m", "1h") for objective in OBJECTIVES},
+          "none", steps={"green": None, "orange": 6, "red": 14.4}, size=(12, 6), wide=True),
+)
+CLIENTS: Final = (
+    lines("Requests by status", "Requests to all routes. 499: the client closed the connection before its response.",
+          by("http_response_status_code", f"{REQUESTS}_count"), "reqps", stacked=True),
+    lines("Requests by route", "Route templates. Paths that match no route are “unmatched”.",
+          by("http_route", f"{REQUESTS}_count"), "reqps", stacked=True),
+    lines("Refused for what clients sent",
+          "Share of the classifications with 4xx, by the problem's code. The line is the alert's threshold.",
+          {"{{error_type}}": CLIENT_ERROR_SHARE}, "percentunit", stacked=True, steps={"green": None, "orange": 0.3},
+          alerts=("ClientsRefused",)),
+    lines("Time that clients take",
+          "95th percentile of the time to read a request and to write its response: slow uplinks and slow readers.",
+          {f"{stage}, p95": quantile(0.95, STAGES, f'{ALL}, stage="{stage}"') for stage in ("read", "write")}, "s"),
+    lines("Sizes of bodies", "Bytes of the bodies of classifications and of their responses.",
+          {legend: query for side in ("request", "response") for legend, query in
+           quantiles((0.5, 0.99), f"http_server_{side}_body_size_bytes", CLASSIFY, f"{side}, ").items()}, "bytes"),
+    lines("Connections and requests under way",
+          "Open connections, requests in progress, and the requests that were admitted to the queue.",
+          {"connections": f"sum(polymodal_connections{{{ALL}}})", "requests": f"sum(http_server_active_requests{{{ALL}}})",
+           "admitted": f"sum(polymodal_requests_inside{{{ALL}}})"}),
+    lines("Bytes in flight",
+          "Bytes of the bodies of admitted requests. At POLYMODAL_MAX_INFLIGHT_BYTES the next request is refused as “overloaded”.",
+          {"the busiest instance": f"max(polymodal_inflight_bytes{{{ALL}}})"}, "bytes"),
+    lines("Connections closed by a limit",
+          "By reason. “evicted” and “too_many_connections”: no connection was free for new clients.",
+          by("reason", "polymodal_connections_closed_total"), "cps", alerts=("ConnectionsRunOut",)),
+    lines("Inputs", "Predictions by the modalities of their example.",
+          by("modalities", "polymodal_predictions_total", MODEL), "ops", stacked=True),
+    lines("Embeddings found in the cache",
+          "Share of the images and texts whose embeddings were in the cache; 0 if POLYMODAL_EMBEDDING_CACHE_BYTES is 0.",
+          {"{{modality}}": HIT_SHARE}, "percentunit", defaults=SHARE),
+)
+QUEUE: Final = (
+    lines("Waiting",
+          "Predicted: waiting time of a request that arrives now. Measured: waiting time of the requests that were started."
+          " The line is the threshold of the latency objective.",
+          {"predicted, worst instance": f"max(polymodal_queue_predicted_wait_seconds{{{ALL}}})",
+           **quantiles((0.5, 0.95), STAGES, f'{ALL}, stage="queue"', "measured, ")},
+          "s", steps={"green": None, "red": THRESHOLD_S}, alerts=("QueueTooLong",)),
+    lines("Examples waiting", "Length of the queue. At POLYMODAL_QUEUE_LIMIT more examples are refused immediately.",
+          {"{{instance}}": f"polymodal_queue_length{{{ALL}}}"}),
+    lines("Utilisation",
+          "Share of the time in which the workers of an instance compute, now and over 5 minutes; the alert uses the latter.",
+          {"{{instance}}": BUSY, "{{instance}}, 5 min": f"instance:polymodal_utilisation:rate5m{{{ALL}}}"},
+          "percentunit", steps={"green": None, "red": 0.85}, defaults=SHARE, alerts=("Saturated",)),
+    lines("Examples without an answer",
+          "Rejected and failed examples by the problem's code, including those in batch requests."
+          " “overloaded” and “deadline_exceeded” come from the queue.",
+          by("reason", "polymodal_refusals_total"), "ops", stacked=True, alerts=("InternalErrors",)),
+    lines("Examples computed together", "Mean size of a batch. It grows with the queue.",
+          {"{{model}}": mean("polymodal_batch_items", MODEL, "model")}),
+    lines("Examples computed", "Examples per second, by model.",
+          by("model", "polymodal_batch_items_sum", MODEL), "ops", stacked=True),
+)
+MODELS: Final = (
+    lines("Time of a stage", "95th percentile of each stage.",
+          {"{{stage}}, p95": quantile(0.95, STAGES, f'{MODEL}, stage=~"{OURS["model"]}"', "stage")}, "s"),
+    lines("Mean time of an example", "Mean time of each stage, stacked.",
+          {"{{stage}}": mean(STAGES, ALL, "stage")}, "s", stacked=True),
+    Panel("heatmap", "Latency of classifications", "Distribution of the latency of single classifications.",
+          [("{{le}}", f"sum by (le) (increase({REQUESTS}_bucket{{{SINGLE}}}[$__rate_interval]))")],
+          options=HEATMAP, custom={"hideFrom": {"legend": False, "tooltip": False, "viz": False}}),
+    lines("Batches: measured ÷ predicted", "The queue relies on the prediction. Above the line the prediction is wrong.",
+          {"{{model}}": BATCH_RATIO}, "none", steps={"green": None, "orange": 2}, alerts=("ForecastOff",)),
+    lines("Labels", "Share of each label in the predictions.",
+          {"{{label}}": LABEL_SHARE}, "percentunit", stacked=True, defaults=SHARE),
+    table("Labels of a day, and of the training data",
+          "Shares of the labels in the last day's predictions, and in the training data if the bundle's report has them.",
+          *(or_zero(f"max by (model, label) (job_model_label:polymodal_label_share:{window}{{{JOB_MODEL}}})", "label")
+            for window in ("1d", "reference")),
+          columns={"model": "model", "label": "label", "Value #A": "last day", "Value #B": "training"}, unit="percentunit",
+          overrides=[{"matcher": {"id": "byName", "options": column}, "properties": GAUGE_PROPERTIES}
+                     for column in ("last day", "training")]),
+    lines("Drift",
+          "Distance: share of the last day's predictions that would have to change to match the label shares of the training data."
+          " Entropy: 1 is a guess among all labels; over 6 hours, and over the week before them.",
+          {"{{model}}, distance of labels": or_zero(f"job_model:polymodal_label_distance:1d{{{JOB_MODEL}}}", "model"),
+           **{f"{{{{model}}}}, entropy over {window}": or_zero(f"job_model:polymodal_entropy:mean{window}{{{JOB_MODEL}}}", "model")
+              for window in ("6h", "7d")}},
+          "percentunit", steps={"green": None, "orange": 0.25}, defaults=SHARE, alerts=("LabelsDrift", "ModelUnsure")),
+    lines("Confidence", "Score of the best label, and entropy of all scores (0: certain, 1: a guess).",
+          {**quantiles((0.1, 0.5), "polymodal_prediction_score", MODEL, "score, "),
+           "entropy, mean": mean("polymodal_prediction_entropy_ratio", MODEL)}, "percentunit", defaults=SHARE),
+    table("Models", "A row for each version that is served. An instance that serves another version adds a row.",
+          f"count by (model, digest, runtime) (polymodal_bundle_info{{{MODEL}}})",
+          columns={"model": "model", "digest": "digest", "runtime": "runtime", "Value": "instances"}, alerts=("ModelsDiffer",)),
+)
+MACHINE: Final = (
+    lines("Workers", "Running workers, and the configured number.",
+          {"{{instance}} alive": f"polymodal_workers{{{ALL}}}", "{{instance}} wanted": f"polymodal_workers_wanted{{{ALL}}}"},
+          custom={"lineInterpolation": "stepAfter"}, alerts=("WorkersMissing",)),
+    lines("Workers started again", "Workers that were replaced because they died or stopped responding.",
+          {"{{instance}}": f"increase(polymodal_worker_restarts_total{{{ALL}}}[$__rate_interval])"},
+          custom={"drawStyle": "bars", "fillOpacity": 60}, alerts=("WorkerRestarted", "WorkersCrashLoop")),
+    lines("Scrapes",
+          "1 while an instance can be scraped, and the duration of a scrape, which grows when the server process is overloaded.",
+          {"{{instance}} up": f"up{{{ALL}}}", "{{instance}} seconds": f"scrape_duration_seconds{{{ALL}}}"},
+          alerts=("InstanceDown",)),
+    lines("Processor", "Cores used by the server process and by its workers.",
+          {"{{process}}": total("polymodal_processor_seconds_total", by="process")}, "none", stacked=True),
+    lines("Cores that a busy worker gets",
+          "About the number of its threads on a dedicated machine. Much less means that other processes use the cores. 1 also while"
+          " workers are almost idle.",
+          {"cores": WORKER_CORES}, "none"),
+    lines("Processor time withheld", "Seconds per second in which the container's limit stopped threads; 0 also without a cgroup.",
+          {"{{instance}}": or_zero(total("polymodal_processor_throttled_seconds_total", by="instance"), "instance")},
+          "s", steps={"green": None, "orange": 0.1}, alerts=("ProcessorThrottled",)),
+    lines("Memory", "Resident memory of the server process and of all its workers, and the size of the embedding cache.",
+          {"{{process}}": f"sum by (process) (polymodal_resident_memory_bytes{{{ALL}}})",
+           "of it embeddings": f"sum(polymodal_embedding_cache_bytes{{{ALL}}})"}, "bytes"),
+    lines("Silent failures", "Lost log lines and failed requests to Redis, per second; 1 while the file of API keys can't be read.",
+          {"log lines lost": total("polymodal_log_lines_lost_total"),
+           "Redis failures": total("polymodal_rate_limit_storage_failures_total"),
+           "API keys stale": f"max(polymodal_api_keys_stale{{{ALL}}})"},
+          "none", alerts=("LogLinesLost", "ApiKeysStale", "RateLimitStorageFails")),
+    table("Versions", "Versions of the service and of Python, by instance.", f"polymodal_build_info{{{ALL}}}",
+          columns={"instance": "instance", "version": "version", "python": "python"}),
+)
+# fmt: on
 ROWS: Final = {
-    "At a glance": glance,
-    "Clients: do they ask more, or otherwise?": clients,
-    "Queue: is there more to do than the workers can?": queue,
-    "Model: does it compute more slowly, or say something else?": model,
-    "Machine: are all workers there, and have they what they need?": machine,
+    "At a glance": GLANCE,
+    "Clients: do they send more, or something else?": CLIENTS,
+    "Queue: do requests arrive faster than the workers compute?": QUEUE,
+    "Model: is it slower, or are its predictions different?": MODELS,
+    "Machine: do all workers run, with enough resources?": MACHINE,
 }
 
+# --- the dashboard ---
 
-def placed() -> Iterator[dict[str, Any]]:
-    """All panels from left to right, each row of them under its title."""
+
+def placed() -> Iterator[Json]:
+    """Yield all panels with id and position: from left to right, each row of the dashboard under its title."""
     y = count = 0
     for title, panels in ROWS.items():
         count += 1
-        yield {
-            "id": count,
-            "type": "row",
-            "title": title,
-            "collapsed": False,
-            "panels": [],
-            "gridPos": {"x": 0, "y": y, "w": WIDTH, "h": 1},
-        }
-        y += 1
-        heights = [y] * WIDTH
-        for panel in panels():
+        position = {"x": 0, "y": y, "w": COLUMNS, "h": 1}
+        yield {"id": count, "type": "row", "title": title, "collapsed": False, "panels": [], "gridPos": position}
+        heights = [y + 1] * COLUMNS
+        for panel in panels:
             count += 1
-            x, top = _place(heights, panel.width)
-            heights[x : x + panel.width] = [top + panel.height] * panel.width
-            yield {
-                "id": count,
-                **panel.model(),
-                "gridPos": {"x": x, "y": top, "w": panel.width, "h": panel.height},
-            }
+            width, height = panel.size
+            # The highest position where a panel of this width fits, and of these the leftmost.
+            top, x = min((max(heights[x : x + width]), x) for x in range(COLUMNS - width + 1))
+            heights[x : x + width] = [top + height] * width
+            yield {"id": count, **panel.model(), "gridPos": {"x": x, "y": top, "w": width, "h": height}}
         y = max(heights)
 
 
-def _place(heights: Sequence[int], width: int) -> tuple[int, int]:
-    """The highest place where a panel of this width fits, and of these the leftmost."""
-    return min(
-        ((x, max(heights[x : x + width])) for x in range(WIDTH - width + 1)),
-        key=lambda place: (place[1], place[0]),
-    )
-
-
-def variable(name: str, label: str, query: str, about: str, everything: str | None = ".*") -> dict[str, Any]:
-    """A choice among a label's values; all of them at first, which is this pattern or, without any, the list of them."""
+def variable(name: str, label: str, query: str, description: str, all_value: str | None = ".*") -> Json:
+    """Return a variable with a label's values; `all_value` is the pattern for All, None for the list of all values."""
     return {
         "name": name,
         "label": label,
-        "description": about,
+        "description": description,
         "type": "query",
         "datasource": SOURCE,
         "definition": query,
@@ -801,7 +491,7 @@ def variable(name: str, label: str, query: str, about: str, everything: str | No
         "sort": 1,
         "multi": True,
         "includeAll": True,
-        **({} if everything is None else {"allValue": everything}),
+        **({} if all_value is None else {"allValue": all_value}),
         "current": {"selected": True, "text": ["All"], "value": ["$__all"]},
         "options": [],
         "regex": "",
@@ -810,23 +500,38 @@ def variable(name: str, label: str, query: str, about: str, everything: str | No
     }
 
 
-def dashboard() -> dict[str, Any]:
-    """The whole, as Grafana writes it."""
-    source = {
-        "name": "datasource",
-        "label": "Data source",
-        "type": "datasource",
-        "query": "prometheus",
-        "current": {},
-        "refresh": 1,
-        "regex": "",
-        "options": [],
-        "multi": False,
-        "includeAll": False,
-        "hide": 0,
-        "skipUrlSync": False,
-    }
+def dashboard() -> Json:
+    """Return the dashboard's JSON."""
+    source: Json = {"name": "datasource", "label": "Data source", "type": "datasource", "query": "prometheus"}
+    source |= {"current": {}, "refresh": 1, "regex": "", "options": [], "multi": False, "includeAll": False}
+    source |= {"hide": 0, "skipUrlSync": False}
     runbooks = {"name": "runbooks", "label": "Runbooks", "type": "constant", "query": RUNBOOKS, "hide": 2}
+    link: Json = {
+        "title": "Runbooks",
+        "type": "link",
+        "url": "${runbooks}",
+        "icon": "doc",
+        "tooltip": "Remedies by alert",
+    }
+    link |= {"tags": [], "asDropdown": False, "includeVars": False, "keepTime": False, "targetBlank": True}
+    restarts = {
+        "name": "Workers started again",
+        "datasource": SOURCE,
+        "enable": True,
+        "hide": False,
+        "iconColor": "red",
+        "expr": f"increase(polymodal_worker_restarts_total{{{ALL}}}[1m]) > 0",
+        "titleFormat": "Worker started again",
+        "textFormat": "{{instance}}",
+        "step": "60s",
+    }
+    variables = [
+        source,
+        variable("job", "Job", "label_values(polymodal_ready, job)", "Scrape job.", all_value=None),
+        variable("instance", "Instance", f"label_values(polymodal_ready{{{JOB}}}, instance)", "One process."),
+        variable("model", "Model", f"label_values(polymodal_bundle_info{{{ALL}}}, model)", "Served bundle."),
+        runbooks,
+    ]
     return {
         "uid": "polymodal",
         "title": "Polymodal",
@@ -843,50 +548,15 @@ def dashboard() -> dict[str, Any]:
         "fiscalYearStartMonth": 0,
         "liveNow": False,
         "weekStart": "",
-        "links": [
-            {
-                "title": "Runbooks",
-                "type": "link",
-                "url": "${runbooks}",
-                "icon": "doc",
-                "tooltip": "What to do about each alert",
-                "tags": [],
-                "asDropdown": False,
-                "includeVars": False,
-                "keepTime": False,
-                "targetBlank": True,
-            }
-        ],
-        "annotations": {
-            "list": [
-                {
-                    "name": "Workers started again",
-                    "datasource": SOURCE,
-                    "enable": True,
-                    "hide": False,
-                    "iconColor": "red",
-                    "expr": f"increase(polymodal_worker_restarts_total{{{ALL}}}[1m]) > 0",
-                    "titleFormat": "Worker started again",
-                    "textFormat": "{{instance}}",
-                    "step": "60s",
-                }
-            ]
-        },
-        "templating": {
-            "list": [
-                source,
-                variable("job", "Job", "label_values(polymodal_ready, job)", "Scrape job.", everything=None),
-                variable("instance", "Instance", f"label_values(polymodal_ready{{{JOB}}}, instance)", "One process."),
-                variable("model", "Model", f"label_values(polymodal_bundle_info{{{ALL}}}, model)", "Served bundle."),
-                runbooks,
-            ]
-        },
+        "links": [link],
+        "annotations": {"list": [restarts]},
+        "templating": {"list": variables},
         "panels": list(placed()),
     }
 
 
 def text() -> str:
-    """What the file holds."""
+    """Return the text of the file."""
     return json.dumps(dashboard(), indent=1, ensure_ascii=False) + "\n"
 
 

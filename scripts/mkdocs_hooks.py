@@ -1,7 +1,7 @@
-"""What mkdocs is told by code: documents from outside docs/ join the site, and it loads nothing from elsewhere.
+"""Hooks of mkdocs: add documents from outside docs/ to the site, rewrite links, and forbid resources of other hosts.
 
-A link that is right where a Git host shows the repository becomes one that is right in the site: to the page made of that
-document, or to a copy of that file.
+A link that works on a Git host becomes a link that works in the site: to the page of that document, or to a copy of that
+file.
 """
 
 import html
@@ -23,15 +23,15 @@ PAGES = {
     "examples/README.md": "examples/README.md",
     "model/bundles/illustrations/README.md": "model/illustrations.md",
 }
-"""Documents outside docs/, and where they stand in the site."""
+"""Paths of documents outside docs/, and their paths in the site."""
 SOURCES = {uri: path for path, uri in PAGES.items()}
 LINK = re.compile(
     r"^ *(?P<fence>```+).*?^ *(?P=fence)|`[^`]*`|\]\((?P<path>[^)#\s:]+)(?P<anchor>#[^)\s]*)?\)",
     re.MULTILINE | re.DOTALL,
 )
-"""A link to a file, or code, in which there are none."""
+"""A link to a file, or a piece of code, in which links are not rewritten."""
 BAR = re.compile(r"(?<=[| ])`([^`\n]*\\\|[^`\n]*)`")
-"""Code in a table with a bar in it, whose backslash Git hosts leave out and Python's Markdown would show."""
+"""Code with a bar in a table: Git hosts hide the backslash, and Python's Markdown would show it."""
 
 
 def on_files(files: Files, *, config: MkDocsConfig) -> Files:
@@ -42,31 +42,31 @@ def on_files(files: Files, *, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Turn links through the repository into links through the site."""
-    here = page.file.src_uri
-    source = SOURCES.get(here, f"docs/{here}")
+    """Turn links in the repository into links in the site."""
+    own_uri = page.file.src_uri
+    source = SOURCES.get(own_uri, f"docs/{own_uri}")
+    folder = posixpath.dirname(own_uri) or "."
 
-    def turned(found: re.Match[str]) -> str:
-        if not found["path"]:
-            return found[0]
-        target = posixpath.normpath(posixpath.join(posixpath.dirname(source), found["path"]))
-        uri = _place(target, config, files)
-        return (
-            f"]({posixpath.relpath(uri, posixpath.dirname(here) or '.')}{found['anchor'] or ''})" if uri else found[0]
-        )
+    def rewritten(link: re.Match[str]) -> str:
+        if not link["path"]:
+            return link[0]
+        target = posixpath.normpath(posixpath.join(posixpath.dirname(source), link["path"]))
+        uri = _uri_of(target, config, files)
+        return f"]({posixpath.relpath(uri, folder)}{link['anchor'] or ''})" if uri else link[0]
 
-    return BAR.sub(
-        lambda code: f"<code>{html.escape(code[1]).replace(chr(92) + '|', '&#124;')}</code>", LINK.sub(turned, markdown)
-    )
+    def escaped(code: re.Match[str]) -> str:
+        return f"<code>{html.escape(code[1]).replace(chr(92) + '|', '&#124;')}</code>"
+
+    return BAR.sub(escaped, LINK.sub(rewritten, markdown))
 
 
-def _place(target: str, config: MkDocsConfig, files: Files) -> str | None:
-    """Where a file of the repository stands in the site; None when it stands nowhere, which mkdocs then reports."""
+def _uri_of(target: str, config: MkDocsConfig, files: Files) -> str | None:
+    """Return the path in the site of a file of the repository; None for a missing file, which mkdocs then reports."""
     if target == "README.md":
         return "index.md"
     if target.startswith("docs/"):
-        inside = target.removeprefix("docs/")
-        return f"{inside}/README.md" if (PROJECT / target).is_dir() else inside
+        uri = target.removeprefix("docs/")
+        return f"{uri}/README.md" if (PROJECT / target).is_dir() else uri
     if target in PAGES:
         return PAGES[target]
     path = PROJECT / target
@@ -79,35 +79,33 @@ def _place(target: str, config: MkDocsConfig, files: Files) -> str | None:
 
 
 def _copy(path: Path, uri: str, config: MkDocsConfig) -> File:
-    """A file as it is, a folder as the list of its files."""
+    """Return a copy of a file, or for a folder the list of its files."""
     if path.is_file():
         return File.generated(config, uri, abs_src_path=str(path))
-    names = sorted(str(each.relative_to(PROJECT)) for each in path.rglob("*") if each.is_file())
+    names = sorted(str(file.relative_to(PROJECT)) for file in path.rglob("*") if file.is_file())
     return File.generated(config, uri, content="\n".join([*names, ""]))
 
 
-class _Loads(HTMLParser):
-    """Collects what a page makes a browser fetch from other hosts."""
+class _Resources(HTMLParser):
+    """Collects the addresses on other hosts that a browser would load."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.outside: list[str] = []
+        self.external: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        named = dict(attrs)
-        address = (
-            named.get("src") or (named.get("href") if tag == "link" and named.get("rel") != "canonical" else "") or ""
-        )
+        values = dict(attrs)
+        address = values.get("src") or ""
+        if not address and tag == "link" and values.get("rel") != "canonical":
+            address = values.get("href") or ""
         if re.match(r"(https?:)?//", address):
-            self.outside.append(address)
+            self.external.append(address)
 
 
 def on_post_build(*, config: MkDocsConfig) -> None:
-    """Refuse a site that would ask another host for anything."""
+    """Fail when a page would load anything from another host."""
     for path in Path(config.site_dir).rglob("*.html"):
-        page = _Loads()
+        page = _Resources()
         page.feed(path.read_text(encoding="utf-8"))
-        if page.outside:
-            raise PluginError(
-                f"{path.name} loads {', '.join(page.outside)}; the site must ask no other host for anything"
-            )
+        if page.external:
+            raise PluginError(f"{path.name} loads {', '.join(page.external)}; allowed: nothing from other hosts")

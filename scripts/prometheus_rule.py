@@ -1,6 +1,6 @@
 """Write deploy/prometheus/rules/*.yml as PrometheusRules, a kustomize component of deploy/kubernetes, for the Prometheus operator.
 
-The rules stay as they are written, comments included; only their place in a document changes.
+The text of the rules, with its comments, is copied unchanged.
 """
 
 import sys
@@ -33,7 +33,7 @@ resources:
 
 
 def main() -> None:
-    """Write the component's folder anew."""
+    """Replace the files of the component."""
     COMPONENT.mkdir(parents=True, exist_ok=True)
     for path in COMPONENT.iterdir():
         path.unlink()
@@ -42,7 +42,7 @@ def main() -> None:
 
 
 def component(rules: Path) -> dict[str, str]:
-    """The files of the component by name. Ends the process when there are no rules."""
+    """Return the files of the component by name. Ends the process when there are no rules."""
     sources = sorted(rules.glob("*.yml"))
     if not sources:
         sys.exit(f"{rules} has no rules (*.yml)")

@@ -1,7 +1,7 @@
-"""Draw docs/images: the page as a user sees it, in a real browser, with the embedded model.
+"""Write docs/images: screenshots of the page in a real browser, with the embedded model.
 
-Needs Playwright's Python package, which `make screenshots` brings, and Debian's chromium. Milliseconds differ from run to
-run, and so do the files.
+It needs Playwright's Python package, which `make screenshots` installs, and Debian's chromium. The page shows milliseconds,
+so the files differ from run to run.
 """
 
 import io
@@ -27,18 +27,18 @@ IMAGES: Final = Path(__file__).parents[1] / "docs" / "images"
 ARGUMENTS: Final = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking")
 START_S: Final = 60
 FREQUENT, DISTANT = 160, 96
-"""Colours of a picture: the most frequent ones as they are, then each time the one that is furthest from all of them."""
-LARGEST: Final = 150_000
-"""Bytes of one picture: they are kept in the repository, each version of them."""
+"""Colours of an image: the most frequent ones, then repeatedly the one that is furthest from all selected ones."""
+MAX_BYTES: Final = 150_000
+"""Of one image, because the repository keeps every version of them."""
 
 
 def chromium() -> str | None:
-    """Where the browser is."""
+    """Return the path of the browser."""
     return shutil.which("chromium") or shutil.which("chromium-browser")
 
 
 class Shot(NamedTuple):
-    """One picture: how large, in which theme, and what is done before it is taken."""
+    """A screenshot: its size, its theme, and the actions before it is taken."""
 
     name: str
     size: tuple[int, int]
@@ -81,18 +81,13 @@ SHOTS: Final = (
 
 @contextmanager
 def serving() -> Iterator[str]:
-    """The service with the embedded model, in a process of its own; yields its address."""
+    """Start the service with the embedded model; yield its address."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [str(Path(sys.executable).with_name("polymodal")), "serve"]
-    environment = {
-        **os.environ,
-        "POLYMODAL_PORT": str(port),
-        "POLYMODAL_WORKERS": "1",
-        "POLYMODAL_BUNDLES": "illustrations",
-    }
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+    settings = {"POLYMODAL_PORT": str(port), "POLYMODAL_WORKERS": "1", "POLYMODAL_BUNDLES": "illustrations"}
+    process = subprocess.Popen(command, env=os.environ | settings, stdout=subprocess.DEVNULL)
     try:
         _wait(f"http://127.0.0.1:{port}/readyz", process)
         yield f"http://127.0.0.1:{port}/"
@@ -102,19 +97,19 @@ def serving() -> Iterator[str]:
 
 
 def _wait(address: str, process: subprocess.Popen[bytes]) -> None:
-    until = time.monotonic() + START_S
+    deadline = time.monotonic() + START_S
     while True:
         try:
             with urllib.request.urlopen(address, timeout=2):  # noqa: S310 — our own address
                 return
         except OSError:
-            if process.poll() is not None or time.monotonic() > until:
+            if process.poll() is not None or time.monotonic() > deadline:
                 raise
             time.sleep(0.2)
 
 
 def take(browser: "Browser", address: str, shot: Shot) -> bytes:
-    """One picture as a PNG of few colours."""
+    """Return a screenshot as a PNG with a palette."""
     width, height = shot.size
     context = browser.new_context(viewport={"width": width, "height": height}, reduced_motion="reduce")
     page = context.new_page()
@@ -123,42 +118,42 @@ def take(browser: "Browser", address: str, shot: Shot) -> bytes:
     page.wait_for_selector("#answer .chip")
     shot.prepare(page)
     page.wait_for_timeout(500)
-    drawn = page.screenshot()
+    screenshot = page.screenshot()
     context.close()
-    small = io.BytesIO()
-    with Image.open(io.BytesIO(drawn)) as picture:
-        _in_few_colours(picture.convert("RGB")).save(small, "PNG", optimize=True)
-    return small.getvalue()
+    content = io.BytesIO()
+    with Image.open(io.BytesIO(screenshot)) as image:
+        _with_palette(image.convert("RGB")).save(content, "PNG", optimize=True)
+    return content.getvalue()
 
 
-def _in_few_colours(picture: Image.Image) -> Image.Image:
-    """Surfaces keep their colours exactly, rare signal colours stay; what is between them takes the nearest."""
-    pixels = np.asarray(picture).reshape(-1, 3)
-    colours, which, counts = np.unique(pixels, axis=0, return_inverse=True, return_counts=True)
-    wide = colours.astype(np.int32)
-    chosen = [int(index) for index in np.argsort(-counts, kind="stable")[:FREQUENT]]
-    distances = np.stack([((wide - wide[index]) ** 2).sum(axis=1) for index in chosen])
+def _with_palette(image: Image.Image) -> Image.Image:
+    """Reduce the colours: surfaces and rare signal colours stay exact, other pixels take the nearest colour."""
+    pixels = np.asarray(image).reshape(-1, 3)
+    colours, inverse, counts = np.unique(pixels, axis=0, return_inverse=True, return_counts=True)
+    values = colours.astype(np.int32)
+    selected = [int(index) for index in np.argsort(-counts, kind="stable")[:FREQUENT]]
+    distances = np.stack([((values - values[index]) ** 2).sum(axis=1) for index in selected])
     for _ in range(DISTANT):
         furthest = int(distances.min(axis=0).argmax())
-        chosen.append(furthest)
-        distances = np.concatenate([distances, ((wide - wide[furthest]) ** 2).sum(axis=1)[None]])
-    places = distances.argmin(axis=0)[which].astype(np.uint8).reshape(picture.height, picture.width)
-    reduced = Image.fromarray(places, "P")
-    reduced.putpalette(colours[chosen].tobytes())
+        selected.append(furthest)
+        distances = np.concatenate([distances, ((values - values[furthest]) ** 2).sum(axis=1)[None]])
+    indices = distances.argmin(axis=0)[inverse].astype(np.uint8).reshape(image.height, image.width)
+    reduced = Image.fromarray(indices, "P")
+    reduced.putpalette(colours[selected].tobytes())
     return reduced
 
 
 def main() -> None:
-    """Take all of them."""
-    from playwright.sync_api import sync_playwright  # noqa: PLC0415 — only this word needs it
+    """Take all screenshots."""
+    from playwright.sync_api import sync_playwright  # noqa: PLC0415 — only this command needs it
 
     IMAGES.mkdir(parents=True, exist_ok=True)
     with serving() as address, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium(), args=list(ARGUMENTS))
         for shot in SHOTS:
             content = take(browser, address, shot)
-            if len(content) > LARGEST:
-                raise SystemExit(f"{shot.name}.png: {len(content):,} bytes; allowed: {LARGEST:,}")
+            if len(content) > MAX_BYTES:
+                raise SystemExit(f"{shot.name}.png: {len(content):,} bytes; allowed: {MAX_BYTES:,}")
             (IMAGES / f"{shot.name}.png").write_bytes(content)
             sys.stdout.write(f"docs/images/{shot.name}.png {len(content):,} bytes\n")
         browser.close()

@@ -1,6 +1,6 @@
 """Write the table of settings in docs/operations.md, between two markers, from app/settings.py: `make settings`.
 
-What a setting means is said once, in its docstring in Settings; .env.example and this table repeat it, and tests compare them.
+The meaning of a setting is its docstring in Settings; .env.example and this table repeat it, and tests compare them.
 """
 
 import sys
@@ -55,7 +55,7 @@ GROUPS = {
     ),
 }
 REST = "Log and telemetry"
-"""The heading of every setting that no group names."""
+"""Heading of the settings that are in no group."""
 
 UNITS = {"_ms": "ms", "_s": "s", "_bytes": "bytes"}
 DERIVED = {
@@ -64,17 +64,17 @@ DERIVED = {
     "inference_threads": "cores ÷ workers",
 }
 DERIVED |= {"max_batch_items": "16, or as the plan says"}
-"""Defaults that Settings works out; a test holds that these are all."""
+"""Defaults that Settings computes; a test checks that these are all."""
 
 
 def main() -> None:
-    """Put the table where the markers are."""
+    """Replace the table between the markers."""
     page = PAGE.read_text(encoding="utf-8")
     PAGE.write_text(replaced(page, table()), encoding="utf-8")
 
 
 def replaced(page: str, section: str) -> str:
-    """The page with another section between the markers. Ends the process when it lacks one."""
+    """Return the page with another section between the markers. Ends the process when a marker is missing."""
     before, begin, rest = page.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not (begin and end):
@@ -83,15 +83,15 @@ def replaced(page: str, section: str) -> str:
 
 
 def table() -> str:
-    """A table for each group, in Markdown."""
+    """Return a table for each group, in Markdown."""
     return "".join(_table(heading, names) for heading, names in grouped().items())
 
 
 def grouped() -> dict[str, list[str]]:
-    """The names of all fields below their headings; a new field comes last until a group names it."""
-    named = {name for names in GROUPS.values() for name in names}
+    """Return the names of all fields by heading; a new field is in the last group until another group has it."""
+    in_groups = {name for names in GROUPS.values() for name in names}
     groups = {heading: [name for name in names if name in Settings.model_fields] for heading, names in GROUPS.items()}
-    return groups | {REST: [name for name in Settings.model_fields if name not in named]}
+    return groups | {REST: [name for name in Settings.model_fields if name not in in_groups]}
 
 
 def _table(heading: str, names: list[str]) -> str:
@@ -107,7 +107,7 @@ def _table(heading: str, names: list[str]) -> str:
 
 
 def default(name: str) -> str:
-    """As an operator would write it."""
+    """Return the default as an operator would write it."""
     field = Settings.model_fields[name]
     if field.default_factory is not None:
         return DERIVED[name]
@@ -117,39 +117,42 @@ def default(name: str) -> str:
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"
     if isinstance(value, int) and unit(name) == "bytes" and value:
-        size, word = (value // MIB, "MiB") if value % MIB == 0 else (value // KIB, "KiB")
-        return f"`{value}` ({size} {word})"
+        size, size_unit = (value // MIB, "MiB") if value % MIB == 0 else (value // KIB, "KiB")
+        return f"`{value}` ({size} {size_unit})"
     return f"`{value:g}`" if isinstance(value, float) else f"`{value}`"
 
 
 def bounds(field: FieldInfo) -> str:
-    """What is allowed: words to choose from, or numbers from … to …; nothing where only the sentence can say it."""
+    """Return the allowed values: choices, or a range of numbers; empty where only the description has them."""
     if choices := _choices(field.annotation):
         return ", ".join(f"`{choice}`" for choice in choices)
-    low = next((_number(each.ge) for each in field.metadata if isinstance(each, Ge)), "")
-    low = next((f"more than {_number(each.gt)}" for each in field.metadata if isinstance(each, Gt)), low)
-    high = next((_number(each.le) for each in field.metadata if isinstance(each, Le)), "")
-    high = next((f"less than {_number(each.lt)}" for each in field.metadata if isinstance(each, Lt)), high)
+    low = high = ""
+    for bound in field.metadata:
+        match bound:
+            case Ge(ge):
+                low = low or f"{ge:,}"
+            case Gt(gt):
+                low = f"more than {gt:,}"
+            case Le(le):
+                high = high or f"{le:,}"
+            case Lt(lt):
+                high = f"less than {lt:,}"
     if low or high:
         return f"{low} … {high}".strip() if high else f"from {low}" if low[0].isdigit() else low
-    return "not empty" if any(isinstance(each, MinLen) for each in field.metadata) else ""
+    return "not empty" if any(isinstance(bound, MinLen) for bound in field.metadata) else ""
 
 
-def _choices(annotation: Any) -> Iterator[str] | tuple[str, ...]:  # noqa: ANN401 — whatever a field is annotated with
+def _choices(annotation: Any) -> Iterator[str] | tuple[str, ...]:  # noqa: ANN401 — any annotation
     if annotation is bool:
         return ("true", "false")
     if get_origin(annotation) is Literal:
         return get_args(annotation)
-    inner = [each for each in get_args(annotation) if each is not NoneType]
-    return _choices(inner[0]) if len(inner) == 1 and get_origin(inner[0]) is Literal else ()
-
-
-def _number(value: Any) -> str:  # noqa: ANN401 — annotated_types' own
-    return f"{value:,}"
+    options = [option for option in get_args(annotation) if option is not NoneType]
+    return _choices(options[0]) if len(options) == 1 and get_origin(options[0]) is Literal else ()
 
 
 def unit(name: str) -> str:
-    """By the end of its name: a number carries its unit there."""
+    """Return the unit, which is the end of the name."""
     return next((word for ending, word in UNITS.items() if name.endswith(ending)), "")
 
 

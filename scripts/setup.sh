@@ -1,10 +1,10 @@
 #!/bin/sh
-# Make or complete the virtual environment .venv:
+# Create or complete the virtual environment .venv:
 #
-#   scripts/setup.sh serve    what serving needs, without torch
-#   scripts/setup.sh dev      that, and what training, checks and tests need
+#   scripts/setup.sh serve    the requirements of serving, without torch
+#   scripts/setup.sh dev      in addition those of training, checks and tests
 #
-# PYTHON names the interpreter that a new environment is made with; pip reads its own variables (PIP_EXTRA_INDEX_URL, …).
+# PYTHON is the interpreter of a new environment; pip reads its own variables (PIP_EXTRA_INDEX_URL, …).
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -12,22 +12,22 @@ tier=${1:?serve or dev}
 python=${PYTHON:-python3}
 venv=.venv
 
-say() { printf 'polymodal: %s\n' "$*" >&2; }
+log() { printf 'polymodal: %s\n' "$*" >&2; }
 
 usable() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }
 
-# An installation that was interrupted may have left half a package, which pip would take for a whole one: begin anew.
+# Start again after an interrupted installation: pip would treat half a package as complete.
 if [ -e "$venv/unfinished" ] || ! usable "$venv/bin/python" || ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
     if ! command -v "$python" >/dev/null; then
-        say "there is no command $python; install Python 3.11 or newer, or name one: make PYTHON=python3.12 …"
+        log "there is no command $python; install Python 3.11 or newer, or name one: make PYTHON=python3.12 …"
         exit 1
     fi
     if ! usable "$python"; then
-        say "Python 3.11 or newer is needed, and $python is $("$python" -V 2>&1); name another: make PYTHON=python3.12 …"
+        log "Python 3.11 or newer is needed, and $python is $("$python" -V 2>&1); name another: make PYTHON=python3.12 …"
         exit 1
     fi
     if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
-        say "$python cannot make virtual environments; on Debian and Ubuntu the package python3-venv adds that"
+        log "$python cannot make virtual environments; on Debian and Ubuntu the package python3-venv adds that"
         exit 1
     fi
     "$python" -m venv --clear "$venv"
@@ -38,18 +38,18 @@ install() { "$venv/bin/python" -m pip install --disable-pip-version-check --cons
 touch "$venv/unfinished"
 case $tier in
 serve)
-    say 'installing what serving needs into .venv'
+    log 'installing the requirements of serving into .venv'
     "$venv/bin/python" scripts/serve_requirements.py >"$venv/serve-requirements.txt"
     install --requirement "$venv/serve-requirements.txt"
     install --no-deps --editable .
     ;;
 dev)
-    say 'installing what training, checks and tests need into .venv; torch is large'
-    install --editable '.[dev]' --editable ./client # one command, so that nothing else can choose another torch
+    log 'installing the requirements of training, checks and tests into .venv; torch is large'
+    install --editable '.[dev]' --editable ./client # one command, so that nothing else can select another torch
     touch "$venv/serve.ok"
     ;;
 *)
-    say "no tier is called $tier; there are serve and dev"
+    log "unknown tier $tier; allowed: serve, dev"
     exit 2
     ;;
 esac

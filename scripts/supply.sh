@@ -1,10 +1,10 @@
 #!/bin/sh
-# What the service is made of:
+# List the packages of the service, and check them for advisories:
 #
 #   scripts/supply.sh sbom     write dist/polymodal.cdx.json: every package that serving installs, as CycloneDX
-#   scripts/supply.sh audit    look constraints.txt up in the advisories of the Python Package Index; 1 when there is one
+#   scripts/supply.sh audit    check constraints.txt for advisories of the Python Package Index; exit code 1 when there is one
 #
-# Both work in environments of their own below build/. PYTHON names the interpreter that these are made with.
+# Both use environments of their own in build/. PYTHON is the interpreter of these.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -25,7 +25,7 @@ install "$tools" cyclonedx-bom pip-audit
 
 case ${1:?sbom or audit} in
 sbom)
-    rm -rf "$serving" # only what serving needs, nothing of an earlier run
+    rm -rf "$serving" # without packages of an earlier run
     "$python" -m venv "$serving"
     "$python" scripts/serve_requirements.py >build/serve-requirements.txt
     install "$serving" --requirement build/serve-requirements.txt
@@ -39,7 +39,7 @@ audit)
     "$tools/bin/pip-audit" --requirement constraints.txt --no-deps --disable-pip --progress-spinner off
     ;;
 *)
-    echo "polymodal: no word is called $1; there are sbom and audit" >&2
+    echo "polymodal: unknown command $1; allowed: sbom, audit" >&2
     exit 2
     ;;
 esac

@@ -13,7 +13,7 @@ import pytest
 
 from polymodal.app.settings import PREFIX, Settings
 from tests.documents.blocks import DOCUMENTS, PROJECT, read_blocks
-from tests.documents.reader import make_place, put_things, read, serving
+from tests.documents.runner import add_user_data, make_checkout, run_blocks, serving
 
 SLOWLY = bool(os.environ.get("SLOW_DOCUMENTS"))
 
@@ -27,10 +27,10 @@ def service(tmp_path_factory):
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_what_a_document_says_is_so(document, service, request, tmp_path):
-    blocks, place = read_blocks(document), make_place(tmp_path)
+    blocks, place = read_blocks(document), make_checkout(tmp_path)
     if any("things" in block.text for block in blocks):
-        put_things(place, request.getfixturevalue("manifest_folder"), request.getfixturevalue("tiny_bundle"))
-    told = read(blocks, place, service, slowly=SLOWLY)
+        add_user_data(place, request.getfixturevalue("manifest_folder"), request.getfixturevalue("tiny_bundle"))
+    told = run_blocks(blocks, place, service, slowly=SLOWLY)
     sys.stdout.write("\n".join(told) + "\n")  # shown by pytest -rP
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.documents.blocks import PROJECT
-from tests.documents.reader import POLYMODAL, serving
+from tests.documents.runner import POLYMODAL, serving
 
 EXAMPLES = PROJECT / "examples"
 NODE = shutil.which("node")

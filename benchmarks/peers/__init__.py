@@ -1,1 +1,1 @@
-"""The same model served by other frameworks, each as its own documentation teaches."""
+"""The same model served by other frameworks, each in the way of its own documentation."""

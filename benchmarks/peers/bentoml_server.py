@@ -1,4 +1,4 @@
-"""BentoML: as many workers as there are cores, one item at a time (its batches take one argument, and a form has two)."""
+"""BentoML: one worker per core, one item at a time, because its batches take one argument and a form has two."""
 
 import os
 from pathlib import Path
@@ -11,12 +11,12 @@ from benchmarks.peers.classifier import answers, load, prepare
 
 @bentoml.service(workers=int(os.environ["CORES"]), traffic={"timeout": 60})
 class Classifier:
-    """One item after the other in each worker."""
+    """Computes one item after another."""
 
     def __init__(self) -> None:
         self.predictor = load()
 
     @bentoml.api
     def predict(self, image: Path, text: str) -> dict[str, Any]:
-        """A form's parts; the picture arrives as a file."""
+        """Classify the fields of a form; the image arrives as a file."""
         return answers(self.predictor, [prepare(self.predictor, image.read_bytes(), text)])[0]

@@ -1,7 +1,7 @@
-"""What every peer serves: the same bundle, in the runtime that the environment names.
+"""The model of all peers: the bundle in the folder BUNDLE, with the runtime RUNTIME.
 
-RUNTIME is torch (eager, with the picture opened, converted and resized by Pillow, as the peers' own documentation shows) or
-onnx-int8 (Polymodal's own decoding, graphs and sessions); BUNDLE is the folder.
+RUNTIME is torch (eager; Pillow opens, converts and resizes the image, as the peers' own documentation shows) or onnx-int8
+(Polymodal's own decoding, graphs and sessions).
 """
 
 import io
@@ -16,25 +16,25 @@ from PIL import Image
 from polymodal.model import Network, Sample, load_bundle
 
 SIDE: Final = 160
-"""Of the square that the embedded bundle's image encoder takes, in pixels."""
+"""Pixels per side of the image encoder's square input in the embedded bundle."""
 
 
 def load() -> Network:
-    """One thread for each process: every peer runs as many as there are cores."""
+    """Load the bundle with one thread, because every peer runs one process per core."""
     predictor = load_bundle(Path(os.environ["BUNDLE"]), runtime=os.environ["RUNTIME"], threads=1)
     predictor.warm_up()
     return predictor
 
 
 def prepare(predictor: Network, image: bytes, text: str | bytes) -> Sample:
-    """Decoded and preprocessed."""
+    """Decode and preprocess one item."""
     if os.environ["RUNTIME"] != "torch":
         return predictor.prepare({"image": image, "text": text})
-    words = predictor.prepare({"text": text})
-    picture = Image.open(io.BytesIO(image)).convert("RGB").resize((SIDE, SIDE), Image.Resampling.BICUBIC)
-    return Sample({"image": np.asarray(picture), **words.arrays})
+    prepared_text = predictor.prepare({"text": text})
+    pixels = Image.open(io.BytesIO(image)).convert("RGB").resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+    return Sample({"image": np.asarray(pixels), **prepared_text.arrays})
 
 
 def answers(predictor: Network, samples: Sequence[Sample]) -> list[dict[str, Any]]:
-    """Scores by label for each."""
-    return [{"scores": dict(each.scores)} for each in predictor.predict(samples)]
+    """Return the scores by label of each sample."""
+    return [{"scores": dict(prediction.scores)} for prediction in predictor.predict(samples)]

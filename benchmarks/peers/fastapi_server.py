@@ -1,4 +1,4 @@
-"""Plain FastAPI: a synchronous endpoint, so in FastAPI's thread pool; as many uvicorn workers as there are cores."""
+"""Plain FastAPI: one uvicorn worker per core, and a synchronous endpoint, which FastAPI runs in its thread pool."""
 
 from typing import Annotated, Any
 
@@ -12,5 +12,5 @@ predictor = load()
 
 @app.post("/predict")
 def predict(image: Annotated[UploadFile, File()], text: Annotated[str, Form()]) -> dict[str, Any]:
-    """One item after the other."""
+    """Classify the fields of a form."""
     return answers(predictor, [prepare(predictor, image.file.read(), text)])[0]

@@ -1,4 +1,4 @@
-"""LitServe: dynamic batches, as many workers as there are cores."""
+"""LitServe: dynamic batches, one worker per core."""
 
 import os
 from typing import Any
@@ -10,22 +10,22 @@ from benchmarks.peers.classifier import answers, load, prepare
 
 
 class Classifier(litserve.LitAPI):
-    """Decodes in the worker, as LitServe does; batches of what has come within the time-out."""
+    """Decodes in the worker; a batch has the requests that arrived within the timeout."""
 
     def setup(self, device: str) -> None:
-        """Once in each worker."""
+        """Load the model, once in each worker."""
         self.predictor = load()
 
     def decode_request(self, request: Request) -> Any:  # noqa: ANN401 — a sample
-        """A form's parts to a sample."""
+        """Convert the fields of a form to a sample."""
         return prepare(self.predictor, request["image"].file.read(), request["text"])
 
     def predict(self, samples: Any) -> Any:  # noqa: ANN401 — a batch
-        """A batch at once."""
+        """Compute a batch."""
         return answers(self.predictor, samples)
 
     def encode_response(self, output: Any) -> Any:  # noqa: ANN401
-        """As it is."""
+        """Return it unchanged."""
         return output
 
 

@@ -1,4 +1,4 @@
-"""mosec: one stage of processes decodes, the next computes dynamic batches; msgpack bodies, as its documentation shows."""
+"""mosec: the first stage decodes, the second computes dynamic batches; bodies in msgpack, as its documentation shows."""
 
 import os
 from typing import Any
@@ -10,24 +10,24 @@ from benchmarks.peers.classifier import answers, load, prepare
 
 
 class Decode(MsgpackMixin, Worker):
-    """Bodies to samples; between the stages mosec pickles."""
+    """Converts bodies to samples, which mosec pickles for the next stage."""
 
     def __init__(self) -> None:
         self.predictor = load()
 
     def forward(self, data: Any) -> Any:  # noqa: ANN401
-        """One at a time."""
+        """Convert one body."""
         return prepare(self.predictor, data["image"], data["text"])
 
 
 class Infer(MsgpackMixin, Worker):
-    """Dynamic batches."""
+    """Computes dynamic batches."""
 
     def __init__(self) -> None:
         self.predictor = load()
 
     def forward(self, data: Any) -> Any:  # noqa: ANN401
-        """A batch."""
+        """Compute a batch."""
         return answers(self.predictor, data)
 
 

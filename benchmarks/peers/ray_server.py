@@ -1,4 +1,4 @@
-"""Ray Serve: a proxy, a replica for each core, dynamic batches."""
+"""Ray Serve: one proxy, one replica per core, dynamic batches."""
 
 import os
 from typing import Any
@@ -14,18 +14,18 @@ CORES = int(os.environ["CORES"])
 
 @serve.deployment(num_replicas=CORES, max_ongoing_requests=32, ray_actor_options={"num_cpus": 1})
 class Classifier:
-    """Decodes in the replica; batches of what has come within the time-out."""
+    """Decodes in the replica; a batch has the requests that arrived within the timeout."""
 
     def __init__(self) -> None:
         self.predictor = load()
 
     @serve.batch(max_batch_size=8, batch_wait_timeout_s=0.005)
     async def classify(self, samples: list[Any]) -> list[Any]:
-        """A batch at once."""
+        """Compute a batch."""
         return answers(self.predictor, samples)
 
     async def __call__(self, request: Request) -> Any:  # noqa: ANN401 — JSON
-        """A form's parts."""
+        """Classify the fields of a form."""
         form = await request.form()
         return await self.classify(prepare(self.predictor, await form["image"].read(), form["text"]))
 

@@ -1,5 +1,5 @@
 #!/bin/sh
-# An environment for each peer: this package's model/ with torch and ONNX Runtime, and the peer in the version of its file.
+# Create an environment for each peer: model/ with torch and ONNX Runtime, and the peer in the version of its file.
 #
 #   benchmarks/peers/setup.sh [NAME …]     all, or some of: fastapi litserve bentoml mosec ray
 set -eu

@@ -1,4 +1,4 @@
-"""What is deployed beside the service, as its files say it."""
+"""Contents of deploy/, parsed."""
 
 import json
 import shutil
@@ -13,7 +13,7 @@ RULES = PROJECT / "deploy" / "prometheus" / "rules"
 
 @pytest.fixture(scope="session")
 def promtool():
-    """Prometheus' own judge."""
+    """Path of Prometheus' tool that checks rules."""
     if not (program := shutil.which("promtool")):
         pytest.skip("promtool is not installed (Debian: apt-get install prometheus)")
     return program
@@ -21,19 +21,19 @@ def promtool():
 
 @pytest.fixture(scope="session")
 def rules():
-    """All rules, recorded ones and alerts."""
+    """All recording rules and alerts."""
     files = [yaml.safe_load(path.read_text(encoding="utf-8")) for path in sorted(RULES.glob("*.yml"))]
     return [rule for file in files for group in file["groups"] for rule in group["rules"]]
 
 
 @pytest.fixture(scope="session")
 def alerts(rules):
-    """By name."""
+    """Alerts by name."""
     return {rule["alert"]: rule for rule in rules if "alert" in rule}
 
 
 @pytest.fixture(scope="session")
 def dashboard():
-    """As Grafana reads it."""
+    """The dashboard's JSON."""
     path = PROJECT / "deploy" / "grafana" / "dashboards" / "polymodal.json"
     return json.loads(path.read_text(encoding="utf-8"))

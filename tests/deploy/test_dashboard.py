@@ -1,4 +1,4 @@
-"""The dashboard and the compose profile, as far as they can be judged without Grafana and without Docker."""
+"""The dashboard and the compose profile, as far as they can be checked without Grafana and without Docker."""
 
 import json
 import re
@@ -10,20 +10,27 @@ import pytest
 import yaml
 
 from scripts import dashboard as source
-from scripts.observe import filled_in, queries
+from scripts.observe import fill_in, queries_of
 
 PROJECT = Path(__file__).parents[2]
 ROWS = ["At a glance", "Clients", "Queue", "Model", "Machine"]
-GRAFANAS_OWN = {"__rate_interval"}
+BUILT_IN_VARIABLES = {"__rate_interval"}
+DATA_SOURCE = {"type": "prometheus", "uid": "${datasource}"}
 
 
 @pytest.fixture(scope="module")
 def compose():
-    return yaml.safe_load((PROJECT / "docker-compose.yml").read_text(encoding="utf-8"))["services"]
+    return read("docker-compose.yml")["services"]
 
 
+@pytest.fixture(scope="module")
 def panels(dashboard):
     return [panel for panel in dashboard["panels"] if panel["type"] != "row"]
+
+
+@pytest.fixture(scope="module")
+def recorded(rules):
+    return {rule["record"]: rule["expr"] for rule in rules if "record" in rule}
 
 
 def read(path):
@@ -33,172 +40,140 @@ def read(path):
 # --- dashboard ---
 
 
-def test_the_file_is_what_its_script_writes():
+def test_the_file_is_up_to_date_with_its_script():
     assert source.OUT.read_text(encoding="utf-8") == source.text(), "python scripts/dashboard.py"
 
 
-def test_rows_are_in_the_order_in_which_an_operator_asks(dashboard):
+def test_the_rows_are_in_order(dashboard):
     assert [panel["title"].split(":")[0] for panel in dashboard["panels"] if panel["type"] == "row"] == ROWS
 
 
-def test_the_first_row_holds_what_one_glance_needs(dashboard):
+def test_the_first_row_has_the_overview(dashboard):
     first, second, *_ = (at for at, panel in enumerate(dashboard["panels"]) if panel["type"] == "row")
-    seen = " ".join(panel["title"] for panel in dashboard["panels"][first + 1 : second])
-    for each in (
-        "Ready",
-        "Alerts firing",
-        "Classifications",
-        "Failed",
-        "Latency",
-        "Utilisation",
-        "Burn of availability",
-    ):
-        assert each in seen
+    titles = {panel["title"] for panel in dashboard["panels"][first + 1 : second]}
+    overview = {"Ready", "Alerts firing", "Classifications", "Failed", "Latency", "Utilisation", "Burn of availability"}
+    assert overview <= titles
 
 
-def test_panels_have_a_number_of_their_own_and_share_no_place(dashboard):
-    every = dashboard["panels"]
-    assert len({panel["id"] for panel in every}) == len(every)
-    for one, other in combinations(every, 2):
+def test_panels_have_unique_ids_and_do_not_overlap(dashboard):
+    ids = {panel["id"] for panel in dashboard["panels"]}
+    assert len(ids) == len(dashboard["panels"])
+    for one, other in combinations(dashboard["panels"], 2):
         a, b = one["gridPos"], other["gridPos"]
-        apart = (
-            a["x"] + a["w"] <= b["x"]
-            or b["x"] + b["w"] <= a["x"]
-            or a["y"] + a["h"] <= b["y"]
-            or b["y"] + b["h"] <= a["y"]
-        )
-        assert apart, f"{one['title']} lies on {other['title']}"
-    assert all(panel["gridPos"]["x"] + panel["gridPos"]["w"] <= 24 for panel in every)
+        apart_in_x = a["x"] + a["w"] <= b["x"] or b["x"] + b["w"] <= a["x"]
+        apart_in_y = a["y"] + a["h"] <= b["y"] or b["y"] + b["h"] <= a["y"]
+        assert apart_in_x or apart_in_y, f"{one['title']} overlaps {other['title']}"
+    assert all(panel["gridPos"]["x"] + panel["gridPos"]["w"] <= 24 for panel in dashboard["panels"])
 
 
-def test_every_panel_says_what_it_shows_and_in_which_unit(dashboard):
-    for panel in panels(dashboard):
+def test_every_panel_has_a_title_a_description_a_unit_and_rising_thresholds(panels):
+    for panel in panels:
         assert panel["title"], panel["id"]
         assert panel["description"].endswith("."), panel["title"]
         if panel["type"] != "text":
-            assert panel["fieldConfig"]["defaults"]["unit"], panel["title"]
-            assert panel["fieldConfig"]["defaults"]["thresholds"]["steps"][0]["value"] is None, panel["title"]
+            defaults = panel["fieldConfig"]["defaults"]
+            assert defaults["unit"], panel["title"]
+            first, *steps = defaults["thresholds"]["steps"]
+            assert first["value"] is None, panel["title"]
+            assert all(lower["value"] < higher["value"] for lower, higher in pairwise(steps)), panel["title"]
 
 
-def test_thresholds_rise(dashboard):
-    for panel in panels(dashboard):
-        steps = panel.get("fieldConfig", {}).get("defaults", {}).get("thresholds", {}).get("steps", [])
-        assert all(lower["value"] < higher["value"] for lower, higher in pairwise(steps[1:])), panel["title"]
+def test_every_query_uses_the_selected_data_source(panels):
+    for panel in panels:
+        if panel["type"] != "text":
+            assert all(source["datasource"] == DATA_SOURCE for source in (panel, *panel["targets"])), panel["title"]
 
 
-def test_every_question_goes_to_the_data_source_that_was_chosen(dashboard):
-    chosen = {"type": "prometheus", "uid": "${datasource}"}
-    asked = [panel for panel in panels(dashboard) if panel["type"] != "text"]
-    assert all(panel["datasource"] == chosen for panel in asked)
-    assert all(target["datasource"] == chosen for panel in asked for target in panel["targets"])
+def test_the_used_variables_are_the_defined_ones(dashboard):
+    defined = {variable["name"] for variable in dashboard["templating"]["list"]}
+    used = set(re.findall(r"\$\{?(\w+)", json.dumps(dashboard))) - BUILT_IN_VARIABLES
+    assert used - {"__all"} == defined
 
 
-def test_variables_that_are_used_are_those_that_there_are(dashboard):
-    known = {variable["name"] for variable in dashboard["templating"]["list"]}
-    used = set(re.findall(r"\$\{?(\w+)", json.dumps(dashboard))) - GRAFANAS_OWN
-    assert used - {"__all"} == known
-
-
-def test_lines_of_one_panel_can_be_told_apart(dashboard):
-    for panel in panels(dashboard):
-        legends = [target["legendFormat"] for target in panel.get("targets", ())]
+def test_lines_have_legends(panels):
+    for panel in panels:
         if panel["type"] == "timeseries":
-            assert "__auto" not in legends, panel["title"]
+            assert "__auto" not in [target["legendFormat"] for target in panel["targets"]], panel["title"]
 
 
 def test_every_query_is_promql(dashboard):
-    for asked in queries(dashboard):
-        promql_parser.parse(filled_in(asked.expr))
+    for query in queries_of(dashboard):
+        promql_parser.parse(fill_in(query.expr))
 
 
-def test_every_alert_is_linked_from_a_panel_and_links_lead_to_no_others(dashboard, alerts):
-    links = [link["url"] for panel in panels(dashboard) for link in panel.get("links", ())]
-    anchors = {f"${{runbooks}}#{name.lower()}" for name in alerts}
-    assert set(links) == anchors
+def test_panels_link_to_the_runbooks_of_all_alerts_and_to_no_others(panels, alerts):
+    links = {link["url"] for panel in panels for link in panel.get("links", ())}
+    assert links == {f"${{runbooks}}#{name.lower()}" for name in alerts}
 
 
-def test_dashboard_and_rules_mean_the_same_by_failed(rules):
-    recorded = {rule["record"]: rule["expr"] for rule in rules if "record" in rule}
+def test_dashboard_and_rules_have_the_same_definition_of_failed(recorded):
     assert source.COUNTED in recorded["job:polymodal_classifications:rate5m"]
     assert source.FAILED in recorded["job:polymodal_classifications_failed:rate5m"]
 
 
-def test_colours_change_where_the_objectives_are(rules):
-    recorded = {rule["record"]: rule["expr"] for rule in rules if "record" in rule}
+def test_colours_change_at_the_objectives(recorded):
     assert recorded["polymodal:availability:objective"] == f"vector({1 - source.FAILURES})"
     assert recorded["polymodal:latency:threshold_seconds"] == f"vector({source.THRESHOLD_S})"
 
 
-def test_the_dashboard_is_of_a_version_that_grafana_11_reads(dashboard):
+def test_the_dashboard_has_the_schema_and_the_panels_of_grafana_11(dashboard, panels):
     assert dashboard["schemaVersion"] == 39
     assert dashboard["uid"] == "polymodal"
     assert "id" not in dashboard
-    assert {panel["type"] for panel in panels(dashboard)} <= {
-        "text",
-        "stat",
-        "bargauge",
-        "table",
-        "timeseries",
-        "heatmap",
-    }
+    kinds = {panel["type"] for panel in panels}
+    assert kinds <= {"text", "stat", "bargauge", "table", "timeseries", "heatmap"}
 
 
 # --- compose ---
 
 
-@pytest.mark.parametrize("service", ["prometheus", "grafana"])
-def test_observability_is_asked_for_pinned_confined_and_of_this_machine_alone(compose, service):
-    said = compose[service]
-    assert said["profiles"] == ["observability"]
-    assert re.fullmatch(r"[\w/]+:v?\d+\.\d+\.\d+", said["image"])
-    assert said["read_only"] is True
-    assert said["cap_drop"] == ["ALL"]
-    assert said["security_opt"] == ["no-new-privileges:true"]
-    assert all(port.startswith("127.0.0.1:") for port in said["ports"])
-    assert all(volume.endswith(":ro") for volume in said["volumes"] if volume.startswith("./"))
-    assert said["healthcheck"]["test"][0] == "CMD"
+@pytest.mark.parametrize("name", ["prometheus", "grafana"])
+def test_observability_is_optional_pinned_confined_and_local(compose, name):
+    service = compose[name]
+    assert service["profiles"] == ["observability"]
+    assert re.fullmatch(r"[\w/]+:v?\d+\.\d+\.\d+", service["image"])
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert all(port.startswith("127.0.0.1:") for port in service["ports"])
+    assert service["healthcheck"]["test"][0] == "CMD"
+    for volume in service["volumes"]:
+        if volume.startswith("./"):
+            assert volume.endswith(":ro"), volume
+            assert (PROJECT / volume.split(":")[0]).exists(), volume
 
 
-@pytest.mark.parametrize("service", ["prometheus", "grafana"])
-def test_what_is_mounted_is_there(compose, service):
-    for volume in compose[service]["volumes"]:
-        here = volume.split(":")[0]
-        assert not here.startswith("./") or (PROJECT / here).exists(), volume
+def test_grafana_is_read_only_for_everybody(compose):
+    environment = compose["grafana"]["environment"]
+    assert environment["GF_AUTH_ANONYMOUS_ORG_ROLE"] == "Viewer"
+    assert environment["GF_SECURITY_DISABLE_INITIAL_ADMIN_CREATION"] == "true"
+    assert environment["GF_AUTH_BASIC_ENABLED"] == "false"
+    assert environment["GF_AUTH_DISABLE_LOGIN_FORM"] == "true"
 
 
-def test_nobody_can_change_anything_in_grafana(compose):
-    said = compose["grafana"]["environment"]
-    assert said["GF_AUTH_ANONYMOUS_ORG_ROLE"] == "Viewer"
-    assert said["GF_SECURITY_DISABLE_INITIAL_ADMIN_CREATION"] == "true"
-    assert said["GF_AUTH_BASIC_ENABLED"] == "false"
-    assert said["GF_AUTH_DISABLE_LOGIN_FORM"] == "true"
-
-
-def test_grafana_is_given_the_dashboard_and_prometheus(compose):
+def test_grafana_has_the_dashboard_and_prometheus(compose):
     mounted = {volume.split(":")[1] for volume in compose["grafana"]["volumes"]}
     (provider,) = read("deploy/grafana/provisioning/dashboards/polymodal.yml")["providers"]
-    assert provider["options"]["path"] in mounted
-    assert compose["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"] == (
-        f"{provider['options']['path']}/{source.OUT.name}"
-    )
+    folder = provider["options"]["path"]
+    assert folder in mounted
+    home = compose["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"]
+    assert home == f"{folder}/{source.OUT.name}"
     (datasource,) = read("deploy/grafana/provisioning/datasources/prometheus.yml")["datasources"]
     assert datasource["url"] == "http://prometheus:9090"
-    assert (
-        datasource["jsonData"]["timeInterval"] == read("deploy/prometheus/prometheus.yml")["global"]["scrape_interval"]
-    )
+    scraping = read("deploy/prometheus/prometheus.yml")["global"]
+    assert datasource["jsonData"]["timeInterval"] == scraping["scrape_interval"]
 
 
-def test_prometheus_scrapes_the_service_under_the_name_that_the_rules_expect(compose):
-    scraped = {job["job_name"]: job for job in read("deploy/prometheus/prometheus.yml")["scrape_configs"]}
+def test_prometheus_scrapes_the_service_under_the_name_in_the_rules(compose):
+    jobs = {job["job_name"]: job for job in read("deploy/prometheus/prometheus.yml")["scrape_configs"]}
     port = compose["polymodal"]["environment"]["POLYMODAL_PORT"]
-    assert scraped["polymodal"]["static_configs"] == [{"targets": [f"polymodal:{port}"]}]
+    assert jobs["polymodal"]["static_configs"] == [{"targets": [f"polymodal:{port}"]}]
 
 
-def test_runbooks_are_where_alerts_and_dashboard_say(compose, alerts):
+def test_prometheus_serves_the_runbooks_at_the_address_in_alerts_and_dashboard(compose, alerts):
     addresses = {rule["annotations"]["runbook_url"].split("#")[0] for rule in alerts.values()}
-    assert addresses == {source.RUNBOOKS}
+    assert addresses == {source.RUNBOOKS} == {"http://127.0.0.1:9090/user/alerts.md"}
     command, volumes = compose["prometheus"]["command"], compose["prometheus"]["volumes"]
     (assets,) = (word.split("=")[1] for word in command if word.startswith("--web.user-assets"))
     assert f"./docs/alerts.md:{assets}/alerts.md:ro" in volumes
     assert compose["prometheus"]["ports"] == ["127.0.0.1:9090:9090"]
-    assert source.RUNBOOKS == "http://127.0.0.1:9090/user/alerts.md"

@@ -1,4 +1,4 @@
-"""Rules and dashboard ask for what the service really exports, and what it exports is asked for."""
+"""Rules and dashboard use metrics that the service exports, and every exported metric is used."""
 
 import asyncio
 import re
@@ -12,30 +12,30 @@ from prometheus_client.parser import text_string_to_metric_families
 from polymodal.app.main import create_app
 from polymodal.app.settings import Settings
 from scripts import dashboard as source
-from scripts.observe import filled_in, queries
+from scripts.observe import fill_in, queries_of
 from tests.refusals import REFUSALS
 
 PROJECT = Path(__file__).parents[2]
 BY_PROMETHEUS = {"job", "instance"}
 """Labels that scraping adds."""
-PROMETHEUS_OWN = {
+OF_PROMETHEUS = {
     "up": set(),
     "scrape_duration_seconds": set(),
     "ALERTS": {"alertname", "alertstate", "severity", "area"},
 }
 UNUSED: dict[str, str] = {}
-"""What is exported and shown nowhere, and why."""
+"""Exported metrics that are shown nowhere, with the reason."""
 
 
 async def scraped(app):
-    """What Prometheus would read from a service that has seen what it can see."""
-    picture = (PROJECT / "examples" / "boat.png").read_bytes()
+    """Return the metric families of a service after requests of all kinds."""
+    image = (PROJECT / "examples" / "boat.png").read_bytes()
     async with (
         app.router.lifespan_context(app),
         httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://service") as client,
     ):
-        for sent in (picture, b"no picture"):
-            await client.post("/v1/classify", files={"image": sent}, data={"text": "a small boat"})
+        for content in (image, b"no image"):
+            await client.post("/v1/classify", files={"image": content}, data={"text": "a small boat"})
         await client.post("/v1/classify/batch", json={"items": [{"text": "a small boat"}]})
         app.state.metrics.closed("evicted")
         app.state.metrics.cached("image", hit=True)
@@ -44,7 +44,7 @@ async def scraped(app):
 
 @pytest.fixture(scope="module")
 def families():
-    """What the service exports."""
+    """Metric families that the service exports."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("polymodal.app.observe.metrics.throttled_seconds", lambda: 1.5)  # this machine may have no limit
         return asyncio.run(scraped(create_app(Settings(workers=0))))
@@ -52,14 +52,14 @@ def families():
 
 @pytest.fixture(scope="module")
 def exported(families):
-    """Family and labels of each name that can be asked for."""
-    found = {}
+    """Family and labels by the name of a series."""
+    result = {}
     for family in families:
-        assert family.samples, f"{family.name} was never counted: its labels can't be seen"
+        assert family.samples, f"{family.name} was never counted, so it has no labels"
         for name in names_of(family):
             labels = {label for sample in family.samples if sample.name == name for label in sample.labels}
-            found[name] = (family.name, labels)
-    return found
+            result[name] = (family.name, labels)
+    return result
 
 
 def values(families, label):
@@ -71,27 +71,27 @@ def names_of(family):
         case "counter":
             return [f"{family.name}_total"]
         case "histogram":
-            return [f"{family.name}_{part}" for part in ("bucket", "sum", "count")]
+            return [f"{family.name}_{suffix}" for suffix in ("bucket", "sum", "count")]
     return [family.name]
 
 
 @pytest.fixture(scope="module")
 def expressions(dashboard, rules):
-    """All of them, by where they stand."""
-    shown = {f"{asked.panel}: {asked.expr}": filled_in(asked.expr) for asked in queries(dashboard)}
-    noted = {each["name"]: filled_in(each["expr"]) for each in dashboard["annotations"]["list"]}
-    chosen = {
-        variable["name"]: filled_in(re.fullmatch(r"label_values\((.*), \w+\)", variable["definition"])[1])
+    """All expressions of rules and dashboard, by their place."""
+    of_panels = {f"{query.panel}: {query.expr}": fill_in(query.expr) for query in queries_of(dashboard)}
+    of_annotations = {note["name"]: fill_in(note["expr"]) for note in dashboard["annotations"]["list"]}
+    of_variables = {
+        variable["name"]: fill_in(re.fullmatch(r"label_values\((.*), \w+\)", variable["definition"])[1])
         for variable in dashboard["templating"]["list"]
         if variable["type"] == "query"
     }
-    ruled = {(rule.get("record") or rule["alert"], *rule.get("labels", {}).values()): rule["expr"] for rule in rules}
-    return {**shown, **noted, **chosen, **ruled}
+    of_rules = {(rule.get("record") or rule["alert"], *rule.get("labels", {}).values()): rule["expr"] for rule in rules}
+    return {**of_panels, **of_annotations, **of_variables, **of_rules}
 
 
 @pytest.fixture(scope="module")
 def recorded(rules):
-    """Labels of the recorded series, which the first part of their names and the rule's own labels tell."""
+    """Labels of the recorded series, by the level in their names and the rule's own labels."""
     levels = {"polymodal": set(), "job": {"job"}, "instance": BY_PROMETHEUS, "job_model": {"job", "model"}}
     levels["job_model_label"] = {"job", "model", "label"}
     return {
@@ -101,93 +101,94 @@ def recorded(rules):
     }
 
 
-def parts(expr, kind):
-    """Nodes of one kind in a parsed expression."""
-    found = []
+def nodes(tree, kind):
+    """Return the nodes of one kind in a parsed expression."""
+    result = []
 
     def visit(node):
         if isinstance(node, kind):
-            found.append(node)
+            result.append(node)
         return True
 
-    promql.walk(expr, visit)
-    return found
+    promql.walk(tree, visit)
+    return result
+
+
+def selectors_in(expr):
+    return nodes(promql.parse(expr), promql.VectorSelector)
 
 
 @pytest.fixture(scope="module")
 def labels_of(exported, recorded):
-    """The labels that a metric has when Prometheus has scraped it."""
+    """Returns the labels of a series in Prometheus."""
 
     def labels(name):
         if name in recorded:
             return recorded[name]
-        return BY_PROMETHEUS | (PROMETHEUS_OWN[name] if name in PROMETHEUS_OWN else exported[name][1])
+        return BY_PROMETHEUS | (OF_PROMETHEUS[name] if name in OF_PROMETHEUS else exported[name][1])
 
     return labels
 
 
-def test_what_rules_and_dashboard_ask_for_is_exported_or_recorded(expressions, exported, recorded):
-    known = exported.keys() | recorded.keys() | PROMETHEUS_OWN.keys()
+def test_queried_series_are_exported_or_recorded(expressions, exported, recorded):
+    known = exported.keys() | recorded.keys() | OF_PROMETHEUS.keys()
     for place, expr in expressions.items():
-        asked = {selector.name for selector in parts(promql.parse(expr), promql.VectorSelector)}
-        assert asked <= known, f"{place}: {asked - known}"
+        names = {selector.name for selector in selectors_in(expr)}
+        assert names <= known, f"{place}: {names - known}"
 
 
-def test_labels_that_are_matched_are_labels_of_that_metric(expressions, labels_of):
+def test_matched_labels_are_labels_of_the_metric(expressions, labels_of):
     for place, expr in expressions.items():
-        for selector in parts(promql.parse(expr), promql.VectorSelector):
+        for selector in selectors_in(expr):
             matched = {matcher.name for matcher in selector.matchers.matchers}
             assert matched <= labels_of(selector.name), (
                 f"{place}: {selector.name} has no {matched - labels_of(selector.name)}"
             )
 
 
-def test_labels_that_are_grouped_by_are_labels_of_what_is_summed(expressions, labels_of):
+def test_grouping_labels_are_labels_of_the_aggregated_metrics(expressions, labels_of):
     for place, expr in expressions.items():
-        for sum_ in parts(promql.parse(expr), promql.AggregateExpr):
-            inside = set().union(*(labels_of(each.name) for each in parts(sum_.expr, promql.VectorSelector)))
-            grouped = set(sum_.modifier.labels) if sum_.modifier else set()
-            assert grouped <= inside, f"{place}: {grouped - inside}"
+        for aggregate in nodes(promql.parse(expr), promql.AggregateExpr):
+            present = set().union(*(labels_of(node.name) for node in nodes(aggregate.expr, promql.VectorSelector)))
+            grouped = set(aggregate.modifier.labels) if aggregate.modifier else set()
+            assert grouped <= present, f"{place}: {grouped - present}"
 
 
-def test_legends_and_texts_name_labels_that_the_series_have(dashboard, alerts, labels_of):
-    said = [(asked.legend, r"{{(\w+)}}", filled_in(asked.expr)) for asked in queries(dashboard)]
-    said += [
+def test_legends_and_annotations_name_labels_of_the_series(dashboard, alerts, labels_of):
+    texts = [(query.legend, r"{{(\w+)}}", fill_in(query.expr)) for query in queries_of(dashboard)]
+    texts += [
         (text, r"\$labels\.(\w+)", rule["expr"]) for rule in alerts.values() for text in rule["annotations"].values()
     ]
-    for text, pattern, expr in said:
-        tree = promql.parse(expr)
-        present = set().union(*(labels_of(each.name) for each in parts(tree, promql.VectorSelector)))
+    for text, pattern, expr in texts:
+        present = set().union(*(labels_of(selector.name) for selector in selectors_in(expr)))
         assert set(re.findall(pattern, text)) <= present, f"{text}: {expr}"
 
 
-def test_what_is_exported_is_shown_or_deliberately_not(expressions, exported):
+def test_exported_metrics_are_shown_or_listed_as_unused(expressions, exported):
     used = {
         exported[selector.name][0]
         for expr in expressions.values()
-        for selector in parts(promql.parse(expr), promql.VectorSelector)
+        for selector in selectors_in(expr)
         if selector.name in exported
     }
     assert used | UNUSED.keys() == {family for family, _ in exported.values()}
     assert not used & UNUSED.keys()
 
 
-def test_every_recorded_series_is_asked_for(expressions, recorded):
-    asked = {
-        selector.name for expr in expressions.values() for selector in parts(promql.parse(expr), promql.VectorSelector)
-    }
-    assert recorded.keys() <= asked
+def test_every_recorded_series_is_queried(expressions, recorded):
+    queried = {selector.name for expr in expressions.values() for selector in selectors_in(expr)}
+    assert recorded.keys() <= queried
 
 
-def test_every_stage_is_somebodys_time_and_nobody_has_it_twice(families):
+def test_every_stage_belongs_to_one_row_of_the_dashboard(families):
     for stage in values(families, "stage"):
-        assert len([whose for whose, stages in source.OURS.items() if re.fullmatch(stages, stage)]) == 1, stage
+        assert len([row for row, stages in source.OURS.items() if re.fullmatch(stages, stage)]) == 1, stage
 
 
-def test_routes_and_codes_that_are_asked_for_exist(expressions, families):
+def test_queried_routes_and_codes_exist(expressions, families):
     codes = {kind.code for kind in REFUSALS} | {"client_gone", "evicted"}
     for place, expr in expressions.items():
-        for selector in parts(promql.parse(expr), promql.VectorSelector):
+        for selector in selectors_in(expr):
             for matcher in selector.matchers.matchers:
                 if matcher.name in {"error_type", "reason"}:
                     assert set(matcher.value.split("|")) <= codes, f"{place}: {matcher.value}"

@@ -1,4 +1,4 @@
-"""A real Prometheus with the real rules, 30 times as fast, watches a real service: `make test-observability`, not `make test`."""
+"""A real Prometheus scrapes a real service, with windows divided by 30: `make test-observability`, not `make test`."""
 
 import os
 import shutil
@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.servers import children, free_port
-from scripts.observe import Prometheus, answers, load, queries, write_shortened
-from tests.deploy.patience import answered, soon
+from scripts.observe import Prometheus, count_series, load, queries_of, write_shortened
+from tests.deploy.waiting import is_ok, wait_for
 
 if not os.environ.get("OBSERVABILITY_TESTS"):
     pytest.skip("OBSERVABILITY_TESTS is not set", allow_module_level=True)
@@ -20,10 +20,10 @@ if not (PROGRAM := shutil.which("prometheus")):
     pytest.skip("prometheus is not installed (Debian: apt-get install prometheus)", allow_module_level=True)
 
 PROJECT = Path(__file__).parents[2]
-FASTER = 30
-RATE_INTERVAL = "8s"  # of four minutes
+SPEED_UP = 30
+RATE_INTERVAL = "8s"  # four minutes ÷ 30
 WORKERS = 2
-BROKEN = {
+NEVER_FIRING = {
     "PolymodalNotServing",
     "PolymodalAvailabilityBurnsFast",
     "PolymodalWorkersCrashLoop",
@@ -32,18 +32,18 @@ BROKEN = {
     "PolymodalLogLinesLost",
     "PolymodalApiKeysStale",
 }
-"""What never fires while all is well, however busy the machine is that the test runs on."""
+"""Alerts that never fire while the service is healthy, however busy the machine of the test is."""
 
 pytestmark = pytest.mark.timeout(600)
 
 
 @contextmanager
 def started(command, url, log, **environ):
-    """A program that answers at this address."""
+    """Start a program, and wait until this address returns 200."""
     with log.open("wb") as output:
         process = subprocess.Popen(command, env={**os.environ, **environ}, stdout=output, stderr=subprocess.STDOUT)
     try:
-        soon(lambda: process.poll() is not None or answered(url))
+        wait_for(lambda: process.poll() is not None or is_ok(url))
         assert process.poll() is None, log.read_text()
         yield process
     finally:
@@ -65,20 +65,20 @@ def service(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def prometheus(service, tmp_path_factory):
-    """Debian's, with deploy/prometheus made quicker."""
+    """Debian's Prometheus, with the shortened rules of deploy/prometheus."""
     folder, port = tmp_path_factory.mktemp("prometheus"), free_port()
-    write_shortened(folder, FASTER, f"127.0.0.1:{service.port}")
+    write_shortened(folder, SPEED_UP, f"127.0.0.1:{service.port}")
     config = folder / "prometheus.yml"
     config.write_text(config.read_text().replace("localhost:9090", f"127.0.0.1:{port}"))
     command = [PROGRAM, f"--config.file={config}", f"--storage.tsdb.path={folder / 'data'}"]
     command.append(f"--web.listen-address=127.0.0.1:{port}")
     with started(command, f"http://127.0.0.1:{port}/-/ready", folder / "log"):
-        asked = Prometheus(f"http://127.0.0.1:{port}")
-        soon(lambda: asked.now('up{job="polymodal"} == 1'))
-        yield asked
+        prometheus = Prometheus(f"http://127.0.0.1:{port}")
+        wait_for(lambda: prometheus.now('up{job="polymodal"} == 1'))
+        yield prometheus
 
 
-ASK = """
+SEND = """
 import sys
 from benchmarks.bodies import BOUNDARY, items
 from benchmarks.load import Target, open_loop
@@ -90,9 +90,9 @@ while True:
 
 
 @contextmanager
-def asking(service, per_s):
-    """So many classifications per second, whatever becomes of them, until the block ends."""
-    process = subprocess.Popen([sys.executable, "-c", ASK, str(service.port), str(per_s)], cwd=PROJECT)
+def load_on(service, per_s):
+    """Send this number of classifications per second, in an open loop, until the block ends."""
+    process = subprocess.Popen([sys.executable, "-c", SEND, str(service.port), str(per_s)], cwd=PROJECT)
     try:
         yield
         assert process.poll() is None
@@ -101,27 +101,27 @@ def asking(service, per_s):
         process.wait(30)
 
 
-def all_answer(prometheus):
-    """Each query of the dashboard returns data at some moment; a scrape of a busy machine may miss its half second."""
-    silent = {asked.expr for asked in queries(load())}
+def wait_for_all_queries(prometheus):
+    """Wait until each query of the dashboard has returned data once; a scrape of a busy machine may time out."""
+    empty = {query.expr for query in queries_of(load())}
 
-    def answer():
-        silent.difference_update(asked.expr for asked, series in answers(prometheus, load(), RATE_INTERVAL) if series)
-        return not silent
+    def have_data():
+        empty.difference_update(query.expr for query, series in count_series(prometheus, RATE_INTERVAL) if series)
+        return not empty
 
-    soon(answer)
+    wait_for(have_data)
 
 
-def test_every_query_of_the_dashboard_returns_data_and_nothing_fires_while_all_is_well(service, prometheus):
-    with asking(service, 5):
-        soon(lambda: prometheus.now("job:polymodal_burn:5m"))
-        soon(lambda: prometheus.now("job_model_label:polymodal_label_share:1d"))
-        all_answer(prometheus)
-        assert not prometheus.firing() & BROKEN
+def test_every_query_of_the_dashboard_returns_data_and_no_alert_fires_while_the_service_is_healthy(service, prometheus):
+    with load_on(service, 5):
+        wait_for(lambda: prometheus.now("job:polymodal_burn:5m"))
+        wait_for(lambda: prometheus.now("job_model_label:polymodal_label_share:1d"))
+        wait_for_all_queries(prometheus)
+        assert not prometheus.firing() & NEVER_FIRING
 
 
 def test_rules_are_evaluated_without_errors(prometheus):
-    for group in prometheus.ask("rules")["groups"]:
+    for group in prometheus.get("rules")["groups"]:
         for rule in group["rules"]:
             assert rule["health"] in {"ok", "unknown"}, rule.get("lastError")
 
@@ -129,23 +129,23 @@ def test_rules_are_evaluated_without_errors(prometheus):
 def test_an_alert_fires_when_a_worker_is_killed(service, prometheus):
     assert "PolymodalWorkerRestarted" not in prometheus.firing()
     os.kill(children(service.pid)[0], signal.SIGKILL)
-    soon(lambda: "PolymodalWorkerRestarted" in prometheus.firing())
-    soon(lambda: prometheus.now(f"polymodal_workers == {WORKERS}"))
+    wait_for(lambda: "PolymodalWorkerRestarted" in prometheus.firing())
+    wait_for(lambda: prometheus.now(f"polymodal_workers == {WORKERS}"))
     assert "PolymodalNotServing" not in prometheus.firing()
 
 
-def test_alerts_fire_when_more_is_asked_than_can_be_answered(service, prometheus):
-    with asking(service, 300):
-        soon(lambda: "PolymodalAvailabilityBurnsFast" in prometheus.firing(), seconds=120)
-        soon(lambda: prometheus.firing() & {"PolymodalSaturated", "PolymodalQueueTooLong"}, seconds=120)
+def test_alerts_fire_under_overload(service, prometheus):
+    with load_on(service, 300):
+        wait_for(lambda: "PolymodalAvailabilityBurnsFast" in prometheus.firing(), seconds=120)
+        wait_for(lambda: prometheus.firing() & {"PolymodalSaturated", "PolymodalQueueTooLong"}, seconds=120)
         ((_, failed),) = prometheus.now('max(job:polymodal_burn:5m{objective="availability"})')
         assert failed > 14.4
-        all_answer(prometheus)
-    # Its second pair of windows has half an hour to forget.
-    soon(lambda: "PolymodalAvailabilityBurnsFast" not in prometheus.firing(), seconds=180)
+        wait_for_all_queries(prometheus)
+    # Its second pair of windows covers half an hour.
+    wait_for(lambda: "PolymodalAvailabilityBurnsFast" not in prometheus.firing(), seconds=180)
 
 
-def test_somebody_is_woken_when_the_service_is_gone(service, prometheus):
+def test_a_page_is_sent_when_the_service_is_killed(service, prometheus):
     service.send_signal(signal.SIGKILL)
     service.wait()
-    soon(lambda: {"PolymodalNotServing", "PolymodalInstanceDown"} <= prometheus.firing())
+    wait_for(lambda: {"PolymodalNotServing", "PolymodalInstanceDown"} <= prometheus.firing())

@@ -1,17 +1,17 @@
-"""The fenced blocks of the documents, and what each of them asks to be done with it.
+"""Fenced blocks of the documents: parse them, and check them as their language and their comment require.
 
-A comment right above a fence says what the block's language doesn't:
+A comment directly above a fence changes how the block is checked:
 
-    <!-- not run: needs a cluster -->            neither run nor checked, and why
+    <!-- not run: needs a cluster -->            neither run nor checked, with the reason
     <!-- slow: trains for a minute -->           only run by `make test-documents`
-    <!-- fails: the key was taken back -->       its last command ends with another exit code than 0
-    <!-- output -->                              plain text: what the last command above prints; a line … stands for any lines
-    <!-- answer: curl http://127.0.0.1:8000/v1/models -->     JSON: what this command prints
-    <!-- file: things/manifest.csv -->           written to that file, for the commands below
+    <!-- fails: the key was taken back -->       its last command must exit with another code than 0
+    <!-- output -->                              plain text: the output of the last command above; a line … matches any lines
+    <!-- answer: curl http://127.0.0.1:8000/v1/models -->     JSON: the output of this command
+    <!-- file: things/manifest.csv -->           written to this file, for the commands below
 
-Without one, shell lines, Python and JavaScript are run, and JSON, YAML, TOML, CSV and env files are parsed. JSON that follows a
-command of its section which printed JSON must be what was printed: "…" stands for any value, as the last of a list for any more of
-them, and scores may differ a little.
+Without a comment, shell, Python and JavaScript are run, and JSON, YAML, TOML, CSV and env files are parsed. JSON after a command
+of its section that printed JSON must match the output: "…" matches any value, at the end of a list any further items, and scores
+may differ a little.
 """
 
 import csv
@@ -41,35 +41,35 @@ SHELL = ("sh", "bash")
 RUN = (*SHELL, "python", "js")
 PARSED = ("json", "yaml", "toml", "csv", "env")
 MARKS = {"not run": True, "slow": True, "fails": True, "output": False, "answer": True, "file": True}
-"""The words that a comment may begin with, and whether something must follow."""
+"""First words of comments, and whether a note must follow."""
 FENCE = re.compile(r"^(?P<indent> *)(?P<fence>```+|~~~+)(?P<info>.*)$")
 OUTSIDE = ("docker", "podman", "kubectl", "helm", "kind", "git", "npm", "npx", "pipx", "apt-get", "sudo", "systemctl")
-"""Commands that no test should give."""
+"""Commands that tests must not run."""
 SCORE_TOLERANCE = 0.01
-"""Graphs in 8 bits are exact everywhere, but libraries that scale a picture may differ in a pixel's last bit."""
+"""Graphs in 8 bits are exact everywhere, but libraries that scale an image may differ in a pixel's last bit."""
 IDENTIFIER = re.compile(r"[0-9a-f]{32}")
-HELP = f"""Either say in which language a block is ({", ".join((*RUN, *PARSED))}), or put a comment right above it:
+HELP = f"""Either give a block a language ({", ".join((*RUN, *PARSED))}), or put a comment directly above it:
 {__doc__.split(chr(10) * 2)[2]}"""
 
 
-class Wrong(Exception):
-    """What is the matter with a block, and what to do."""
+class BlockError(Exception):
+    """A block that fails its check, with the remedy."""
 
 
 @dataclass(frozen=True)
 class Block:
-    """One fenced block."""
+    """A fenced block."""
 
     document: str
     line: int
-    """Of its first line of text."""
+    """Number of its first line of text."""
     section: str
     language: str
     text: str
     mark: str = ""
-    """What the comment above begins with."""
+    """First words of the comment above."""
     note: str = ""
-    """What follows in that comment."""
+    """Rest of that comment."""
 
     @property
     def place(self) -> str:
@@ -77,7 +77,7 @@ class Block:
 
     @property
     def treatment(self) -> str:
-        """What is done with it: run, compared, written, parsed or nothing."""
+        """How it is checked: run, compared, written, parsed, or not run."""
         if self.mark == "not run":
             return "not run"
         if self.mark in ("output", "answer"):
@@ -88,11 +88,11 @@ class Block:
             return "run"
         if self.language in PARSED:
             return "parsed"
-        raise Wrong(f"{self.place}: a block of {self.language or 'no language'} that nothing runs or checks")
+        raise BlockError(f"{self.place}: a block of {self.language or 'no language'} that nothing runs or checks")
 
 
 def blocks_of(document: str, text: str) -> Iterator[Block]:
-    """Every fenced block in the document's order."""
+    """Yield the fenced blocks in order."""
     lines = text.splitlines()
     section, number = "", 0
     while number < len(lines):
@@ -103,10 +103,10 @@ def blocks_of(document: str, text: str) -> Iterator[Block]:
             end = next(
                 (at for at in range(number + 1, len(lines)) if lines[at].strip() == opening["fence"]), len(lines)
             )
-            inside = [each.removeprefix(opening["indent"]) for each in lines[number + 1 : end]]
+            content = [line.removeprefix(opening["indent"]) for line in lines[number + 1 : end]]
             mark, note = _comment_above(lines, number, f"{document}:{number + 2}")
             language = opening["info"].split()[0] if opening["info"].strip() else ""
-            yield Block(document, number + 2, section, language, "\n".join(inside) + "\n", mark, note)
+            yield Block(document, number + 2, section, language, "\n".join(content) + "\n", mark, note)
             number = end
         number += 1
 
@@ -115,13 +115,13 @@ def _comment_above(lines: list[str], fence: int, place: str) -> tuple[str, str]:
     above = [line.strip() for line in lines[:fence]]
     while above and not above[-1]:
         above.pop()
-    if not above or not (found := re.fullmatch(r"<!--\s*([a-z ]+?)\s*(?::\s*(.*?))?\s*-->", above[-1])):
+    if not above or not (comment := re.fullmatch(r"<!--\s*([a-z ]+?)\s*(?::\s*(.*?))?\s*-->", above[-1])):
         return "", ""
-    mark, note = found[1], found[2] or ""
+    mark, note = comment[1], comment[2] or ""
     if mark not in MARKS:
         return "", ""
     if MARKS[mark] and not note:
-        raise Wrong(f"{place}: the comment «{mark}:» says no more\n{HELP}")
+        raise BlockError(f"{place}: the comment «{mark}:» has no reason\n{HELP}")
     return mark, note
 
 
@@ -129,25 +129,25 @@ def read_blocks(document: str) -> list[Block]:
     return list(blocks_of(document, (PROJECT / document).read_text(encoding="utf-8")))
 
 
-def unchecked(blocks: list[Block]) -> list[str]:
-    """What is wrong with blocks before anything is run, all of it."""
+def problems_of(blocks: list[Block]) -> list[str]:
+    """Return all errors that are found without running anything."""
     problems = []
     for block in blocks:
         try:
             if block.treatment == "parsed":
                 parse(block)
             if block.treatment == "run" and block.language in SHELL:
-                _stays_here(block)
-        except Wrong as problem:
+                _check_commands(block)
+        except BlockError as problem:
             problems.append(str(problem))
     return problems
 
 
-# --- what is parsed ---
+# --- parsing ---
 
 
 def json_values(text: str) -> list[Any]:
-    """All JSON values in the text, one after the other; raises ValueError for anything else."""
+    """Return all JSON values in the text. Raises ValueError."""
     decoder, values, text = json.JSONDecoder(), [], text.strip()
     while text:
         value, end = decoder.raw_decode(text)
@@ -157,7 +157,7 @@ def json_values(text: str) -> list[Any]:
 
 
 def parse(block: Block) -> None:
-    """Raises Wrong when the block isn't what its language says."""
+    """Parse a block in its language. Raises BlockError."""
     try:
         match block.language:
             case "json":
@@ -171,7 +171,7 @@ def parse(block: Block) -> None:
             case "env":
                 _parse_env(block.text)
     except (ValueError, yaml.YAMLError) as problem:
-        raise Wrong(f"{block.place}: not {block.language}: {problem}") from problem
+        raise BlockError(f"{block.place}: not {block.language}: {problem}") from problem
 
 
 def _parse_csv(text: str) -> None:
@@ -186,29 +186,29 @@ def _parse_env(text: str) -> None:
             raise ValueError(f"{line!r} is no NAME=value")
 
 
-# --- what is compared ---
+# --- comparison ---
 
 
-def difference(shown: Any, found: Any, where: str = "") -> str:
-    """The first thing in which what a document shows is not what was found, or ""."""
-    if shown == "…" or (_identifier(shown) and _identifier(found)):
+def difference(shown: Any, actual: Any, where: str = "") -> str:
+    """Return the first difference between a document's value and the actual one, or an empty string."""
+    if shown == "…" or (_identifier(shown) and _identifier(actual)):
         return ""
-    if isinstance(shown, str) and isinstance(found, str) and shown.endswith("…") and found.startswith(shown[:-1]):
+    if isinstance(shown, str) and isinstance(actual, str) and shown.endswith("…") and actual.startswith(shown[:-1]):
         return ""
-    if isinstance(shown, float) and isinstance(found, float):
-        return "" if math.isclose(shown, found, abs_tol=SCORE_TOLERANCE) else f"{where}: {shown}, but it is {found}"
-    if isinstance(shown, dict) and isinstance(found, dict):
-        if shown.keys() != found.keys():
-            return f"{where}: the fields {', '.join(shown)}, but they are {', '.join(found)}"
-        return next(filter(None, (difference(shown[key], found[key], f"{where}.{key}") for key in shown)), "")
-    if isinstance(shown, list) and isinstance(found, list):
+    if isinstance(shown, float) and isinstance(actual, float):
+        return "" if math.isclose(shown, actual, abs_tol=SCORE_TOLERANCE) else f"{where}: {shown}, but it is {actual}"
+    if isinstance(shown, dict) and isinstance(actual, dict):
+        if shown.keys() != actual.keys():
+            return f"{where}: the fields {', '.join(shown)}, but they are {', '.join(actual)}"
+        return next(filter(None, (difference(shown[key], actual[key], f"{where}.{key}") for key in shown)), "")
+    if isinstance(shown, list) and isinstance(actual, list):
         if shown and shown[-1] == "…":
-            shown, found = shown[:-1], found[: len(shown) - 1]
-        if len(shown) != len(found):
-            return f"{where}: {len(shown)} of them, but there are {len(found)}"
-        pairs = enumerate(zip(shown, found, strict=True))
+            shown, actual = shown[:-1], actual[: len(shown) - 1]
+        if len(shown) != len(actual):
+            return f"{where}: {len(shown)} of them, but there are {len(actual)}"
+        pairs = enumerate(zip(shown, actual, strict=True))
         return next(filter(None, (difference(*pair, f"{where}[{at}]") for at, pair in pairs)), "")
-    return "" if shown == found else f"{where}: {shown!r}, but it is {found!r}"
+    return "" if shown == actual else f"{where}: {shown!r}, but it is {actual!r}"
 
 
 def _identifier(value: Any) -> bool:
@@ -216,7 +216,7 @@ def _identifier(value: Any) -> bool:
 
 
 def text_pattern(shown: str) -> re.Pattern[str]:
-    """A listing; a line … stands for any lines, and blanks at the ends of lines don't count."""
+    """Return the pattern of a listing; a line … matches any lines, and blanks at the ends of lines are ignored."""
     lines = [
         r"(?:.*\n)*?" if line.strip() == "…" else re.escape(line.rstrip()) + r"[ \t]*\n" for line in shown.splitlines()
     ]
@@ -227,27 +227,26 @@ def text_pattern(shown: str) -> re.Pattern[str]:
 
 
 def commands_in(script: str) -> Iterator[tuple[int, str]]:
-    """The commands of a block with the numbers of their lines: as many lines as bash needs to find a whole one."""
+    """Yield the commands of a block with their line numbers; a command has as many lines as bash needs."""
     pending: list[str] = []
     for number, line in enumerate(script.splitlines()):
         if not pending and (not line.strip() or line.lstrip().startswith("#")):
             continue
         pending.append(line)
-        if not line.endswith("\\") and _is_whole("\n".join(pending)):
+        if not line.endswith("\\") and _is_complete("\n".join(pending)):
             yield number - len(pending) + 1, "\n".join(pending)
             pending = []
     if pending:
         yield len(script.splitlines()) - len(pending), "\n".join(pending)
 
 
-def _stays_here(block: Block) -> None:
+def _check_commands(block: Block) -> None:
     for at, command in commands_in(block.text):
-        if found := re.search(rf"(?:^|[;&|(]\s*|\b[A-Z_]+=\S*\s+)({'|'.join(OUTSIDE)})\b", command):
-            raise Wrong(
-                f"{block.document}:{block.line + at}: {found[1]} reaches beyond this machine or this test, so say why it isn't run"
-            )
+        if program := re.search(rf"(?:^|[;&|(]\s*|\b[A-Z_]+=\S*\s+)({'|'.join(OUTSIDE)})\b", command):
+            problem = f"{program[1]} reaches beyond this machine or this test; mark the block as not run"
+            raise BlockError(f"{block.document}:{block.line + at}: {problem}")
 
 
-def _is_whole(command: str) -> bool:
-    told = subprocess.run(["bash", "-n"], input=command, capture_output=True, text=True, check=False)
-    return told.returncode == 0 and "here-document" not in told.stderr
+def _is_complete(command: str) -> bool:
+    result = subprocess.run(["bash", "-n"], input=command, capture_output=True, text=True, check=False)
+    return result.returncode == 0 and "here-document" not in result.stderr

@@ -1,9 +1,9 @@
-"""How blocks are found, and what is noticed: a document that doesn't hold must not pass."""
+"""How blocks are parsed, and that errors in a document are reported."""
 
 import pytest
 
-from tests.documents.blocks import Wrong, blocks_of, commands_in, difference, json_values, parse, text_pattern
-from tests.documents.reader import read
+from tests.documents.blocks import BlockError, blocks_of, commands_in, difference, json_values, parse, text_pattern
+from tests.documents.runner import run_blocks
 
 COMMENTED = """# Title
 
@@ -26,30 +26,32 @@ def blocks(text):
     return list(blocks_of("page.md", text))
 
 
-def test_blocks_are_found_with_their_sections_and_comments():
+def test_blocks_have_their_sections_and_comments():
     first, second = blocks(COMMENTED)
     assert (first.place, first.section, first.mark, first.note) == ("page.md:5", "Title", "slow", "takes a minute")
     assert (second.place, second.section, second.mark, second.text) == ("page.md:13", "Second", "", '{"a": 1}\n')
 
 
 @pytest.mark.parametrize("language", ["", "text", "promql", "dockerfile"])
-def test_all_blocks_that_nothing_checks_are_told_with_what_to_do(tmp_path, language):
-    with pytest.raises(Wrong, match=r"page\.md:2: (?s:.*)page\.md:5: (?s:.*)<!-- not run: "):
-        read(blocks(f"```{language}\nwords\n```\n" * 2), tmp_path, shared_port=1)
+def test_all_unchecked_blocks_are_reported_with_the_remedy(tmp_path, language):
+    with pytest.raises(BlockError, match=r"page\.md:2: (?s:.*)page\.md:5: (?s:.*)<!-- not run: "):
+        run_blocks(blocks(f"```{language}\nwords\n```\n" * 2), tmp_path, shared_port=1)
 
 
 @pytest.mark.parametrize("mark", ["not run", "not run:", "slow", "fails: "])
-def test_a_comment_without_a_reason_is_refused(mark):
-    with pytest.raises(Wrong, match="says no more"):
+def test_a_comment_without_a_reason_is_rejected(mark):
+    with pytest.raises(BlockError, match="has no reason"):
         blocks(f"<!-- {mark} -->\n```sh\nmake test\n```\n")
 
 
-def test_commands_are_as_many_lines_as_bash_needs():
-    script = "# a comment\ncurl \\\n  -d 'one\ntwo'\n\ncat <<END\nhello\nEND\nfor each in 1 2; do\n  echo $each\ndone\n"
+def test_a_command_has_as_many_lines_as_bash_needs():
+    script = (
+        "# a comment\ncurl \\\n  -d 'one\ntwo'\n\ncat <<END\nhello\nEND\nfor number in 1 2; do\n  echo $number\ndone\n"
+    )
     assert list(commands_in(script)) == [
         (1, "curl \\\n  -d 'one\ntwo'"),
         (5, "cat <<END\nhello\nEND"),
-        (8, "for each in 1 2; do\n  echo $each\ndone"),
+        (8, "for number in 1 2; do\n  echo $number\ndone"),
     ]
 
 
@@ -65,12 +67,12 @@ def test_commands_are_as_many_lines_as_bash_needs():
 )
 def test_a_block_that_is_not_in_its_language_is_reported(language, text):
     (block,) = blocks(f"```{language}\n{text}\n```\n")
-    with pytest.raises(Wrong, match=f"page.md:2: not {language}: "):
+    with pytest.raises(BlockError, match=f"page.md:2: not {language}: "):
         parse(block)
 
 
 @pytest.mark.parametrize(
-    ("shown", "found", "told"),
+    ("shown", "actual", "problem"),
     [
         pytest.param({"a": 1}, {"a": 1}, "", id="equal"),
         pytest.param({"a": 1}, {"a": 2}, ".a: 1, but it is 2", id="other-value"),
@@ -86,15 +88,15 @@ def test_a_block_that_is_not_in_its_language_is_reported(language, text):
         pytest.param({"id": "0" * 32}, {"id": "f" * 32}, "", id="identifiers"),
     ],
 )
-def test_what_is_shown_is_compared_with_what_was_found(shown, found, told):
-    assert difference(shown, found) == told
+def test_a_shown_value_is_compared_with_the_actual_one(shown, actual, problem):
+    assert difference(shown, actual) == problem
 
 
-def test_json_values_may_follow_each_other():
+def test_a_text_may_have_several_json_values():
     assert json_values('{"a": 1}\n[2]\n') == [{"a": 1}, [2]]
 
 
-def test_a_listing_may_leave_lines_out():
+def test_a_listing_may_omit_lines():
     pattern = text_pattern("first\n…\nlast\n")
     assert pattern.fullmatch("first\nlast\n")
     assert pattern.fullmatch("first  \nsecond\nthird\nlast\n")
@@ -110,14 +112,14 @@ def place(tmp_path):
     return folder
 
 
-def test_what_a_document_says_is_done_in_order_by_one_shell(place):
+def test_a_document_is_run_in_order_by_one_shell(place):
     document = """
 <!-- file: notes/words.json -->
 ```json
 {"a": [1, 2]}
 ```
 ```sh
-NAME=notes/words.json    # lives on
+NAME=notes/words.json    # is kept
 ```
 ```sh
 cat $NAME
@@ -142,40 +144,42 @@ cat lost
 kubectl get pods
 ```
 """
-    told = read(blocks(document), place, shared_port=1)
-    assert [line.split(": ", 1)[1].split(" (")[0] for line in told] == [
+    lines = run_blocks(blocks(document), place, shared_port=1)
+    assert [line.split(": ", 1)[1].split(" (")[0] for line in lines] == [
         "written", "run", "run", "parsed", "run", "compared", "run", "not run"
     ]  # fmt: skip
-    assert told[-1].endswith("not run (no cluster)")
+    assert lines[-1].endswith("not run (no cluster)")
 
 
 @pytest.mark.parametrize(
-    ("document", "told"),
+    ("document", "problem"),
     [
-        pytest.param("```sh\ntrue\nfalse\n```", "page.md:3: exit code 1", id="a-command-that-fails"),
-        pytest.param("```sh\nfalse | true\n```", "page.md:2: exit code 1", id="in-a-pipe"),
-        pytest.param("```sh\nmake tset\n```", "no word tset", id="a-word-that-make-does-not-know"),
-        pytest.param("```sh\npip install 'polymodal[trian]'\n```", "trian: no extra", id="an-extra-that-is-not-there"),
-        pytest.param("```sh\ndocker compose up\n```", "page.md:2: docker reaches beyond", id="what-reaches-beyond"),
+        pytest.param("```sh\ntrue\nfalse\n```", "page.md:3: exit code 1", id="failed-command"),
+        pytest.param("```sh\nfalse | true\n```", "page.md:2: exit code 1", id="failed-command-in-a-pipe"),
+        pytest.param("```sh\nmake tset\n```", "no target tset", id="unknown-make-target"),
+        pytest.param("```sh\npip install 'polymodal[trian]'\n```", "trian: no extra", id="unknown-extra"),
+        pytest.param(
+            "```sh\ndocker compose up\n```", "page.md:2: docker reaches beyond", id="command-that-reaches-beyond"
+        ),
         pytest.param("```python\nraise SystemExit(3)\n```", "page.md:2: exit code 3", id="python"),
         pytest.param(
             '```sh\necho \'{"a": 1}\'\n```\n```json\n{"a": 2}\n```', ".a: 2, but it is 1", id="another-answer"
         ),
         pytest.param(
-            "```sh\necho 1\n```\n<!-- output -->\n```\n2\n```", "page.md:6: it is not what", id="another-output"
+            "```sh\necho 1\n```\n<!-- output -->\n```\n2\n```", "page.md:6: not the output", id="another-output"
         ),
         pytest.param("<!-- fails: so it says -->\n```sh\ntrue\n```", "instead of an exit code other", id="no-failure"),
     ],
 )
-def test_a_document_that_does_not_hold_is_reported(place, document, told):
-    with pytest.raises(Wrong) as caught:
-        read(blocks(document), place, shared_port=1)
-    assert told in str(caught.value)
+def test_an_error_in_a_document_is_reported(place, document, problem):
+    with pytest.raises(BlockError) as caught:
+        run_blocks(blocks(document), place, shared_port=1)
+    assert problem in str(caught.value)
 
 
-def test_slow_blocks_wait_for_make_test_documents(place):
+def test_slow_blocks_are_skipped_by_default(place):
     (block,) = blocks("<!-- slow: a minute -->\n```sh\ntouch made\n```")
-    assert read([block], place, shared_port=1) == ["page.md:3 sh: skipped, slow (a minute)"]
+    assert run_blocks([block], place, shared_port=1) == ["page.md:3 sh: skipped, slow (a minute)"]
     assert not (place / "made").exists()
-    assert read([block], place, shared_port=1, slowly=True) == ["page.md:3 sh: run (a minute)"]
+    assert run_blocks([block], place, shared_port=1, slowly=True) == ["page.md:3 sh: run (a minute)"]
     assert (place / "made").exists()

@@ -1,10 +1,10 @@
-"""`make fuzz`: coverage-guided fuzzing of every target of `targets.py` with atheris, for FUZZ_SECONDS in all.
+"""`make fuzz`: coverage-guided fuzzing of every target in `targets.py` with atheris, for FUZZ_SECONDS in total.
 
-    python -m tests.fuzz.run            all of them, each in a process of its own
-    python -m tests.fuzz.run picture …  one of them, with libFuzzer's own options
+    python -m tests.fuzz.run            all targets, each in a process of its own
+    python -m tests.fuzz.run image …    one target, with libFuzzer's own options
 
-An exception that is not the domain's own, more than RSS_MIB of memory or more than INPUT_S for one input is a crash. What
-crashes is written to build/fuzz/, to become an entry of tests/fuzz/corpus/, which `test_targets` replays.
+An exception that is no domain error, more than RSS_MIB of memory, or more than INPUT_S for one input is a crash. Inputs that
+crash are written to build/fuzz/. Move them to tests/fuzz/corpus/, which `test_targets` replays.
 """
 
 import hashlib
@@ -15,16 +15,16 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-CORPUS, FOUND = Path(__file__).parent / "corpus", ROOT / "build/fuzz"
+CORPUS, OUT = Path(__file__).parent / "corpus", ROOT / "build/fuzz"
 SECONDS = int(os.environ.get("FUZZ_SECONDS", "300"))
-RSS_MIB, INPUT_S, LONGEST = 1024, 10, 8192
-NAMES = {"picture": 5, "text": 1, "form": 2, "document": 2, "message": 1, "conversation": 2}
-"""And how large a part of the time each gets."""
+RSS_MIB, INPUT_S, MAX_BYTES = 1024, 10, 8192
+SHARES = {"image": 5, "text": 1, "form": 2, "document": 2, "message": 1, "conversation": 2}
+"""Targets, and their shares of the time."""
 
 
 def run(name: str, options: list[str]) -> None:
     """Fuzz one target in this process, until libFuzzer ends it."""
-    import atheris  # of an extra: replaying the corpus needs none
+    import atheris  # of an extra, which is not needed to replay the corpus
 
     with atheris.instrument_imports(include=["polymodal", "PIL", "python_multipart"]):
         from tests.fuzz.targets import TARGETS
@@ -32,49 +32,43 @@ def run(name: str, options: list[str]) -> None:
     def target(content: bytes) -> None:
         try:
             TARGETS[name](content)
-        except BaseException:  # atheris ends the process without writing what it was
-            (FOUND / f"{name}-crash-{hashlib.sha256(content).hexdigest()[:16]}").write_bytes(content)
+        except BaseException:  # atheris ends the process without writing the input
+            (OUT / f"{name}-crash-{hashlib.sha256(content).hexdigest()[:16]}").write_bytes(content)
             raise
 
-    logging.disable()  # what readers say of each broken input
+    logging.disable()  # log lines about each broken input
     atheris.Setup([sys.argv[0], *options], target)
     atheris.Fuzz()
 
 
-def say(line: str) -> None:
-    """Between what libFuzzer says, in order."""
-    sys.stderr.write(f"{line}\n")
-
-
 def main() -> int:
     """Fuzz all targets one after the other; the exit code is 1 when one crashed."""
-    from tests.fuzz.seeds import seeds  # not where atheris is still to see the imports
+    from tests.fuzz.seeds import seeds  # not at the top: atheris must instrument the imports
 
     crashed = []
-    for name, share in NAMES.items():
-        work = FOUND / name
+    for name, share in SHARES.items():
+        work = OUT / name
         work.mkdir(parents=True, exist_ok=True)
         for number, seed in enumerate(seeds(name)):
             (work / f"seed-{number:03}").write_bytes(seed)
-        seconds = max(1, SECONDS * share // sum(NAMES.values()))
+        seconds = max(1, SECONDS * share // sum(SHARES.values()))
         options = [
             f"-max_total_time={seconds}",
             f"-rss_limit_mb={RSS_MIB}",
             f"-timeout={INPUT_S}",
-            f"-max_len={LONGEST}",
-        ]
-        options += [
-            f"-artifact_prefix={FOUND}/{name}-",
+            f"-max_len={MAX_BYTES}",
+            f"-artifact_prefix={OUT}/{name}-",
             "-print_final_stats=1",
             "-verbosity=1",
             str(work),
-            *([str(CORPUS / name)] if (CORPUS / name).is_dir() else []),  # git keeps no empty folder
+            *([str(CORPUS / name)] if (CORPUS / name).is_dir() else []),  # git has no empty folders
         ]
-        say(f"== {name}: {seconds} s")
+        sys.stderr.write(f"== {name}: {seconds} s\n")
         done = subprocess.run([sys.executable, "-m", "tests.fuzz.run", name, *options], cwd=ROOT, check=False)
         if done.returncode:
             crashed.append(name)
-    say(f"crashed: {', '.join(crashed)}; see {FOUND.relative_to(ROOT)}/" if crashed else "no crash")
+    result = f"crashed: {', '.join(crashed)}; see {OUT.relative_to(ROOT)}/" if crashed else "no crash"
+    sys.stderr.write(f"{result}\n")
     return int(bool(crashed))
 
 

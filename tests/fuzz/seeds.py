@@ -1,6 +1,6 @@
-"""What fuzzing begins with: the small ones of the hostile uploads, and one good example of everything."""
+"""Seeds of fuzzing: the small hostile uploads, and a valid input of every kind."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from io import BytesIO
 
 import numpy as np
@@ -10,15 +10,15 @@ from polymodal.app.workers.engine import Item, ItemResult
 from polymodal.model import Took, Undecodable
 from polymodal.model.modalities.image.input import FORMATS
 from tests.hostile import conversations, uploads
-from tests.hostile.pictures import apng, png, saved, tiff_deflated, webp_animation
+from tests.hostile.images import apng, png, saved, tiff_deflated, webp_animation
 
-SMALL = 2000  # bytes
+MAX_BYTES = 2000
 
 
 def seeds(name: str) -> Iterator[bytes]:
-    """The seeds of one target."""
+    """Yield the seeds of a target."""
     groups = {
-        "picture": _pictures,
+        "image": _images,
         "text": _texts,
         "form": _forms,
         "document": _documents,
@@ -28,7 +28,7 @@ def seeds(name: str) -> Iterator[bytes]:
     yield from groups[name]()
 
 
-def _pictures() -> Iterator[bytes]:
+def _images() -> Iterator[bytes]:
     yield from uploads.SAMPLES.values()
     yield from (apng(2), webp_animation(2), png(mode="P", interlace=1), png(mode="I;16"))
     yield from (tiff_deflated((16, 12), mode) for mode in ("RGB", "RGBA", "CMYK", "I;16", "F", "planes"))
@@ -48,22 +48,28 @@ def _pictures() -> Iterator[bytes]:
         uploads.tiffs,
         uploads.stills,
     ):
-        files = (each.content.partition(b"\r\n\r\n")[2].removesuffix(b"\r\n" + uploads.END) for each in group())
-        yield from (each for each in files if len(each) <= SMALL)
+        yield from _small(map(_only_field, group()))
 
 
 def _texts() -> Iterator[bytes]:
-    files = (upload.content.partition(b"\r\n\r\n")[2].removesuffix(b"\r\n" + uploads.END) for upload in uploads.texts())
-    yield from (content for content in files if len(content) <= SMALL)
+    yield from _small(map(_only_field, uploads.texts()))
+
+
+def _small(contents: Iterable[bytes]) -> Iterator[bytes]:
+    return (content for content in contents if len(content) <= MAX_BYTES)
+
+
+def _only_field(upload: uploads.Upload) -> bytes:
+    """Return the content of the only field of a form."""
+    return upload.content.partition(b"\r\n\r\n")[2].removesuffix(b"\r\n" + uploads.END)
 
 
 def _forms() -> Iterator[bytes]:
-    yield from (b"\x80" + each.content for each in uploads.forms() if len(each.content) <= SMALL)
+    yield from (b"\x80" + content for content in _small(upload.content for upload in uploads.forms()))
 
 
 def _documents() -> Iterator[bytes]:
-    for group in (uploads.documents, uploads.encodings):
-        yield from (each.content for each in group() if len(each.content) <= SMALL)
+    yield from _small(upload.content for group in (uploads.documents, uploads.encodings) for upload in group())
     yield b'{"items": [{"id": "a", "text": "red"}, {"image": "AAAA"}, 7], "top_k": 1}'
     yield rb'{"items": [{"id": "a", "text": "\ud83d"}, {"id": "b", "id": "c"}, NaN, {"text": -Infinity}], "top_k": 1.0}'
     yield b'{"items": [{"id": "a", "text": "caf\xe9"}, {"image": "data:,%00"}, {"image": "-_-_"}], "threshold": 1e-1}'
@@ -71,7 +77,7 @@ def _documents() -> Iterator[bytes]:
 
 def _messages() -> Iterator[bytes]:
     items = [Item({"image": b"123", "text": "red"}, {"text": b"4567"}, {"language": "en"})]
-    problem = Undecodable("image", "3 bytes", "a whole picture")
+    problem = Undecodable("image", "3 bytes", "a whole image")
     stages = {"decode": Took(0.0, 0.1), "fuse": Took(0.1, 0.2)}
     scores, vector = np.array([[0.25, 0.75]], dtype=np.float32), np.array([1.0, 2.0], dtype=np.float32)
     result = ItemResult({"scores": scores}, frozenset({"text"}), stages, {"text": vector})
@@ -88,12 +94,12 @@ def _messages() -> Iterator[bytes]:
 
 def _conversations() -> Iterator[bytes]:
     models, offers = conversations.MODELS, conversations.OFFERS
-    whole = [conversations.conversation(offer) for offer in (b"", *offers.values())]
+    sent = [conversations.conversation(offer) for offer in (b"", *offers.values())]
     post = b"POST / HTTP/1.1\r\nHost: x\r\n"
-    whole += [
+    sent += [
         post + offer + message + models
         for offer in (b"", offers["h2c"])
         for message in conversations.AMBIGUOUS.values()
     ]
-    whole += [models + tunnel + models for tunnel in conversations.TUNNELS.values()]
-    yield from (cut.to_bytes(2) + sent for sent in whole for cut in (70, 230))
+    sent += [models + tunnel + models for tunnel in conversations.TUNNELS.values()]
+    yield from (cut.to_bytes(2) + content for content in sent for cut in (70, 230))

@@ -1,6 +1,6 @@
-"""What is fuzzed, by name: each target takes bytes, does what the service does with them, and lets only the domain's errors pass.
+"""Targets of fuzzing by name: each processes bytes as the service does, and suppresses only domain errors.
 
-`run.py` runs them under atheris; `test_targets` replays the corpus without it.
+`run.py` runs them with atheris; `test_targets` replays the corpus without it.
 """
 
 import asyncio
@@ -28,8 +28,8 @@ SETTINGS = Settings(workers=0)
 CLASSIFY = TASKS["classify"]
 
 
-def picture(content: bytes) -> None:
-    """An upload's way to the encoder."""
+def image(content: bytes) -> None:
+    """Decode and preprocess an uploaded image."""
     sniff(content)
     size_of(content)
     with suppress(InputError):
@@ -38,7 +38,7 @@ def picture(content: bytes) -> None:
 
 
 def text(content: bytes) -> None:
-    """An uploaded text's way to the encoder: refused, blank, or tokens of something that shows."""
+    """Decode and preprocess an uploaded text: it is rejected, blank, or has tokens."""
     with suppress(InputError):
         decoded = TEXT.decode(content)
         assert decoded is None or not is_blank(decoded)
@@ -46,23 +46,23 @@ def text(content: bytes) -> None:
 
 
 def form(content: bytes) -> None:
-    """A multipart body, whole and in two pieces; the first byte says where it is cut."""
+    """Parse a multipart body, whole and in two pieces; the first byte is the place of the cut."""
     body = content[1:]
     cut = len(body) * content[0] // 256 if content else 0
-    answers = []
+    results = []
     for chunks in ((body,), (body[:cut], body[cut:])):
         try:
             reader = Form(CLASSIFY, b"frontier", SETTINGS)
             for chunk in chunks:
                 reader.write(chunk)
-            answers.append(reader.close())
+            results.append(reader.close())
         except (RequestError, InputError) as refusal:
-            answers.append(type(refusal))
-    assert answers[0] == answers[1]
+            results.append(type(refusal))
+    assert results[0] == results[1]
 
 
 def document(content: bytes) -> None:
-    """A JSON body of either route, with the base64 in it."""
+    """Parse a JSON body for either route, with its base64."""
     for read in (request_of, batch_of):
         with suppress(RequestError, InputError):
             parsed = read(CLASSIFY, parse(content), SETTINGS)
@@ -72,7 +72,7 @@ def document(content: bytes) -> None:
 
 
 def message(content: bytes) -> None:
-    """What one end of the socket between service and worker may read."""
+    """Read a message of the socket between service and worker."""
     for read in (wire.read_results, wire.read_loaded, wire.read_done):
         with suppress(ValueError, LookupError):
             read(content)
@@ -82,7 +82,7 @@ def message(content: bytes) -> None:
 
 
 def conversation(content: bytes) -> None:
-    """Requests of one connection, whole and in two packets; the first two bytes say where the second begins."""
+    """Serve the requests of a connection, in one packet and in two; the first two bytes are the place of the cut."""
     sent = content[2:]
     cut = int.from_bytes(content[:2]) % (len(sent) + 1)
     answers = [
@@ -93,7 +93,7 @@ def conversation(content: bytes) -> None:
 
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
-    "picture": picture,
+    "image": image,
     "text": text,
     "form": form,
     "document": document,

@@ -1,4 +1,4 @@
-"""Uses the client that openapi-python-client made, as its user would. Run by tests.generated.run: this ADDRESS PICTURE."""
+"""Use the generated client of openapi-python-client as its users do. Run by tests.generated.run: python_client.py ADDRESS IMAGE."""
 
 import io
 import sys
@@ -23,7 +23,7 @@ from polymodal_client.types import File
 
 from polymodal_client import Client
 
-address, picture = sys.argv[1], Path(sys.argv[2])
+address, image = sys.argv[1], Path(sys.argv[2])
 with Client(address) as client:
     ready = readyz.sync(client=client)
     assert ready.state == "ready", ready
@@ -38,7 +38,7 @@ with Client(address) as client:
     assert text.labels[0].label == "transport"
     assert len(text.labels) == 2
 
-    file = File(io.BytesIO(picture.read_bytes()), picture.name, "image/png")
+    file = File(io.BytesIO(image.read_bytes()), image.name, "image/png")
     form = ClassifyForm(image=file, text="a sailing dinghy", top_k=1)
     both = classify.sync(client=client, body=form, x_request_timeout_ms=9000)
     assert isinstance(both, Classification), both

@@ -1,5 +1,5 @@
-// Uses the clients that @hey-api/openapi-ts and openapi-typescript made, as their users would.
-// Compiled with tsc --strict and run with node by tests.generated.run: this ADDRESS PICTURE.
+// Use the generated clients of @hey-api/openapi-ts and openapi-typescript as their users do.
+// Compiled with tsc --strict and run with node by tests.generated.run: client.js ADDRESS IMAGE.
 import { readFileSync } from 'node:fs';
 import { strict as assert } from 'node:assert';
 
@@ -7,7 +7,7 @@ import { client } from './hey/client.gen';
 import { classify, classifyBatch, embed, getModel, listModels, readyz } from './hey/sdk.gen';
 import type { components, paths } from './types';
 
-const [address, picture] = process.argv.slice(2) as [string, string];
+const [address, imagePath] = process.argv.slice(2) as [string, string];
 client.setConfig({ baseUrl: address });
 
 async function main(): Promise<void> {
@@ -18,7 +18,7 @@ async function main(): Promise<void> {
   const detail = await getModel({ path: { name: 'illustrations' }, throwOnError: true });
   assert.ok(detail.data.card.startsWith('# illustrations'));
 
-  const image = readFileSync(picture).toString('base64'); // of two kinds of body, this generator takes JSON
+  const image = readFileSync(imagePath).toString('base64'); // of the two body types, this generator uses JSON
   const both = await classify({ body: { image, text: 'a sailing dinghy', top_k: 1 }, throwOnError: true });
   assert.deepEqual(both.data.modalities, ['image', 'text']);
   const best: string | undefined = both.data.labels[0]?.label;
@@ -40,14 +40,14 @@ async function main(): Promise<void> {
     'unsupported_format',
   ]);
 
-  // Types alone, over fetch: what openapi-typescript is for.
+  // Types only, with fetch: the purpose of openapi-typescript.
   type Answer = components['schemas']['Classification'];
   type Body = paths['/v1/classify']['post']['requestBody']['content']['application/json'];
   type Form = paths['/v1/classify']['post']['requestBody']['content']['multipart/form-data'];
   const form: Form = { text: 'a sailing dinghy', top_k: 1 };
   const fields = new FormData();
   for (const [name, value] of Object.entries(form)) fields.append(name, String(value));
-  fields.append('image', new Blob([new Uint8Array(readFileSync(picture))]));
+  fields.append('image', new Blob([new Uint8Array(readFileSync(imagePath))]));
   const posted = await fetch(`${address}/v1/classify`, { method: 'POST', body: fields });
   assert.deepEqual(((await posted.json()) as Answer).modalities, ['image', 'text']);
 
@@ -58,7 +58,7 @@ async function main(): Promise<void> {
     body: JSON.stringify(body),
   });
   const answer = (await response.json()) as Answer;
-  const value: number | undefined = answer.value; // not null: a field that is not there is left out
+  const value: number | undefined = answer.value; // undefined and not null: an absent field is left out
   assert.equal(value, undefined);
   assert.equal(answer.labels[0]?.label, 'transport');
   console.log('@hey-api/openapi-ts, openapi-typescript: generated, compiled, classified');

@@ -1,4 +1,4 @@
-"""What clients, honest and hostile, write into a connection: offers to upgrade, ambiguous messages, tunnels."""
+"""Bytes that honest and hostile clients send over a connection: offers to upgrade, ambiguous messages, tunnels."""
 
 MODELS = b"GET /v1/models HTTP/1.1\r\nHost: x\r\n\r\n"
 OFFERS = {
@@ -8,7 +8,7 @@ OFFERS = {
     "twice": b"Upgrade: a\r\nConnection: Upgrade\r\nUPGRADE: b\r\nConnection: upgrade\r\n",
     "anything": b"Connection: Upgrade\r\nUpgrade: \t /?%\xff, x\r\n",
 }
-"""Header fields; each offers another protocol."""
+"""Header fields that offer another protocol."""
 AMBIGUOUS = {
     "two-lengths": b"Content-Length: 3\r\nContent-Length: 4\r\n\r\nabcd",
     "one-length-twice": b"Content-Length: 3\r\nContent-Length: 3\r\n\r\nabc",
@@ -26,7 +26,7 @@ AMBIGUOUS = {
     "a-chunk-that-is-too-long": b"Transfer-Encoding: chunked\r\n\r\n1\r\nab\r\n0\r\n\r\n",
     "a-length-behind-chunks": b"Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\nContent-Length: 3\r\n\r\n",
 }
-"""The rest of a request after its first line and Host; each must end the connection."""
+"""The rest of a request after its first line and Host; the server must close the connection."""
 TUNNELS = {
     "an-authority": b"CONNECT x:443 HTTP/1.1\r\nHost: x:443\r\n\r\n",
     "a-path-and-a-body": b"CONNECT / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc",
@@ -35,11 +35,11 @@ TUNNELS = {
     "the-preface-of-http2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00",
     "another-version": b"GET / HTTP/2.0\r\nHost: x\r\n\r\n",
 }
-"""Requests for something else than HTTP/1.1; each must end the connection, too."""
+"""Requests for another protocol than HTTP/1.1; the server must close the connection."""
 
 
 def conversation(offer: bytes) -> bytes:
-    """Requests with bodies of every framing, each of which looks like another request; the last one closes the connection."""
+    """Return requests with bodies of every framing that look like requests; the last one closes the connection."""
     post = b"POST /%s HTTP/1.1\r\nHost: x\r\n" + offer.replace(b"%", b"%%") + b"%s\r\n\r\n"
     length = b"Content-Length: %d" % len(MODELS)
     return b"".join(

@@ -21,11 +21,11 @@ from polymodal.model import TASKS
 from polymodal.model.modalities.image import metadata
 from polymodal.model.modalities.text.input import MOST_MARKS
 from tests.hostile import uploads
-from tests.hostile.pictures import jpeg_with, png, saved, segment, solid
-from tests.hostile.uploads import OTHERS, PICTURES, Upload
+from tests.hostile.images import jpeg_with, png, saved, segment, solid
+from tests.hostile.uploads import IMAGES, TEXTS_AND_BODIES, Upload
 
 ROOT = Path(__file__).parents[3]
-GROUPS = {group.__name__: group for group in (*PICTURES, *OTHERS)}
+GROUPS = {group.__name__: group for group in (*IMAGES, *TEXTS_AND_BODIES)}
 
 
 def request(upload: Upload) -> dict:
@@ -78,7 +78,7 @@ async def test_one_poisonous_item_of_a_batch_leaves_the_others_their_answers(cli
     good = [{"text": "green"}, {"image": encoded(saved(solid(colour="red")))}, {"text": "blue blue"}]
     alone = [(await client.post("/v1/classify", json=item)).json() for item in good]
     refused = [each for group in (uploads.jpegs, uploads.tiffs, uploads.strangers) for each in group()]
-    poisons = [each for each in refused if each.name.startswith("picture") and each.answer != uploads.OK]
+    poisons = [each for each in refused if each.name.startswith("image") and each.answer != uploads.OK]
     assert len(poisons) > 60
     for at in range(0, len(poisons), 20):
         batch = poisons[at : at + 20]

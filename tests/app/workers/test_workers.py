@@ -26,7 +26,7 @@ from polymodal.app.workers.pool import Pool, Turn
 from polymodal.app.workers.process import ProcessWorker
 from polymodal.app.workers.supervisor import ProcessSupervisor
 from polymodal.model import BundleError, UnsupportedFormat, load_bundle
-from tests.hostile.uploads import PICTURES
+from tests.hostile.uploads import IMAGES
 
 ROOT = Path(__file__).parents[3]
 SCRIPT = """
@@ -505,7 +505,7 @@ def test_a_worker_answers_every_hostile_picture_and_does_not_die_of_it(start):
     workers = service.workers()
     wrong = {}
     with httpx.Client(base_url=service.url, timeout=60) as client:
-        for upload in (each for group in PICTURES for each in group()):
+        for upload in (each for group in IMAGES for each in group()):
             answer = client.post("/v1/classify", content=upload.content, headers={"Content-Type": upload.content_type})
             found = f"{answer.status_code} {answer.json().get('code', 'ok')}"
             if found != upload.answer:

@@ -11,7 +11,7 @@ from polymodal.model.errors import TooLarge, Undecodable
 from polymodal.model.modalities.image.bmff import still
 from polymodal.model.modalities.image.header import size_of
 from polymodal.model.modalities.image.input import FORMATS, TURNS, ImageInput
-from tests.hostile.pictures import av1, avif, avif_grid, box, full, heif, ispe, saved
+from tests.hostile.images import av1, avif, avif_grid, box, full, heif, ispe, saved
 
 INPUT = ImageInput(side=64)
 SIZE = (64, 48)

@@ -5,7 +5,7 @@ import pytest
 from polymodal.model.errors import UnsupportedFormat
 from polymodal.model.modalities.image.formats import BEGINNINGS, SUFFIXES, sniff
 from polymodal.model.modalities.image.input import FORMATS, ImageInput
-from tests.hostile.pictures import avif, png
+from tests.hostile.images import avif, png
 
 OTHERS = {
     b"\xff\x0a\x00": ("JPEG XL", "export it as PNG"),

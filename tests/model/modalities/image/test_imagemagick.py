@@ -15,7 +15,7 @@ from PIL import TiffImagePlugin
 
 from polymodal.model.errors import UnsupportedFormat
 from polymodal.model.modalities.image.input import ImageInput
-from tests.hostile.pictures import PNG_BEGINNING, PNG_END, SHORT, chunk, ihdr, tiff_of
+from tests.hostile.images import PNG_BEGINNING, PNG_END, SHORT, chunk, ihdr, tiff_of
 
 WIDTH, HEIGHT = 32, 24
 TOLERANCE = 3.0  # of 255, on average: other roundings, another way from Lab

@@ -5,7 +5,7 @@ import pytest
 
 from polymodal.model.errors import UnsupportedFormat
 from polymodal.model.modalities.image.input import ImageInput
-from tests.hostile.pictures import FLOAT, SHORT, SIGNED_LONG, tiff_of
+from tests.hostile.images import FLOAT, SHORT, SIGNED_LONG, tiff_of
 
 SIZE = (16, 12)
 RAMP = np.linspace(0, 1, SIZE[0] * SIZE[1]).reshape(SIZE[::-1])

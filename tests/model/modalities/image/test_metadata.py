@@ -27,8 +27,8 @@ from polymodal.model.modalities.image.metadata import (
     orientation,
     strip_metadata,
 )
-from tests.hostile import pictures, uploads
-from tests.hostile.pictures import (
+from tests.hostile import images, uploads
+from tests.hostile.images import (
     RATIONAL,
     SHORT,
     apng,
@@ -182,9 +182,9 @@ BALLAST = {
     "jpeg-of-icc": jpeg_with(b"".join(segment(0xE2, b"ICC_PROFILE\x00%c\xff" % n + bytes(60_000)) for n in range(255))),
     "jpeg-fill-bytes": jpeg_with(b"\xff" * MANY),
     "png-exif": png(before=chunk(b"eXIf", numbers(MANY // 8)[6:])),
-    "png-text": png(before=chunk(b"zTXt", b"a\x00\x00" + pictures.zeros(2 * MANY))),
+    "png-text": png(before=chunk(b"zTXt", b"a\x00\x00" + images.zeros(2 * MANY))),
     "png-texts": png(before=chunk(b"iTXt", b"a\x00\x01\x00\x00\x00" + zlib.compress("🌊".encode() * 200_000)) * 60),
-    "png-profile": png(before=chunk(b"iCCP", b"a\x00\x00" + pictures.zeros(2 * MANY))),
+    "png-profile": png(before=chunk(b"iCCP", b"a\x00\x00" + images.zeros(2 * MANY))),
     "png-text-behind": png(after=chunk(b"tEXt", b"a\x00" + bytes(MANY))),
     "webp-exif": webp(vp8x((2, 2), 8), bitstream(lossless=True), riff(b"EXIF", numbers(MANY // 8))),
     "webp-xmp": webp(vp8x((2, 2), 4), bitstream(lossless=True), riff(b"XMP ", bytes(MANY))),
@@ -328,8 +328,8 @@ SAMPLES = [
     jpeg_with(b""),
     bmp(),
     tiff_pages(2),
-    pictures.avif(),
-    pictures.avif_grid([0, 9], 2, (100, 64)),
+    images.avif(),
+    images.avif_grid([0, 9], 2, (100, 64)),
 ]
 
 
@@ -346,7 +346,7 @@ def test_of_whatever_comes_there_is_a_picture_alone_or_a_reason(content, data):
 
 @pytest.mark.parametrize("box", [b"pitm", b"iinf", b"iprp", b"iloc", b"ipco", b"ipma"])
 def test_an_avif_without_a_box_that_it_needs_is_refused(box):
-    content = pictures.avif()
+    content = images.avif()
     assert content.count(box) == 1
     with pytest.raises(ValueError, match="no box"):
         strip_metadata("image/avif", content.replace(box, b"free"))

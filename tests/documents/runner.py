@@ -1,4 +1,4 @@
-"""Does what a document says, in a folder like a checkout: one bash for all its commands, so that variables and jobs live on."""
+"""Run the blocks of a document in a folder like a checkout, with one bash for all commands, which keeps variables and jobs."""
 
 import csv
 import os
@@ -22,27 +22,27 @@ from tests.documents.blocks import (
     PROJECT,
     SHELL,
     Block,
-    Wrong,
+    BlockError,
     commands_in,
     difference,
     json_values,
+    problems_of,
     text_pattern,
-    unchecked,
 )
 
 ADDRESS = re.compile(r"\b(?:127\.0\.0\.1|localhost):8000\b")
 SERVES = re.compile(r"^(?:[A-Z_]+=\S+ +)*polymodal serve\b(?!.* (?:--help|-h|--check)\b)")
-"""A command that goes on until it is ended."""
+"""A command that runs until it is stopped."""
 COPIED = ("examples", "scripts", ".env.example", "Makefile", "pyproject.toml", "docker-compose.yml", "README.md")
 LINKED = ("app", "model", "docs", "deploy", "benchmarks", "client")
 NODE = shutil.which("node")
 SCRIPTS = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"]
 ENTRY = "from {0} import {1}; {1}()".format(*SCRIPTS["polymodal"].split(":"))
-"""What the command `polymodal` runs."""
+"""Code of the command `polymodal`."""
 
 POLYMODAL = [sys.executable, "-c", ENTRY]
 SHIM = """#!/bin/sh
-# `serve` takes the place of the service that this document started before.
+# `serve` replaces the service that this document started before.
 if [ "$1" = serve ]; then
     if [ -s "$STATE/serve.pid" ]; then
         kill -TERM "$(cat "$STATE/serve.pid")" 2>/dev/null
@@ -53,11 +53,11 @@ fi
 exec "{python}" -c '{entry}' "$@"
 """
 MAKE = """#!/bin/sh
-# Words are only checked to exist.
-for word in "$@"; do
-    case $word in
+# Targets are only checked to exist.
+for target in "$@"; do
+    case $target in
     *=* | -*) ;;
-    *) grep -q "^$word:" Makefile || { echo "the Makefile has no word $word" >&2; exit 1; } ;;
+    *) grep -q "^$target:" Makefile || { echo "the Makefile has no target $target" >&2; exit 1; } ;;
     esac
 done
 """
@@ -65,13 +65,13 @@ PIP = """#!/usr/bin/env -S {python}
 # Nothing is installed; extras are checked to exist.
 import re, sys, tomllib
 project = tomllib.load(open("pyproject.toml", "rb"))["project"]
-known = project["optional-dependencies"].keys()
-asked = {{extra for word in sys.argv for found in re.findall(r"(?:polymodal|\\.)\\[(.+?)\\]", word) for extra in found.split(",")}}
-sys.exit(", ".join(asked - known) + ": no extra of pyproject.toml" if asked - known else 0)
+extras = {{extra for word in sys.argv for names in re.findall(r"(?:polymodal|\\.)\\[(.+?)\\]", word) for extra in names.split(",")}}
+unknown = extras - project["optional-dependencies"].keys()
+sys.exit(", ".join(unknown) + ": no extra of pyproject.toml" if unknown else 0)
 """
 CURL = 'fail-with-body\nsilent\nshow-error\nnoproxy = "*"\nmax-time = 60\n'
-"""Settings of curl: an answer that is a problem fails the command."""
-SECONDS = 500
+"""Settings of curl: the command fails when the response is a problem."""
+TIMEOUT_S = 500
 PROLOGUE = r"""
 set -o pipefail
 step() { printf '%s' "$1" >"$STATE/at"; exec >"$STATE/$1.out" 2>"$STATE/$1.err"; }
@@ -81,7 +81,7 @@ ready() {
         [ "$1" != "$POLYMODAL_PORT" ] || [ -n "$(jobs -rp)" ] || break
         sleep 0.1
     done
-    echo "nobody is ready at port $1; what the service says:" >&2
+    echo "no service is ready at port $1; its log:" >&2
     cat "$STATE/serve.log" >&2
     exit 1
 }
@@ -92,12 +92,12 @@ trap finish EXIT
 
 @dataclass
 class Step:
-    """One command of a shell block, or another block as a whole."""
+    """A command of a shell block, or another block."""
 
     block: Block
     line: int
     command: str
-    """What bash is told, but for the address."""
+    """For bash, before the address is replaced."""
     printed: str = ""
 
     @property
@@ -108,8 +108,8 @@ class Step:
 # --- the folder ---
 
 
-def make_place(folder: Path) -> Path:
-    """A folder like a checkout."""
+def make_checkout(folder: Path) -> Path:
+    """Make a folder like a checkout."""
     place = folder / "polymodal"
     place.mkdir()
     for name in COPIED:
@@ -121,8 +121,8 @@ def make_place(folder: Path) -> Path:
     return place
 
 
-def put_things(place: Path, things: Path, bundle: Path) -> None:
-    """A user's own data (things/, things.csv, new.csv), and what was trained on them (bundles/things)."""
+def add_user_data(place: Path, things: Path, bundle: Path) -> None:
+    """Add a user's data (things/, things.csv, new.csv), and the bundle that was trained on them (bundles/things)."""
     shutil.copytree(things, place / "things")
     shutil.copytree(things / "images", place / "images")
     shutil.copytree(bundle, place / "bundles/things")
@@ -141,8 +141,8 @@ def put_things(place: Path, things: Path, bundle: Path) -> None:
             table.writerows(rows)
 
 
-def _put_programs(folder: Path) -> None:
-    """What stands before everything else on the path."""
+def _write_programs(folder: Path) -> None:
+    """Write the programs that come first on the path."""
     folder.mkdir(parents=True)
     programs = {
         "polymodal": SHIM.format(python=sys.executable, entry=ENTRY),
@@ -158,7 +158,7 @@ def _put_programs(folder: Path) -> None:
 
 @contextmanager
 def serving(folder: Path) -> Iterator[int]:
-    """The embedded model, served as a newcomer would, at the port that is yielded."""
+    """Serve the embedded model with default settings; yield its port."""
     port, log = free_port(), folder / "log"
     environment = {name: value for name, value in os.environ.items() if not name.startswith("POLYMODAL_")}
     environment |= {"POLYMODAL_PORT": str(port), "POLYMODAL_WORKERS": "1"}
@@ -177,19 +177,19 @@ def serving(folder: Path) -> Iterator[int]:
         service.wait(30)
 
 
-# --- what is done ---
+# --- running ---
 
 
-def read(blocks: list[Block], place: Path, shared_port: int, *, slowly: bool = False) -> list[str]:
-    """Do what the blocks say, in order, and say of each what was done; raises Wrong at the first that isn't as its document says.
+def run_blocks(blocks: list[Block], place: Path, shared_port: int, *, slowly: bool = False) -> list[str]:
+    """Run and check blocks in order; return a line for each. Raises BlockError at the first failure.
 
-    What a document asks at 127.0.0.1:8000 is asked of the service at `shared_port`, until it starts one of its own.
+    Requests to 127.0.0.1:8000 go to the service at `shared_port`, until the document starts a service of its own.
     """
     steps: list[Step] = []
-    compared: list[tuple[Block, int]] = []  # and how many steps come before
-    told = []
-    if problems := unchecked(blocks):
-        raise Wrong("\n".join([*problems, HELP]))
+    compared: list[tuple[Block, int]] = []  # with the number of steps before it
+    lines = []
+    if problems := problems_of(blocks):
+        raise BlockError("\n".join([*problems, HELP]))
     for block in blocks:
         done = block.treatment
         if block.mark == "slow" and not slowly:
@@ -207,19 +207,19 @@ def read(blocks: list[Block], place: Path, shared_port: int, *, slowly: bool = F
             steps.append(Step(block, block.line, block.note))
         if done == "compared" or (done == "parsed" and block.language == "json"):
             compared.append((block, len(steps)))
-        told.append(f"{block.place} {block.language or 'text'}: {done}{f' ({block.note})' if block.note else ''}")
+        lines.append(f"{block.place} {block.language or 'text'}: {done}{f' ({block.note})' if block.note else ''}")
     if steps:
         _run(steps, place, shared_port)
     for block, before in compared:
         _compare(block, [step for step in steps[:before] if step.block.section == block.section])
-    return told
+    return lines
 
 
 def _run(steps: list[Step], place: Path, shared_port: int) -> None:
     state, port = place.parent / "state", free_port()
     (state / "home").mkdir(parents=True)
     (state / ".curlrc").write_text(CURL, encoding="utf-8")
-    _put_programs(place / ".venv/bin")
+    _write_programs(place / ".venv/bin")
     for program in (place / "examples").glob("*.py"):
         program.write_text(
             ADDRESS.sub(f"127.0.0.1:{shared_port}", program.read_text(encoding="utf-8")), encoding="utf-8"
@@ -237,36 +237,36 @@ def _run(steps: list[Step], place: Path, shared_port: int) -> None:
         ["bash", state / "script"], cwd=place, env=environment, stdin=subprocess.DEVNULL, start_new_session=True
     )
     try:
-        status = bash.wait(timeout=SECONDS)
+        status = bash.wait(timeout=TIMEOUT_S)
     except subprocess.TimeoutExpired:
         status = "none in time"
     finally:
         with suppress(ProcessLookupError):
-            os.killpg(bash.pid, signal.SIGKILL)  # what the document left running
+            os.killpg(bash.pid, signal.SIGKILL)  # processes that the document left running
         bash.wait()
     for number, step in enumerate(steps):
         if (state / f"{number}.out").exists():
             step.printed = (state / f"{number}.out").read_text(encoding="utf-8")
     if status != 0:
         at = int((state / "at").read_text())
-        words = (state / f"{at}.out").read_text("utf-8")[-1500:] + (state / f"{at}.err").read_text("utf-8")[-3000:]
-        wanted = "an exit code other than 0" if steps[at].block.mark == "fails" else "0"
-        raise Wrong(
-            f"{steps[at].place}: exit code {status} instead of {wanted} from\n{steps[at].command}\n{words}\n"
-            f"Mend the command, or if it can't be run here: {HELP}"
+        output = (state / f"{at}.out").read_text("utf-8")[-1500:] + (state / f"{at}.err").read_text("utf-8")[-3000:]
+        allowed = "an exit code other than 0" if steps[at].block.mark == "fails" else "0"
+        raise BlockError(
+            f"{steps[at].place}: exit code {status} instead of {allowed} from\n{steps[at].command}\n{output}\n"
+            f"Fix the command, or if it can't be run here: {HELP}"
         )
 
 
 def _script(steps: list[Step], state: Path, shared_port: int, own_port: int) -> str:
-    """All steps for one bash, each with its output in files of its own."""
+    """Return the script of all steps, each with its output in files of its own."""
     lines, port = [PROLOGUE], shared_port
     for number, step in enumerate(steps):
         lines.append(f"step {number}")
-        bare = re.sub(r"\s+#.*$", "", step.command).removesuffix("&").rstrip()
-        if SERVES.search(bare):
+        command = re.sub(r"\s+#.*$", "", step.command).removesuffix("&").rstrip()
+        if SERVES.search(command):
             port = own_port
-            elsewhere = re.sub(r" --port \d+", "", bare)
-            lines += [f'{elsewhere} >"$STATE/serve.log" 2>&1 &', f"ready {port}"]
+            without_port = re.sub(r" --port \d+", "", command)
+            lines += [f'{without_port} >"$STATE/serve.log" 2>&1 &', f"ready {port}"]
             continue
         if ADDRESS.search(step.command + step.block.text):
             lines.append(f"ready {port}")
@@ -286,16 +286,16 @@ def _compare(block: Block, before: list[Step]) -> None:
         printed = before[-1].printed if before else ""
         lines = "".join(f"{line.rstrip()}\n" for line in printed.splitlines())
         if not text_pattern(block.text).fullmatch(lines):
-            raise Wrong(
-                f"{block.place}: it is not what {before[-1].command if before else 'no command'} prints:\n{lines}"
+            raise BlockError(
+                f"{block.place}: not the output of {before[-1].command if before else 'a command'}:\n{lines}"
             )
         return
     shown, printed = json_values(block.text), [value for step in before for value in _json_of(step)]
     if not printed and block.mark != "answer":
         return
-    found = printed[-len(shown) :]
-    if problem := difference(shown, found):
-        raise Wrong(f"{block.place}: what is shown is not what is answered: {problem}. Answered was\n{found}\n{HELP}")
+    actual = printed[-len(shown) :]
+    if problem := difference(shown, actual):
+        raise BlockError(f"{block.place}: differs from the output: {problem}. The output is\n{actual}\n{HELP}")
 
 
 def _json_of(step: Step) -> list[object]:
