@@ -36,7 +36,9 @@ def doctor(
     ] = None,
     url: Annotated[
         str | None,
-        typer.Option(help="A running service to check too.", show_default="what listens on the port, if it is one"),
+        typer.Option(
+            help="A running service to check too.", show_default="the one that listens on the port, if there is one"
+        ),
     ] = None,
     key: Annotated[str | None, typer.Option(help="An API key for it.", envvar=KEY_VARIABLE)] = None,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds for each of its responses.")] = 10.0,
@@ -44,7 +46,7 @@ def doctor(
 ) -> None:
     """Check the installation, the machine, the settings, the bundles, the port and a running service; advise what to do.
 
-    Exit code 1 when something fails; a warning is none. Nothing is changed, and nothing is sent anywhere but to the service.
+    Exit code 1 if a check fails, not for warnings. Checks change nothing, and send data to the service only.
     """
     from polymodal.app.commands.terminal import show_results
     from polymodal.app.doctor.result import State

@@ -1,4 +1,4 @@
-"""`polymodal serve | tune`: run the service, and measure which number of workers suits this machine."""
+"""`polymodal serve | tune`: run the service, and measure the best number of workers for this machine."""
 
 import os
 from pathlib import Path
@@ -6,8 +6,8 @@ from typing import Annotated, Final
 
 import typer
 
-from polymodal.app.commands.bundles import CPUS, EMBEDDED, BundleArgument, bundle_folder
-from polymodal.app.commands.command import FAILED, AsJson, command, print_json, report
+from polymodal.app.commands.bundles import EMBEDDED, BundleArgument, bundle_folder
+from polymodal.app.commands.command import CPUS, FAILED, AsJson, command, print_json, report
 
 PORT_NOT_OPENED: Final = 3  # uvicorn.main.STARTUP_FAILURE
 
@@ -35,7 +35,7 @@ def serve(
         str | None,
         typer.Option(
             metavar="ADDRESS",
-            help="Address to listen on; 0.0.0.0 for every network the machine is in. Instead of POLYMODAL_HOST.",
+            help="Address to listen on; 0.0.0.0 for all networks of the machine. Instead of POLYMODAL_HOST.",
             show_default="127.0.0.1",
         ),
     ] = None,
@@ -50,12 +50,12 @@ def serve(
         typer.Option(
             min=0,
             max=256,
-            help="Processes that compute; 0: a thread of the service. Instead of POLYMODAL_WORKERS.",
+            help="Number of processes that compute; 0: a thread of the service. Instead of POLYMODAL_WORKERS.",
             show_default="one for each core, at most 8",
         ),
     ] = None,
 ) -> None:
-    """Serve trained bundles over HTTP until Ctrl-C: a page at /, the interface below /v1.
+    """Serve trained bundles over HTTP until Ctrl-C: a page at /, the API below /v1.
 
     Every setting is an environment variable POLYMODAL_… (.env.example lists them all); an option has precedence.
     """
@@ -96,11 +96,11 @@ def serve(
 def tune(
     bundle: BundleArgument = EMBEDDED,
     out: Annotated[Path, typer.Option(help="File to write the best plan to.", dir_okay=False)] = Path("plan.json"),
-    runtime: Annotated[str, typer.Option(help="auto, onnx-int8, onnx or torch, as it will be served.")] = "auto",
-    seconds: Annotated[float, typer.Option(min=0.1, help="To measure each plan for, twice.")] = 2.0,
+    runtime: Annotated[str, typer.Option(help="auto, onnx-int8, onnx or torch, as for serving.")] = "auto",
+    seconds: Annotated[float, typer.Option(min=0.1, help="Duration of a measurement; each plan has two.")] = 2.0,
     as_json: AsJson = False,
 ) -> None:
-    """Measure which numbers of workers, threads and items of a batch suit a bundle on this machine, and write the best plan.
+    """Measure the best numbers of workers, threads and items per batch for a bundle on this machine, and write the plan.
 
     The machine should be idle otherwise. The setting POLYMODAL_PLAN names the file to the service. With --json it prints the file.
     """
@@ -114,14 +114,13 @@ def tune(
     model = load_bundle(folder, runtime=runtime, threads=1)
     model.warm_up()
     source, inputs = BundleSource(model.description.name, folder), tuning.examples(model)
-    show = (lambda _: None) if as_json else show_plan
-    measured = tuning.measure(source, runtime, plans(CPUS), inputs, seconds, show)
-    chosen = tuning.best(measured)
-    description = model.description
-    document = tuning.document(chosen, measured, bundle=description.digest, runtime=description.runtime)
+    report_plan = (lambda _: None) if as_json else show_plan
+    measured = tuning.measure(source, runtime, plans(CPUS), inputs, seconds, report_plan)
+    best = tuning.best(measured)
+    document = tuning.document(best, measured, bundle=model.description.digest, runtime=model.description.runtime)
     tuning.write_plan(out, document)
     report(f"{out}:")
     if as_json:
         print_json(document)
     else:
-        show_plan(chosen)
+        show_plan(best)
