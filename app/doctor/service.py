@@ -112,7 +112,7 @@ def check(
     except (OSError, http.client.HTTPException, ValueError) as problem:
         yield fail(AREA, url, _reason(problem, timeout_s), "is it started, and is this its address? polymodal serve")
         return
-    if not _is_polymodals(live) or live.status == HTTPStatus.NOT_FOUND:
+    if not _is_ours(live) or live.status == HTTPStatus.NOT_FOUND:
         advice = "give the address of the service itself, without a path: --url http://127.0.0.1:8000"
         yield fail(AREA, url, f"answers /livez with {live.detail}", advice)
         return
@@ -126,12 +126,12 @@ def check(
 def is_polymodal(url: str) -> bool:
     """Return whether a Polymodal service answers at an address."""
     try:
-        return _is_polymodals(ServiceClient(url, None, timeout_s=2).request("GET", "/livez"))
+        return _is_ours(ServiceClient(url, None, timeout_s=2).request("GET", "/livez"))
     except (OSError, http.client.HTTPException, ValueError):
         return False
 
 
-def _is_polymodals(live: Reply) -> bool:
+def _is_ours(live: Reply) -> bool:
     try:
         document = live.document
         return "state" in document or str(document["type"]).startswith("urn:polymodal:")
