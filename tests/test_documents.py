@@ -86,7 +86,7 @@ def test_anchors_are_those_of_a_git_host(tmp_path):
 
 
 @pytest.mark.timeout(120)
-def test_the_site_is_complete_and_loads_nothing_from_elsewhere(tmp_path):
+def test_the_site_is_complete_and_loads_nothing_external(tmp_path):
     """As `make docs`: mkdocs checks links, anchors and navigation, scripts/mkdocs_hooks.py checks what the pages load."""
     pytest.importorskip("material", reason="make docs installs what the site needs")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]

@@ -2,7 +2,7 @@
 
 code   means
 0      done
-1      refused or failed, with a message; without one when the reader of standard output closed it
+1      rejected or failed, with a message; without one when the reader of standard output has closed it
 2      wrong usage: an unknown option, a number out of bounds (typer's own)
 3      done, but some rows are bad (`score --strict`)
 70     an error of polymodal itself

@@ -68,7 +68,7 @@ def list_keys(file: KeysPath, as_json: AsJson = False) -> None:
 
 @command(commands, "polymodal keys remove shop --file keys.json")
 def remove(name: Annotated[str, typer.Argument(metavar="NAME", help="Of the key.")], file: KeysPath) -> None:
-    """Revoke a key: a running service refuses it within a second."""
+    """Revoke a key: a running service rejects it within a second."""
     from polymodal.app.access.keys import KeysError, read_keys, write_keys
 
     keys = read_keys(file)

@@ -94,7 +94,7 @@ class UnknownModel(NotFound):
 
 
 class TryLater(ProblemError):
-    """A valid request that was refused on every attempt."""
+    """A valid request that the service rejected on every attempt."""
 
 
 class Overloaded(TryLater):
