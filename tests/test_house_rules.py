@@ -110,8 +110,28 @@ def test_the_service_uses_only_the_public_api_of_the_model():
     )
 
 
-def test_evaluation_does_not_import_training():
-    assert_none(imported for imported in below("model/evaluation") if imported.touches("model.training", "torch"))
+@pytest.mark.parametrize(
+    ("places", "forbidden"),
+    [
+        pytest.param(["model"], ["app", "fastapi", "starlette", "uvicorn", "httpx", "structlog"], id="model-service"),
+        pytest.param(["model/evaluation"], ["model.training", "torch"], id="evaluation-training"),
+        pytest.param(["model/modalities"], ["model.training", "model.manifest"], id="modalities-training"),
+        pytest.param(
+            [f"app/access/{name}.py" for name in ("keys", "scopes", "rates", "counters")],
+            ["fastapi", "starlette", "app.api"],
+            id="access-control-http",
+        ),
+        pytest.param(
+            ["app/serving/service.py", "app/serving/batching.py"],
+            ["fastapi", "starlette", "uvicorn", "app.api"],
+            id="batching-http",
+        ),
+        pytest.param(["app/problems.py"], ["app", "model"], id="problems-rest"),
+    ],
+)
+def test_a_package_does_not_import(places, forbidden):
+    assert below(*places)
+    assert_none(imported for imported in below(*places) if imported.touches(*forbidden))
 
 
 def test_serving_never_imports_evaluation():
@@ -127,14 +147,6 @@ def test_serving_never_imports_evaluation():
         if imported.touches("model.evaluation", "app.commands.terminal")
         and not imported.inside
         and imported.file != Path("app/commands/terminal.py")
-    )
-
-
-def test_the_model_does_not_import_the_service():
-    assert_none(
-        imported
-        for imported in below("model")
-        if imported.touches("app", "fastapi", "starlette", "uvicorn", "httpx", "structlog")
     )
 
 
@@ -236,24 +248,6 @@ def test_packages_of_one_level_do_not_import_each_other(package):
     assert_none(imported for imported in below(package) if imported.touches(*others))
 
 
-@pytest.mark.parametrize(
-    "file", ["app/access/keys.py", "app/access/scopes.py", "app/access/rates.py", "app/access/counters.py"]
-)
-def test_access_control_does_not_import_http(file):
-    assert_none(imported for imported in below(file) if imported.touches("fastapi", "starlette", "app.api"))
-
-
-@pytest.mark.parametrize("file", ["app/serving/service.py", "app/serving/batching.py"])
-def test_serving_and_batching_do_not_import_http(file):
-    assert_none(imported for imported in below(file) if imported.touches("fastapi", "starlette", "uvicorn", "app.api"))
-
-
-def test_modalities_do_not_import_training():
-    assert_none(
-        imported for imported in below("model/modalities") if imported.touches("model.training", "model.manifest")
-    )
-
-
 def names_of_modalities(file: Path) -> Iterator[str]:
     """Yield where a file names an entry of MODALITIES: as a string, or by importing from its package."""
     for node in ast.walk(tree_of(file)):
@@ -289,10 +283,6 @@ def test_only_the_table_names_a_target():
         for imported in IMPORTS
         if imported.touches(*packages) and not imported.file.is_relative_to("model/targets")
     )
-
-
-def test_the_registry_of_refusals_imports_nothing_of_the_project():
-    assert_none(imported for imported in below("app/problems.py") if imported.touches("app", "model"))
 
 
 def test_imports_have_no_cycle():

@@ -1,6 +1,7 @@
 """`polymodal doctor`: checks of everything that a service depends on, in one table."""
 
 import os
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -54,7 +55,7 @@ def doctor(
     results = list(_results(bundle, url, key, timeout))
     failed = any(result.state is State.FAIL for result in results)
     if as_json:
-        print_json({"ok": not failed, "findings": [result.as_json() for result in results]})
+        print_json({"ok": not failed, "findings": [asdict(result) for result in results]})
     else:
         show_results(results)
     if failed:

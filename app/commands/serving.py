@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -11,7 +11,18 @@ from polymodal.app.commands.command import CPUS, FAILED, AsJson, command, print_
 
 PORT_NOT_OPENED: Final = 3  # uvicorn.main.STARTUP_FAILURE
 
+_BUNDLES: Final = (
+    "Folder of a bundle, NAME=FOLDER, or illustrations: the embedded one. Repeatable; the first is the default model."
+)
+_ADDRESS: Final = "Address to listen on; 0.0.0.0 for all networks of the machine."
+_WORKERS: Final = "Number of processes that compute; 0: a thread of the service."
+
 commands = typer.Typer()
+
+
+def _setting(field: str, sentence: str, default: str, **options: Any) -> Any:  # noqa: ANN401 — typer's own
+    """Return the option of `serve` for a setting."""
+    return typer.Option(help=f"{sentence} Instead of POLYMODAL_{field.upper()}.", show_default=default, **options)
 
 
 @command(
@@ -22,37 +33,11 @@ commands = typer.Typer()
     "POLYMODAL_API_KEYS_FILE=keys.json polymodal serve --host 0.0.0.0",
 )
 def serve(
-    bundle: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="BUNDLE",
-            help="Folder of a bundle, NAME=FOLDER, or illustrations: the embedded one. Given several times, the first is "
-            "the default model. Instead of POLYMODAL_BUNDLES.",
-            show_default="illustrations",
-        ),
-    ] = None,
-    host: Annotated[
-        str | None,
-        typer.Option(
-            metavar="ADDRESS",
-            help="Address to listen on; 0.0.0.0 for all networks of the machine. Instead of POLYMODAL_HOST.",
-            show_default="127.0.0.1",
-        ),
-    ] = None,
-    port: Annotated[
-        int | None,
-        typer.Option(
-            min=0, max=65535, help="Port to listen on; 0: a free one. Instead of POLYMODAL_PORT.", show_default="8000"
-        ),
-    ] = None,
+    bundle: Annotated[list[str] | None, _setting("bundles", _BUNDLES, "illustrations", metavar="BUNDLE")] = None,
+    host: Annotated[str | None, _setting("host", _ADDRESS, "127.0.0.1", metavar="ADDRESS")] = None,
+    port: Annotated[int | None, _setting("port", "Port to listen on; 0: a free one.", "8000", min=0, max=65535)] = None,
     workers: Annotated[
-        int | None,
-        typer.Option(
-            min=0,
-            max=256,
-            help="Number of processes that compute; 0: a thread of the service. Instead of POLYMODAL_WORKERS.",
-            show_default="one for each core, at most 8",
-        ),
+        int | None, _setting("workers", _WORKERS, "one for each core, at most 8", min=0, max=256)
     ] = None,
 ) -> None:
     """Serve trained bundles over HTTP until Ctrl-C: a page at /, the API below /v1.

@@ -85,11 +85,7 @@ class Client:
         model: str | None = None,
         request_id: str | None = None,
     ) -> Embedding:
-        """Return a vector for each input of one example; any input may be missing: None, NaN or pandas.NA.
-
-        `inputs`: those of any modality by name, a text as str, a file as a Path, bytes, an open file or a PIL image.
-        Raises PolymodalError, OSError for a file that can't be read, TypeError or ValueError for what can't be sent.
-        """
+        """Return a vector for each input of one example. Arguments and errors are those of `classify`."""
         return self._one(calls.embed(model), Item(image, text, inputs=inputs), request_id)
 
     def embed_batch(
