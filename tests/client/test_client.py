@@ -24,18 +24,13 @@ from polymodal_client import (
     UnexpectedAnswer,
     UnknownModel,
 )
+from tests.client.toy_service import ANSWER, answering, problem
 
-ANSWER = {"model": "toy", "digest": "ab", "modalities": ["text"], "labels": [{"label": "red", "score": 0.5}]}
 ONCE = Retries(attempts=1)
 
 
 def ok(**changed):
     return httpx.Response(200, json=ANSWER | changed)
-
-
-def problem(status, code, **headers):
-    headers = {name.replace("_", "-"): value for name, value in headers.items()}
-    return httpx.Response(status, json={"status": status, "code": code, "detail": "why"}, headers=headers)
 
 
 # --- the real service ---
@@ -246,10 +241,7 @@ def test_a_broken_connection_gets_a_retry(both, scripted, broken):
 
 
 def test_a_failed_request_does_not_affect_the_rest_of_a_batch(both, scripted):
-    def answer(request):
-        return httpx.Response(200, json={"items": [{"index": 0, "status": 200, "classification": ANSWER}]})
-
-    one_fails = scripted(answer, problem(500, "internal_error"), answer)
+    one_fails = scripted(answering, problem(500, "internal_error"), answering)
     answers = both.call(one_fails, "classify_batch", [{"text": "a"}] * 3, items_per_request=1, concurrency=1)
     assert [type(answer.error).__name__ for answer in answers] == ["NoneType", "InternalError", "NoneType"]
 

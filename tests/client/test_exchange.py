@@ -18,9 +18,9 @@ from polymodal_client import (
 )
 from polymodal_client.calls import classify, health, pack
 from polymodal_client.exchange import Exchange, Lost, Pause, Reply, Send
+from tests.client.toy_service import ANSWER
 from tests.clock import Clock
 
-ANSWER = {"model": "toy", "digest": "ab", "modalities": ["text"], "labels": [{"label": "red", "score": 0.5}]}
 RED = classify().call(Item(text="red"))
 
 

@@ -11,16 +11,10 @@ import pytest
 from PIL import Image
 
 from polymodal_client import Item
+from tests.client.toy_service import ANSWER, answering
 
-ANSWER = {"model": "toy", "digest": "ab", "modalities": ["audio"], "labels": [{"label": "red", "score": 0.5}]}
 SOUND = b"RIFF....WAVE"
 NAN = float("nan")
-
-
-def answering(request):
-    document = json.loads(request.content)
-    items = [{"index": index, "status": 200, "classification": ANSWER} for index, _ in enumerate(document["items"])]
-    return httpx.Response(200, json={"items": items})
 
 
 def form_of(request):

@@ -16,23 +16,9 @@ import pytest
 
 from polymodal_client import InternalError, Item, Retries, Unauthorized
 from polymodal_client.items import is_missing
+from tests.client.toy_service import ANSWER, answering, problem
 
-ANSWER = {"model": "toy", "digest": "ab", "modalities": ["text"], "labels": [{"label": "red", "score": 0.5}]}
 NAN = float("nan")
-
-
-def answering(request):
-    """Return a response that classifies every item with a text or an image, and a problem for the others."""
-    document = json.loads(request.content)
-    if "items" not in document:
-        return httpx.Response(200, json=ANSWER)
-    items = [
-        {"index": index, "status": 200, "classification": ANSWER}
-        if {"text", "image"} & set(item)
-        else {"index": index, "status": 422, "problem": {"status": 422, "code": "nothing_given", "detail": "nothing"}}
-        for index, item in enumerate(document["items"])
-    ]
-    return httpx.Response(200, json={"items": items})
 
 
 def sent_items(transport):
@@ -313,10 +299,7 @@ def test_an_iterable_that_raises_ends_the_batch_and_keeps_the_answers(both, scri
 
 
 def test_a_key_that_is_revoked_meanwhile_ends_the_batch_and_keeps_the_answers(both, scripted):
-    def refuse(request):
-        return httpx.Response(401, json={"status": 401, "code": "unauthorized", "detail": "key: revoked"})
-
-    service = scripted(answering, refuse)
+    service = scripted(answering, problem(401, "unauthorized"))
     answers = both.call(service, "classify_batch", [{"text": "red"}] * 9, items_per_request=1, concurrency=1)
     assert [type(answer.error) for answer in answers] == [type(None), *[Unauthorized] * 8]
     assert len(service.seen) == 2
@@ -339,7 +322,7 @@ def test_a_service_that_fails_meanwhile_does_not_affect_other_requests(both, scr
 def test_an_item_that_is_too_large_does_not_affect_others(both, scripted):
     def answer(request):
         if b"huge" in request.content:
-            return httpx.Response(413, json={"status": 413, "code": "too_many_bytes", "detail": "body: too long"})
+            return problem(413, "too_many_bytes", "body: too long")
         return answering(request)
 
     rows = [{"text": text} for text in ("a", "b", "huge", "d", "e")]
@@ -348,7 +331,6 @@ def test_an_item_that_is_too_large_does_not_affect_others(both, scripted):
 
 
 def test_half_a_request_that_fails_does_not_affect_the_other_half(both, scripted):
-    too_long = httpx.Response(413, json={"status": 413, "code": "too_many_bytes", "detail": "body: too long"})
-    broken = httpx.Response(500, json={"status": 500, "code": "internal_error", "detail": "why"})
-    answers = both.call(scripted(too_long, answering, broken), "classify_batch", [{"text": "red"}] * 4)
+    replies = problem(413, "too_many_bytes"), answering, problem(500, "internal_error")
+    answers = both.call(scripted(*replies), "classify_batch", [{"text": "red"}] * 4)
     assert results(answers) == ["ok", "ok", *["500 internal_error: why"] * 2]

@@ -8,6 +8,7 @@ import pytest
 
 from polymodal_client import Embedding, InvalidInput, NotFound, UnexpectedAnswer
 from polymodal_client.calls import Task, pack
+from tests.client.toy_service import problem
 
 EMBEDDING = {
     "model": "toy",
@@ -58,7 +59,7 @@ def test_another_answer_is_not_read_as_an_embedding(both, scripted, changed):
 
 @pytest.mark.parametrize(("call", "items"), [("embed", b"image"), ("embed_batch", [{"text": "red"}] * 100)])
 def test_a_service_without_the_task_is_reported_once(both, scripted, call, items):
-    missing = scripted(httpx.Response(404, json={"status": 404, "code": "not_found", "detail": "/v1/embed"}))
+    missing = scripted(problem(404, "not_found"))
     with pytest.raises(NotFound):
         both.call(missing, call, items, **({"concurrency": 1} if call == "embed_batch" else {}))
     assert len(missing.seen) == 1
