@@ -2,7 +2,7 @@
 
 
 class Clock:
-    """Put forward by hand; in seconds."""
+    """Return `now`, in seconds, which tests set."""
 
     def __init__(self, now=0.0):
         self.now = now

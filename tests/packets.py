@@ -1,4 +1,4 @@
-"""A connection over which bytes come in exactly the packets that a test sends, to an application that answers with what it read."""
+"""Send bytes to an echo application in exactly the packets that a test defines."""
 
 import asyncio
 import json
@@ -14,7 +14,7 @@ from polymodal.app.api.connections import ConnectionLimits, Connections
 
 
 async def echo(scope, receive, send):
-    """Answer with method, path and body."""
+    """Return method, path, query and body of the request as JSON."""
     body, more = b"", True
     while more:
         message = await receive()
@@ -32,9 +32,9 @@ async def echo(scope, receive, send):
 
 
 async def answers_to(*pieces: bytes, head_bytes: int = 4096, shut: bool = False) -> bytes:
-    """All that a connection sends back when these pieces come, each in a packet of its own.
+    """Send pieces in one packet each, and return all bytes that come back.
 
-    With `shut`, they and the end of the client's side come before anything is answered.
+    With `shut`, the server receives them and the end of the client's side before it can answer.
     """
     limits = ConnectionLimits(connections=10, head_bytes=head_bytes, head_s=10, answer_s=10)
     connections = Connections(limits, errors.raw_response_to)

@@ -1,4 +1,4 @@
-"""Every class of exception that a client may be shown."""
+"""Every class of exceptions that may become a response to a client."""
 
 from polymodal.app import main  # whose imports define all of them
 from polymodal.app.problems import PROBLEMS, InternalError

@@ -1,4 +1,4 @@
-"""make ablation: what has no result yet is trained, and the table in a document is replaced."""
+"""`make ablation`: rows without a result are trained, and the table in a document is replaced."""
 
 import json
 import re
@@ -18,10 +18,10 @@ def ablation(*arguments: object) -> None:
     subprocess.run(command, cwd=PROJECT, check=True, env={"OMP_NUM_THREADS": "1", "PATH": ""}, timeout=300)
 
 
-def test_results_of_several_seeds_become_a_line_with_their_mean_and_deviation(tmp_path):
+def test_a_row_of_the_table_has_mean_and_deviation_of_its_seeds(tmp_path):
     for seed, score in enumerate((0.5, 0.6, 0.7)):
-        said = {"image+text": score, "image": 0.25}
-        (tmp_path / f"fusion-sum-{seed}.json").write_text(json.dumps(said), encoding="utf-8")
+        scores = {"image+text": score, "image": 0.25}
+        (tmp_path / f"fusion-sum-{seed}.json").write_text(json.dumps(scores), encoding="utf-8")
     document = tmp_path / "document.md"
     document.write_text(DOCUMENT, encoding="utf-8")
     ablation("nowhere", "--out", tmp_path, "--only", "nothing", "--table", document)
@@ -33,16 +33,16 @@ def test_results_of_several_seeds_become_a_line_with_their_mean_and_deviation(tm
     assert "old" not in text
 
 
-def test_a_row_that_is_asked_for_is_trained_and_not_repeated(manifest_folder, tmp_path):
-    asked = (manifest_folder, "--out", tmp_path, "--seeds", 1, "--only", "preset cnn-rnn")
-    ablation(*asked)
+def test_a_requested_row_is_trained_once(manifest_folder, tmp_path):
+    arguments = (manifest_folder, "--out", tmp_path, "--seeds", 1, "--only", "preset cnn-rnn")
+    ablation(*arguments)
     (file,) = tmp_path.glob("*.json")
     assert file.name == "preset-cnn-rnn-0.json"
     scores = json.loads(file.read_bytes())
     assert set(scores) == {"image+text", "image", "text"}
-    assert all(0.5 < score <= 1.0 for score in scores.values()), scores  # two shapes, told apart
+    assert all(0.5 < score <= 1.0 for score in scores.values()), scores
     before = file.stat().st_mtime_ns
-    ablation(*asked)
+    ablation(*arguments)
     assert file.stat().st_mtime_ns == before
 
 

@@ -29,7 +29,7 @@ def test_every_requirement_is_pinned_to_a_version_that_satisfies_it(requirement)
 
 @pytest.mark.parametrize("line", LINES)
 def test_a_constraint_is_a_name_and_an_exact_public_version(line):
-    """No index address, no path, and no build variant such as +cpu, which not every machine can install."""
+    """It has no index address, no path and no build variant such as +cpu, which not every machine can install."""
     assert re.fullmatch(r"[A-Za-z0-9._-]+==[0-9][A-Za-z0-9.!]*", line)
 
 

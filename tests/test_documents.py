@@ -1,7 +1,7 @@
-"""The documents: every block of them is run or checked, or says why not; every link leads somewhere; every setting exists.
+"""The documents: every block is run or checked, or has a reason why not; every link and every setting exists.
 
-What a comment above a block can say stands in tests/documents/blocks.py. `make test-documents` runs the slow blocks too, and lists
-what was done with each.
+tests/documents/blocks.py describes the comments above a block. `make test-documents` also runs the slow blocks, and lists what was
+done with each block.
 """
 
 import os
@@ -26,12 +26,12 @@ def service(tmp_path_factory):
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("document", DOCUMENTS)
-def test_what_a_document_says_is_so(document, service, request, tmp_path):
+def test_the_blocks_of_a_document_work(document, service, request, tmp_path):
     blocks, place = read_blocks(document), make_checkout(tmp_path)
     if any("things" in block.text for block in blocks):
         add_user_data(place, request.getfixturevalue("manifest_folder"), request.getfixturevalue("tiny_bundle"))
-    told = run_blocks(blocks, place, service, slowly=SLOWLY)
-    sys.stdout.write("\n".join(told) + "\n")  # shown by pytest -rP
+    report = run_blocks(blocks, place, service, slowly=SLOWLY)
+    sys.stdout.write("\n".join(report) + "\n")  # shown by pytest -rP
 
 
 SETTINGS = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
@@ -44,7 +44,7 @@ def test_a_document_names_settings_that_exist(document):
     assert named - SETTINGS == set()
 
 
-# --- links, as a Git host follows them; `make docs` looks at those of the site ---
+# --- links, as a Git host follows them; `make docs` checks those of the site ---
 
 ALL = sorted(
     str(path.relative_to(PROJECT))
@@ -55,29 +55,29 @@ LINK = re.compile(r"\]\(([^)#\s]*)(?:#([^)\s]*))?\)")
 
 
 def anchors(path):
-    """What a Git host calls the headings of a document."""
+    """Return the names by which links to the headings of a document work on a Git host."""
     text = re.sub(r"^ *(```+).*?^ *\1", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
-    found = []
+    names = []
     for heading in re.findall(r"^#+ (.+)$", text, re.MULTILINE):
         words = re.sub(r"\[(.+?)\]\(.+?\)", r"\1", heading).strip().lower()
         name = re.sub(r"[^\w\- ]", "", words).replace(" ", "-")
-        found.append(f"{name}-{found.count(name)}" if name in found else name)
-    return found
+        names.append(f"{name}-{names.count(name)}" if name in names else name)
+    return names
 
 
 @pytest.mark.parametrize("document", ALL)
-def test_a_link_leads_somewhere(document):
-    lost = []
+def test_the_links_of_a_document_have_targets(document):
+    broken = []
     for target, anchor in LINK.findall(CODE.sub("", (PROJECT / document).read_text(encoding="utf-8"))):
         if ":" in target:
             continue
         path = (PROJECT / document).parent / target if target else PROJECT / document
         if not path.exists() or (anchor and anchor not in anchors(path)):
-            lost.append(f"{target}#{anchor}" if anchor else target)
-    assert lost == []
+            broken.append(f"{target}#{anchor}" if anchor else target)
+    assert broken == []
 
 
-def test_anchors_are_what_a_git_host_makes_of_headings(tmp_path):
+def test_anchors_are_those_of_a_git_host(tmp_path):
     (tmp_path / "page.md").write_text(
         "# `GET /v1/models`, and [more](x.md)\n## Why 415 or 422?\n```sh\n# no heading\n```\n## Why 415 or 422?\n",
         encoding="utf-8",
@@ -86,11 +86,11 @@ def test_anchors_are_what_a_git_host_makes_of_headings(tmp_path):
 
 
 @pytest.mark.timeout(120)
-def test_the_site_is_whole_and_asks_nobody(tmp_path):
-    """What `make docs` does; its links, anchors and navigation are checked by mkdocs, what it loads by scripts/mkdocs_hooks.py."""
+def test_the_site_is_complete_and_loads_nothing_external(tmp_path):
+    """As `make docs`: mkdocs checks links, anchors and navigation, scripts/mkdocs_hooks.py checks what the pages load."""
     pytest.importorskip("material", reason="make docs installs what the site needs")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
-    told = subprocess.run(
+    done = subprocess.run(
         command,
         cwd=PROJECT,
         env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
@@ -98,7 +98,7 @@ def test_the_site_is_whole_and_asks_nobody(tmp_path):
         text=True,
         check=False,
     )
-    assert told.returncode == 0, told.stdout + told.stderr
+    assert done.returncode == 0, done.stdout + done.stderr
     for name in (
         "index.html",
         "api.html",

@@ -1,4 +1,4 @@
-"""The walls of the architecture, read from the source: which room may import which, and what lies where."""
+"""Rules of the architecture, checked in the source: which package may import which, and where files are."""
 
 import ast
 import json
@@ -17,7 +17,9 @@ from polymodal.model import MODALITIES, evaluation, training
 from polymodal.model.targets import TARGETS
 
 PROJECT = Path(__file__).parents[1]
-SOURCES = sorted(path.relative_to(PROJECT) for room in ("app", "model") for path in (PROJECT / room).rglob("*.py"))
+SOURCES = sorted(
+    path.relative_to(PROJECT) for package in ("app", "model") for path in (PROJECT / package).rglob("*.py")
+)
 TARGET_PLOTS, TARGET_HEADS = (
     [str(path.relative_to(PROJECT)) for path in sorted((PROJECT / "model/targets").glob(f"*/{name}.py"))]
     for name in ("plots", "head")
@@ -30,12 +32,12 @@ COMMANDS = {
     "model.evaluation.folder.write_folder": ("app/commands/bundles.py",),  # apart, because it needs matplotlib
     "model.targets.target_name": ("app/commands/training.py",),
 }
-"""What the command line may import besides the door, and where."""
+"""Names that the command line may import in addition to the public API of the model, and the files that may."""
 
 
 @dataclass(frozen=True)
 class Import:
-    """One name that a file imports; `inside` when that happens in a function."""
+    """A name that a file imports; `inside`: in a function."""
 
     file: Path
     target: str
@@ -78,13 +80,13 @@ def imports_in(file: Path) -> Iterator[Import]:
 IMPORTS = [imported for file in SOURCES for imported in imports_in(file)]
 
 
-def below(*rooms: str):
-    """Imports of the files in these folders or of these very files."""
-    return [imported for imported in IMPORTS if any(imported.file.is_relative_to(room) for room in rooms)]
+def below(*places: str):
+    """Return the imports in these folders and files."""
+    return [imported for imported in IMPORTS if any(imported.file.is_relative_to(place) for place in places)]
 
 
-def assert_none(found):
-    assert not (offences := [str(imported) for imported in found]), "\n".join(offences)
+def assert_none(imports):
+    assert not (offences := [str(imported) for imported in imports]), "\n".join(offences)
 
 
 # --- arrows ---
@@ -94,7 +96,7 @@ def test_public_names_of_training_and_evaluation_are_pinned():
     assert sorted(training.__all__) == ["ManifestError", "PRESETS", "export", "remeasure", "train"]
 
 
-def test_the_service_uses_the_model_through_its_door():
+def test_the_service_uses_only_the_public_api_of_the_model():
     allowed = {f"model.{name}" for name in model.__all__}
     assert_none(
         imported
@@ -108,8 +110,28 @@ def test_the_service_uses_the_model_through_its_door():
     )
 
 
-def test_evaluation_knows_nothing_of_training():
-    assert_none(imported for imported in below("model/evaluation") if imported.touches("model.training", "torch"))
+@pytest.mark.parametrize(
+    ("places", "forbidden"),
+    [
+        pytest.param(["model"], ["app", "fastapi", "starlette", "uvicorn", "httpx", "structlog"], id="model-service"),
+        pytest.param(["model/evaluation"], ["model.training", "torch"], id="evaluation-training"),
+        pytest.param(["model/modalities"], ["model.training", "model.manifest"], id="modalities-training"),
+        pytest.param(
+            [f"app/access/{name}.py" for name in ("keys", "scopes", "rates", "counters")],
+            ["fastapi", "starlette", "app.api"],
+            id="access-control-http",
+        ),
+        pytest.param(
+            ["app/serving/service.py", "app/serving/batching.py"],
+            ["fastapi", "starlette", "uvicorn", "app.api"],
+            id="batching-http",
+        ),
+        pytest.param(["app/problems.py"], ["app", "model"], id="problems-rest"),
+    ],
+)
+def test_a_package_does_not_import(places, forbidden):
+    assert below(*places)
+    assert_none(imported for imported in below(*places) if imported.touches(*forbidden))
 
 
 def test_serving_never_imports_evaluation():
@@ -128,16 +150,8 @@ def test_serving_never_imports_evaluation():
     )
 
 
-def test_the_model_has_never_heard_of_the_service():
-    assert_none(
-        imported
-        for imported in below("model")
-        if imported.touches("app", "fastapi", "starlette", "uvicorn", "httpx", "structlog")
-    )
-
-
 def modules(*names):
-    """Files of these names in the packages of all modalities."""
+    """Return the files of these names in the packages of all modalities."""
     return [
         f"{modality.package.removeprefix('polymodal.').replace('.', '/')}/{name}.py"
         for modality in MODALITIES.values()
@@ -146,7 +160,7 @@ def modules(*names):
 
 
 @pytest.mark.parametrize(
-    ("package", "rooms"),
+    ("package", "places"),
     [
         pytest.param("fastapi", ["app"], id="fastapi"),
         pytest.param("starlette", ["app"], id="starlette"),
@@ -206,8 +220,8 @@ def modules(*names):
         ),
     ],
 )
-def test_a_library_stays_in_its_rooms(package, rooms):
-    inside = below(*rooms)
+def test_a_library_is_imported_only_in_its_packages(package, places):
+    inside = below(*places)
     assert_none(imported for imported in IMPORTS if imported.touches(package) and imported not in inside)
 
 
@@ -219,7 +233,7 @@ def test_serving_never_imports_training():
     )
 
 
-ROOMS = {
+LEVEL = {
     "model/modalities/image": "model.modalities.image",
     "model/modalities/text": "model.modalities.text",
     "model/fusion.py": "model.fusion",
@@ -228,36 +242,14 @@ ROOMS = {
 }
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_rooms_on_one_level_do_not_know_each_other(room):
-    others = [module for path, module in ROOMS.items() if path != room]
-    assert_none(imported for imported in below(room) if imported.touches(*others))
-
-
-@pytest.mark.parametrize(
-    "file", ["app/access/keys.py", "app/access/scopes.py", "app/access/rates.py", "app/access/counters.py"]
-)
-def test_who_may_ask_is_decided_without_routes_and_bodies(file):
-    assert_none(imported for imported in below(file) if imported.touches("fastapi", "starlette", "app.api"))
-
-
-@pytest.mark.parametrize("file", ["app/serving/service.py", "app/serving/batching.py"])
-def test_another_transport_could_stand_beside_http(file):
-    assert_none(imported for imported in below(file) if imported.touches("fastapi", "starlette", "uvicorn", "app.api"))
-
-
-def test_inputs_are_prepared_without_a_network():
-    assert_none(imported for imported in below(*modules("input")) if imported.touches("torch"))
-
-
-def test_modalities_do_not_import_training():
-    assert_none(
-        imported for imported in below("model/modalities") if imported.touches("model.training", "model.manifest")
-    )
+@pytest.mark.parametrize("package", LEVEL)
+def test_packages_of_one_level_do_not_import_each_other(package):
+    others = [module for path, module in LEVEL.items() if path != package]
+    assert_none(imported for imported in below(package) if imported.touches(*others))
 
 
 def names_of_modalities(file: Path) -> Iterator[str]:
-    """Where a file names an entry of MODALITIES: as a string on its own, or by importing from its package."""
+    """Yield where a file names an entry of MODALITIES: as a string, or by importing from its package."""
     for node in ast.walk(tree_of(file)):
         if isinstance(node, ast.Constant) and node.value in MODALITIES:
             yield f"{file}:{node.lineno}: {node.value!r}"
@@ -267,7 +259,7 @@ def names_of_modalities(file: Path) -> Iterator[str]:
 
 @pytest.mark.parametrize("folder", ["model", "app/commands"])
 def test_only_the_table_names_modalities(folder):
-    # Data sets of images and texts are built in sources, and tasks have examples of answers.
+    # Sources build data sets of images and texts, and tasks have examples of answers.
     own = ("model/modalities", "model/training/sources", "model/tasks")
     files = [file for file in SOURCES if file.is_relative_to(folder) and not any(map(file.is_relative_to, own))]
     assert files
@@ -275,7 +267,7 @@ def test_only_the_table_names_modalities(folder):
 
 
 def test_only_the_table_names_a_target():
-    """What a target needs is in its package: no other file of the model compares with its name, or looks it up."""
+    """No other file of the model compares with a target's name, or imports its package."""
     inside = ("model/targets", "model/tasks/classify.py")  # the examples of answers have the targets' names
     files = [file for file in SOURCES if file.is_relative_to("model") and not any(map(file.is_relative_to, inside))]
     named = [
@@ -293,11 +285,7 @@ def test_only_the_table_names_a_target():
     )
 
 
-def test_the_registry_of_refusals_imports_nothing_of_the_project():
-    assert_none(imported for imported in below("app/problems.py") if imported.touches("app", "model"))
-
-
-def test_imports_run_in_no_circle():
+def test_imports_have_no_cycle():
     modules = {".".join(file.with_suffix("").parts).removesuffix(".__init__"): file for file in SOURCES}
     edges: dict[str, set[str]] = {name: set() for name in modules}
     for name, file in modules.items():
@@ -305,11 +293,11 @@ def test_imports_run_in_no_circle():
             target = imported.target if imported.target in modules else imported.target.rpartition(".")[0]
             if target in modules and target != name:
                 edges[name].add(target)
-    list(TopologicalSorter(edges).static_order())  # raises CycleError, which names the circle
+    list(TopologicalSorter(edges).static_order())  # raises CycleError, which names the cycle
 
 
 def test_imports_inside_functions_have_a_reason():
-    """Whole commands are lazy, and so are optional dependencies; nothing else hides an import."""
+    """Commands and optional dependencies are imported when they are used; nothing else is."""
     optional = (
         "app/access/counters.py",
         "app/observe/tracing.py",
@@ -329,7 +317,7 @@ def test_imports_inside_functions_have_a_reason():
 
 
 def run(code: str, *arguments: str) -> list[str]:
-    """Modules that are loaded after `code` has run in a process of its own."""
+    """Return the modules that are loaded after `code` has run in its own process."""
     report = "\nimport json, sys\nprint(json.dumps(sorted(sys.modules)))"
     command = [sys.executable, "-c", code + report, *arguments]
     done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
@@ -349,7 +337,7 @@ def test_importing_loads_nothing_heavy(module):
         "pyarrow",
         "onnx",
         "matplotlib",
-        "opentelemetry.sdk",  # of opentelemetry itself FastAPI brings the interface
+        "opentelemetry.sdk",  # the API of opentelemetry is a dependency of FastAPI
     }
     assert not heavy & set(loaded)
 
@@ -384,7 +372,7 @@ def test_serving_with_onnx_runtime_never_loads_torch(tiny_bundle):
     )
 
 
-def test_a_worker_knows_nothing_of_http_and_the_service_nothing_of_runtimes():
+def test_workers_load_no_http_and_the_service_loads_no_runtime():
     assert not {"fastapi", "starlette", "uvicorn", "torch", "opentelemetry"} & set(
         run("import polymodal.app.workers.__main__")
     )
@@ -399,7 +387,7 @@ app(sys.argv[1:], standalone_mode=False)
 """
 
 
-def test_evaluating_needs_no_torch_and_draws_only_when_asked(tiny_bundle, manifest_folder, tmp_path):
+def test_evaluate_needs_no_torch_and_loads_matplotlib_only_for_figures(tiny_bundle, manifest_folder, tmp_path):
     command = ["evaluate", str(tiny_bundle), str(manifest_folder)]
     shown = run(EVALUATE, *command)
     written = run(EVALUATE, *command, "--out", str(tmp_path))
@@ -409,18 +397,18 @@ def test_evaluating_needs_no_torch_and_draws_only_when_asked(tiny_bundle, manife
     assert not {"polymodal.model.training", "polymodal.model.network", "onnx", "matplotlib.pyplot"} & set(written)
 
 
-# --- what lies where ---
+# --- where files are ---
 
 
 @pytest.mark.parametrize("file", SOURCES, ids=str)
-def test_every_module_says_what_it_is_for(file):
+def test_every_module_has_a_docstring(file):
     assert ast.get_docstring(tree_of(file)), f"{file} has no docstring"
 
 
 def test_files_are_named_after_things():
     vague = re.compile(r"(^|_)(utils?|helpers?|common|core|managers?|misc|base)(_|$)")
     named = [*SOURCES, *(path.relative_to(PROJECT) for path in (PROJECT / "tests").rglob("*.py"))]
-    assert [str(file) for file in named if any(vague.search(part) for part in file.with_suffix("").parts)] == []
+    assert [str(file) for file in named if any(vague.search(name) for name in file.with_suffix("").parts)] == []
 
 
 def calls_in(file: Path) -> Iterator[tuple[str, ast.Call]]:
@@ -429,7 +417,7 @@ def calls_in(file: Path) -> Iterator[tuple[str, ast.Call]]:
             yield ast.unparse(node.func), node
 
 
-def test_nothing_that_is_read_can_run_code():
+def test_no_file_that_is_read_can_run_code():
     assert_none(
         imported
         for imported in IMPORTS
@@ -445,7 +433,7 @@ def test_nothing_that_is_read_can_run_code():
             assert options.get("trust_remote_code") != "True", where
 
 
-def test_the_house_has_its_rooms():
+def test_the_folders_and_modules_of_the_design_exist():
     for folder in (
         "app/api/routes",
         "app/web",
@@ -477,14 +465,14 @@ TOP = {
 
 
 def git(*arguments: str) -> list[str]:
-    """What git prints, as lines; skips the test outside a checkout."""
+    """Return the lines that git prints. Skips the test outside a checkout."""
     if not (PROJECT / ".git").exists():
         pytest.skip("not a checkout")
     done = subprocess.run(["git", *arguments], cwd=PROJECT, capture_output=True, text=True, check=True)
     return done.stdout.splitlines()
 
 
-def test_no_folder_stands_at_the_top_that_the_design_does_not_name():
+def test_the_top_folders_are_those_of_the_design():
     assert {file.split("/")[0] for file in git("ls-files") if "/" in file} <= TOP
 
 
@@ -496,7 +484,7 @@ RECORDS = sorted((PROJECT / "docs/decisions").glob("[0-9]*.md"))
 
 
 @pytest.mark.parametrize("record", RECORDS, ids=lambda record: record.stem)
-def test_a_decision_says_why_what_and_what_follows(record):
+def test_a_decision_has_number_date_context_decision_and_consequences(record):
     text = record.read_text(encoding="utf-8")
     assert re.match(r"# \d{4}\b", text), "no number in its title"
     assert re.search(r"\b20\d\d-\d\d-\d\d\b", text), "no date"

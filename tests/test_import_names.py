@@ -1,4 +1,4 @@
-"""What is imported and run is `polymodal`, wherever it is started: other projects have modules named app and model too."""
+"""Every import and program is of `polymodal`, also in a project that has modules named app and model."""
 
 import subprocess
 import sys
@@ -13,7 +13,7 @@ PROGRAM = Path(sys.executable).with_name("polymodal")
 
 @pytest.fixture
 def project(tmp_path):
-    """A folder of another project, whose own app and model must not be imported."""
+    """Return the folder of another project, whose own app and model must not be imported."""
     for name in ("app", "model"):
         (tmp_path / f"{name}.py").write_text(f"raise RuntimeError('the {name} of another project')\n")
     return tmp_path
@@ -32,7 +32,7 @@ def run(project, *command):
         pytest.param([sys.executable, "-m", "polymodal"], id="module"),
     ],
 )
-def test_the_program_runs_in_a_project_with_an_app_and_a_model_of_its_own(project, command):
+def test_the_program_runs_in_a_project_with_its_own_app_and_model(project, command):
     assert run(project, *command, "--version").startswith("polymodal ")
 
 
@@ -41,14 +41,14 @@ def test_a_notebook_next_to_a_model_loads_a_bundle(project, tiny_bundle):
     assert run(project, sys.executable, "-c", code) == "shapes\n"
 
 
-def test_what_is_public_is_imported_when_it_is_used(project):
+def test_public_names_are_imported_when_they_are_used(project):
     code = "import polymodal, sys; print('numpy' in sys.modules, sorted(polymodal.__all__))"
     loaded, names = run(project, sys.executable, "-c", code).split(" ", 1)
     assert loaded == "False"
     assert "load_bundle" in names
 
 
-def test_the_worker_of_a_service_is_not_taken_from_the_folder_it_is_started_in(project, tiny_bundle):
+def test_a_worker_is_not_imported_from_the_current_folder(project, tiny_bundle):
     code = f"""
 import asyncio
 from pathlib import Path

@@ -4,12 +4,12 @@ from polymodal.app.settings import Settings, variable
 from scripts import settings_reference as reference
 
 
-def test_the_page_has_every_setting_as_it_is_now():
+def test_the_page_has_the_generated_table():
     page = reference.PAGE.read_text(encoding="utf-8")
     assert page == reference.replaced(page, reference.table()), "run `make settings`"
 
 
-def test_every_setting_stands_below_one_heading():
+def test_every_setting_has_one_heading():
     names = [name for group in reference.grouped().values() for name in group]
     assert sorted(names) == sorted(Settings.model_fields)
 
@@ -21,7 +21,7 @@ def test_every_setting_is_in_the_table_with_its_sentence():
         assert str(field.description).replace("|", "\\|") in row
 
 
-def test_defaults_that_are_worked_out_are_all_explained():
+def test_every_computed_default_is_explained():
     assert {name for name, field in Settings.model_fields.items() if field.default_factory} == set(reference.DERIVED)
 
 
@@ -40,12 +40,12 @@ def test_defaults_that_are_worked_out_are_all_explained():
         pytest.param("host", "`127.0.0.1`", "not empty", "", id="a-word"),
     ],
 )
-def test_a_row_says_default_bound_and_unit(name, default, bound, unit):
+def test_a_row_has_default_bounds_and_unit(name, default, bound, unit):
     field = Settings.model_fields[name]
     assert (reference.default(name), reference.bounds(field), reference.unit(name)) == (default, bound, unit)
 
 
-def test_only_what_is_between_the_markers_changes():
+def test_only_the_text_between_the_markers_is_replaced():
     page = f"before\n{reference.BEGIN}\nold\n{reference.END}\nafter\n"
     assert reference.replaced(page, "new") == f"before\n{reference.BEGIN}\n\nnew\n{reference.END}\nafter\n"
 
@@ -53,6 +53,6 @@ def test_only_what_is_between_the_markers_changes():
 @pytest.mark.parametrize(
     "page", [f"{reference.BEGIN}\n", f"{reference.END}\n", ""], ids=["no-end", "no-begin", "neither"]
 )
-def test_a_page_without_markers_is_refused(page):
+def test_a_page_without_markers_is_an_error(page):
     with pytest.raises(SystemExit, match="is missing"):
         reference.replaced(page, "new")

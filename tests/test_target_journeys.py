@@ -4,23 +4,20 @@ import base64
 import csv
 import io
 import json
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
-import httpx
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 from typer.testing import CliRunner
 
 from polymodal.app.cli import app as command_line
-from polymodal.app.main import create_app
-from polymodal.app.settings import Settings
 from polymodal.model import BundleError, Network, load_bundle
 from polymodal.model.bundle import read_bundle
 from polymodal.model.runtimes import start_runtime
+from tests.in_process import serving
 
 PARTS = (("train", 32), ("validation", 16), ("test", 12))
 SIZES = ("tiny", "small", "large", "huge")
@@ -95,17 +92,6 @@ def sides(tmp_path_factory) -> Path:
     return train(write_manifest(tmp_path_factory.mktemp("sides"), size), "regression", "--augment", "none")
 
 
-@asynccontextmanager
-async def serving(bundle: Path):
-    settings = Settings(bundles=f"shapes={bundle}", workers=0, inference_threads=1, request_timeout_ms=60_000)
-    app = create_app(settings)
-    async with (
-        app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://service") as client,
-    ):
-        yield client
-
-
 QUESTIONS = [
     {"image": png(["circle"]), "text": "a red circle"},
     {"image": png(["square"], 23)},
@@ -122,7 +108,7 @@ async def answers_of(bundle):
     """What HTTP says to the questions, one by one and as a batch, and what the predictor says to each."""
     predictor = load_bundle(bundle, threads=1)
     alone = [predictor.predict([predictor.prepare(parts)])[0] for parts in QUESTIONS]
-    async with serving(bundle) as client:
+    async with serving(bundle, name="shapes") as client:
         single = [await client.post("/v1/classify", json=as_json(parts)) for parts in QUESTIONS]
         batch = await client.post("/v1/classify/batch", json={"items": [as_json(parts) for parts in QUESTIONS]})
         described = (await client.get("/v1/models/shapes")).json()

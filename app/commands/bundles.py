@@ -8,21 +8,22 @@ import typer
 
 from polymodal.app.commands.command import (
     BAD_ROWS,
+    CPUS,
     AsJson,
     Roots,
+    SplitSeed,
+    Workers,
     command,
     for_each_modality,
     print_json,
     report,
     show,
 )
-from polymodal.cores import available_cpus
 from polymodal.model import MODALITIES
 
 if TYPE_CHECKING:
     from polymodal.model import Modality, Network
 
-CPUS = available_cpus()
 EMBEDDED = "illustrations"
 
 BundleArgument = Annotated[
@@ -31,8 +32,7 @@ BundleArgument = Annotated[
 ManifestArgument = Annotated[
     Path, typer.Argument(metavar="MANIFEST", help="Manifest (CSV, JSONL, Parquet) or a folder with one.")
 ]
-Workers = Annotated[int, typer.Option(min=1, help="Threads that decode files.")]
-
+BundleFolder = Annotated[Path, typer.Option(help="Folder to write the bundle to; BUNDLE itself replaces it.")]
 Output = Annotated[
     Path, typer.Option(help="File to write: .csv, .jsonl or .parquet; OUT.part holds what is in progress.")
 ]
@@ -43,7 +43,7 @@ commands = typer.Typer()
 
 
 def _input_option(modality: "Modality") -> Any:  # noqa: ANN401 — an annotation
-    """Return the option of `predict` for an input of a modality: a file, or words."""
+    """Return the option of `predict` for a modality: a file, or words."""
     if modality.textual:
         return Annotated[str | None, typer.Option(metavar="WORDS", help=f"Words of {modality.noun}.")]
     return Annotated[Path | None, typer.Option(help=f"File of {modality.noun}.", exists=True, dir_okay=False)]
@@ -53,7 +53,7 @@ _INPUTS = {name: _input_option(modality) for name, modality in MODALITIES.items(
 
 
 def bundle_folder(bundle: str) -> Path:
-    """Return a bundle's folder, or that of the embedded bundle of this name if there is none."""
+    """Return the folder of a bundle; a name that is no path may be that of the embedded bundle."""
     from polymodal.app.settings import embedded_bundle
 
     path = Path(bundle).expanduser()
@@ -113,7 +113,7 @@ def predict(
 
 
 def _read_inputs(named: Mapping[str, Path | str], inputs: Sequence[str]) -> dict[str, bytes | str]:
-    """Return an item's inputs in the order of MODALITIES, files as bytes: those of options, and NAME=VALUE of --input."""
+    """Return an item's inputs in the order of MODALITIES, files as bytes. `inputs`: NAME=VALUE of --input."""
     values = dict(named)
     for pair in inputs:
         name, equals, value = pair.partition("=")
@@ -154,9 +154,8 @@ def score(
     """
     from polymodal.model.evaluation import score as write
 
-    _write_rows(
-        write, bundle, manifest, out, restart=restart, strict=strict, as_json=as_json, workers=workers, roots=root or ()
-    )
+    options = {"restart": restart, "workers": workers, "roots": root or ()}
+    _write_rows(write, bundle, manifest, out, strict=strict, as_json=as_json, options=options)
 
 
 @command(
@@ -181,9 +180,8 @@ def embed(
     """
     from polymodal.model.evaluation import embed as write
 
-    _write_rows(
-        write, bundle, manifest, out, restart=restart, strict=strict, as_json=as_json, workers=workers, roots=root or ()
-    )
+    options = {"restart": restart, "workers": workers, "roots": root or ()}
+    _write_rows(write, bundle, manifest, out, strict=strict, as_json=as_json, options=options)
 
 
 def _write_rows(
@@ -192,25 +190,14 @@ def _write_rows(
     manifest: Path,
     out: Path,
     *,
-    restart: bool,
     strict: bool,
     as_json: bool,
-    workers: int,
-    roots: Sequence[Path],
+    options: Mapping[str, Any],
 ) -> None:
-    """Write a row of `out` for each row of a manifest, and print how many; exits with BAD_ROWS if `strict` and one is bad."""
+    """Write a row of `out` for each row of a manifest, and print how many; exit with BAD_ROWS if `strict` and one is bad."""
     from polymodal.app.commands.terminal import show_warnings, show_written, watched
 
-    written = write(
-        open_bundle(bundle),
-        manifest,
-        out,
-        restart=restart,
-        workers=workers,
-        watch=watched,
-        warn=show_warnings,
-        roots=roots,
-    )
+    written = write(open_bundle(bundle), manifest, out, watch=watched, warn=show_warnings, **options)
     show_written(written, as_json)
     if strict and written.failed:
         raise typer.Exit(BAD_ROWS)
@@ -249,13 +236,10 @@ def evaluate(
     from polymodal.app.commands.terminal import show_bad_rows, show_evaluation, show_warnings, watched
     from polymodal.model.evaluation import evaluate as run
 
-    if out:
-        from polymodal.model.evaluation.folder import (
-            write_folder,  # imported before the work, as a package may be missing
-        )
-    predictor = open_bundle(bundle)
+    if out:  # imported before the work, as a package may be missing
+        from polymodal.model.evaluation.folder import write_folder
     evaluation = run(
-        predictor,
+        open_bundle(bundle),
         manifest,
         split=split,
         splits=splits,
@@ -280,30 +264,29 @@ def evaluate(
 )
 def export(
     bundle: BundleArgument,
-    out: Annotated[Path, typer.Option(help="Folder to write the bundle to; BUNDLE itself replaces it.")],
+    out: BundleFolder,
     manifest: Annotated[
         Path | None,
-        typer.Option(help="What the bundle was trained on; without it there are no graphs in 8 bits.", exists=True),
+        typer.Option(help="Manifest of its training; without it there are no graphs in 8 bits.", exists=True),
     ] = None,
     test: Annotated[bool, typer.Option(help="Measure 8 bits on the test split too.")] = True,
-    split_seed: Annotated[int, typer.Option(help="Of the splits, if the manifest has no column split.")] = 0,
+    split_seed: SplitSeed = 0,
     as_json: AsJson = False,
     workers: Workers = CPUS,
     root: Roots = None,
 ) -> None:
-    """Export a bundle's graphs again: in float32 and, where hardly anything is lost by it, in 8 bits.
+    """Export a bundle's graphs again: in float32 and, for encoders that hardly lose accuracy by it, in 8 bits.
 
-    Encoders are quantised as far as no set of inputs loses more than 0.005 of accuracy (several labels: of mean average precision;
-    a number: of R²) 0.01 of calibration or 0.02 nats of likelihood on the validation split. All trials are in report.json.
+    An encoder is quantised if no set of inputs loses more than 0.005 of accuracy (several labels: of mean average precision; a
+    number: of R²), 0.01 of calibration or 0.02 nats of likelihood on the validation split. report.json has all trials.
     """
     from polymodal.model.training import export as run
 
-    work = out.with_name(out.name + ".run") / "examples"
     predictor = run(
         bundle_folder(bundle),
         out,
         source=manifest,
-        work=work,
+        work=_examples_folder(out),
         split_seed=split_seed,
         measure_test=test,
         workers=workers,
@@ -325,26 +308,36 @@ def export(
 )
 def remeasure(
     bundle: BundleArgument,
-    manifest: Annotated[Path, typer.Option(help="What the bundle was trained on.", exists=True)],
-    out: Annotated[Path, typer.Option(help="Folder to write the bundle to; BUNDLE itself replaces it.")],
-    split_seed: Annotated[int, typer.Option(help="Of the splits, if the manifest has no column split.")] = 0,
+    manifest: Annotated[Path, typer.Option(help="Manifest of its training.", exists=True)],
+    out: BundleFolder,
+    split_seed: SplitSeed = 0,
     as_json: AsJson = False,
     workers: Workers = CPUS,
     root: Roots = None,
 ) -> None:
-    """Add to a bundle's report what an older release did not measure, such as the confusion matrix.
+    """Add figures to a bundle's report that an older release did not measure, such as the confusion matrix.
 
     Figures in the report, weights, graphs and calibration are not changed.
     """
     from polymodal.model.training import remeasure as run
 
-    work = out.with_name(out.name + ".run") / "examples"
     added = run(
-        bundle_folder(bundle), out, source=manifest, work=work, split_seed=split_seed, workers=workers, roots=root or ()
+        bundle_folder(bundle),
+        out,
+        source=manifest,
+        work=_examples_folder(out),
+        split_seed=split_seed,
+        workers=workers,
+        roots=root or (),
     )
     if as_json:
         print_json({"bundle": str(out), "added": list(added)})
     report(f"{out}: added {', '.join(added) or 'nothing'}")
+
+
+def _examples_folder(out: Path) -> Path:
+    """Return the folder of decoded examples, next to the bundle that is written."""
+    return out.with_name(out.name + ".run") / "examples"
 
 
 @command(
@@ -354,7 +347,7 @@ def remeasure(
     "polymodal card bundles/things --json",
 )
 def card(bundle: BundleArgument = EMBEDDED, as_json: AsJson = False) -> None:
-    """Print a bundle's model card: what it does, how well, and on what it was trained.
+    """Print a bundle's model card: its task, its measured quality and its training data.
 
     With --json it prints the response of GET /v1/models/NAME, with the service's default limits.
     """

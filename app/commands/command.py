@@ -2,7 +2,7 @@
 
 code   means
 0      done
-1      refused or failed, with a message; without one when the reader of standard output went away
+1      rejected or failed, with a message; without one when the reader of standard output has closed it
 2      wrong usage: an unknown option, a number out of bounds (typer's own)
 3      done, but some rows are bad (`score --strict`)
 70     an error of polymodal itself
@@ -21,12 +21,16 @@ from typing import Annotated, Any, Final, ParamSpec, TextIO
 
 import typer
 
+from polymodal.cores import available_cpus
+
 Parameters = ParamSpec("Parameters")
 
 FAILED: Final = 1
 BAD_ROWS: Final = 3
 BUG: Final = 70  # EX_SOFTWARE of sysexits.h
 INTERRUPTED: Final = 130  # what a shell reports of a program ended by Ctrl-C
+
+CPUS: Final = available_cpus()
 
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on standard output instead of text.")]
 Roots = Annotated[
@@ -37,10 +41,12 @@ Roots = Annotated[
         file_okay=False,
     ),
 ]
+Workers = Annotated[int, typer.Option(min=1, help="Threads that decode files.")]
+SplitSeed = Annotated[int, typer.Option(help="Of the splits, if the manifest has no column split.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show where in the program an error came from.")]
 
 debugging: Final[ContextVar[bool]] = ContextVar("debugging", default=False)
-"""Whether --debug is set, before the command or after it."""
+"""Whether --debug is set, before or after the command's name."""
 
 
 def group(name: str, sentence: str) -> typer.Typer:
@@ -54,7 +60,7 @@ def command(
     """Register a command, with example lines for its help."""
 
     def register(run: Callable[Parameters, None]) -> Callable[Parameters, None]:
-        commands.command(name, epilog=listed(examples))(_explained(run))
+        commands.command(name, epilog=listed(examples))(_with_messages(run))
         return run
 
     return register
@@ -69,9 +75,9 @@ def for_each_modality(
     """
     names = {modality: f"{modality}{suffix}" for modality in options}
 
-    def replaced(run: Callable[..., None]) -> Callable[..., None]:
+    def replace(run: Callable[..., None]) -> Callable[..., None]:
         @wraps(run)
-        def collected(**values: Any) -> None:  # noqa: ANN401 — the command's own
+        def collect(**values: Any) -> None:  # noqa: ANN401 — the command's own
             by_modality = {modality: values.pop(name) for modality, name in names.items()}
             run(**values, **{parameter: {name: value for name, value in by_modality.items() if value is not None}})
 
@@ -82,17 +88,17 @@ def for_each_modality(
         ]
         signature = inspect.signature(run)
         parameters: list[inspect.Parameter] = []
-        for present in signature.parameters.values():
-            parameters += added if present.name == parameter else [present.replace(kind=keyword)]
-        collected.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
-        collected.__annotations__ = {present.name: present.annotation for present in parameters}
-        return collected
+        for own in signature.parameters.values():
+            parameters += added if own.name == parameter else [own.replace(kind=keyword)]
+        collect.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+        collect.__annotations__ = {option.name: option.annotation for option in parameters}
+        return collect
 
-    return replaced
+    return replace
 
 
 def listed(examples: tuple[str, ...]) -> str:
-    """Return examples for the end of a help page."""
+    """Return examples as the end of a help page."""
     return "\n".join(["Examples:", *(f"  {example}" for example in examples)])
 
 
@@ -108,7 +114,7 @@ def report(message: str) -> None:
 
 
 def _write(line: str, stream: TextIO | None) -> None:
-    if stream is not None:  # closed before the start
+    if stream is not None:  # None: closed before the start
         stream.write(f"{line}\n")
         stream.flush()
 
@@ -118,9 +124,11 @@ def print_json(result: object) -> None:
     show(json.dumps(result, ensure_ascii=False))
 
 
-def _explained(run: Callable[Parameters, None]) -> Callable[..., None]:
+def _with_messages(run: Callable[Parameters, None]) -> Callable[..., None]:
+    """Return a command that turns errors into a message and an exit code, with the option --debug."""
+
     @wraps(run)
-    def explained(*args: Any, debug: bool = False, **kwargs: Any) -> None:  # noqa: ANN401 — the command's own
+    def guarded(*args: Any, debug: bool = False, **kwargs: Any) -> None:  # noqa: ANN401 — the command's own
         before = debugging.set(debug or debugging.get())
         try:
             run(*args, **kwargs)
@@ -138,18 +146,16 @@ def _explained(run: Callable[Parameters, None]) -> Callable[..., None]:
 
     signature = inspect.signature(run)
     option = inspect.Parameter("debug", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Debug)
-    explained.__signature__ = signature.replace(parameters=[*signature.parameters.values(), option])  # type: ignore[attr-defined]
-    explained.__annotations__ = {**run.__annotations__, "debug": Debug}
-    return explained
+    guarded.__signature__ = signature.replace(parameters=[*signature.parameters.values(), option])  # type: ignore[attr-defined]
+    guarded.__annotations__ = {**run.__annotations__, "debug": Debug}
+    return guarded
 
 
 def _failure(error: BaseException) -> tuple[int | None, str]:
-    """Return the exit code, None for what typer reports itself, and a message, without Python's terms where users can act on it."""
+    """Return the exit code and the message of an error; None for an error that typer reports itself."""
     if isinstance(error, KeyboardInterrupt):
         return INTERRUPTED, str(error)  # how far the work is
-    if isinstance(error, BrokenPipeError | typer.Abort) or hasattr(
-        error, "exit_code"
-    ):  # the reader is gone; wrong usage
+    if isinstance(error, BrokenPipeError | typer.Abort) or hasattr(error, "exit_code"):  # no reader; wrong usage
         return None, ""
     if isinstance(error, ModuleNotFoundError):  # an installation that can only serve
         return FAILED, (

@@ -13,13 +13,13 @@ commands = group("data", "Make a data set to train on.")
 @command(commands, "polymodal data shapes", "polymodal data shapes --out data/shapes --rows 1000 --splits --json")
 def shapes(
     out: Annotated[Path, typer.Option(help="Folder for images/ and manifest.csv.")] = Path("data/shapes"),
-    rows: Annotated[int, typer.Option(min=8, max=100_000, help="How many drawings.")] = 300,
-    seed: Annotated[int, typer.Option(help="Other drawings.")] = 0,
+    rows: Annotated[int, typer.Option(min=8, max=100_000, help="Number of drawings.")] = 300,
+    seed: Annotated[int, typer.Option(help="Seed of the drawings.")] = 0,
     groups: Annotated[bool, typer.Option("--groups", help="Draw each thing twice, with a column group.")] = False,
     splits: Annotated[bool, typer.Option("--splits", help="Add a column split.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Draw a toy data set in a moment: coloured shapes whose label takes both picture and caption."""
+    """Draw a toy data set in a moment: coloured shapes whose label depends on both image and caption."""
     from polymodal.model.training.sources.shapes import build
 
     built = build(out, rows=rows, seed=seed, groups=groups, splits=splits)

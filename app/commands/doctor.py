@@ -1,6 +1,7 @@
 """`polymodal doctor`: checks of everything that a service depends on, in one table."""
 
 import os
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -36,7 +37,9 @@ def doctor(
     ] = None,
     url: Annotated[
         str | None,
-        typer.Option(help="A running service to check too.", show_default="what listens on the port, if it is one"),
+        typer.Option(
+            help="A running service to check too.", show_default="the one that listens on the port, if there is one"
+        ),
     ] = None,
     key: Annotated[str | None, typer.Option(help="An API key for it.", envvar=KEY_VARIABLE)] = None,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds for each of its responses.")] = 10.0,
@@ -44,7 +47,7 @@ def doctor(
 ) -> None:
     """Check the installation, the machine, the settings, the bundles, the port and a running service; advise what to do.
 
-    Exit code 1 when something fails; a warning is none. Nothing is changed, and nothing is sent anywhere but to the service.
+    Exit code 1 if a check fails, not for warnings. Checks change nothing, and send data to the service only.
     """
     from polymodal.app.commands.terminal import show_results
     from polymodal.app.doctor.result import State
@@ -52,7 +55,7 @@ def doctor(
     results = list(_results(bundle, url, key, timeout))
     failed = any(result.state is State.FAIL for result in results)
     if as_json:
-        print_json({"ok": not failed, "findings": [result.as_json() for result in results]})
+        print_json({"ok": not failed, "findings": [asdict(result) for result in results]})
     else:
         show_results(results)
     if failed:

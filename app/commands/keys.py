@@ -42,15 +42,15 @@ def add(
 
     key = new_key()
     added = make_record(name, digest(key), scope or ["classify", "models"], expires)
-    present = read_keys(file) if file.exists() else ()
-    if any(record.name == name for record in present):
+    keys = read_keys(file) if file.exists() else ()
+    if any(record.name == name for record in keys):
         raise KeysError(f"{file}: has a key named {name}; allowed: another name, or `polymodal keys remove` first")
-    write_keys(file, (*present, added))
+    write_keys(file, (*keys, added))
     if as_json:
-        print_json({**_shown(added), "key": key})
+        print_json({**_as_json(added), "key": key})
     else:
         show(key)
-    report(f"{file}: {name} opens {', '.join(sorted(added.scopes))}; the key is not shown again")
+    report(f"{file}: added {name} with the scopes {', '.join(sorted(added.scopes))}; the key is not shown again")
 
 
 @command(commands, "polymodal keys list --file keys.json", "polymodal keys list --file keys.json --json", name="list")
@@ -61,24 +61,24 @@ def list_keys(file: KeysPath, as_json: AsJson = False) -> None:
 
     keys = read_keys(file)
     if as_json:
-        print_json([_shown(key) for key in keys])
+        print_json([_as_json(key) for key in keys])
     else:
         show_keys(keys)
 
 
 @command(commands, "polymodal keys remove shop --file keys.json")
 def remove(name: Annotated[str, typer.Argument(metavar="NAME", help="Of the key.")], file: KeysPath) -> None:
-    """Revoke a key: a running service refuses it within a second."""
+    """Revoke a key: a running service rejects it within a second."""
     from polymodal.app.access.keys import KeysError, read_keys, write_keys
 
-    present = read_keys(file)
-    if all(key.name != name for key in present):
-        names = ", ".join(key.name for key in present) or "none, as the file has no keys"
+    keys = read_keys(file)
+    if all(key.name != name for key in keys):
+        names = ", ".join(key.name for key in keys) or "none, as the file has no keys"
         raise KeysError(f"{file}: no key named {name!r}; allowed: {names}")
-    write_keys(file, (key for key in present if key.name != name))
-    report(f"{file}: {name} opens nothing any more")
+    write_keys(file, (key for key in keys if key.name != name))
+    report(f"{file}: revoked {name}")
 
 
-def _shown(key: "Key") -> dict[str, Any]:
+def _as_json(key: "Key") -> dict[str, Any]:
     record = key.model_dump(mode="json", exclude={"sha256"})
     return {**record, "scopes": sorted(record["scopes"])}

@@ -1,17 +1,28 @@
-"""`polymodal serve | tune`: run the service, and measure which number of workers suits this machine."""
+"""`polymodal serve | tune`: run the service, and measure the best number of workers for this machine."""
 
 import os
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import typer
 
-from polymodal.app.commands.bundles import CPUS, EMBEDDED, BundleArgument, bundle_folder
-from polymodal.app.commands.command import FAILED, AsJson, command, print_json, report
+from polymodal.app.commands.bundles import EMBEDDED, BundleArgument, bundle_folder
+from polymodal.app.commands.command import CPUS, FAILED, AsJson, command, print_json, report
 
 PORT_NOT_OPENED: Final = 3  # uvicorn.main.STARTUP_FAILURE
 
+_BUNDLES: Final = (
+    "Folder of a bundle, NAME=FOLDER, or illustrations: the embedded one. Repeatable; the first is the default model."
+)
+_ADDRESS: Final = "Address to listen on; 0.0.0.0 for all networks of the machine."
+_WORKERS: Final = "Number of processes that compute; 0: a thread of the service."
+
 commands = typer.Typer()
+
+
+def _setting(field: str, sentence: str, default: str, **options: Any) -> Any:  # noqa: ANN401 — typer's own
+    """Return the option of `serve` for a setting."""
+    return typer.Option(help=f"{sentence} Instead of POLYMODAL_{field.upper()}.", show_default=default, **options)
 
 
 @command(
@@ -22,40 +33,14 @@ commands = typer.Typer()
     "POLYMODAL_API_KEYS_FILE=keys.json polymodal serve --host 0.0.0.0",
 )
 def serve(
-    bundle: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="BUNDLE",
-            help="Folder of a bundle, NAME=FOLDER, or illustrations: the embedded one. Given several times, the first is "
-            "the default model. Instead of POLYMODAL_BUNDLES.",
-            show_default="illustrations",
-        ),
-    ] = None,
-    host: Annotated[
-        str | None,
-        typer.Option(
-            metavar="ADDRESS",
-            help="Address to listen on; 0.0.0.0 for every network the machine is in. Instead of POLYMODAL_HOST.",
-            show_default="127.0.0.1",
-        ),
-    ] = None,
-    port: Annotated[
-        int | None,
-        typer.Option(
-            min=0, max=65535, help="Port to listen on; 0: a free one. Instead of POLYMODAL_PORT.", show_default="8000"
-        ),
-    ] = None,
+    bundle: Annotated[list[str] | None, _setting("bundles", _BUNDLES, "illustrations", metavar="BUNDLE")] = None,
+    host: Annotated[str | None, _setting("host", _ADDRESS, "127.0.0.1", metavar="ADDRESS")] = None,
+    port: Annotated[int | None, _setting("port", "Port to listen on; 0: a free one.", "8000", min=0, max=65535)] = None,
     workers: Annotated[
-        int | None,
-        typer.Option(
-            min=0,
-            max=256,
-            help="Processes that compute; 0: a thread of the service. Instead of POLYMODAL_WORKERS.",
-            show_default="one for each core, at most 8",
-        ),
+        int | None, _setting("workers", _WORKERS, "one for each core, at most 8", min=0, max=256)
     ] = None,
 ) -> None:
-    """Serve trained bundles over HTTP until Ctrl-C: a page at /, the interface below /v1.
+    """Serve trained bundles over HTTP until Ctrl-C: a page at /, the API below /v1.
 
     Every setting is an environment variable POLYMODAL_… (.env.example lists them all); an option has precedence.
     """
@@ -96,11 +81,11 @@ def serve(
 def tune(
     bundle: BundleArgument = EMBEDDED,
     out: Annotated[Path, typer.Option(help="File to write the best plan to.", dir_okay=False)] = Path("plan.json"),
-    runtime: Annotated[str, typer.Option(help="auto, onnx-int8, onnx or torch, as it will be served.")] = "auto",
-    seconds: Annotated[float, typer.Option(min=0.1, help="To measure each plan for, twice.")] = 2.0,
+    runtime: Annotated[str, typer.Option(help="auto, onnx-int8, onnx or torch, as for serving.")] = "auto",
+    seconds: Annotated[float, typer.Option(min=0.1, help="Duration of a measurement; each plan has two.")] = 2.0,
     as_json: AsJson = False,
 ) -> None:
-    """Measure which numbers of workers, threads and items of a batch suit a bundle on this machine, and write the best plan.
+    """Measure the best numbers of workers, threads and items per batch for a bundle on this machine, and write the plan.
 
     The machine should be idle otherwise. The setting POLYMODAL_PLAN names the file to the service. With --json it prints the file.
     """
@@ -114,14 +99,13 @@ def tune(
     model = load_bundle(folder, runtime=runtime, threads=1)
     model.warm_up()
     source, inputs = BundleSource(model.description.name, folder), tuning.examples(model)
-    show = (lambda _: None) if as_json else show_plan
-    measured = tuning.measure(source, runtime, plans(CPUS), inputs, seconds, show)
-    chosen = tuning.best(measured)
-    description = model.description
-    document = tuning.document(chosen, measured, bundle=description.digest, runtime=description.runtime)
+    report_plan = (lambda _: None) if as_json else show_plan
+    measured = tuning.measure(source, runtime, plans(CPUS), inputs, seconds, report_plan)
+    best = tuning.best(measured)
+    document = tuning.document(best, measured, bundle=model.description.digest, runtime=model.description.runtime)
     tuning.write_plan(out, document)
     report(f"{out}:")
     if as_json:
         print_json(document)
     else:
-        show_plan(chosen)
+        show_plan(best)

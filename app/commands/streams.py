@@ -1,4 +1,4 @@
-"""Standard output and standard error of the command line: any character, a reader that is gone, a full disk.
+"""Standard output and standard error of the command line: characters of any encoding, a closed pipe, a full disk.
 
 `app.cli.main` configures them once, as rich's tables and typer's help are written to them as well.
 """
@@ -20,10 +20,10 @@ _ESCAPED: Final = "polymodal.escaped"
 def guarded(run: Callable[[], None]) -> int:
     r"""Run a command line and return its exit code.
 
-    Characters that a stream's encoding lacks are written as in JSON, such as \u2026, so that JSON stays JSON. A stream that
-    cannot be written ends with FAILED: without a message when its reader went away, otherwise with one.
+    Characters that a stream's encoding lacks are written as in JSON, such as \u2026, so that JSON stays JSON. If a stream cannot
+    be written, the exit code is FAILED: without a message if its reader closed it, otherwise with one.
     """
-    codecs.register_error(_ESCAPED, _escaped)
+    codecs.register_error(_ESCAPED, _escape)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=_ESCAPED)
@@ -33,7 +33,7 @@ def guarded(run: Callable[[], None]) -> int:
     except SystemExit as ended:
         code = ended.code if isinstance(ended.code, int) else FAILED if ended.code else 0
     except OSError as problem:
-        code = _failed(problem)
+        code = _report(problem)
     # Flush now: at the interpreter's end a failure would print a traceback and exit with 120. These are the original streams, as
     # typer replaces them after a failure.
     for stream in (sys.__stdout__, sys.__stderr__):
@@ -41,18 +41,19 @@ def guarded(run: Callable[[], None]) -> int:
             if stream is not None and not stream.closed:
                 stream.flush()
         except OSError as problem:
-            code = _failed(problem)
+            code = _report(problem)
             _discard(stream)
     return code
 
 
-def _escaped(problem: UnicodeError) -> tuple[str, int]:
+def _escape(problem: UnicodeError) -> tuple[str, int]:
     if not isinstance(problem, UnicodeEncodeError):
         raise problem
     return json.dumps(problem.object[problem.start : problem.end])[1:-1], problem.end
 
 
-def _failed(problem: OSError) -> int:
+def _report(problem: OSError) -> int:
+    """Print a message, unless the reader closed the stream, and return the exit code."""
     if not isinstance(problem, BrokenPipeError):
         with suppress(OSError):  # standard error may be what cannot be written
             report(f"polymodal: standard output: {problem.strerror or problem}")

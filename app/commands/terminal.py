@@ -1,4 +1,4 @@
-"""Output of commands for people: tables, progress bars, a model card; plain text when the output is no terminal."""
+"""Output of commands for people: tables, progress bars, a model card; plain text if the output is not a terminal."""
 
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
@@ -20,8 +20,8 @@ from polymodal.model import Classification
 from polymodal.model.evaluation import Evaluation, Grid, RunSummary, label_grid, summary_grid
 
 LISTED: Final = 20  # kinds of bad rows that are shown; the rest is counted
-LONGEST: Final = 1000  # columns of a check result
-WIDE: Final = 160  # columns of a table that goes to a file or to another program
+RESULT_WIDTH: Final = 1000  # columns of a check result
+TABLE_WIDTH: Final = 160  # columns of a table that goes to a file or to another program
 
 Item = TypeVar("Item")
 
@@ -36,7 +36,7 @@ def show_plan(measured: Measured) -> None:
 
 
 def watched(items: Iterator[Item], total: int, done: int = 0) -> Iterator[Item]:
-    """Yield items, with a progress bar on standard error if that is a terminal; `done`: number of earlier items."""
+    """Yield items, with a progress bar on standard error if that is a terminal. `done`: items of an earlier run."""
     console = Console(stderr=True)
     columns = (
         TextColumn("{task.description}"),
@@ -56,9 +56,9 @@ def watched(items: Iterator[Item], total: int, done: int = 0) -> Iterator[Item]:
 def show_evaluation(evaluation: Evaluation) -> None:
     """Print the measures as tables on standard output."""
     console = _output()
-    counted = f"{len(evaluation.rows):,} items, {len(evaluation.skipped):,} skipped"
+    counts = f"{len(evaluation.rows):,} items, {len(evaluation.skipped):,} skipped"
     rows = "all rows" if evaluation.split == "all" else f"{evaluation.split} split"
-    console.print(Text(f"{evaluation.description.name}, {rows} of {evaluation.manifest_name}: {counted}"))
+    console.print(Text(f"{evaluation.description.name}, {rows} of {evaluation.manifest_name}: {counts}"))
     console.print(_table(summary_grid(evaluation)))
     if (labels := label_grid(evaluation)).rows:
         console.print(_table(labels))
@@ -137,7 +137,7 @@ def show_results(results: Sequence[CheckResult]) -> None:
     """Print the results of checks, with the advice below each result that has any."""
     console = Console()
     if not console.is_terminal:
-        console = Console(width=LONGEST)  # no line breaks in a file, which may be searched
+        console = Console(width=RESULT_WIDTH)  # no line breaks in a file, which may be searched
     table = Table(box=box.SIMPLE_HEAD)
     for name in ("", "area", "check"):
         table.add_column(name, no_wrap=True)
@@ -154,7 +154,7 @@ def show_results(results: Sequence[CheckResult]) -> None:
 
 def _output() -> Console:
     console = Console()
-    return console if console.is_terminal else Console(width=WIDE)
+    return console if console.is_terminal else Console(width=TABLE_WIDTH)
 
 
 def _table(grid: Grid) -> Table:

@@ -6,21 +6,34 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from polymodal.app.commands.command import FAILED, AsJson, Roots, command, for_each_modality, print_json, report, show
-from polymodal.cores import available_cpus
+from polymodal.app.commands.command import (
+    CPUS,
+    FAILED,
+    AsJson,
+    Roots,
+    SplitSeed,
+    Workers,
+    command,
+    for_each_modality,
+    print_json,
+    report,
+    show,
+)
 from polymodal.model import MODALITIES
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["fp32", "bf16", "fp16"]
 
-CORES = available_cpus()
 CACHE = Path.home() / ".cache" / "polymodal"
 
+Manifest = Annotated[
+    Path, typer.Argument(metavar="MANIFEST", help="Manifest (CSV, JSONL, Parquet) or a folder with one.", exists=True)
+]
 Target = Annotated[
     str,
     typer.Option(help="What is predicted: single-label, multi-label (several labels, with | between) or regression."),
 ]
-Task = Annotated[str | None, typer.Option("--task", hidden=True, help="The former name of --target.")]
+Task = Annotated[str | None, typer.Option("--task", hidden=True, help="Deprecated name of --target.")]
 
 _NAMES = " or ".join(MODALITIES)
 _AUGMENTATIONS = ", ".join(modality.augmentation for modality in MODALITIES.values())
@@ -46,16 +59,13 @@ commands = typer.Typer()
 )
 @for_each_modality("encoders", _ENCODERS, suffix="_encoder")
 def train(
-    manifest: Annotated[
-        Path,
-        typer.Argument(metavar="MANIFEST", help="Manifest (CSV, JSONL, Parquet) or a folder with one.", exists=True),
-    ],
+    manifest: Manifest,
     out: Annotated[Path, typer.Option(help="Folder to write the bundle to; OUT.run holds what is in progress.")],
     preset: Annotated[str, typer.Option(help="cnn-rnn (from scratch) or pretrained (fine-tuned).")] = "pretrained",
     target: Target = "single-label",
     task: Task = None,
     class_weights: Annotated[
-        str, typer.Option(help="What labels count in the loss: none, balanced, or LABEL=WEIGHT,…")
+        str, typer.Option(help="Weights of labels in the loss: none, balanced, or LABEL=WEIGHT,…")
     ] = "none",
     fusion: Annotated[
         str | None,
@@ -66,15 +76,15 @@ def train(
     freeze: Annotated[
         list[str] | None,
         typer.Option(
-            help=f"{_NAMES} (several by giving it again): that encoder's trained weights stay as they are. "
+            help=f"{_NAMES} (several by giving it again): do not train that encoder's weights further. "
             "none: fine-tune all, also the token embeddings that the preset freezes."
         ),
     ] = None,
     augment: Annotated[
         list[str] | None,
         typer.Option(
-            help=f"{_NAMES} (several by giving it again): its training examples are changed by chance ({_AUGMENTATIONS}), "
-            "instead of the preset's. none: nothing is, for example where the size is the answer."
+            help=f"{_NAMES} (several by giving it again): change its training examples at random ({_AUGMENTATIONS}), "
+            "instead of the preset's. none: change nothing, for example where the size is the answer."
         ),
     ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="At most this many, instead of the preset's.")] = None,
@@ -83,18 +93,19 @@ def train(
     name: Annotated[str | None, typer.Option(help="The model's name in the service (default: OUT's).")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted training.")] = False,
     test: Annotated[
-        bool, typer.Option(help="Measure on the test split; leave it unread while you still choose.")
+        bool, typer.Option(help="Measure on the test split; switch it off while you still compare options.")
     ] = True,
     device: Annotated[
         Device, typer.Option(help="Where to compute; auto is the fastest one that is available.")
     ] = "auto",
-    precision: Annotated[Precision, typer.Option(help="What to multiply matrices in; fp16 needs a GPU.")] = "fp32",
-    split_seed: Annotated[int, typer.Option(help="Of the splits, if the manifest has no column split.")] = 0,
+    precision: Annotated[Precision, typer.Option(help="Number format of matrix products; fp16 needs a GPU.")] = "fp32",
+    split_seed: SplitSeed = 0,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Log to OUT.run/tensorboard.")] = False,
     int8: Annotated[
-        bool, typer.Option(help="Also in 8 bits, for CPUs, what loses next to nothing on the validation split.")
+        bool,
+        typer.Option(help="Also write 8-bit encoders for CPUs, if they hardly lose accuracy on the validation split."),
     ] = True,
-    workers: Annotated[int, typer.Option(min=1, help="Threads that decode files and make batches.")] = CORES,
+    workers: Annotated[int, typer.Option(min=1, help="Threads that decode files and make batches.")] = CPUS,
     cache: Annotated[Path, typer.Option(help="Where downloaded weights are kept.")] = CACHE,
     root: Roots = None,
     as_json: AsJson = False,
@@ -144,15 +155,12 @@ def train(
 
 @command(commands, "polymodal check things.csv", "polymodal check things.csv --target multi-label --json")
 def check(
-    manifest: Annotated[
-        Path,
-        typer.Argument(metavar="MANIFEST", help="Manifest (CSV, JSONL, Parquet) or a folder with one.", exists=True),
-    ],
+    manifest: Manifest,
     target: Target = "single-label",
     task: Task = None,
-    split_seed: Annotated[int, typer.Option(help="Of the splits, if the manifest has no column split.")] = 0,
+    split_seed: SplitSeed = 0,
     as_json: AsJson = False,
-    workers: Annotated[int, typer.Option(min=1, help="Threads that decode files.")] = CORES,
+    workers: Workers = CPUS,
     root: Roots = None,
 ) -> None:
     """Check a manifest for errors and suspicious rows, without training; exit code 1 if there are errors."""

@@ -1,4 +1,4 @@
-"""`polymodal doctor`: checks everything that a service depends on, with advice about each problem.
+"""`polymodal doctor`: checks of everything that a service depends on, with advice about each problem.
 
 installation.py, machine.py   Python, packages, settings; processor, memory, open files
 bundle.py                     whether a model can be served on this machine

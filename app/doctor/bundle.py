@@ -28,7 +28,7 @@ def check(source: BundleSource, settings: Settings, loaded: list[Description]) -
     if runtime == preferred:
         yield ok(area, "golden inputs", f"{runtime} returns the recorded outputs")
     else:
-        advice = "polymodal export, on a machine of this kind; until then it is slower, and right"
+        advice = "polymodal export, on a machine of this kind; until then answers are right, but slower"
         yield warn(area, "golden inputs", f"{preferred} disagrees on this processor, {runtime} is used instead", advice)
     loaded.append(model.description)
     yield _answer(area, model)
@@ -43,5 +43,5 @@ def _answer(area: str, model: Model) -> CheckResult:
         answer_one(model, task, inputs, task.Options())
     except ModelError as problem:
         return fail(area, "one answer", str(problem), "report it, with the bundle's card")
-    taken = (time.perf_counter() - started) * 1000
-    return ok(area, "one answer", f"{taken:.1f} ms for {' and '.join(inputs)}, alone and on this process' threads")
+    ms = (time.perf_counter() - started) * 1000
+    return ok(area, "one answer", f"{ms:.1f} ms for {' and '.join(inputs)}, alone and on this process' threads")

@@ -10,8 +10,8 @@ from polymodal.app.doctor.result import CheckResult, fail, ok, warn
 from polymodal.app.settings import Settings, SettingsError, load_settings
 
 OLDEST_PYTHON: Final = (3, 11)
-ONLY_TRAINING: Final = "torch"
-"""A dependency that serving with ONNX Runtime does without."""
+TRAINING_ONLY: Final = "torch"
+"""A dependency that serving with ONNX Runtime does not need."""
 _REQUIREMENT: Final = re.compile(r"(?P<name>[\w.-]+)(\[[^]]*\])?\s*(>=(?P<oldest>[0-9.]+))?[^;]*(;(?P<marker>.*))?")
 _EXTRA: Final = re.compile(r"extra == ['\"](?P<extra>[\w-]+)['\"]")
 
@@ -24,11 +24,11 @@ def check() -> Iterator[CheckResult]:
     else:
         yield fail("installation", "Python", running, "install Python 3.11 or newer, and polymodal into it")
     try:
-        present, requirements = version("polymodal"), requires("polymodal") or []
+        installed, requirements = version("polymodal"), requires("polymodal") or []
     except PackageNotFoundError:
         yield fail("installation", "polymodal", "not installed, but run from its folder", "pip install --editable .")
         return
-    yield ok("installation", "polymodal", present)
+    yield ok("installation", "polymodal", installed)
     yield from _packages(requirements)
 
 
@@ -40,7 +40,7 @@ def _packages(requirements: list[str]) -> Iterator[CheckResult]:
         if not match or ("win32" in (marker := match["marker"] or "") and sys.platform == "win32"):
             continue
         extra = _EXTRA.search(marker)
-        if extra is None and match["name"] != ONLY_TRAINING:
+        if extra is None and match["name"] != TRAINING_ONLY:
             serving.append((match["name"], match["oldest"]))
         elif extra is None or extra["extra"] == "train":
             training.append((match["name"], match["oldest"]))
@@ -56,7 +56,7 @@ def _packages(requirements: list[str]) -> Iterator[CheckResult]:
             "only to train and to export: make setup, or pip install 'polymodal[train]'",
         )
     else:
-        yield ok("installation", "training", _versions(ONLY_TRAINING, "accelerate", "onnx", "scikit-learn"))
+        yield ok("installation", "training", _versions(TRAINING_ONLY, "accelerate", "onnx", "scikit-learn"))
 
 
 def _problems(packages: list[tuple[str, str | None]]) -> list[str]:
@@ -66,11 +66,11 @@ def _problems(packages: list[tuple[str, str | None]]) -> list[str]:
 def _problem(name: str, oldest: str | None) -> str:
     """Return the problem of a package; empty when it is installed and new enough."""
     try:
-        present = version(name)
+        installed = version(name)
     except PackageNotFoundError:
         return f"{name} is missing"
-    if oldest and _numbers(present) < _numbers(oldest):
-        return f"{name} is {present}, older than {oldest}"
+    if oldest and _numbers(installed) < _numbers(oldest):
+        return f"{name} is {installed}, older than {oldest}"
     return ""
 
 
@@ -85,14 +85,14 @@ def _versions(*names: str) -> str:
 
 
 def read_settings(environ: Mapping[str, str]) -> tuple[Settings, list[CheckResult]]:
-    """Return the settings, or the defaults when they are invalid, with a result for every problem and unknown variable."""
+    """Return the settings, or the defaults if they are invalid, with a result for every problem."""
     try:
         settings = load_settings(environ)
     except SettingsError as error:
         advice = "see .env.example for what is allowed; the other checks use the defaults"
         return load_settings({}), [fail("settings", _variable(line), line, advice) for line in error.problems]
-    set_ = sorted(name for name, value in environ.items() if name.upper().startswith("POLYMODAL_") and value)
-    return settings, [ok("settings", "environment", ", ".join(set_) or "all at their defaults")]
+    names = sorted(name for name, value in environ.items() if name.upper().startswith("POLYMODAL_") and value)
+    return settings, [ok("settings", "environment", ", ".join(names) or "all at their defaults")]
 
 
 def _variable(problem: str) -> str:

@@ -18,16 +18,15 @@ _THREADS: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 def check(settings: Settings, environ: Mapping[str, str]) -> Iterator[CheckResult]:
-    """Check what does not depend on a model."""
+    """Check cores, processor, threads and open files: what does not depend on a model."""
     cores, all_cores = available_cpus(), os.cpu_count() or 1
     limited = f" of {all_cores}, as the container or the affinity mask allows" if cores < all_cores else ""
     yield ok("machine", "cores", f"{cores}{limited}")
     yield _processor(processor())
     yield _threads(settings, cores)
     if odd := [f"{name}={environ[name]}" for name in _THREADS if environ.get(name, "1") not in ("1", str(cores))]:
-        yield warn(
-            "machine", "libraries", ", ".join(odd), "unset it: POLYMODAL_INFERENCE_THREADS sets the number of threads"
-        )
+        advice = "unset it: POLYMODAL_INFERENCE_THREADS sets the number of threads"
+        yield warn("machine", "libraries", ", ".join(odd), advice)
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if resource.RLIM_INFINITY != hard < settings.max_connections + OTHER_DESCRIPTORS:
         advice = "raise the limit (ulimit -Hn, LimitNOFILE=), or lower POLYMODAL_MAX_CONNECTIONS"
@@ -48,27 +47,27 @@ def _processor(cpu: Processor) -> CheckResult:
 
 def _threads(settings: Settings, cores: int) -> CheckResult:
     threads = max(1, settings.workers) * settings.inference_threads
-    found = f"{settings.workers} workers with {settings.inference_threads} threads each for {cores} cores"
+    summary = f"{settings.workers} workers with {settings.inference_threads} threads each for {cores} cores"
     if threads > cores:
         advice = f"lower POLYMODAL_WORKERS or POLYMODAL_INFERENCE_THREADS: their product should be at most {cores}"
-        return warn("machine", "workers", found, advice)
+        return warn("machine", "workers", summary, advice)
     if settings.plan and settings.plan.cores != cores:
         advice = "polymodal tune, on this machine"
         return warn("machine", "workers", f"a plan that was measured for {settings.plan.cores} cores", advice)
-    return ok("machine", "workers", found)
+    return ok("machine", "workers", summary)
 
 
 def memory(settings: Settings, used_bytes: int) -> CheckResult:
-    """Check that there is memory for the models in every worker; `used_bytes`: of this process, which has loaded them."""
+    """Check that memory suffices for the models in every worker. `used_bytes`: of this process, which has loaded them."""
     needed = used_bytes * (max(1, settings.workers) + 1)
     free = available_memory()
-    found = f"about {needed // MIB:,} MiB for {settings.workers} workers and the service"
+    demand = f"about {needed // MIB:,} MiB for {settings.workers} workers and the service"
     if free is None:
-        return ok("machine", "memory", f"{found}; free memory is known on Linux only")
+        return ok("machine", "memory", f"{demand}; free memory is known on Linux only")
     if needed > free:
         advice = "lower POLYMODAL_WORKERS, or give the container more memory"
-        return warn("machine", "memory", f"{found}, {free // MIB:,} MiB are free", advice)
-    return ok("machine", "memory", f"{found}, of {free // MIB:,} MiB that are free")
+        return warn("machine", "memory", f"{demand}, {free // MIB:,} MiB are free", advice)
+    return ok("machine", "memory", f"{demand}, of {free // MIB:,} MiB that are free")
 
 
 def available_memory(meminfo: Path = Path("/proc/meminfo")) -> int | None:

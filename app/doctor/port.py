@@ -25,27 +25,26 @@ def check(host: str, port: int) -> CheckResult:
                 listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 listener.bind((host, port))
     except socket.gaierror as problem:
-        return fail(
-            "port", address, f"no such address: {problem.strerror}", "set POLYMODAL_HOST to one of this machine"
-        )
+        reason = f"no such address: {problem.strerror}"
+        return fail("port", address, reason, "set POLYMODAL_HOST to an address of this machine")
     except OSError as problem:
-        return _refused(problem, address, port)
+        return _not_bound(problem, address, port)
     return ok("port", address, "free")
 
 
 def address_of(host: str, port: int) -> str:
-    """Return the URL at which this machine reaches the port; on the loopback address for all networks."""
+    """Return the URL at which this machine reaches the port: on the loopback address if the host is 0.0.0.0 or ::."""
     names = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 — requested, not listened on
     name = names.get(host, host)
     return f"http://[{name}]:{port}" if ":" in name else f"http://{name}:{port}"
 
 
-def _refused(problem: OSError, address: str, port: int) -> CheckResult:
+def _not_bound(problem: OSError, address: str, port: int) -> CheckResult:
     match problem.errno:
         case errno.EADDRINUSE:
             holder = holder_of(port)
-            found = f"held by {holder}" if holder else "held by a process of another user or container"
-            return fail("port", address, found, "stop it, or choose another: polymodal serve --port 8001")
+            holder = holder or "a process of another user or container"
+            return fail("port", address, f"held by {holder}", "stop it, or choose another: polymodal serve --port 8001")
         case errno.EACCES:
             return fail("port", address, "needs privileges", "choose one above 1023: polymodal serve --port 8000")
         case errno.EADDRNOTAVAIL:
@@ -54,7 +53,7 @@ def _refused(problem: OSError, address: str, port: int) -> CheckResult:
 
 
 def holder_of(port: int) -> str:
-    """Return the process that listens on a port, as number and command line; empty where it can't be seen."""
+    """Return the number and the command line of the process that listens on a port; empty if it can't be read."""
     links = {f"socket:[{inode}]" for inode in _inodes(port)}
     return next(_processes(links), "") if links else ""
 

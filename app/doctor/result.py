@@ -1,6 +1,6 @@
-"""The result of a check, for the table and for JSON."""
+"""The result of a check: a row of the doctor's table, and an object of its JSON."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from enum import StrEnum
 
 
@@ -14,7 +14,7 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """The result of one check: a row of the doctor's table."""
+    """The result of one check."""
 
     area: str
     check: str
@@ -22,10 +22,6 @@ class CheckResult:
     found: str
     advice: str = ""
     """What to do; empty for `ok`."""
-
-    def as_json(self) -> dict[str, str]:
-        """Return the fields for JSON."""
-        return asdict(self)
 
 
 def ok(area: str, check: str, found: str) -> CheckResult:

@@ -27,7 +27,7 @@ _NEEDS_KEY: Final = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A response."""
+    """A response; `ms`: time from connecting to its last byte."""
 
     status: int
     media_type: str
@@ -53,13 +53,13 @@ class ServiceClient:
 
     def __init__(self, url: str, key: str | None, timeout_s: float = TIMEOUT_S) -> None:
         """Raises ValueError for an invalid address, and for an invalid key, which is not repeated."""
-        parts = urlsplit(url if "://" in url else f"http://{url}")
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        address = urlsplit(url if "://" in url else f"http://{url}")
+        if address.scheme not in ("http", "https") or not address.hostname:
             raise ValueError(f"{url}: allowed: http://HOST:PORT or https://HOST")
         if key is not None and not _KEY.fullmatch(key):
             raise ValueError("the key is none; allowed: one of `polymodal keys add`")
-        self.url, self._base, self._timeout_s = url, parts.path.rstrip("/"), timeout_s
-        self._secure, self._host, self._port = parts.scheme == "https", parts.hostname, parts.port
+        self.url, self._base, self._timeout_s = url, address.path.rstrip("/"), timeout_s
+        self._secure, self._host, self._port = address.scheme == "https", address.hostname, address.port
         self._headers = {"Authorization": f"Bearer {key}"} if key else {}
 
     def request(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Reply:
@@ -73,11 +73,11 @@ class ServiceClient:
         try:
             connection.request(method, self._base + path, content, headers)
             response = connection.getresponse()
-            content_bytes = self._read(response, started + self._timeout_s)
+            received = self._read(response, started + self._timeout_s)
         finally:
             connection.close()
         media_type = (response.getheader("Content-Type") or "").partition(";")[0]
-        return Reply(response.status, media_type, content_bytes, (time.perf_counter() - started) * 1000)
+        return Reply(response.status, media_type, received, (time.perf_counter() - started) * 1000)
 
     def _connection(self) -> http.client.HTTPConnection:
         if self._secure:
@@ -87,15 +87,15 @@ class ServiceClient:
 
     @staticmethod
     def _read(response: http.client.HTTPResponse, until: float) -> bytes:
-        """Read a body. Raises TimeoutError also for a server that sends a byte now and then."""
-        read = bytearray()
+        """Return a body. Raises TimeoutError also for a server that keeps sending single bytes."""
+        body = bytearray()
         while chunk := response.read1(65536):
-            read += chunk
+            body += chunk
             if time.perf_counter() > until:
                 raise TimeoutError("the answer did not end in time")
-            if len(read) > MOST_BYTES:
+            if len(body) > MOST_BYTES:
                 raise http.client.HTTPException(f"more than {MOST_BYTES:,} bytes")
-        return bytes(read)
+        return bytes(body)
 
 
 def check(
@@ -172,7 +172,7 @@ def _version(client: ServiceClient) -> Iterator[CheckResult]:
 def _models(client: ServiceClient, key: str | None, loaded: Sequence[Description]) -> Iterator[CheckResult]:
     reply = client.request("GET", "/v1/models")
     if reply.status in _NEEDS_KEY:
-        yield _refused(reply, key)
+        yield _key_problem(reply, key)
         yield from _classification(client, key, {})
         return
     if reply.status != HTTPStatus.OK:
@@ -188,8 +188,8 @@ def _models(client: ServiceClient, key: str | None, loaded: Sequence[Description
         elif model["digest"] == local.digest:
             yield ok(AREA, local.name, f"version {local.digest[:12]}…, as here, on {model['runtime']}")
         else:
-            found = f"version {str(model['digest'])[:12]}…, and here is {local.digest[:12]}…"
-            yield warn(AREA, local.name, found, "bring the newer bundle to the other place, and restart the service")
+            versions = f"version {str(model['digest'])[:12]}…, and here is {local.digest[:12]}…"
+            yield warn(AREA, local.name, versions, "bring the newer bundle to the other place, and restart the service")
     yield from _classification(client, key, default)
 
 
@@ -198,17 +198,19 @@ def _classification(client: ServiceClient, key: str | None, model: Mapping[str, 
     inputs = {"text": "polymodal doctor"} if "text" in names else {"image": _PIXEL}
     reply = client.request("POST", "/v1/classify", inputs)
     if reply.status == HTTPStatus.OK:
-        found = f"{reply.ms:.1f} ms for {' and '.join(inputs)}, a new connection included; by {reply.document['model']}"
-        yield ok(AREA, "one answer", found)
+        timing = (
+            f"{reply.ms:.1f} ms for {' and '.join(inputs)}, a new connection included; by {reply.document['model']}"
+        )
+        yield ok(AREA, "one answer", timing)
     elif reply.status in _NEEDS_KEY:
         if model:  # this key has the scope models, but not classify
-            yield _refused(reply, key)
+            yield _key_problem(reply, key)
     else:
         advice = "it is busy, try again later" if reply.status == HTTPStatus.TOO_MANY_REQUESTS else "look at its log"
         yield fail(AREA, "one answer", reply.detail, advice)
 
 
-def _refused(reply: Reply, key: str | None) -> CheckResult:
+def _key_problem(reply: Reply, key: str | None) -> CheckResult:
     if key is None:
         return warn(AREA, "keys", "a key is needed", "--key KEY; `polymodal keys add` makes one")
     return fail(AREA, "keys", reply.detail, "give a key that is valid and has the scopes classify and models")

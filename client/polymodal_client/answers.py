@@ -30,7 +30,7 @@ class LabelScore:
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """The range in which a number probably is."""
+    """The range that probably contains the true number."""
 
     low: float
     high: float
@@ -61,7 +61,7 @@ class Classification:
 
     @property
     def best(self) -> LabelScore:
-        """The label of the highest score. Raises LookupError where there is none: a regression, a high threshold."""
+        """The label with the highest score. Raises LookupError if there is none: a regression, a high threshold."""
         if not self.labels:
             raise LookupError("this answer has no labels: a regression has a value, and a threshold may leave none")
         return self.labels[0]
@@ -124,7 +124,7 @@ class Item:
     image: Image | None = None
     text: str | None = None
     id: str | None = None
-    """Comes back with the answer."""
+    """Returned with the answer."""
     inputs: Mapping[str, str | File | None] | None = None
     """Inputs of any modality by name; a str is a text, except that of image, which is a path."""
 
@@ -231,7 +231,7 @@ class Models:
     """All served models."""
 
     default: str
-    """The one that answers when a request names none."""
+    """Name of the model for requests that name none."""
     models: tuple[Model, ...]
 
     @classmethod

@@ -63,23 +63,15 @@ class AsyncClient:
         concurrency: int = 4,
         progress: Progress | None = None,
     ) -> list[ItemAnswer[Classification]]:
-        """Classify many examples; the answers are in their order, and a bad one fails alone.
+        """Classify many examples; the answers are in their order, and a bad example does not affect the others.
 
         `progress` is called with the number of items that are done, and the number of all. If the iterable raises, the items end
-        there, and the last answer has its error. Raises an error that concerns all items while there are no answers: no connection,
-        a wrong key, an unknown model; TypeError or ValueError for options, and for an object that is not iterable.
+        there, and the last answer has the error. As long as there are no answers, an error of all items is raised: no connection,
+        a wrong key, an unknown model. Raises TypeError or ValueError for options, and for an object that is not iterable.
         """
         task = calls.classify(model, top_k, threshold)
-        return await self._many(
-            Batch(
-                task,
-                items,
-                self._exchange,
-                items_per_request=items_per_request,
-                concurrency=concurrency,
-                progress=progress,
-            )
-        )
+        batch = Batch(task, items, self._exchange, items_per_request, concurrency, progress)
+        return await self._many(batch)
 
     async def embed(
         self,
@@ -90,11 +82,7 @@ class AsyncClient:
         model: str | None = None,
         request_id: str | None = None,
     ) -> Embedding:
-        """Return a vector for each input of one example; any input may be missing: None, NaN or pandas.NA.
-
-        `inputs`: those of any modality by name, a text as str, a file as a Path, bytes, an open file or a PIL image.
-        Raises PolymodalError, OSError for a file that can't be read, TypeError or ValueError for what can't be sent.
-        """
+        """Return a vector for each input of one example. Arguments and errors are those of `classify`."""
         return await self._one(calls.embed(model), Item(image, text, inputs=inputs), request_id)
 
     async def embed_batch(
@@ -107,17 +95,8 @@ class AsyncClient:
         progress: Progress | None = None,
     ) -> list[ItemAnswer[Embedding]]:
         """Embed many examples, as `classify_batch` classifies them."""
-        task = calls.embed(model)
-        return await self._many(
-            Batch(
-                task,
-                items,
-                self._exchange,
-                items_per_request=items_per_request,
-                concurrency=concurrency,
-                progress=progress,
-            )
-        )
+        batch = Batch(calls.embed(model), items, self._exchange, items_per_request, concurrency, progress)
+        return await self._many(batch)
 
     async def call(
         self,
@@ -129,7 +108,7 @@ class AsyncClient:
         options: Mapping[str, Any] | None = None,
         request_id: str | None = None,
     ) -> Mapping[str, Any]:
-        """Run any task in a model's `tasks`, also one without a method here; the answer is a JSON document.
+        """Run any task in a model's `tasks`, also one without its own method; return the JSON document of the answer.
 
         `options`: as the service documents them, `model` included. Raises the errors of `classify`.
         """
@@ -144,7 +123,7 @@ class AsyncClient:
         return await self._run(self._exchange.perform(calls.model(name)))
 
     async def health(self, probe: str = "ready") -> Health:
-        """Return a probe: live, started or ready. Raises Unavailable when it fails; it is not retried."""
+        """Return the result of a probe: live, started or ready. Raises Unavailable if it fails; it is not retried."""
         return await self._run(self._exchange.perform(calls.health(probe)))
 
     async def aclose(self) -> None:
@@ -165,7 +144,7 @@ class AsyncClient:
         return await self._run(self._exchange.perform(call, request_id))
 
     async def _many(self, batch: Batch[Answer]) -> list[ItemAnswer[Answer]]:
-        turns = anyio.Semaphore(batch.concurrency)
+        slots = anyio.Semaphore(batch.concurrency)
         failures: list[Exception] = []
         async with anyio.create_task_group() as tasks:
 
@@ -176,28 +155,28 @@ class AsyncClient:
                     failures.append(failure)
                     tasks.cancel_scope.cancel()
                 finally:
-                    turns.release()
+                    slots.release()
 
             for share in batch.shares():
-                await turns.acquire()
+                await slots.acquire()
                 tasks.start_soon(answer, share)
         if failures:
             raise failures[0]
         return batch.result()
 
     async def _run(self, steps: Steps[Answer]) -> Answer:
-        outcome: Reply | Lost | None = None
+        result: Reply | Lost | None = None
         while True:
             try:
-                step = steps.send(outcome)
+                step = steps.send(result)
             except StopIteration as end:
                 answer: Answer = end.value
                 return answer
             if isinstance(step, Pause):
                 await anyio.sleep(step.seconds)
-                outcome = None
+                result = None
             else:
-                outcome = await self._send(step)
+                result = await self._send(step)
 
     async def _send(self, step: Send) -> Reply | Lost:
         try:

@@ -1,4 +1,4 @@
-"""Many items: split into requests, which the clients send, a few at a time."""
+"""Many items, split into requests. The clients send a few requests at a time."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ Answer = TypeVar("Answer")
 
 MOST_CHARACTERS: Final = 12 * 2**20
 """Of one request: well below the 20 MiB that a service accepts by default."""
-_HOPELESS: Final = (Unauthorized, Forbidden, NotFound)
+_SHARED_ERRORS: Final = (Unauthorized, Forbidden, NotFound)
 """Errors that every other request would get, too."""
 
 Numbered: TypeAlias = Sequence[tuple[int, object]]
@@ -39,7 +39,6 @@ class Batch(Generic[Answer]):
         task: Task[Answer],
         items: Iterable[Item | Mapping[str, Any]],
         exchange: Exchange,
-        *,
         items_per_request: int,
         concurrency: int,
         progress: Progress | None,
@@ -52,13 +51,13 @@ class Batch(Generic[Answer]):
         self._total = len(items) if isinstance(items, Sequence) else None
         self._answers: list[ItemAnswer[Answer]] = []
         self._answered = False
-        self._over: PolymodalError | None = None
+        self._last_error: PolymodalError | None = None
         """The error after which nothing more is sent."""
 
     def shares(self) -> Iterator[Numbered]:
-        """Yield the items of each request; they are read as they are needed, so that a generator may yield millions.
+        """Yield the items of each request, read when they are needed, so that a generator may yield millions.
 
-        If reading them fails, they end, and the error is that of the last item, so that earlier answers are kept.
+        If reading them fails, they end, and the error becomes that of the last item, so that earlier answers are kept.
         """
         share: list[tuple[int, object]] = []
         for index in count():
@@ -77,7 +76,7 @@ class Batch(Generic[Answer]):
 
     @staticmethod
     def prepare(share: Numbered) -> Prepared:
-        """Read and encode items, which is slow and belongs on a thread. An item that can't be sent fails alone."""
+        """Read and encode items; slow, so run it in a thread. An item that can't be sent does not affect the others."""
         packed: list[Packed] = []
         failed: list[ItemAnswer[Any]] = []
         for index, row in share:
@@ -88,20 +87,20 @@ class Batch(Generic[Answer]):
         return Prepared(packed, failed)
 
     def perform(self, prepared: Prepared) -> Steps[list[ItemAnswer[Answer]]]:
-        """Return a share's answers. Raises an error that every request would get, unless there are answers to keep."""
+        """Return a share's answers. Raises an error that every request would get, unless there are already answers."""
         answers: list[ItemAnswer[Answer]] = list(prepared.failed)
         for packed in _by_size(prepared.packed):
-            error = self._over
+            error = self._last_error
             if error is None:
                 try:
                     answers += yield from self._exchange.perform_batch(self._task, packed)
                     self._answered = True
                     continue
-                except (*_HOPELESS, ConnectionFailed) as problem:
+                except (*_SHARED_ERRORS, ConnectionFailed) as problem:
                     if not self._answered:
                         raise
                     error = problem
-                    self._over = problem if isinstance(problem, _HOPELESS) else None
+                    self._last_error = problem if isinstance(problem, _SHARED_ERRORS) else None
                 except PolymodalError as problem:
                     error = problem
             answers += [ItemAnswer(item.index, item.id, None, error) for item in packed]
@@ -125,7 +124,7 @@ def _at_least_1(name: str, value: int) -> int:
 
 
 def _iterator(items: Any) -> Iterator[object]:  # noqa: ANN401
-    """Return the items' iterator. Raises TypeError for one item, and for a DataFrame, which yields the names of its columns."""
+    """Return the items' iterator. Raises TypeError for a single item, and for a DataFrame, which would yield column names."""
     is_table = any(kind.__name__ == "DataFrame" for kind in type(items).__mro__)
     if isinstance(items, str | bytes | Mapping | Item) or is_table or not hasattr(items, "__iter__"):
         allowed = "an iterable of Items or mappings; of a DataFrame its rows, such as frame.to_dict('records')"
@@ -135,7 +134,7 @@ def _iterator(items: Any) -> Iterator[object]:  # noqa: ANN401
 
 
 def _by_size(packed: Sequence[Packed]) -> Iterator[Sequence[Packed]]:
-    """Yield adjacent items that fit into one request; an item that is too large is alone."""
+    """Yield adjacent items that fit into one request; an item that is too large gets its own."""
     group: list[Packed] = []
     size = 0
     for item in packed:

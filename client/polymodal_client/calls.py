@@ -1,4 +1,4 @@
-"""Descriptions of calls: what is sent, and how the answer is read. Without connections and time."""
+"""Descriptions of calls: what is sent, and how the answer is read. Needs no connection and no clock."""
 
 import base64
 import math
@@ -27,11 +27,11 @@ class Call(Generic[Answer]):
     """Of a form."""
     files: Mapping[str, bytes] | None = field(default=None, repr=False)
     repeatable: bool = True
-    """Whether it may be retried; probes may not, as their failure is the answer."""
+    """Whether it may be retried. Probes may not, because their failure is the answer."""
 
 
 def whole_number(name: str, value: Any) -> int:  # noqa: ANN401
-    """Return an int for any whole number, also one of numpy's. Raises TypeError or ValueError naming it."""
+    """Return an int for any whole number, also of numpy. Raises TypeError or ValueError, which names the option."""
     number = real_number(name, value, "a whole number")
     if not number.is_integer():
         raise ValueError(f"{name}: {value}; allowed: a whole number")
@@ -39,7 +39,7 @@ def whole_number(name: str, value: Any) -> int:  # noqa: ANN401
 
 
 def real_number(name: str, value: Any, allowed: str = "a number") -> float:  # noqa: ANN401
-    """Return a float for any finite number, also one of numpy's. Raises TypeError or ValueError naming it."""
+    """Return a float for any finite number, also of numpy. Raises TypeError or ValueError, which names the option."""
     kind = type(value).__name__
     if kind.startswith("bool") or not hasattr(value, "__float__") or getattr(value, "shape", ()) != ():
         raise TypeError(f"{name}: {kind}; allowed: {allowed}")
@@ -164,8 +164,9 @@ _OPTIONS: Final[Mapping[str, Callable[[str, Any], Any]]] = {
 }
 """The options of all tasks, with the functions that validate them."""
 _TASK_NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,63}")
+_MODEL_NAME: Final = re.compile(r"[^/?#%\\]+")
 _RESERVED: Final = frozenset({"id", "items", *_OPTIONS})
-"""Fields of a request that are no inputs."""
+"""Fields of a request that are not inputs."""
 
 
 def models() -> Call[Models]:
@@ -175,13 +176,7 @@ def models() -> Call[Models]:
 
 def model(name: str) -> Call[ModelDetail]:
     """Describe the call for one model with its card. Raises ValueError for an impossible name."""
-    if (
-        not isinstance(name, str)
-        or not name
-        or set(name) & set("/?#%\\")
-        or not name.isprintable()
-        or name in (".", "..")
-    ):
+    if not isinstance(name, str) or not _MODEL_NAME.fullmatch(name) or not name.isprintable() or name in (".", ".."):
         raise ValueError(f"model: {name!r}; allowed: a name of models()")
     return Call("GET", f"/v1/models/{name}", lambda document, _: ModelDetail.of(document))
 

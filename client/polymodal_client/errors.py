@@ -25,7 +25,7 @@ SHOWN: Final = 200
 
 
 class PolymodalError(Exception):
-    """Base class: a call without an answer."""
+    """Base class: the call has no answer."""
 
     request_id: str = ""
     """As in the service's log, if it received the request."""
@@ -40,7 +40,7 @@ class TimedOut(PolymodalError):
 
 
 class UnexpectedAnswer(PolymodalError):
-    """An answer that is not of a Polymodal service, or not of a compatible version."""
+    """An answer of something else than a Polymodal service, or of an incompatible version."""
 
     def __init__(self, status: int, reason: str, body: bytes, request_id: str, retry_after: float | None) -> None:
         start = " ".join(body[: 4 * SHOWN].decode(errors="replace").split())[:SHOWN]
@@ -59,13 +59,13 @@ class ProblemError(PolymodalError):
         self.detail = str(problem.get("detail", ""))
         """For people: the input, what was found and what is allowed."""
         self.request_id = str(problem.get("instance", ""))
-        self.input, self.found, self.allowed = (_word(problem, name) for name in ("input", "found", "allowed"))
+        self.input, self.found, self.allowed = (_text(problem, name) for name in ("input", "found", "allowed"))
         self.retry_after = retry_after
         """Seconds of the service's Retry-After; None without it."""
         super().__init__(f"{self.status} {self.code}: {self.detail or self.title}")
 
 
-def _word(problem: Mapping[str, Any], name: str) -> str | None:
+def _text(problem: Mapping[str, Any], name: str) -> str | None:
     return None if problem.get(name) is None else str(problem[name])
 
 
@@ -86,7 +86,7 @@ class Forbidden(ProblemError):
 
 
 class NotFound(ProblemError):
-    """No such route: most likely another service's address."""
+    """The route does not exist: most likely the address of another service."""
 
 
 class UnknownModel(NotFound):
@@ -94,7 +94,7 @@ class UnknownModel(NotFound):
 
 
 class TryLater(ProblemError):
-    """A valid request that was refused on every attempt."""
+    """A valid request that the service rejected on every attempt."""
 
 
 class Overloaded(TryLater):
@@ -102,19 +102,19 @@ class Overloaded(TryLater):
 
 
 class RateLimited(TryLater):
-    """More requests than this client's rate limit."""
+    """This client has exceeded its rate limit."""
 
 
 class Unavailable(TryLater):
-    """Starting, draining, or no worker answers."""
+    """The service is starting or draining, or no worker answers."""
 
 
 class DeadlineExceeded(ProblemError):
-    """The service gave up: the answer would have come too late."""
+    """The service stopped at the deadline: the answer would have come too late."""
 
 
 class InternalError(ProblemError):
-    """A failure of the service, whose log has the reason under the request's id."""
+    """A failure of the service. Its log has the reason under the request's id."""
 
 
 BY_CODE: Final[Mapping[str, type[ProblemError]]] = {

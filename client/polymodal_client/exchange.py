@@ -1,4 +1,4 @@
-"""Deadline, retries and errors of a call, without a connection: a generator, which a client runs.
+"""Deadline, retries and errors of a call: a generator without a connection of its own, which a client runs.
 
     yields                              receives
     Send   one attempt, with a timeout  a Reply, or Lost without one
@@ -34,10 +34,10 @@ Answer = TypeVar("Answer")
 
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")  # what the service keeps; it replaces anything else
 _MOST_MS: Final = 999_999_999
-_NO_TURN: Final = (TryLater, DeadlineExceeded)
-"""Errors of items that were not computed: the others took the time, and in another request it may suffice."""
+_NOT_COMPUTED: Final = (TryLater, DeadlineExceeded)
+"""Errors of items that were not computed, because the others took the time. Another request may have enough time."""
 _DIVISIBLE: Final = frozenset({"too_many_bytes", "too_many_items", "malformed_body"})
-"""Codes of a batch of which a half may be accepted. JSON that is too large for its parser is a malformed body."""
+"""Codes of a batch whose halves may be accepted. JSON that is too large for its parser is a malformed body."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,33 +98,35 @@ class Exchange:
         if request_id is not None and not (isinstance(request_id, str) and _REQUEST_ID.fullmatch(request_id)):
             raise ValueError(f"request_id: {request_id!r}; allowed: up to 128 letters, digits, '.', '_' and '-'")
         request_id = request_id or secrets.token_hex(16)
-        until = self.clock() + self.timeout_s
+        deadline = self.clock() + self.timeout_s
         attempt = 0
         while True:
             attempt += 1
-            left_s = until - self.clock()
+            left_s = deadline - self.clock()
             if left_s <= 0:
-                raise _noted(TimedOut(f"{call.method} {call.path}: no answer within {self.timeout_s:g} s"), request_id)
-            outcome = yield Send(call, {**self.headers, **_attempt_headers(request_id, left_s)}, left_s)
-            if isinstance(outcome, Reply):
-                if outcome.status == 200:
-                    return _read(call, outcome, request_id)
-                error: PolymodalError = _refusal(outcome, request_id)
-                after_s = retry_after_s(outcome.headers.get("retry-after"))
-                retry = outcome.status in REPEATED
-            elif isinstance(outcome, Lost):
-                what = f"{call.method} {call.path}: {outcome.reason}"
-                error = _noted(ConnectionFailed(what) if outcome.in_time else TimedOut(what), request_id)
-                after_s, retry = None, outcome.in_time
+                raise _with_id(
+                    TimedOut(f"{call.method} {call.path}: no answer within {self.timeout_s:g} s"), request_id
+                )
+            result = yield Send(call, {**self.headers, **_attempt_headers(request_id, left_s)}, left_s)
+            if isinstance(result, Reply):
+                if result.status == 200:
+                    return _read(call, result, request_id)
+                error: PolymodalError = _refusal(result, request_id)
+                after_s = retry_after_s(result.headers.get("retry-after"))
+                retry = result.status in REPEATED
+            elif isinstance(result, Lost):
+                message = f"{call.method} {call.path}: {result.reason}"
+                error = _with_id(ConnectionFailed(message) if result.in_time else TimedOut(message), request_id)
+                after_s, retry = None, result.in_time
             else:
                 raise TypeError("a Send is answered with a Reply or a Lost")
             wait_s = self.retries.wait_s(attempt, after_s) if retry and call.repeatable else None
-            if wait_s is None or self.clock() + wait_s >= until:
+            if wait_s is None or self.clock() + wait_s >= deadline:
                 raise error
             yield Pause(wait_s)
 
     def perform_batch(self, task: Task[Answer], items: Sequence[Packed]) -> Steps[list[ItemAnswer[Answer]]]:
-        """Send items in one request; in halves when it is too large. Retry once those that were not computed.
+        """Send items in one request, or in halves if it is too large. Items that were not computed are retried once.
 
         Raises PolymodalError when none of them has an answer.
         """
@@ -135,16 +137,16 @@ class Exchange:
                 raise
             half = len(items) // 2
             return (yield from self._in_shares(task, (items[:half], items[half:])))
-        busy = [number for number, answer in enumerate(answers) if isinstance(answer.error, _NO_TURN)]
-        if busy and (wait_s := self.retries.wait_s(1, None)) is not None:
+        not_computed = [number for number, answer in enumerate(answers) if isinstance(answer.error, _NOT_COMPUTED)]
+        if not_computed and (wait_s := self.retries.wait_s(1, None)) is not None:
             yield Pause(wait_s)
-            retried = yield from self._retry(task, [items[number] for number in busy])
-            for number, answer in zip(busy, retried, strict=False):
+            retried = yield from self._retry(task, [items[number] for number in not_computed])
+            for number, answer in zip(not_computed, retried, strict=False):
                 answers[number] = answer
         return answers
 
     def _in_shares(self, task: Task[Answer], shares: Iterable[Sequence[Packed]]) -> Steps[list[ItemAnswer[Answer]]]:
-        """Return the answers of several requests. If there are answers already, an error becomes that of its request's items."""
+        """Return the answers of several requests. After the first answers, a failed request is the error of its items."""
         answers: list[ItemAnswer[Answer]] = []
         for items in shares:
             try:
@@ -156,7 +158,7 @@ class Exchange:
         return answers
 
     def _retry(self, task: Task[Answer], items: Sequence[Packed]) -> Steps[Sequence[ItemAnswer[Answer]]]:
-        """Return answers, or none if the whole request failed, so that the first ones are kept."""
+        """Return new answers, or none if the whole request failed, so that the items keep their first errors."""
         try:
             return (yield from self.perform(task.batch_call(items)))
         except PolymodalError:
@@ -167,7 +169,7 @@ def _attempt_headers(request_id: str, left_s: float) -> dict[str, str]:
     return {"X-Request-Id": request_id, "X-Request-Timeout-Ms": str(max(1, min(_MOST_MS, int(left_s * 1000))))}
 
 
-def _noted(error: PolymodalError, request_id: str) -> PolymodalError:
+def _with_id(error: PolymodalError, request_id: str) -> PolymodalError:
     error.request_id = request_id
     return error
 

@@ -1,4 +1,4 @@
-"""Objects that are accepted as files, and their bytes, which are read before the first attempt and sent again by retries."""
+"""Objects that are accepted as files, and their bytes. They are read before the first attempt, and retries send them again."""
 
 import sys
 from inspect import isawaitable
@@ -41,7 +41,7 @@ def bytes_of(file: Image, name: str = "image", allowed: str = ALLOWED) -> bytes:
     if isinstance(file, bytes | bytearray | memoryview):
         return bytes(file)
     if _is_pil(file):
-        from polymodal_client import pil  # noqa: PLC0415 — needs Pillow, which is there when its image is
+        from polymodal_client import pil  # noqa: PLC0415 — needs Pillow, which is installed if there is an image of it
 
         return pil.bytes_of(file, lambda opened: _bounded(opened, name), name)
     if callable(getattr(file, "read", None)):
@@ -51,13 +51,13 @@ def bytes_of(file: Image, name: str = "image", allowed: str = ALLOWED) -> bytes:
 
 def _bounded(file: IO[bytes], name: str) -> bytes:
     content = bytearray()
-    while True:  # an unbuffered stream may return less than there is
+    while True:  # an unbuffered stream may return fewer bytes than it has
         chunk: Any = file.read(MAX_BYTES + 1 - len(content))
         if not isinstance(chunk, bytes | bytearray | memoryview):
             if isawaitable(chunk) and hasattr(chunk, "close"):
                 chunk.close()
-            found = f"a file opened as text or for asyncio (read() returns {type(chunk).__name__})"
-            raise TypeError(f"{name}: {found}; allowed: one opened with mode 'rb'")
+            kind = f"a file opened as text or for asyncio (read() returns {type(chunk).__name__})"
+            raise TypeError(f"{name}: {kind}; allowed: one opened with mode 'rb'")
         content += chunk
         if len(content) > MAX_BYTES:
             raise ValueError(f"{name}: more than {MAX_BYTES:,} bytes; allowed: at most that")
@@ -66,6 +66,6 @@ def _bounded(file: IO[bytes], name: str) -> bytes:
 
 
 def _is_pil(image: object) -> TypeGuard["PIL.Image.Image"]:
-    """Return whether an object is a PIL image, by its class: other objects have a `save` method, too."""
+    """Return whether an object is a PIL image, by its class, because other objects have a `save` method, too."""
     pil = sys.modules.get("PIL.Image")
     return pil is not None and isinstance(image, pil.Image)

@@ -1,4 +1,4 @@
-"""Items of a call from rows of tables, with missing values. Imports neither numpy nor pandas."""
+"""Conversion of rows of tables, with missing values, to items of a call. Imports neither numpy nor pandas."""
 
 from collections.abc import Container, Mapping
 from dataclasses import fields
@@ -10,9 +10,8 @@ from polymodal_client.answers import Item
 from polymodal_client.files import bytes_of
 
 _KEYS: Final = tuple(field.name for field in fields(Item))
-_MISSING: Final = frozenset(
-    {"NoneType", "NAType", "NaTType", "MaskedConstant"}
-)  # pandas' and numpy's own, by their types' names
+# Types of missing values in pandas and numpy, by name.
+_MISSING: Final = frozenset({"NoneType", "NAType", "NaTType", "MaskedConstant"})
 _KEYS_SHOWN: Final = 5
 
 
@@ -27,7 +26,7 @@ def is_missing(value: object) -> bool:
 
 
 def item_of(row: object) -> Item:
-    """Return a row as an item. Raises TypeError for any other object, and for a field that items don't have."""
+    """Return a row as an item. Raises TypeError for an object that is not a row, and for an unknown field."""
     if isinstance(row, Item):
         return row
     cells = _cells(row)
@@ -37,7 +36,7 @@ def item_of(row: object) -> Item:
     return Item(**cells)
 
 
-def id_of(row: object) -> Any:  # noqa: ANN401 — as it was given
+def id_of(row: object) -> Any:  # noqa: ANN401 — as the caller passed it
     """Return the id of a row, also if the rest of the row is invalid."""
     try:
         value = row.id if isinstance(row, Item) else _cells(row).get("id")
@@ -50,7 +49,7 @@ def inputs_of(item: Item, reserved: Container[str]) -> dict[str, str | bytes]:
     """Return an item's inputs by name, without missing ones: texts as str, files as bytes.
 
     `reserved`: names that inputs can't have. Raises OSError for a file that can't be read, TypeError for a value that is neither a
-    text nor a file, ValueError for half a character, for a reserved name, and for an input that is given twice.
+    text nor a file, ValueError for a lone surrogate, for a reserved name, and for an input that occurs twice.
     """
     more = {} if is_missing(item.inputs) else item.inputs
     if not isinstance(more, Mapping):

@@ -1,4 +1,4 @@
-"""When and after which time a call is retried. Calls change nothing in the service, so retries are safe."""
+"""Whether and when a call is retried. Calls change nothing in the service, so retries are safe."""
 
 import random
 from collections.abc import Callable
@@ -8,9 +8,9 @@ from email.utils import parsedate_to_datetime
 from typing import Final
 
 REPEATED: Final = frozenset({429, 503})
-"""The service did nothing, and returns Retry-After. A 500 or 504 would most likely occur again, at the same cost."""
+"""Statuses without any work in the service, with Retry-After. A 500 or 504 would probably recur at the same cost."""
 JITTER: Final = 0.25
-"""Largest addition to Retry-After, as a share: clients that were refused together should not retry together."""
+"""Largest random addition to Retry-After, as a share, so that clients that were rejected together do not retry together."""
 
 
 @dataclass(frozen=True, slots=True)

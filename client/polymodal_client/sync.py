@@ -66,23 +66,15 @@ class Client:
         concurrency: int = 4,
         progress: Progress | None = None,
     ) -> list[ItemAnswer[Classification]]:
-        """Classify many examples; the answers are in their order, and a bad one fails alone.
+        """Classify many examples; the answers are in their order, and a bad example does not affect the others.
 
         `progress` is called with the number of items that are done, and the number of all. If the iterable raises, the items end
-        there, and the last answer has its error. Raises an error that concerns all items while there are no answers: no connection,
-        a wrong key, an unknown model; TypeError or ValueError for options, and for an object that is not iterable.
+        there, and the last answer has the error. As long as there are no answers, an error of all items is raised: no connection,
+        a wrong key, an unknown model. Raises TypeError or ValueError for options, and for an object that is not iterable.
         """
         task = calls.classify(model, top_k, threshold)
-        return self._many(
-            Batch(
-                task,
-                items,
-                self._exchange,
-                items_per_request=items_per_request,
-                concurrency=concurrency,
-                progress=progress,
-            )
-        )
+        batch = Batch(task, items, self._exchange, items_per_request, concurrency, progress)
+        return self._many(batch)
 
     def embed(
         self,
@@ -93,11 +85,7 @@ class Client:
         model: str | None = None,
         request_id: str | None = None,
     ) -> Embedding:
-        """Return a vector for each input of one example; any input may be missing: None, NaN or pandas.NA.
-
-        `inputs`: those of any modality by name, a text as str, a file as a Path, bytes, an open file or a PIL image.
-        Raises PolymodalError, OSError for a file that can't be read, TypeError or ValueError for what can't be sent.
-        """
+        """Return a vector for each input of one example. Arguments and errors are those of `classify`."""
         return self._one(calls.embed(model), Item(image, text, inputs=inputs), request_id)
 
     def embed_batch(
@@ -110,17 +98,8 @@ class Client:
         progress: Progress | None = None,
     ) -> list[ItemAnswer[Embedding]]:
         """Embed many examples, as `classify_batch` classifies them."""
-        task = calls.embed(model)
-        return self._many(
-            Batch(
-                task,
-                items,
-                self._exchange,
-                items_per_request=items_per_request,
-                concurrency=concurrency,
-                progress=progress,
-            )
-        )
+        batch = Batch(calls.embed(model), items, self._exchange, items_per_request, concurrency, progress)
+        return self._many(batch)
 
     def call(
         self,
@@ -132,7 +111,7 @@ class Client:
         options: Mapping[str, Any] | None = None,
         request_id: str | None = None,
     ) -> Mapping[str, Any]:
-        """Run any task in a model's `tasks`, also one without a method here; the answer is a JSON document.
+        """Run any task in a model's `tasks`, also one without its own method; return the JSON document of the answer.
 
         `options`: as the service documents them, `model` included. Raises the errors of `classify`.
         """
@@ -147,7 +126,7 @@ class Client:
         return self._run(self._exchange.perform(calls.model(name)))
 
     def health(self, probe: str = "ready") -> Health:
-        """Return a probe: live, started or ready. Raises Unavailable when it fails; it is not retried."""
+        """Return the result of a probe: live, started or ready. Raises Unavailable if it fails; it is not retried."""
         return self._run(self._exchange.perform(calls.health(probe)))
 
     def close(self) -> None:
@@ -185,27 +164,27 @@ class Client:
         return self._run(batch.perform(batch.prepare(share)))
 
     def _run(self, steps: Steps[Answer]) -> Answer:
-        outcome: Reply | Lost | None = None
+        result: Reply | Lost | None = None
         while True:
             try:
-                step = steps.send(outcome)
+                step = steps.send(result)
             except StopIteration as end:
                 answer: Answer = end.value
                 return answer
             if isinstance(step, Pause):
                 time.sleep(step.seconds)
-                outcome = None
+                result = None
             else:
-                outcome = self._send(step)
+                result = self._send(step)
 
     def _send(self, step: Send) -> Reply | Lost:
-        until = time.monotonic() + step.timeout_s
+        deadline = time.monotonic() + step.timeout_s
         body = bytearray()
         try:
             with self._http.stream(**wire.arguments(step)) as response:
                 for chunk in response.iter_bytes():
                     body += chunk
-                    if time.monotonic() > until:  # httpx limits each read, not all of them together
+                    if time.monotonic() > deadline:  # httpx limits each read, not all of them together
                         return Lost("the answer did not end in time", in_time=False)
             return wire.reply(response, bytes(body))
         except httpx.RequestError as error:
@@ -215,6 +194,7 @@ class Client:
 def _collect(
     batch: Batch[Answer], pending: set[Future[list[ItemAnswer[Answer]]]]
 ) -> set[Future[list[ItemAnswer[Answer]]]]:
+    """Add the answers of finished requests to the batch; return the requests that are still running."""
     done, rest = wait(pending, return_when=FIRST_COMPLETED)
     for future in done:
         batch.add(future.result())

@@ -10,14 +10,14 @@ import httpx
 from polymodal_client.exchange import Lost, Reply, Send
 
 CONNECT_S: Final = 5.0
-"""Most seconds to connect, so that an address that does not respond leaves time for another attempt."""
+"""Timeout of connecting, so that an address that does not respond leaves time for another attempt."""
 _KEY: Final = re.compile(r"[A-Za-z0-9._~+/=-]{1,256}")
 
 
 def base_url(url: str) -> str:
     """Return a service's address, validated. Raises ValueError."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+    address = urlsplit(url)
+    if address.scheme not in ("http", "https") or not address.hostname or address.query or address.fragment:
         raise ValueError(f"url: {url!r}; allowed: http://HOST:PORT or https://HOST")
     return url.rstrip("/")
 
@@ -32,7 +32,7 @@ def headers(api_key: str | None) -> dict[str, str]:
 
 
 def arguments(step: Send) -> dict[str, Any]:
-    """Return the arguments of httpx' `build_request`."""
+    """Return the arguments of `build_request` of httpx."""
     call = step.call
     body: dict[str, Any] = {}
     if call.json is not None:
@@ -57,7 +57,7 @@ def reply(response: httpx.Response, body: bytes) -> Reply:
 
 
 def lost(error: httpx.RequestError) -> Lost:
-    """Convert an error of httpx: why there was no answer, and whether a retry is useful."""
+    """Convert an error of httpx to a reason why there was no answer, and to whether a retry is useful."""
     message = str(error) or type(error).__name__
     match error:
         case httpx.ConnectTimeout():

@@ -1,4 +1,4 @@
-"""The real service, in this process for the async client and behind a port for the other one."""
+"""Both clients under one interface, scripted answers, and the fixtures of the real service."""
 
 import asyncio
 import inspect
@@ -20,22 +20,22 @@ from tests.app.conftest import (  # noqa: F401 — fixtures
 
 
 class Both:
-    """Calls a method of either client, and waits for its answer."""
+    """Call a method of either client, and wait for its answer."""
 
     def __init__(self, kind: type) -> None:
         self.kind = kind
 
-    def ask(self, transport, method, *arguments, url="http://service", **options):
-        """On a client of its own, over a transport that both kinds have: a MockTransport, or None for the network."""
-        told = {name: options.pop(name) for name in ("api_key", "timeout", "retries") if name in options}
+    def call(self, transport, method, *arguments, url="http://service", **options):
+        """Call a method of a new client over a MockTransport, or over the network if `transport` is None."""
+        of_client = {name: options.pop(name) for name in ("api_key", "timeout", "retries") if name in options}
 
-        async def ask() -> object:
-            async with AsyncClient(url, transport=transport, **told) as client:
+        async def call() -> object:
+            async with AsyncClient(url, transport=transport, **of_client) as client:
                 return await getattr(client, method)(*arguments, **options)
 
         if self.kind is AsyncClient:
-            return asyncio.run(ask())
-        with Client(url, transport=transport, **told) as client:
+            return asyncio.run(call())
+        with Client(url, transport=transport, **of_client) as client:
             return getattr(client, method)(*arguments, **options)
 
 
@@ -46,7 +46,7 @@ def both(request) -> Both:
 
 @pytest.fixture
 def scripted():
-    """`scripted(answers)`: a transport that gives them one by one, the last for ever, and keeps the requests in `.seen`."""
+    """Return a function from answers to a transport, which returns each once and the last one for ever; `.seen`: its requests."""
 
     def script(*answers):
         seen: list[httpx.Request] = []

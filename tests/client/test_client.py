@@ -21,12 +21,11 @@ from polymodal_client import (
     Retries,
     TimedOut,
     Unauthorized,
-    Unavailable,
     UnexpectedAnswer,
     UnknownModel,
 )
+from tests.client.toy_service import ANSWER, answering, problem
 
-ANSWER = {"model": "toy", "digest": "ab", "modalities": ["text"], "labels": [{"label": "red", "score": 0.5}]}
 ONCE = Retries(attempts=1)
 
 
@@ -34,32 +33,27 @@ def ok(**changed):
     return httpx.Response(200, json=ANSWER | changed)
 
 
-def problem(status, code, **headers):
-    headers = {name.replace("_", "-"): value for name, value in headers.items()}
-    return httpx.Response(status, json={"status": status, "code": code, "detail": "why"}, headers=headers)
-
-
 # --- the real service ---
 
 
-async def test_the_async_client_asks_the_real_application(serving, solid):
+async def test_the_async_client_calls_the_real_application(serving, solid):
     async with (
         serving() as inside,
         AsyncClient("http://service", transport=inside._transport) as client,
     ):
         answer = await client.classify(image=solid("green"), text="red", top_k=2, request_id="mine")
-        assert {each.label for each in answer.labels} == {"red", "green"}
+        assert {entry.label for entry in answer.labels} == {"red", "green"}
         assert (answer.modalities, answer.request_id) == (("image", "text"), "mine")
         assert (await client.classify(text="blue")).best.label == "blue"
         assert (await client.models()).default == "toy"
         assert (await client.model("toy")).card == "# Toy"
         assert (await client.health()).state == "ready"
         with pytest.raises(InvalidInput) as broken:
-            await client.classify(image=b"no picture")
+            await client.classify(image=b"not an image")
         assert (broken.value.code, broken.value.input) == ("unsupported_format", "image")
         done = []
         answers = await client.classify_batch(
-            [{"text": "red"}, Item(image=b"no picture", id="bad"), Item(text="green")],
+            [{"text": "red"}, Item(image=b"not an image", id="bad"), Item(text="green")],
             items_per_request=2,
             progress=lambda number, total: done.append((number, total)),
         )
@@ -68,7 +62,7 @@ async def test_the_async_client_asks_the_real_application(serving, solid):
     assert sorted(done)[-1] == (3, 3)
 
 
-def test_the_sync_client_asks_a_real_server(listening, solid, tmp_path):
+def test_the_sync_client_calls_a_real_server(listening, solid, tmp_path):
     (tmp_path / "blue.png").write_bytes(solid("blue"))
     with listening() as service, Client(service.url) as client:
         for image in (
@@ -98,7 +92,7 @@ def test_the_sync_client_asks_a_real_server(listening, solid, tmp_path):
             client.classify()
 
 
-def test_what_is_read_to_its_end_and_an_empty_file_have_no_bytes(listening, tmp_path):
+def test_empty_files_and_files_at_their_end_are_reported(listening, tmp_path):
     (tmp_path / "empty.png").touch()
     read = io.BytesIO(b"bytes of a file")
     read.read()
@@ -110,7 +104,7 @@ def test_what_is_read_to_its_end_and_an_empty_file_have_no_bytes(listening, tmp_
             assert (answer.error.code, answer.error.found) == ("undecodable", "0 bytes")
 
 
-def test_a_missing_text_of_pandas_costs_nothing(listening):
+def test_a_missing_text_does_not_affect_other_rows(listening):
     rows = [{"text": "red"}, {"text": float("nan")}, {"text": "blue"}, {"text": "\u200b"}]
     with listening() as service, Client(service.url) as client:
         answers = client.classify_batch(rows)
@@ -122,13 +116,13 @@ def test_a_missing_text_of_pandas_costs_nothing(listening):
     ]
 
 
-def test_a_regression_and_several_labels_are_answered_in_their_own_way(listening, make):
+def test_a_multi_label_model_and_a_regression_are_read(listening, make):
     with (
         listening({"tags": make("tags", task="multi-label"), "prices": make("prices", task="regression")}) as service,
         Client(service.url) as client,
     ):
         # sigmoid(1) misses red's threshold of 0.8, sigmoid(0) reaches green's of 0.5 and misses blue's of 0.6.
-        selected = {each.label: each.selected for each in client.classify(text="red").labels}
+        selected = {entry.label: entry.selected for entry in client.classify(text="red").labels}
         assert selected == {"red": False, "green": True, "blue": False}
         number = client.classify(text="red", model="prices")
         assert (number.value, number.labels) == (12.0, ())
@@ -138,7 +132,7 @@ def test_a_regression_and_several_labels_are_answered_in_their_own_way(listening
         assert set(client.model("tags").thresholds) == {"red", "green", "blue"}
 
 
-def test_keys_are_sent_and_their_lack_is_reported(listening, tmp_path):
+def test_a_key_is_sent_and_missing_keys_and_scopes_are_reported(listening, tmp_path):
     from polymodal.app.access.keys import digest, make_record, new_key, write_keys
 
     key, narrow = new_key(), new_key()
@@ -162,7 +156,7 @@ def test_keys_are_sent_and_their_lack_is_reported(listening, tmp_path):
             assert client.health().state == "ready"
 
 
-def test_a_client_that_was_limited_waits_as_long_as_it_was_told(listening):
+def test_a_rate_limited_client_waits_for_retry_after(listening):
     from polymodal.app.access.rates import Rate
 
     with listening(rate_limit_per_address=Rate(2, 1)) as service, Client(service.url) as client:
@@ -180,14 +174,14 @@ def test_a_client_that_was_limited_waits_as_long_as_it_was_told(listening):
     assert limited.value.retry_after > 5
 
 
-def test_connections_are_used_again(listening):
+def test_connections_are_reused(listening):
     with listening() as service, Client(service.url) as client:
         for _ in range(5):
             client.classify(text="red")
         assert len(client._http._transport._pool.connections) == 1
 
 
-def test_the_real_service_embeds(listening, solid):
+def test_the_sync_client_embeds_with_a_real_server(listening, solid):
     with listening() as service, Client(service.url) as client:
         assert client.models().models[0].tasks == ("classify", "embed")
         answer = client.embed(solid("green"), "red red blue", request_id="mine")
@@ -195,7 +189,7 @@ def test_the_real_service_embeds(listening, solid):
         assert answer.embeddings["text"] == pytest.approx((2 / 5**0.5, 0, 1 / 5**0.5), abs=1e-6)
         assert sum(number**2 for number in answer.embeddings["image"]) == pytest.approx(1, abs=1e-6)
         assert client.embed(inputs={"image": solid("green")}).vector == answer.embeddings["image"]
-        rows = [{"text": "red"}, {"image": b"no picture", "id": "bad"}, {"inputs": {"text": "blue"}}]
+        rows = [{"text": "red"}, {"image": b"not an image", "id": "bad"}, {"inputs": {"text": "blue"}}]
         first, bad, last = client.embed_batch(rows, items_per_request=2)
         assert (first.result().vector, last.result().vector) == ((1, 0, 0), (0, 0, 1))
         assert (bad.id, bad.error.code) == ("bad", "unsupported_format")
@@ -210,37 +204,31 @@ async def test_the_async_client_embeds_with_the_real_application(serving):
         assert (answer.id, answer.result().vector) == ("a", (0, 0, 1))
 
 
-# --- both alike ---
+# --- both clients ---
 
 
-def test_a_busy_service_is_asked_again(both, scripted):
+def test_a_busy_service_gets_retries(both, scripted):
     busy = scripted(problem(429, "overloaded", retry_after="0"), problem(503, "not_ready", retry_after="0"), ok())
-    assert both.ask(busy, "classify", text="red").best.label == "red"
+    assert both.call(busy, "classify", text="red").best.label == "red"
     assert len(busy.seen) == 3
     assert len({request.headers["x-request-id"] for request in busy.seen}) == 1
     assert len({request.content for request in busy.seen}) == 1
 
 
-def test_an_image_from_a_stream_is_sent_whole_each_time(both, scripted, solid):
+def test_every_attempt_sends_the_whole_image_of_a_stream(both, scripted, solid):
     busy = scripted(problem(503, "stopped", retry_after="0"), ok())
-    both.ask(busy, "classify", io.BytesIO(solid("red")), "red")
+    both.call(busy, "classify", io.BytesIO(solid("red")), "red")
     assert all(solid("red") in request.content for request in busy.seen)
     assert len(busy.seen) == 2
 
 
-def test_the_last_refusal_is_reported(both, scripted):
+@pytest.mark.parametrize("retries", [Retries(), ONCE], ids=["default", "no-retries"])
+def test_the_error_of_the_last_attempt_is_raised(both, scripted, retries):
     busy = scripted(problem(429, "overloaded", retry_after="0"))
-    with pytest.raises(Overloaded) as refused:
-        both.ask(busy, "classify", text="red")
-    assert refused.value.retry_after == 0
-    assert len(busy.seen) == Retries().attempts
-
-
-def test_nobody_is_asked_twice_when_nothing_is_to_be_repeated(both, scripted):
-    busy = scripted(problem(503, "not_ready", retry_after="0"))
-    with pytest.raises(Unavailable):
-        both.ask(busy, "classify", text="red", retries=ONCE)
-    assert len(busy.seen) == 1
+    with pytest.raises(Overloaded) as overloaded:
+        both.call(busy, "classify", text="red", retries=retries)
+    assert overloaded.value.retry_after == 0
+    assert len(busy.seen) == retries.attempts
 
 
 @pytest.mark.parametrize(
@@ -248,63 +236,42 @@ def test_nobody_is_asked_twice_when_nothing_is_to_be_repeated(both, scripted):
     [httpx.ConnectError("refused"), httpx.RemoteProtocolError("disconnected"), httpx.ReadError("reset")],
     ids=lambda error: type(error).__name__,
 )
-def test_a_connection_that_breaks_is_made_again(both, scripted, broken):
-    assert both.ask(scripted(broken, ok()), "classify", text="red").best.label == "red"
+def test_a_broken_connection_gets_a_retry(both, scripted, broken):
+    assert both.call(scripted(broken, ok()), "classify", text="red").best.label == "red"
 
 
-def test_the_rest_of_a_batch_has_its_answers_when_one_request_fails(both, scripted):
-    def answer(request):
-        return httpx.Response(200, json={"items": [{"index": 0, "status": 200, "classification": ANSWER}]})
-
-    one_fails = scripted(answer, problem(500, "internal_error"), answer)
-    answers = both.ask(one_fails, "classify_batch", [{"text": "a"}] * 3, items_per_request=1, concurrency=1)
-    assert [type(each.error).__name__ for each in answers] == ["NoneType", "InternalError", "NoneType"]
+def test_a_failed_request_does_not_affect_the_rest_of_a_batch(both, scripted):
+    one_fails = scripted(answering, problem(500, "internal_error"), answering)
+    answers = both.call(one_fails, "classify_batch", [{"text": "a"}] * 3, items_per_request=1, concurrency=1)
+    assert [type(answer.error).__name__ for answer in answers] == ["NoneType", "InternalError", "NoneType"]
 
 
-def test_an_image_that_cannot_be_read_fails_alone(both, scripted, tmp_path):
-    def answer(request):
-        return httpx.Response(200, json={"items": [{"index": 0, "status": 200, "classification": ANSWER}]})
-
-    items = [{"image": tmp_path / "nowhere.png"}, {"text": "red"}, {"image": tmp_path}, {"text": "\ud800"}]
-    answers = both.ask(scripted(answer), "classify_batch", items)
-    assert [type(each.error).__name__ for each in answers] == [
-        "FileNotFoundError",
-        "NoneType",
-        "IsADirectoryError",
-        "UnicodeEncodeError",
-    ]
-
-
-def test_no_items_are_no_request(both, scripted):
-    nobody = scripted(AssertionError("asked"))
-    assert both.ask(nobody, "classify_batch", []) == []
-    assert not nobody.seen
+def test_no_items_cause_no_request(both, scripted):
+    service = scripted(AssertionError("sent"))
+    assert both.call(service, "classify_batch", []) == []
+    assert not service.seen
 
 
 @pytest.mark.parametrize("wrong", [{"concurrency": 0}, {"items_per_request": 0}])
-def test_impossible_batches_are_refused(both, scripted, wrong):
+def test_impossible_batch_options_are_rejected(both, scripted, wrong):
     with pytest.raises(ValueError, match="allowed: at least 1"):
-        both.ask(scripted(ok()), "classify_batch", [{"text": "red"}], **wrong)
+        both.call(scripted(ok()), "classify_batch", [{"text": "red"}], **wrong)
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "../livez", "..", "a?b", "a\nb"])
-def test_what_is_no_models_name_is_not_asked_for(both, scripted, name):
-    nobody = scripted(AssertionError("asked"))
+def test_an_impossible_model_name_is_not_sent(both, scripted, name):
+    service = scripted(AssertionError("sent"))
     with pytest.raises(ValueError, match="model: "):
-        both.ask(nobody, "model", name)
+        both.call(service, "model", name)
 
 
 # --- servers that misbehave ---
 
 
-def test_a_closed_port_is_reported(both):
+@pytest.mark.parametrize(("call", "items"), [("classify", None), ("classify_batch", [{"text": "a"}] * 100)])
+def test_a_closed_port_is_reported_at_once(both, call, items):
     with pytest.raises(ConnectionFailed, match="no connection"):
-        both.ask(None, "classify", text="red", url=f"http://127.0.0.1:{free_port()}", retries=ONCE)
-
-
-def test_a_closed_port_ends_a_batch_at_once(both):
-    with pytest.raises(ConnectionFailed):
-        both.ask(None, "classify_batch", [{"text": "a"}] * 100, url=f"http://127.0.0.1:{free_port()}", retries=ONCE)
+        both.call(None, call, items, url=f"http://127.0.0.1:{free_port()}", retries=ONCE)
 
 
 def hang(connection, over):
@@ -328,30 +295,30 @@ def noise(connection, over):
 
 
 @pytest.mark.parametrize("talk", [hang, drip])
-def test_a_server_that_takes_its_time_gets_no_more_than_there_is(both, raw_server, talk):
+def test_a_slow_server_causes_a_timeout(both, raw_server, talk):
     with raw_server(talk) as url:
         started = time.monotonic()
         with pytest.raises(TimedOut):
-            both.ask(None, "classify", text="red", url=url, timeout=0.4)
+            both.call(None, "classify", text="red", url=url, timeout=0.4)
         assert 0.3 < time.monotonic() - started < 10
 
 
-def test_another_server_is_recognised(both, raw_server):
-    with raw_server(html) as url, pytest.raises(UnexpectedAnswer, match=r"text/html.*It works!") as told:
-        both.ask(None, "classify", text="red", url=url)
-    assert told.value.status == 200
+def test_another_server_is_reported(both, raw_server):
+    with raw_server(html) as url, pytest.raises(UnexpectedAnswer, match=r"text/html.*It works!") as unexpected:
+        both.call(None, "classify", text="red", url=url)
+    assert unexpected.value.status == 200
     with raw_server(noise) as url, pytest.raises(ConnectionFailed, match="the connection broke"):
-        both.ask(None, "classify", text="red", url=url, retries=ONCE)
+        both.call(None, "classify", text="red", url=url, retries=ONCE)
 
 
 @pytest.mark.parametrize("url", ["", "service:8000", "ftp://service", "http://", "http://service/?a=b", "http:///x"])
-def test_what_is_no_address_is_refused_at_once(both, url):
+def test_an_invalid_address_is_rejected(both, url):
     with pytest.raises(ValueError, match=r"url: .*allowed: http://HOST:PORT"):
         both.kind(url)
 
 
 @pytest.mark.parametrize("key", ["", "with space", "ä", "a\r\nX-Evil: 1", "k" * 300])
-def test_what_is_no_key_is_refused_and_not_repeated(both, key):
-    with pytest.raises(ValueError, match="api_key: not a key") as told:
+def test_an_invalid_key_is_rejected_without_repeating_it(both, key):
+    with pytest.raises(ValueError, match="api_key: not a key") as rejected:
         both.kind("http://service", api_key=key)
-    assert not key or key not in str(told.value)
+    assert not key or key not in str(rejected.value)

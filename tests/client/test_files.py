@@ -9,12 +9,12 @@ from polymodal_client import files
 
 @pytest.fixture
 def file(tmp_path):
-    (tmp_path / "picture.png").write_bytes(b"bytes of a file")
-    return tmp_path / "picture.png"
+    (tmp_path / "image.png").write_bytes(b"bytes of a file")
+    return tmp_path / "image.png"
 
 
 @pytest.mark.parametrize(
-    "given",
+    "convert",
     [
         pytest.param(lambda path: path, id="path"),
         pytest.param(str, id="text"),
@@ -24,12 +24,12 @@ def file(tmp_path):
         pytest.param(lambda path: io.BytesIO(path.read_bytes()), id="file-in-memory"),
     ],
 )
-def test_an_image_may_be_given_in_many_ways(file, given):
-    assert files.bytes_of(given(file)) == b"bytes of a file"
+def test_an_image_may_be_a_path_bytes_or_a_file(file, convert):
+    assert files.bytes_of(convert(file)) == b"bytes of a file"
 
 
 class Upload(io.BytesIO):
-    """Like an upload of Flask or Django: a file with a `save` and a `mode`, but no PIL image."""
+    """An upload of Flask or Django: a file with a `save` and a `mode`, but not a PIL image."""
 
     mode = "rb"
 
@@ -38,18 +38,18 @@ class Upload(io.BytesIO):
 
 
 class Dribble(io.BytesIO):
-    """Like a pipe without a buffer: returns less than what was asked for."""
+    """A pipe without a buffer: `read` returns fewer bytes than requested."""
 
     def read(self, size=-1):
         return super().read(min(size, 4))
 
 
 @pytest.mark.parametrize("kind", [Upload, Dribble])
-def test_whatever_reads_bytes_is_a_file(kind):
+def test_an_object_that_reads_bytes_is_a_file(kind):
     assert files.bytes_of(kind(b"bytes of a file")) == b"bytes of a file"
 
 
-def test_an_open_file_is_read_from_where_it_stands(file):
+def test_an_open_file_is_read_from_its_position(file):
     with file.open("rb") as opened:
         opened.read(6)
         assert files.bytes_of(opened) == b"of a file"
@@ -83,7 +83,7 @@ class AsyncFile:
 
 
 @pytest.mark.parametrize(
-    ("given", "error", "told"),
+    ("make", "error", "message"),
     [
         pytest.param(lambda folder: folder / "nowhere.png", FileNotFoundError, "nowhere.png", id="no-such-file"),
         pytest.param(lambda folder: folder, IsADirectoryError, "directory", id="folder"),
@@ -95,7 +95,7 @@ class AsyncFile:
         pytest.param(lambda _: Path("/dev/zero"), ValueError, "image: more than 1,000 bytes", id="without-an-end"),
     ],
 )
-def test_what_is_no_image_is_explained(tmp_path, monkeypatch, given, error, told):
+def test_an_invalid_image_is_explained(tmp_path, monkeypatch, make, error, message):
     monkeypatch.setattr(files, "MAX_BYTES", 1000)
-    with pytest.raises(error, match=told):
-        files.bytes_of(given(tmp_path))
+    with pytest.raises(error, match=message):
+        files.bytes_of(make(tmp_path))

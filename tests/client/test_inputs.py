@@ -1,4 +1,4 @@
-"""Inputs of any modality: what is sent under which name, and which are refused here."""
+"""Inputs of any modality: how they are sent, and which the client rejects."""
 
 import base64
 import email
@@ -11,28 +11,21 @@ import pytest
 from PIL import Image
 
 from polymodal_client import Item
+from tests.client.toy_service import ANSWER, answering
 
-ANSWER = {"model": "toy", "digest": "ab", "modalities": ["audio"], "labels": [{"label": "red", "score": 0.5}]}
 SOUND = b"RIFF....WAVE"
 NAN = float("nan")
 
 
-def answering(request):
-    document = json.loads(request.content)
-    items = [{"index": index, "status": 200, "classification": ANSWER} for index, _ in enumerate(document["items"])]
-    return httpx.Response(200, json={"items": items})
-
-
 def form_of(request):
-    """Return the parts of a form by name: bytes of a file, str of a field."""
+    """Return the contents of a form by name: bytes of a file, str of a field."""
     head = b"Content-Type: " + request.headers["content-type"].encode() + b"\r\n\r\n"
-    parts = {}
-    for part in email.message_from_bytes(head + request.content).get_payload():
-        content = part.get_payload(decode=True)
-        parts[part.get_param("name", header="content-disposition")] = (
-            content if part.get_filename() else content.decode()
-        )
-    return parts
+    contents = {}
+    for field in email.message_from_bytes(head + request.content).get_payload():
+        content = field.get_payload(decode=True)
+        name = field.get_param("name", header="content-disposition")
+        contents[name] = content if field.get_filename() else content.decode()
+    return contents
 
 
 @pytest.fixture
@@ -50,37 +43,37 @@ FILES = {
 
 
 @pytest.mark.parametrize("call", ["classify", "embed"])
-@pytest.mark.parametrize("given", FILES.values(), ids=FILES)
-def test_a_file_of_any_modality_travels_in_a_form_under_its_name(both, scripted, sound, given, call):
+@pytest.mark.parametrize("convert", FILES.values(), ids=FILES)
+def test_files_of_any_modality_are_sent_in_a_form(both, scripted, sound, convert, call):
     service = scripted(httpx.Response(200, json=ANSWER | {"embeddings": {}, "aligned": False}))
-    both.ask(service, call, text="red", inputs={"audio": given(sound), "title": "blue"}, model="toy")
+    both.call(service, call, text="red", inputs={"audio": convert(sound), "title": "blue"}, model="toy")
     (request,) = service.seen
     assert request.url.path == f"/v1/{call}"
     assert form_of(request) == {"audio": SOUND, "title": "blue", "text": "red", "model": "toy"}
 
 
-def test_texts_alone_travel_as_json(both, scripted):
+def test_texts_alone_are_sent_as_json(both, scripted):
     service = scripted(httpx.Response(200, json=ANSWER))
-    both.ask(service, "classify", inputs={"title": "red", "text": "blue", "audio": None, "video": NAN})
+    both.call(service, "classify", inputs={"title": "red", "text": "blue", "audio": None, "video": NAN})
     assert json.loads(service.seen[0].content) == {"title": "red", "text": "blue"}
 
 
 def test_a_pil_image_may_be_an_input_of_any_name(both, scripted):
     service = scripted(httpx.Response(200, json=ANSWER))
-    both.ask(service, "classify", inputs={"sketch": Image.new("RGB", (3, 2), "red")})
+    both.call(service, "classify", inputs={"sketch": Image.new("RGB", (3, 2), "red")})
     with Image.open(io.BytesIO(form_of(service.seen[0])["sketch"])) as sent:
         assert (sent.format, sent.size) == ("PNG", (3, 2))
 
 
 @pytest.mark.parametrize("image", [str, lambda path: path, Path.read_bytes], ids=["text", "path", "bytes"])
-def test_a_str_is_a_path_for_an_image_alone(both, scripted, sound, image):
+def test_only_an_images_str_is_a_path(both, scripted, sound, image):
     service = scripted(httpx.Response(200, json=ANSWER))
-    both.ask(service, "classify", inputs={"image": image(sound), "audio": str(sound)})
+    both.call(service, "classify", inputs={"image": image(sound), "audio": str(sound)})
     assert form_of(service.seen[0]) == {"image": SOUND, "audio": str(sound)}
 
 
 @pytest.mark.parametrize("row", [dict, lambda cells: Item(**cells)], ids=["mapping", "item"])
-def test_a_row_names_further_inputs_in_a_mapping(both, scripted, sound, row):
+def test_a_row_may_have_a_mapping_of_inputs(both, scripted, sound, row):
     service = scripted(answering)
     rows = [
         {"text": "red", "inputs": {"audio": sound, "title": "blue"}, "id": "a"},
@@ -88,7 +81,7 @@ def test_a_row_names_further_inputs_in_a_mapping(both, scripted, sound, row):
         {"text": "red", "inputs": NAN},
         {"text": "red", "inputs": {}},
     ]
-    answers = both.ask(service, "classify_batch", map(row, rows))
+    answers = both.call(service, "classify_batch", map(row, rows))
     assert json.loads(service.seen[0].content)["items"] == [
         {"text": "red", "audio": base64.b64encode(SOUND).decode(), "title": "blue"},
         {"image": "", "text": "red"},
@@ -98,7 +91,7 @@ def test_a_row_names_further_inputs_in_a_mapping(both, scripted, sound, row):
     assert [(answer.id, answer.error) for answer in answers] == [("a", None), *[(None, None)] * 3]
 
 
-REFUSED = {
+REJECTED = {
     "image-twice": (
         {"image": b"a", "inputs": {"image": b"b"}},
         ValueError,
@@ -118,27 +111,27 @@ REFUSED = {
         OSError,
         "sketch: a PIL image that can't be read",
     ),
-    "half-a-character": ({"inputs": {"title": "\ud800"}}, ValueError, "surrogates not allowed"),
+    "lone-surrogate": ({"inputs": {"title": "\ud800"}}, ValueError, "surrogates not allowed"),
     "name-of-an-option": ({"inputs": {"top_k": "3"}}, ValueError, "inputs: key 'top_k'; allowed: names of the model's"),
     "name-of-the-id": ({"inputs": {"id": "3"}}, ValueError, "inputs: key 'id'; allowed: names"),
     "name-that-is-a-number": ({"inputs": {7: "a"}}, ValueError, "inputs: key 7; allowed: names"),
-    "half-a-name": ({"inputs": {"\ud800": "a"}}, ValueError, "inputs: key '.ud800'; allowed: names"),
+    "lone-surrogate-in-a-name": ({"inputs": {"\ud800": "a"}}, ValueError, "inputs: key '.ud800'; allowed: names"),
     "empty-name": ({"inputs": {"": "a"}}, ValueError, "inputs: key ''; allowed: names"),
     "no-mapping": ({"inputs": ["a"]}, TypeError, "inputs: list; allowed: a mapping of names to texts and files"),
 }
 
 
-@pytest.mark.parametrize(("given", "error", "message"), REFUSED.values(), ids=REFUSED)
-def test_an_input_that_cannot_be_sent_is_refused_and_fails_alone_in_a_batch(both, scripted, given, error, message):
+@pytest.mark.parametrize(("row", "error", "message"), REJECTED.values(), ids=REJECTED)
+def test_an_input_that_cannot_be_sent_is_rejected_alone_or_in_a_batch(both, scripted, row, error, message):
     with pytest.raises(error, match=message):
-        both.ask(scripted(AssertionError("sent")), "classify", **given)
-    first, bad = both.ask(scripted(answering), "classify_batch", [{"text": "red"}, {**given, "id": "bad"}])
+        both.call(scripted(AssertionError("sent")), "classify", **row)
+    first, bad = both.call(scripted(answering), "classify_batch", [{"text": "red"}, {**row, "id": "bad"}])
     assert first.result().best.label == "red"
     assert bad.id == "bad"
     with pytest.raises(error, match=message):
         bad.result()
 
 
-def test_another_key_of_a_row_is_refused_with_those_that_are_allowed(both, scripted):
-    (answer,) = both.ask(scripted(AssertionError("sent")), "classify_batch", [{"audio": b"a"}])
+def test_an_unknown_key_of_a_row_is_an_error_with_the_allowed_keys(both, scripted):
+    (answer,) = both.call(scripted(AssertionError("sent")), "classify_batch", [{"audio": b"a"}])
     assert str(answer.error) == "item: key 'audio'; allowed: image, text, id, inputs"

@@ -16,35 +16,21 @@ import pytest
 
 from polymodal_client import InternalError, Item, Retries, Unauthorized
 from polymodal_client.items import is_missing
+from tests.client.toy_service import ANSWER, answering, problem
 
-ANSWER = {"model": "toy", "digest": "ab", "modalities": ["text"], "labels": [{"label": "red", "score": 0.5}]}
 NAN = float("nan")
-
-
-def answering(request):
-    """The answer of a service that classifies every item; whatever has no text and no image has nothing given."""
-    document = json.loads(request.content)
-    if "items" not in document:
-        return httpx.Response(200, json=ANSWER)
-    items = [
-        {"index": index, "status": 200, "classification": ANSWER}
-        if {"text", "image"} & set(item)
-        else {"index": index, "status": 422, "problem": {"status": 422, "code": "nothing_given", "detail": "nothing"}}
-        for index, item in enumerate(document["items"])
-    ]
-    return httpx.Response(200, json={"items": items})
 
 
 def sent_items(transport):
     return [item for request in transport.seen for item in json.loads(request.content)["items"]]
 
 
-def outcomes(answers):
+def results(answers):
     return [str(answer.error) if answer.error else "ok" for answer in answers]
 
 
-def stand_in(name):
-    """A value like pandas' own, of a type with that name, that is neither true nor equal to anything."""
+def pandas_missing(name):
+    """Return a value like those of pandas: of a type with that name, and without a truth value."""
 
     def refuse(*_):
         raise TypeError("boolean value is ambiguous")
@@ -63,8 +49,8 @@ MISSING = {
     "decimal-nan": Decimal("nan"),
     "numpy-not-a-time": np.datetime64("NaT"),
     "numpy-masked": np.ma.masked,
-    "pandas-NA": stand_in("NAType"),
-    "pandas-NaT": stand_in("NaTType"),
+    "pandas-NA": pandas_missing("NAType"),
+    "pandas-NaT": pandas_missing("NaTType"),
 }
 
 
@@ -72,22 +58,22 @@ MISSING = {
 def test_a_missing_value_is_no_input(both, scripted, value):
     service = scripted(answering)
     rows = [{"text": "red", "image": value, "id": value}, {"text": value, "image": b"bytes"}, {"text": value}]
-    answers = both.ask(service, "classify_batch", [*rows, Item(value, "red", value)])
+    answers = both.call(service, "classify_batch", [*rows, Item(value, "red", value)])
     assert sent_items(service) == [{"text": "red"}, {"image": "Ynl0ZXM="}, {}, {"text": "red"}]
-    assert outcomes(answers) == ["ok", "ok", "422 nothing_given: nothing", "ok"]
+    assert results(answers) == ["ok", "ok", "422 nothing_given: nothing", "ok"]
     assert [answer.id for answer in answers] == [None] * 4
-    both.ask(service, "classify", value, "red")
+    both.call(service, "classify", value, "red")
     assert json.loads(service.seen[-1].content) == {"text": "red"}
 
 
 @pytest.mark.parametrize("value", [0, 0.0, "", "nan", b"", [NAN], np.array([NAN]), date(2026, 1, 1), object()])
-def test_a_value_that_is_there_is_not_missing(value):
+def test_other_values_are_not_missing(value):
     assert not is_missing(value)
 
 
 def test_an_empty_path_is_no_image(both, scripted):
     service = scripted(answering)
-    both.ask(service, "classify_batch", [{"image": "", "text": "red"}])
+    both.call(service, "classify_batch", [{"image": "", "text": "red"}])
     assert sent_items(service) == [{"text": "red"}]
 
 
@@ -99,13 +85,15 @@ WRONG = {
     "bytes": ({"text": b"red"}, "text: bytes; allowed: str"),
     "array": ({"text": np.array(["red", "blue"])}, "text: ndarray; allowed: str"),
     "date": ({"text": date(2026, 1, 1)}, "text: date; allowed: str"),
-    "half-a-character": ({"text": "\ud800"}, "surrogates not allowed"),
+    "lone-surrogate": ({"text": "\ud800"}, "surrogates not allowed"),
     "image-of-pixels": ({"image": np.zeros((2, 2, 3))}, "image: ndarray; allowed: a path, bytes, a binary file"),
     "image-that-is-a-number": ({"image": 7}, "image: int; allowed: a path"),
+    "no-such-file": ({"image": "nowhere.png"}, "No such file"),
+    "folder": ({"image": "/"}, "Is a directory"),
     "item-with-a-number": (Item(text=7), "text: int; allowed: str"),
     "another-key": ({"text": "red", "label": "x"}, "item: key 'label'; allowed: image, text, id"),
     "other-keys": ({"Text": "red", 1: 2}, "item: keys 'Text', 1; allowed: image, text, id"),
-    "cells-behind-the-header": ({"text": "red", None: ["blue"]}, "item: key None; allowed: image, text, id"),
+    "more-cells-than-columns": ({"text": "red", None: ["blue"]}, "item: key None; allowed: image, text, id"),
     "a-thousand-keys": ({f"k{n}": 1 for n in range(1000)}, "item: keys 'k0', 'k1', 'k2', 'k3', 'k4' …; allowed"),
     "no-mapping": ("red", "item: str; allowed: an Item, or a mapping with image, text, id"),
     "tuple": (("a.png", "red"), "item: tuple; allowed: an Item"),
@@ -115,32 +103,32 @@ WRONG = {
 
 
 @pytest.mark.parametrize(("row", "message"), WRONG.values(), ids=WRONG)
-def test_a_row_that_cannot_be_sent_fails_alone_with_a_sentence(both, scripted, row, message):
+def test_a_row_that_cannot_be_sent_is_explained_and_does_not_affect_others(both, scripted, row, message):
     service = scripted(answering)
-    answers = both.ask(service, "classify_batch", [{"text": "red"}, row, {"text": "blue"}])
+    answers = both.call(service, "classify_batch", [{"text": "red"}, row, {"text": "blue"}])
     assert sent_items(service) == [{"text": "red"}, {"text": "blue"}]
-    first, middle, last = outcomes(answers)
+    first, middle, last = results(answers)
     assert (first, last) == ("ok", "ok")
     assert message in middle
 
 
 def test_a_row_that_cannot_be_sent_keeps_its_id(both, scripted):
     rows = [{"id": "a", "colour": "red"}, {"id": "b", "text": 7}, Item(text=7, id="c")]
-    answers = both.ask(scripted(answering), "classify_batch", rows)
+    answers = both.call(scripted(answering), "classify_batch", rows)
     assert [answer.id for answer in answers] == ["a", "b", "c"]
 
 
-def test_a_row_that_raises_anything_fails_alone(both, scripted):
+def test_a_row_that_raises_does_not_affect_others(both, scripted):
     class Broken(UserDict):
         def __getitem__(self, key):
             raise ZeroDivisionError("a row of its own kind")
 
-    answers = both.ask(scripted(answering), "classify_batch", [{"text": "a"}, Broken(text="b")])
-    assert outcomes(answers) == ["ok", "a row of its own kind"]
+    answers = both.call(scripted(answering), "classify_batch", [{"text": "a"}, Broken(text="b")])
+    assert results(answers) == ["ok", "a row of its own kind"]
 
 
 class Series:
-    """Like a row of pandas: keys and items, but no Mapping, and iterating it gives values."""
+    """A row of pandas: it has keys and items, but is not a Mapping, and iterating it yields values."""
 
     def __init__(self, cells):
         self.cells = cells
@@ -175,9 +163,9 @@ def row_of_sqlite(text):
         pytest.param({"text": np.str_("red"), "id": "a"}, id="numpy-text"),
     ],
 )
-def test_whatever_has_keys_is_a_row(both, scripted, row):
+def test_an_object_with_keys_is_a_row(both, scripted, row):
     service = scripted(answering)
-    (answer,) = both.ask(service, "classify_batch", [row])
+    (answer,) = both.call(service, "classify_batch", [row])
     assert answer.result().best.label == "red"
     assert (answer.id, sent_items(service)) == ("a", [{"text": "red"}])
 
@@ -194,10 +182,10 @@ def test_whatever_has_keys_is_a_row(both, scripted, row):
         pytest.param(type("GeoDataFrame", (type("DataFrame", (list,), {}),), {})(), id="a-table"),
     ],
 )
-def test_what_is_no_iterable_of_rows_is_refused_at_once(both, scripted, items):
-    service = scripted(AssertionError("asked"))
+def test_an_argument_that_is_not_an_iterable_of_rows_is_rejected(both, scripted, items):
+    service = scripted(AssertionError("sent"))
     with pytest.raises(TypeError, match=r"^items: .*allowed: an iterable of Items or mappings.*to_dict\('records'\)"):
-        both.ask(service, "classify_batch", items)
+        both.call(service, "classify_batch", items)
 
 
 def test_neither_numpy_nor_pandas_is_imported():
@@ -225,21 +213,21 @@ def test_neither_numpy_nor_pandas_is_imported():
         pytest.param({"top_k": None, "threshold": None, "model": None}, {}, id="none"),
     ],
 )
-def test_numbers_of_any_kind_are_options(both, scripted, options, sent):
+def test_options_may_be_numbers_of_any_type(both, scripted, options, sent):
     service = scripted(answering)
-    both.ask(service, "classify", text="red", **options)
-    both.ask(service, "classify_batch", [{"text": "red"}], **options)
+    both.call(service, "classify", text="red", **options)
+    both.call(service, "classify_batch", [{"text": "red"}], **options)
     one, batch = (json.loads(request.content) for request in service.seen)
     assert one == {"text": "red", **sent}
     assert batch == {"items": [{"text": "red"}], **sent}
 
 
-def test_numbers_of_numpy_travel_in_a_form_too(both, scripted):
+def test_numpy_numbers_are_sent_in_a_form_too(both, scripted):
     service = scripted(httpx.Response(200, json=ANSWER))
-    both.ask(service, "classify", b"image", top_k=np.int64(3), threshold=np.float32(0.5))
+    both.call(service, "classify", b"image", top_k=np.int64(3), threshold=np.float32(0.5))
     (request,) = service.seen
-    for part in (b'name="top_k"\r\n\r\n3\r\n', b'name="threshold"\r\n\r\n0.5\r\n'):
-        assert part in request.content
+    for field in (b'name="top_k"\r\n\r\n3\r\n', b'name="threshold"\r\n\r\n0.5\r\n'):
+        assert field in request.content
 
 
 @pytest.mark.parametrize(
@@ -252,7 +240,7 @@ def test_numbers_of_numpy_travel_in_a_form_too(both, scripted):
         ({"top_k": 10**400}, ValueError, "top_k: inf; allowed: a whole number"),
         ({"top_k": 2.5}, ValueError, "top_k: 2.5; allowed: a whole number"),
         ({"top_k": NAN}, ValueError, "top_k: nan; allowed: a whole number"),
-        ({"top_k": stand_in("NAType")}, TypeError, "top_k: NAType; allowed: a whole number"),
+        ({"top_k": pandas_missing("NAType")}, TypeError, "top_k: NAType; allowed: a whole number"),
         ({"threshold": "0.5"}, TypeError, "threshold: str; allowed: a number"),
         ({"threshold": NAN}, ValueError, "threshold: nan; allowed: a number"),
         ({"threshold": np.float32("inf")}, ValueError, "threshold: inf; allowed: a number"),
@@ -262,67 +250,64 @@ def test_numbers_of_numpy_travel_in_a_form_too(both, scripted):
     ],
     ids=lambda value: str(value)[:60].partition(" object at")[0] if isinstance(value, dict) else "",
 )
-def test_options_of_other_types_are_refused_at_once_with_a_sentence(both, scripted, options, error, message):
-    service = scripted(AssertionError("asked"))
-    for call, given in (("classify", "red"), ("classify_batch", [{"text": "red"}])):
+def test_options_of_other_types_are_explained(both, scripted, options, error, message):
+    service = scripted(AssertionError("sent"))
+    for call, items in (("classify", "red"), ("classify_batch", [{"text": "red"}])):
         with pytest.raises(error, match=message):
-            both.ask(service, call, given, **options)
+            both.call(service, call, items, **options)
 
 
 @pytest.mark.parametrize("options", [{"items_per_request": np.int64(2)}, {"concurrency": np.int32(1)}])
-def test_numbers_of_numpy_cut_a_batch_too(both, scripted, options):
-    answers = both.ask(scripted(answering), "classify_batch", [{"text": "red"}] * 5, **options)
-    assert outcomes(answers) == ["ok"] * 5
+def test_batch_options_may_be_numpy_numbers(both, scripted, options):
+    answers = both.call(scripted(answering), "classify_batch", [{"text": "red"}] * 5, **options)
+    assert results(answers) == ["ok"] * 5
 
 
-def test_ids_and_names_of_other_types_are_refused_with_a_sentence(both, scripted):
-    service = scripted(AssertionError("asked"))
+def test_ids_names_and_timeouts_of_other_types_are_explained(both, scripted):
+    service = scripted(AssertionError("sent"))
     with pytest.raises(ValueError, match="request_id: 7; allowed"):
-        both.ask(service, "classify", text="red", request_id=7)
+        both.call(service, "classify", text="red", request_id=7)
     with pytest.raises(ValueError, match="model: 7; allowed"):
-        both.ask(service, "model", 7)
+        both.call(service, "model", 7)
     with pytest.raises(TypeError, match="timeout: NoneType; allowed: seconds"):
-        both.ask(service, "classify", text="red", timeout=None)
-    assert both.ask(scripted(answering), "classify", text="red", timeout=np.float32(9)).best.label == "red"
+        both.call(service, "classify", text="red", timeout=None)
+    assert both.call(scripted(answering), "classify", text="red", timeout=np.float32(9)).best.label == "red"
 
 
-# --- answers that are there are kept ---
+# --- answers are kept when later items fail ---
 
 
-def test_an_iterable_that_raises_ends_the_batch_with_its_error_and_keeps_the_answers(both, scripted):
+def test_an_iterable_that_raises_ends_the_batch_and_keeps_the_answers(both, scripted):
     def rows():
         yield {"text": "red"}
         yield {"text": "blue"}
         raise RuntimeError("the database has gone")
 
     done = []
-    answers = both.ask(
+    answers = both.call(
         scripted(answering),
         "classify_batch",
         rows(),
         items_per_request=1,
         progress=lambda number, total: done.append((number, total)),
     )
-    assert outcomes(answers) == ["ok", "ok", "the database has gone"]
+    assert results(answers) == ["ok", "ok", "the database has gone"]
     assert [answer.index for answer in answers] == [0, 1, 2]
     assert done[-1] == (3, None)
     with pytest.raises(RuntimeError, match="the database has gone"):
         answers[-1].result()
 
 
-def test_a_key_that_is_revoked_on_the_way_costs_no_answer_and_asks_no_more(both, scripted):
-    def refuse(request):
-        return httpx.Response(401, json={"status": 401, "code": "unauthorized", "detail": "key: revoked"})
-
-    service = scripted(answering, refuse)
-    answers = both.ask(service, "classify_batch", [{"text": "red"}] * 9, items_per_request=1, concurrency=1)
+def test_a_key_that_is_revoked_meanwhile_ends_the_batch_and_keeps_the_answers(both, scripted):
+    service = scripted(answering, problem(401, "unauthorized"))
+    answers = both.call(service, "classify_batch", [{"text": "red"}] * 9, items_per_request=1, concurrency=1)
     assert [type(answer.error) for answer in answers] == [type(None), *[Unauthorized] * 8]
     assert len(service.seen) == 2
 
 
-def test_a_service_that_dies_on_the_way_costs_no_answer(both, scripted):
+def test_a_service_that_fails_meanwhile_does_not_affect_other_requests(both, scripted):
     service = scripted(answering, httpx.ConnectError("refused"), httpx.Response(500), answering)
-    answers = both.ask(
+    answers = both.call(
         service,
         "classify_batch",
         [{"text": "red"}] * 4,
@@ -334,19 +319,18 @@ def test_a_service_that_dies_on_the_way_costs_no_answer(both, scripted):
     assert not isinstance(answers[1].error, InternalError)
 
 
-def test_an_item_that_is_too_large_for_any_request_fails_alone(both, scripted):
+def test_an_item_that_is_too_large_does_not_affect_others(both, scripted):
     def answer(request):
         if b"huge" in request.content:
-            return httpx.Response(413, json={"status": 413, "code": "too_many_bytes", "detail": "body: too long"})
+            return problem(413, "too_many_bytes", "body: too long")
         return answering(request)
 
     rows = [{"text": text} for text in ("a", "b", "huge", "d", "e")]
-    answers = both.ask(scripted(answer), "classify_batch", rows)
-    assert outcomes(answers) == ["ok", "ok", "413 too_many_bytes: body: too long", "ok", "ok"]
+    answers = both.call(scripted(answer), "classify_batch", rows)
+    assert results(answers) == ["ok", "ok", "413 too_many_bytes: body: too long", "ok", "ok"]
 
 
-def test_half_a_request_that_fails_leaves_the_other_half_its_answers(both, scripted):
-    too_long = httpx.Response(413, json={"status": 413, "code": "too_many_bytes", "detail": "body: too long"})
-    broken = httpx.Response(500, json={"status": 500, "code": "internal_error", "detail": "why"})
-    answers = both.ask(scripted(too_long, answering, broken), "classify_batch", [{"text": "red"}] * 4)
-    assert outcomes(answers) == ["ok", "ok", *["500 internal_error: why"] * 2]
+def test_half_a_request_that_fails_does_not_affect_the_other_half(both, scripted):
+    replies = problem(413, "too_many_bytes"), answering, problem(500, "internal_error")
+    answers = both.call(scripted(*replies), "classify_batch", [{"text": "red"}] * 4)
+    assert results(answers) == ["ok", "ok", *["500 internal_error: why"] * 2]

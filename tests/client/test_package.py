@@ -1,4 +1,4 @@
-"""What the package promises to those who install it without the service."""
+"""The package works without the service, and has the documented dependencies, names and examples."""
 
 import ast
 import inspect
@@ -27,24 +27,24 @@ print(json.dumps(sorted({name.split(".")[0] for name in sys.modules})))
 """
 
 
-def test_it_needs_nothing_of_the_service():
+def test_the_package_does_not_import_the_service():
     done = subprocess.run([sys.executable, "-c", IMPORT], cwd=FOLDER, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert {"httpx", "anyio"} <= set(json.loads(done.stdout))
 
 
-def test_its_declared_dependencies_are_httpx_and_what_httpx_needs_itself():
+def test_the_dependencies_are_httpx_and_anyio():
     project = tomllib.loads((FOLDER / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    assert [each.split(">")[0] for each in project["dependencies"]] == ["anyio", "httpx"]
+    assert [line.split(">")[0] for line in project["dependencies"]] == ["anyio", "httpx"]
     assert project["version"] == polymodal_client.__version__
     assert (FOLDER / "polymodal_client/py.typed").exists()
 
 
 def calls_of(kind):
     return {
-        name: inspect.signature(each)
-        for name, each in vars(kind).items()
-        if not name.startswith("_") and inspect.isfunction(each) and name not in ("close", "aclose")
+        name: inspect.signature(member)
+        for name, member in vars(kind).items()
+        if not name.startswith("_") and inspect.isfunction(member) and name not in ("close", "aclose")
     }
 
 
@@ -55,12 +55,12 @@ def test_both_clients_have_the_same_calls():
     }
 
 
-def test_everything_that_is_exported_is_there():
+def test_exported_names_exist_and_are_sorted():
     assert sorted(polymodal_client.__all__) == polymodal_client.__all__
     assert all(hasattr(polymodal_client, name) for name in polymodal_client.__all__)
 
 
-def test_a_key_is_not_shown():
+def test_the_key_is_in_no_repr():
     with Client("http://service", api_key="pm_secret") as client:
         step = next(client._exchange.perform(models()))
         assert step.headers["Authorization"] == "Bearer pm_secret"
@@ -74,7 +74,7 @@ def code_of(document, language):
 @pytest.mark.parametrize(
     "document", [FOLDER / "README.md", FOLDER.parent / "docs/client.md"], ids=lambda path: path.name
 )
-def test_the_code_of_the_documentation_names_what_there_is(document):
+def test_the_code_of_the_documentation_imports_existing_names(document):
     blocks = code_of(document, "python")
     assert blocks
     for block in blocks:
@@ -84,7 +84,7 @@ def test_the_code_of_the_documentation_names_what_there_is(document):
                 assert {name.name for name in node.names} <= set(polymodal_client.__all__)
 
 
-def test_the_quick_start_does_what_it_says(listening, solid, tmp_path, monkeypatch, capsys):
+def test_the_first_examples_of_the_documentation_work(listening, solid, tmp_path, monkeypatch, capsys):
     (tmp_path / "examples").mkdir()
     (tmp_path / "examples/boat.png").write_bytes(solid("red"))
     monkeypatch.chdir(tmp_path)
@@ -92,7 +92,7 @@ def test_the_quick_start_does_what_it_says(listening, solid, tmp_path, monkeypat
     with listening() as service:
         for block in (first, second):
             exec(compile(block.replace("http://127.0.0.1:8000", service.url), "client.md", "exec"), {})  # noqa: S102
-    told = capsys.readouterr().out.splitlines()
-    assert told[0].startswith("red 0.")
-    assert told[1].endswith(" red")
-    assert len(told) == 5
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("red 0.")
+    assert lines[1].endswith(" red")
+    assert len(lines) == 5

@@ -1,4 +1,4 @@
-"""A PIL image is sent as it looks: the service decodes the same pixels from it as from its file."""
+"""The bytes that are sent for a PIL image decode to its pixels in the service."""
 
 import io
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
 
 
 def drawing(mode="RGB", size=(48, 32)):
-    """Not symmetric in any direction, of few colours, so that every format keeps it."""
+    """Return an image without symmetry and with few colours, so that every format keeps it."""
     image = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(image)
     draw.rectangle((4, 4, 20, 12), fill=(200, 30, 30))
@@ -60,7 +60,7 @@ def palette_with_key():
     return image
 
 
-def shown(content):
+def decoded(content):
     return INPUT.decode(content).astype(int)
 
 
@@ -74,9 +74,10 @@ def loaded(content):
     return image
 
 
-def alike(image, content):
-    ours, theirs = shown(files.bytes_of(image)), shown(content)
-    return ours.shape == theirs.shape and np.abs(ours - theirs).max() <= 1
+def sent_like(image, content):
+    """Return whether the bytes that are sent for an image decode to the same pixels as `content`."""
+    sent, expected = decoded(files.bytes_of(image)), decoded(content)
+    return sent.shape == expected.shape and np.abs(sent - expected).max() <= 1
 
 
 FILES = {
@@ -96,9 +97,9 @@ FILES = {
     "jpeg-YCbCr": saved(drawing(), "JPEG"),
     "jpeg-CMYK-inverted-by-Adobe": saved(drawing("CMYK"), "JPEG"),
     "jpeg-progressive": saved(drawing(), "JPEG", progressive=True),
-    "jpeg-with-a-second-picture": saved(drawing(), "MPO", save_all=True, append_images=[drawing().rotate(180)]),
+    "jpeg-with-a-second-image": saved(drawing(), "MPO", save_all=True, append_images=[drawing().rotate(180)]),
     **{f"jpeg-turned-{number}": turned(number) for number in range(1, 9)},
-    "jpeg-turned-by-nonsense": turned(99),
+    "jpeg-with-an-invalid-orientation": turned(99),
     "jpeg-with-broken-exif": saved(drawing(), "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff"),
     "webp": saved(drawing(), "WEBP", lossless=True),
     "webp-turned": turned(8, "WEBP", lossless=True),
@@ -117,48 +118,47 @@ FILES = {
 
 
 @pytest.mark.parametrize("content", FILES.values(), ids=FILES)
-@pytest.mark.parametrize("given", [opened, loaded], ids=["opened", "loaded"])
-def test_an_image_looks_as_its_file(content, given):
-    assert alike(given(content), content)
+@pytest.mark.parametrize("read", [opened, loaded], ids=["opened", "loaded"])
+def test_an_image_is_sent_with_the_pixels_of_its_file(content, read):
+    assert sent_like(read(content), content)
 
 
 @pytest.mark.parametrize("name", [name for name in FILES if not name.startswith("bmp")])
-def test_an_image_that_nothing_has_read_is_sent_as_the_bytes_of_its_file_and_can_be_read_afterwards(name, tmp_path):
+def test_an_unread_image_is_sent_as_its_file_and_stays_readable(name, tmp_path):
     (tmp_path / name).write_bytes(FILES[name])
     with Image.open(tmp_path / name) as image:
         assert files.bytes_of(image) == FILES[name]
         image.load()
-    assert alike(image, FILES[name])
+    assert sent_like(image, FILES[name])
 
 
-def test_a_format_that_not_every_service_reads_is_sent_as_it_looks():
+def test_formats_that_not_every_service_reads_are_encoded():
     for kind in ("PPM", "TGA", "PCX", "ICO"):
         image = opened(saved(drawing(size=(48, 48)), kind))
-        assert alike(image, saved(drawing(size=(48, 48)))), kind
+        assert sent_like(image, saved(drawing(size=(48, 48)))), kind
 
 
-def test_a_loaded_image_of_a_path_is_sent_as_its_file_as_long_as_that_has_its_pixels(tmp_path):
-    """A photograph's PNG has ten times the bytes of its JPEG."""
+def test_a_loaded_image_is_sent_as_its_file_if_that_has_the_same_pixels(tmp_path):
     (tmp_path / "a.jpg").write_bytes(FILES["jpeg-turned-6"])
     image = Image.open(tmp_path / "a.jpg")
     image.load()
     assert files.bytes_of(image) == FILES["jpeg-turned-6"]
     image.putpixel((0, 0), (1, 2, 3))
-    assert alike(ImageOps.exif_transpose(image), files.bytes_of(image))
+    assert sent_like(ImageOps.exif_transpose(image), files.bytes_of(image))
     image = Image.open(tmp_path / "a.jpg")
     image.load()
-    image.getexif()[ORIENTATION] = 1  # what it shows has changed with it
-    assert shown(files.bytes_of(image)).shape == (32, 48, 3)
-    for replaced in (saved(drawing("L"), "JPEG"), b"no picture", None):
+    image.getexif()[ORIENTATION] = 1  # the image is no longer that of the file
+    assert decoded(files.bytes_of(image)).shape == (32, 48, 3)
+    for replaced in (saved(drawing("L"), "JPEG"), b"not an image", None):
         (tmp_path / "a.jpg").unlink()
         if replaced:
             (tmp_path / "a.jpg").write_bytes(replaced)
         image.info["comment"] = "still the old one"
-        assert shown(files.bytes_of(image)).shape == (32, 48, 3)
+        assert decoded(files.bytes_of(image)).shape == (32, 48, 3)
         assert files.bytes_of(image) != replaced
 
 
-def test_what_a_tiff_tells_about_its_values_is_sent_with_them():
+def test_the_tags_of_a_tiff_about_its_values_are_sent():
     values = np.linspace(0, 4095, 48 * 32).reshape(32, 48).astype(np.uint16)
     image = loaded(saved(Image.fromarray(values), "TIFF", tiffinfo={281: 4095, 262: 0}))
     with opened(files.bytes_of(image)) as sent:
@@ -178,25 +178,25 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
-def test_an_image_that_was_changed_in_place_is_sent_as_it_is_now(change):
-    image, wanted = opened(FILES["jpeg-YCbCr"]), opened(FILES["jpeg-YCbCr"])
-    for changed in (image, wanted):
+def test_an_image_that_was_changed_in_place_is_sent_with_its_new_pixels(change):
+    image, expected = opened(FILES["jpeg-YCbCr"]), opened(FILES["jpeg-YCbCr"])
+    for changed in (image, expected):
         change(changed)
     sent = files.bytes_of(image)
     assert sent != FILES["jpeg-YCbCr"]
-    assert np.array_equal(shown(sent), shown(saved(ImageOps.exif_transpose(wanted))))
+    assert np.array_equal(decoded(sent), decoded(saved(ImageOps.exif_transpose(expected))))
 
 
 @pytest.mark.parametrize("kind", ["GIF", "PNG", "TIFF", "WEBP"])
-def test_of_several_frames_the_present_one_is_sent(kind):
+def test_the_current_frame_of_several_is_sent(kind):
     second = drawing().rotate(180)
     options = {"lossless": True} if kind == "WEBP" else {}
     content = saved(drawing(), kind, save_all=True, append_images=[second], **options)
     image = opened(content)
     image.seek(1)
-    assert np.abs(shown(files.bytes_of(image)) - shown(saved(second))).max() <= 8  # a GIF's palette
+    assert np.abs(decoded(files.bytes_of(image)) - decoded(saved(second))).max() <= 8  # a GIF's palette
     image.seek(0)
-    assert alike(image, content)
+    assert sent_like(image, content)
 
 
 DERIVED = {
@@ -211,7 +211,7 @@ DERIVED = {
 @pytest.mark.parametrize("derive", DERIVED.values(), ids=DERIVED)
 @pytest.mark.parametrize("name", ["jpeg-turned-6", "jpeg-turned-7", "png-turned", "webp-turned", "tiff-turned"])
 def test_an_orientation_is_applied_once(derive, name):
-    assert alike(derive(opened(FILES[name])), FILES[name])
+    assert sent_like(derive(opened(FILES[name])), FILES[name])
 
 
 MODES = {
@@ -234,17 +234,17 @@ MODES = {
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_an_image_of_any_mode_is_sent_as_it_looks(mode):
+def test_an_image_of_any_mode_is_sent_with_its_pixels(mode):
     grey = mode in ("1", "L", "LA", "La")
     of_alpha = mode in ("LA", "La", "PA", "RGBA", "RGBa") or "alpha" in mode
-    wanted = transparent() if of_alpha else drawing("1" if mode == "1" else "RGB")
-    wanted = wanted.convert("LA" if of_alpha else "L") if grey else wanted
-    difference = np.abs(shown(files.bytes_of(MODES[mode])) - shown(saved(wanted)))
-    assert difference.max() <= (40 if mode.startswith("P") else 8)  # a palette has not every colour
+    expected = transparent() if of_alpha else drawing("1" if mode == "1" else "RGB")
+    expected = expected.convert("LA" if of_alpha else "L") if grey else expected
+    difference = np.abs(decoded(files.bytes_of(MODES[mode])) - decoded(saved(expected)))
+    assert difference.max() <= (40 if mode.startswith("P") else 8)  # a palette lacks some colours
 
 
 @pytest.mark.parametrize("mode", ["I;16", "I;16L", "I;16B", "I;16N"])
-def test_16_bits_keep_their_depth_and_their_look(mode):
+def test_16_bits_keep_their_depth_and_values(mode):
     values = np.linspace(0, 65_535, 48 * 32).reshape(32, 48).astype(np.uint16)
     order = ">u2" if mode == "I;16B" else "<u2"
     image = Image.frombytes(mode, (48, 32), values.astype(order).tobytes())
@@ -254,7 +254,7 @@ def test_16_bits_keep_their_depth_and_their_look(mode):
 
 
 @pytest.mark.parametrize("values", [np.arange(12, dtype=np.int32), np.linspace(0, 1, 12, dtype=np.float32)])
-def test_wide_numbers_are_sent_as_they_are_since_the_service_says_how_they_look(values):
+def test_32_bit_values_are_sent_unchanged(values):
     image = Image.fromarray(values.reshape(3, 4))
     image.info["icc_profile"] = b"a profile"
     image.getexif()[ORIENTATION] = 6
@@ -263,7 +263,7 @@ def test_wide_numbers_are_sent_as_they_are_since_the_service_says_how_they_look(
         assert np.array_equal(np.asarray(sent), np.rot90(values.reshape(3, 4), -1))
 
 
-def test_metadata_does_not_travel_with_pixels():
+def test_metadata_is_not_sent():
     image = loaded(saved(drawing(), "JPEG", icc_profile=b"profile", exif=turned_exif(), comment=b"secret"))
     with opened(files.bytes_of(image)) as sent:
         sent.load()
@@ -276,7 +276,7 @@ def turned_exif():
     return exif.tobytes()
 
 
-def test_an_image_in_many_items_is_sent_whole_in_each(tmp_path):
+def test_threads_may_send_the_same_image(tmp_path):
     (tmp_path / "a.jpg").write_bytes(FILES["jpeg-YCbCr"] + bytes(1_000_000))
     with Image.open(tmp_path / "a.jpg") as image, ThreadPoolExecutor(8) as threads:
         sent = set(threads.map(files.bytes_of, [image] * 64))

@@ -1,4 +1,4 @@
-"""The task embed, tasks in general, and what a model says it can be called for."""
+"""The task embed, other tasks, and the tasks of a model."""
 
 import json
 from dataclasses import FrozenInstanceError
@@ -6,8 +6,9 @@ from dataclasses import FrozenInstanceError
 import httpx
 import pytest
 
-from polymodal_client import Embedding, InvalidInput, NotFound, Overloaded, Retries, UnexpectedAnswer
+from polymodal_client import Embedding, InvalidInput, NotFound, UnexpectedAnswer
 from polymodal_client.calls import Task, pack
+from tests.client.toy_service import problem
 
 EMBEDDING = {
     "model": "toy",
@@ -20,7 +21,7 @@ ALONE = EMBEDDING | {"modalities": ["text"], "embeddings": {"text": [1, 0]}}
 
 
 def embedding(request):
-    """Embed each item, and refuse those without inputs."""
+    """Return a response that embeds each item, and a problem for items without inputs."""
     items = [
         {"index": index, "status": 200, "embedding": ALONE}
         if item
@@ -32,7 +33,7 @@ def embedding(request):
 
 def test_an_embedding_is_read(both, scripted):
     service = scripted(httpx.Response(200, json=EMBEDDING, headers={"X-Request-Id": "mine"}))
-    answer = both.ask(service, "embed", b"image", "red", model="toy", request_id="mine")
+    answer = both.call(service, "embed", b"image", "red", model="toy", request_id="mine")
     expected = {"image": (0.6, 0.8), "text": (1.0, 0.0)}
     assert answer == Embedding("toy", "ab", ("image", "text"), expected, aligned=False, request_id="mine")
     with pytest.raises(FrozenInstanceError):
@@ -40,8 +41,8 @@ def test_an_embedding_is_read(both, scripted):
 
 
 def test_the_vector_is_that_of_the_only_input(both, scripted):
-    assert both.ask(scripted(httpx.Response(200, json=ALONE)), "embed", text="red").vector == (1.0, 0.0)
-    both_inputs = both.ask(scripted(httpx.Response(200, json=EMBEDDING)), "embed", b"image", "red")
+    assert both.call(scripted(httpx.Response(200, json=ALONE)), "embed", text="red").vector == (1.0, 0.0)
+    both_inputs = both.call(scripted(httpx.Response(200, json=EMBEDDING)), "embed", b"image", "red")
     with pytest.raises(LookupError, match="vector: embeddings of image, text; allowed: of one input"):
         _ = both_inputs.vector
 
@@ -51,23 +52,23 @@ def test_the_vector_is_that_of_the_only_input(both, scripted):
     [{"embeddings": None}, {"embeddings": {"text": 5}}, {"embeddings": {"text": ["x"]}}, {"modalities": None}],
     ids=str,
 )
-def test_what_is_no_embedding_is_not_taken_for_one(both, scripted, changed):
+def test_another_answer_is_not_read_as_an_embedding(both, scripted, changed):
     with pytest.raises(UnexpectedAnswer):
-        both.ask(scripted(httpx.Response(200, json=EMBEDDING | changed)), "embed", text="red")
+        both.call(scripted(httpx.Response(200, json=EMBEDDING | changed)), "embed", text="red")
 
 
-@pytest.mark.parametrize(("call", "given"), [("embed", b"image"), ("embed_batch", [{"text": "red"}] * 100)])
-def test_a_service_without_the_task_is_reported_once(both, scripted, call, given):
-    missing = scripted(httpx.Response(404, json={"status": 404, "code": "not_found", "detail": "/v1/embed"}))
+@pytest.mark.parametrize(("call", "items"), [("embed", b"image"), ("embed_batch", [{"text": "red"}] * 100)])
+def test_a_service_without_the_task_is_reported_once(both, scripted, call, items):
+    missing = scripted(problem(404, "not_found"))
     with pytest.raises(NotFound):
-        both.ask(missing, call, given, **({"concurrency": 1} if call == "embed_batch" else {}))
+        both.call(missing, call, items, **({"concurrency": 1} if call == "embed_batch" else {}))
     assert len(missing.seen) == 1
 
 
-def test_many_items_are_embedded_in_shares_in_their_order(both, scripted):
+def test_many_items_are_embedded_in_several_requests_in_their_order(both, scripted):
     service = scripted(embedding)
     done = []
-    answers = both.ask(
+    answers = both.call(
         service,
         "embed_batch",
         ({"text": "red", "id": str(number)} if number != 3 else {"id": "3"} for number in range(5)),
@@ -87,14 +88,7 @@ def test_many_items_are_embedded_in_shares_in_their_order(both, scripted):
         answers[3].result()
 
 
-def test_an_embedding_is_asked_for_again_when_the_service_is_busy(both, scripted):
-    busy = httpx.Response(429, json={"status": 429, "code": "overloaded"}, headers={"Retry-After": "0"})
-    assert both.ask(scripted(busy, httpx.Response(200, json=ALONE)), "embed", text="red").vector == (1.0, 0.0)
-    with pytest.raises(Overloaded):
-        both.ask(scripted(busy), "embed_batch", [{"text": "red"}], retries=Retries(attempts=1))[0].result()
-
-
-def test_another_task_is_one_description():
+def test_a_task_is_defined_by_one_description():
     task = Task("count", "counted", lambda document, _: document["number"], {"unit": "words"})
     call = task.batch_call([pack(7, {"text": "a b", "id": "x"}), pack(8, {"text": "a"})])
     assert (call.path, call.json) == ("/v1/count/batch", {"unit": "words", "items": [{"text": "a b"}, {"text": "a"}]})
@@ -137,8 +131,8 @@ NEW = MODEL | {
     ],
 )
 def test_a_model_names_its_target_its_tasks_and_its_inputs(both, scripted, document, tasks, textual):
-    (model,) = both.ask(scripted(httpx.Response(200, json={"default": "toy", "models": [document]})), "models").models
-    detail = both.ask(scripted(httpx.Response(200, json=document | {"card": "# Toy", "report": {}})), "model", "toy")
+    (model,) = both.call(scripted(httpx.Response(200, json={"default": "toy", "models": [document]})), "models").models
+    detail = both.call(scripted(httpx.Response(200, json=document | {"card": "# Toy", "report": {}})), "model", "toy")
     for described in (model, detail):
         assert (described.target, described.kind, described.tasks) == ("regression", "network", tasks)
         assert {spec.name: spec.textual for spec in described.inputs} == textual

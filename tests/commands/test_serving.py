@@ -1,4 +1,4 @@
-"""`polymodal serve`: its options count more than the environment, and a port that is taken is reported with its process."""
+"""`polymodal serve`: options have precedence over the environment, and start-up errors are reported."""
 
 import os
 import signal
@@ -10,27 +10,22 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
 from polymodal.app import main
-from polymodal.app.cli import app
+from tests.command_line import polymodal
 
 PROJECT = Path(__file__).parents[2]
 
 
 @pytest.fixture
 def served(monkeypatch):
-    """What would have been served."""
-    taken = []
-    monkeypatch.setattr(main, "serve", taken.append)
-    return taken
+    """Settings that `serve` was called with; nothing is served."""
+    settings = []
+    monkeypatch.setattr(main, "serve", settings.append)
+    return settings
 
 
-def polymodal(*arguments, **environment):
-    return CliRunner().invoke(app, [str(argument) for argument in arguments], env=environment)
-
-
-def test_options_count_more_than_the_environment(served, tiny_bundle):
+def test_options_have_precedence_over_the_environment(served, tiny_bundle):
     environment = {
         "POLYMODAL_PORT": "1",
         "POLYMODAL_HOST": "::1",
@@ -45,37 +40,52 @@ def test_options_count_more_than_the_environment(served, tiny_bundle):
     assert [source.name for source in settings.bundles] == ["mine", "illustrations"]
 
 
-def test_a_wrong_option_is_reported_by_its_own_name(served, tmp_path):
-    result = polymodal("serve", "--bundle", tmp_path / "nowhere", "--host", "localhost", POLYMODAL_RUNTIME="abacus")
+def test_all_wrong_options_and_settings_are_reported_by_their_names(served, tmp_path):
+    environment = {"POLYMODAL_RUNTIME": "abacus", "POLYMODAL_PORT": "99999", "POLYMODAL_QEUE_LIMIT": "3"}
+    result = polymodal("serve", "--bundle", tmp_path / "nowhere", "--host", "localhost", **environment)
     assert result.exit_code == 1
     assert not served
     lines = result.stderr.splitlines()
-    assert len(lines) == 2
-    assert any(line.startswith(f"polymodal: --bundle {tmp_path / 'nowhere'}: ") for line in lines)
-    assert any(line.startswith("polymodal: POLYMODAL_RUNTIME=abacus: ") for line in lines)
+    assert len(lines) == 4
+    for start in (
+        f"--bundle {tmp_path / 'nowhere'}: ",
+        "POLYMODAL_RUNTIME=abacus: ",
+        "POLYMODAL_PORT",
+        "POLYMODAL_QEUE",
+    ):
+        assert any(line.startswith(f"polymodal: {start}") for line in lines), start
 
 
-def test_a_port_that_is_taken_is_reported_with_its_process(tiny_bundle):
+def serve(bundle, port=0, workers=0):
+    """Start `polymodal serve` in its own process, because it replaces the logging of the whole process."""
+    options = ["--bundle", bundle, "--port", port, "--workers", workers]
+    command = [sys.executable, "-m", "polymodal", "serve", *map(str, options)]
+    return subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+
+def test_a_folder_that_is_not_a_bundle_is_reported(tmp_path):
+    with serve(f"mine={tmp_path}", workers=1) as process:
+        (line,) = process.stderr.read().splitlines()
+    assert process.returncode == 1
+    assert "SHA256SUMS is missing" in line
+
+
+def test_a_port_that_is_in_use_is_reported_with_its_process(tiny_bundle):
     with socket.create_server(("127.0.0.1", 0)) as holder:
         port = holder.getsockname()[1]
-        command = ["-m", "polymodal", "serve", "--bundle", str(tiny_bundle), "--port", str(port)]
-        done = subprocess.run(
-            [sys.executable, *command, "--workers", "0"], cwd=PROJECT, capture_output=True, text=True, check=False
-        )
-    assert done.returncode == 1
-    assert "Traceback" not in done.stderr
-    assert f"polymodal: 127.0.0.1:{port}: held by process {os.getpid()}" in done.stderr
+        with serve(tiny_bundle, port) as process:
+            errors = process.stderr.read()
+    assert process.returncode == 1
+    assert "Traceback" not in errors
+    assert f"polymodal: 127.0.0.1:{port}: held by process {os.getpid()}" in errors
 
 
-def test_a_service_is_served_until_it_is_told_to_stop(tiny_bundle):
+def test_the_service_answers_until_sigterm(tiny_bundle):
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    command = ["-m", "polymodal", "serve", "--bundle", str(tiny_bundle), "--port", str(port)]
-    with subprocess.Popen(
-        [sys.executable, *command, "--workers", "0"], cwd=PROJECT, stdout=subprocess.DEVNULL
-    ) as process:
+    with serve(tiny_bundle, port) as process:
         try:
-            until = time.monotonic() + 60
+            deadline = time.monotonic() + 60
             while True:
                 try:
                     with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5) as answer:
@@ -83,7 +93,7 @@ def test_a_service_is_served_until_it_is_told_to_stop(tiny_bundle):
                         break
                 except OSError:
                     assert process.poll() is None
-                    assert time.monotonic() < until
+                    assert time.monotonic() < deadline
                     time.sleep(0.1)
             process.send_signal(signal.SIGTERM)
             assert process.wait(30) == 0
