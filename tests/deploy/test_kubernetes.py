@@ -17,6 +17,7 @@ import yaml
 from polymodal.app.api.server import LAST_REQUESTS_S
 from polymodal.app.cpus import default_plan
 from polymodal.app.main import create_app
+from polymodal.app.probes import LIVEZ, READYZ, STARTUPZ
 from polymodal.app.settings import MIB, Settings, load_settings, variable
 
 ROOT = Path(__file__).parents[2]
@@ -238,7 +239,7 @@ def test_a_pod_gets_no_token_and_no_environment_of_other_services():
 
 @pytest.mark.parametrize(
     ("probe", "path"),
-    [("startupProbe", "/startupz"), ("livenessProbe", "/livez"), ("readinessProbe", "/readyz")],
+    [("startupProbe", STARTUPZ), ("livenessProbe", LIVEZ), ("readinessProbe", READYZ)],
 )
 def test_probes_ask_routes_that_there_are_at_the_port_that_is_open(probe, path):
     asked = container()[probe]["httpGet"]

@@ -3,7 +3,6 @@
 A picture "of nothing" is one colour: it compresses best, so it is the largest that a limit on bytes lets through.
 """
 
-import io
 import struct
 import zlib
 from collections.abc import Sequence
@@ -11,15 +10,10 @@ from itertools import repeat
 
 from PIL import Image
 
+from tests.media import saved
+
 WIDE, HIGH = 16_384, 3_051
 """Just below the default 50,000,000 pixels, with the longest side that is allowed."""
-
-
-def saved(image: Image.Image, file_format: str = "PNG", **options: object) -> bytes:
-    """A picture as Pillow writes it."""
-    content = io.BytesIO()
-    image.save(content, file_format, **options)
-    return content.getvalue()
 
 
 def solid(mode: str = "RGB", size: tuple[int, int] = (16, 12), colour: object = 0) -> Image.Image:

@@ -11,7 +11,7 @@ from polymodal.app.api.headers import policy_for
 
 
 def router_for(document: Callable[[], dict[str, Any]]) -> APIRouter:
-    """Return routes for a document, which may be another application's, and for its viewer."""
+    """Return the routes of a document and its viewer; the document may be another application's."""
     router = APIRouter(include_in_schema=False)
     viewer = bytes(get_swagger_ui_html(openapi_url="openapi.json", title="Polymodal").body).decode()
     headers = {"Content-Security-Policy": policy_for(viewer)}

@@ -1,4 +1,4 @@
-"""GET /: the page for people, from files in app/web; nothing is loaded from other sites."""
+"""GET /: the page for people, from the files in app/web. It loads nothing from other sites."""
 
 import re
 from collections.abc import Collection
@@ -12,7 +12,7 @@ from starlette.types import Scope
 
 _WEB = Path(str(files("polymodal.app"))) / "web"
 _REVALIDATE = "no-cache"
-"""Cached, but revalidated by ETag each time, so that a page never loads modules of two releases."""
+"""Files are cached, but revalidated by ETag each time, so that a page never loads modules of two releases."""
 _HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
@@ -39,7 +39,7 @@ class PageFiles(StaticFiles):
 
 
 def router_for(links: Collection[str]) -> APIRouter:
-    """Return the route of the page, which keeps only these of its links."""
+    """Return the route of the page. Of its links to other routes, only these stay."""
     router = APIRouter(include_in_schema=False)
     html = (_WEB / "index.html").read_text(encoding="utf-8")
     body = _LINK.sub(lambda link: link[0] if link[1] in links else "", html)
