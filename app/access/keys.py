@@ -18,7 +18,7 @@ from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, Final, Self
+from typing import Annotated, Any, Final
 
 import structlog
 from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -62,11 +62,6 @@ class Unauthorized(RequestError):
 
     def __init__(self, presented: str = "none") -> None:
         super().__init__("key", presented, "Authorization: Bearer KEY, or X-API-Key: KEY")
-
-    @classmethod
-    def example(cls) -> Self:
-        """Return the error for a request without a key."""
-        return cls()
 
 
 def _moment(value: object) -> object:

@@ -136,10 +136,7 @@ def _requests(task: Task) -> dict[str, dict[str, Any]]:
     texts = {name: example for name, example in inputs.items() if MODALITIES[name].textual}
     bad = {"id": "b", _BINARY.name: base64.b64encode(b"not an image").decode()}
     return {
-        schemas.body.__name__: {
-            "text-alone": {**texts, **task.example},
-            "all-inputs": {**inputs, **task.example},
-        },
+        schemas.body.__name__: {"text-alone": {**texts, **task.example}, "all-inputs": {**inputs, **task.example}},
         schemas.batch_body.__name__: {
             "two-items": {**task.example, "items": [{"id": "a", **texts}, {"id": "b", **inputs}]},
             "one-bad-item": {"items": [{"id": "a", **texts}, bad]},

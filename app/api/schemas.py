@@ -54,9 +54,7 @@ def _in_form(name: str) -> Any:  # noqa: ANN401
 
 
 Example = _derived(
-    "Example",
-    about="One example. Any of its inputs may be missing.",
-    **{name: _in_json(name) for name in MODALITIES},
+    "Example", about="One example. Any of its inputs may be missing.", **{name: _in_json(name) for name in MODALITIES}
 )
 _Form = _derived("_Form", **{name: _in_form(name) for name in MODALITIES})
 BatchItem = _derived(

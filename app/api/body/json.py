@@ -13,14 +13,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from polymodal.app.api.body.binary import file_of
-from polymodal.app.api.body.problems import (
-    MalformedBody,
-    RepeatedField,
-    TooManyItems,
-    UnknownField,
-    bounded,
-    shown,
-)
+from polymodal.app.api.body.problems import MalformedBody, RepeatedField, TooManyItems, UnknownField, bounded, shown
 from polymodal.app.api.body.request import ParsedBatch, ParsedRequest
 from polymodal.app.api.schemas import BatchItem, schemas_of
 from polymodal.app.problems import RequestError

@@ -69,10 +69,7 @@ def router_of(task: Task) -> APIRouter:
         response_model=task.Answer,
         openapi_extra={
             "parameters": [_TIMEOUT_PARAMETER],
-            "requestBody": {
-                "required": True,
-                "content": {MULTIPART: form, JSON: {"schema": _reference(schemas.body)}},
-            },
+            "requestBody": {"required": True, "content": {MULTIPART: form, JSON: {"schema": _reference(schemas.body)}}},
         },
     )
     router.add_api_route(

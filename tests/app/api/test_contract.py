@@ -42,8 +42,7 @@ class Service:
 
 
 schema = schemathesis.openapi.from_dict(
-    create_app(Settings(workers=0), {}).openapi(),
-    config=SchemathesisConfig(projects=ProjectsConfig(default=PROJECT)),
+    create_app(Settings(workers=0), {}).openapi(), config=SchemathesisConfig(projects=ProjectsConfig(default=PROJECT))
 )
 schema.app = Service()
 

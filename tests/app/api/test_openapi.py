@@ -8,6 +8,7 @@ from polymodal.app.access.rates import Rate
 from polymodal.app.api.examples import explained
 from polymodal.app.api.schemas import schemas_of
 from polymodal.app.main import create_app
+from polymodal.app.probes import PROBES
 from polymodal.app.problems import InternalError
 from polymodal.app.settings import Settings
 from polymodal.model import MODALITIES, TASKS
@@ -170,16 +171,25 @@ def test_every_operation_describes_its_200(document):
     assert {tag["name"] for tag in document["tags"]} == {*TASKS, "models", "health", "metrics"}
 
 
-def test_keys_and_limits_are_documented_with_examples_and_headers(tmp_path):
+def test_keys_and_limits_are_documented_if_they_are_set(document, tmp_path):
+    assert "securitySchemes" not in document["components"]
     write_keys(tmp_path / "keys.json", [make_record("a", digest("k"), ["classify"], None)])
     guarded = Settings(workers=0, api_keys_file=tmp_path / "keys.json", rate_limit_per_address=Rate(1, 60))
     document = create_app(guarded, {}).openapi()
-    for path in ("/v1/classify", "/v1/models", "/metrics"):
-        (operation,) = document["paths"][path].values()
-        assert {"401", "403", "429"} <= set(operation["responses"])
-        assert operation["responses"]["429"]["headers"].keys() == {"Retry-After", "X-Request-Id"}
-        examples = operation["responses"]["401"]["content"]["application/problem+json"]["examples"]
-        assert examples["unauthorized"]["value"]["found"] == "none"
+    schemes = document["components"]["securitySchemes"]
+    assert (schemes["bearer"]["scheme"], schemes["apiKey"]["name"]) == ("bearer", "X-API-Key")
+    for _, path, operation in operations(document):
+        assert ("security" in operation) is (path not in PROBES)
+        if path not in PROBES:
+            responses = operation["responses"]
+            assert {"401", "403", "429"} <= set(responses)
+            assert responses["429"]["headers"].keys() == {"Retry-After", "X-Request-Id"}
+            examples = responses["401"]["content"]["application/problem+json"]["examples"]
+            assert examples["unauthorized"]["value"]["found"] == "none"
+    examples = document["paths"]["/v1/classify"]["post"]["responses"]["429"]["content"]["application/problem+json"][
+        "examples"
+    ]
+    assert set(examples) == {"overloaded", "rate_limited"}
 
 
 def test_the_documentation_lists_every_route_and_every_problem(document):

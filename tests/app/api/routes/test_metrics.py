@@ -87,11 +87,7 @@ async def test_an_embedding_has_stages_but_no_predictions(client):
 
 
 async def test_predictions_are_counted(client, solid):
-    for fields in (
-        {"image": solid("red"), "text": (None, "red")},
-        {"image": solid("red")},
-        {"text": (None, "blue")},
-    ):
+    for fields in ({"image": solid("red"), "text": (None, "red")}, {"image": solid("red")}, {"text": (None, "blue")}):
         await client.post("/v1/classify", files=fields)
     metrics = await scrape(client)
     for label, modalities in (("red", "image+text"), ("red", "image"), ("blue", "text")):
