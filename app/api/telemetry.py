@@ -87,7 +87,7 @@ class Telemetry:
             "request_bytes": exchange.received,
             "response_bytes": exchange.sent,
             **_details(context),
-            "stages_ms": {name: _ms(seconds) for name, seconds in timeline.longest().items()},
+            "stages_ms": {name: _ms(stage_s) for name, stage_s in timeline.longest().items()},
         }
         write = log.debug if route in QUIET else log.info
         write("request", **entry)

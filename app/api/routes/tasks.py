@@ -142,16 +142,15 @@ def _batch(task: Task, schemas: TaskSchemas) -> Endpoint:
         context.modalities = sorted(frozenset().union(*used))
         items = []
         for index, (id_, result) in enumerate(zip(parsed.ids, results, strict=True)):
+            status = 200
+            fields: dict[str, Any] = {task.result: result}
             if isinstance(result, BaseException):
                 if isinstance(refusal_of(result), InternalError):
                     log.error("item_failed", index=index, exc_info=result)
                 problem = problem_of(result, context.request_id)
                 metrics_of(request).refusal(problem.code)
-                item = schemas.batch_answer.model_construct(index=index, id=id_, status=problem.status, problem=problem)
-            else:
-                answer: Any = {task.result: result}
-                item = schemas.batch_answer.model_construct(index=index, id=id_, status=200, **answer)
-            items.append(item)
+                status, fields = problem.status, {"problem": problem}
+            items.append(schemas.batch_answer.model_construct(index=index, id=id_, status=status, **fields))
         return _response(schemas.batch_answers.model_construct(items=items))
 
     return endpoint
