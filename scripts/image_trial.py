@@ -31,7 +31,17 @@ COMMANDS = (
     ("predict", "illustrations", "--text", "a sailing boat", "--top-k", "1"),
     ("card", "illustrations"),
 )
-PATHS = ("/", "/livez", "/startupz", "/metrics", "/v1/models", "/v1/models/illustrations", "/docs", "/docs/files/swagger-ui-bundle.js", "/openapi.json")
+PATHS = (
+    "/",
+    "/livez",
+    "/startupz",
+    "/metrics",
+    "/v1/models",
+    "/v1/models/illustrations",
+    "/docs",
+    "/docs/files/swagger-ui-bundle.js",
+    "/openapi.json",
+)
 START_S, STOP_S = 600, 30  # without bytecode, on a busy machine
 
 

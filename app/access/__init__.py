@@ -1,1 +1,1 @@
-"""Which requests are permitted: API keys, scopes, rate limits."""
+"""Access control: API keys, scopes and rate limits."""

@@ -1,4 +1,4 @@
-"""The address that a request counts for: the connection's, or the one that a trusted proxy adds to X-Forwarded-For."""
+"""The client's address: the connection's, or the one that a trusted proxy adds to X-Forwarded-For."""
 
 from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
@@ -7,11 +7,11 @@ Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
 _MAX_HOPS = 32
-_HOST_BITS = 64  # of an IPv6 address; one household or machine has them all
+_HOST_BITS = 64  # of an IPv6 address; one household or machine can use all of them
 
 
 def parse_networks(value: str) -> tuple[Network, ...]:
-    """Parse addresses and networks that are separated by commas. Raises ValueError."""
+    """Parse addresses and networks, separated by commas. Raises ValueError."""
     return tuple(_network(entry.strip()) for entry in value.split(",") if entry.strip())
 
 
@@ -25,9 +25,9 @@ def _network(entry: str) -> Network:
 
 
 def parse_address(text: str) -> Address | None:
-    """Parse an address with or without a port, as proxies write it; None for anything else.
+    """Parse an address with or without a port, as proxies write it; return None for anything else.
 
-    An IPv4-mapped IPv6 address is returned as the IPv4 address.
+    An IPv4-mapped IPv6 address becomes the IPv4 address.
     """
     text = text.strip()
     if text.startswith("["):
@@ -42,9 +42,9 @@ def parse_address(text: str) -> Address | None:
 
 
 def client_address(peer: str | None, forwarded: Sequence[bytes], trusted: Iterable[Network]) -> Address | None:
-    """Return the last address of X-Forwarded-For that is no trusted proxy's: clients can forge every entry before it.
+    """Return the last address in X-Forwarded-For that is not a trusted proxy's. Clients can forge every entry before it.
 
-    None when the connection has no address. An entry that is no address counts for the proxy that passed it on.
+    An entry that is not an address counts for the proxy that sent it. None when the connection has no address.
     """
     address = parse_address(peer or "")
     if not forwarded or not trusted:
@@ -60,7 +60,7 @@ def client_address(peer: str | None, forwarded: Sequence[bytes], trusted: Iterab
 
 
 def group_of(address: Address | None) -> str:
-    """Return the name of the addresses that share one limit: an IPv4 address, or the /64 of an IPv6 address."""
+    """Return the name of the group of addresses that shares one limit: an IPv4 address, or the /64 of an IPv6 address."""
     if isinstance(address, IPv6Address):
         return f"{IPv6Address(int(address) >> _HOST_BITS << _HOST_BITS)}/{_HOST_BITS}"
     return str(address or "unknown")

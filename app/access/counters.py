@@ -1,7 +1,7 @@
-"""Number of requests of each client in a sliding window, in this process or shared in Redis.
+"""Counters of each client's requests in a sliding window, in this process or shared in Redis.
 
-The count is that of the present window plus the share of the last one that is less than a window's length ago. It needs two numbers
-for each client, and a burst at the end of a window does not double a limit.
+The sliding count is that of the present window, plus that of the last window times the share of it that is less than a window's
+length ago. It needs two numbers per client, and a burst where two windows meet cannot double a limit.
 """
 
 import asyncio
@@ -16,21 +16,21 @@ import structlog
 log = structlog.get_logger(__name__)
 
 MAX_COUNTERS = 65_536
-"""Clients that are counted in this process; for one more, the least recently seen one is dropped."""
+"""Most clients that are counted in this process; for a new one, the least recently seen one is dropped."""
 _REDIS_TIMEOUT_S = 0.5
 _RETRY_S = 1.0
 _MAX_CONNECTIONS = 32
 
 Value = TypeVar("Value")
 Counts = tuple[int, float, int, float]
-"""Count of the last window, seconds for which it still counts; count of the present one, seconds until it expires."""
+"""Count of the last window, and seconds for which it still counts; count of the present window, and seconds until it expires."""
 
 
 class Counters(Protocol):
-    """Storage of counts; the storages of the library limits implement it, too."""
+    """Storage of counts. The storages of the library `limits` implement it, too."""
 
     async def acquire_sliding_window_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
-        """Add `amount` unless that exceeds the limit; return whether it was added. `expiry`: seconds of a window."""
+        """Add `amount` unless that exceeds the limit; return whether it was added. `expiry`: length of a window in seconds."""
 
     async def get_sliding_window(self, key: str, expiry: int) -> Counts:
         """Return the present counts."""
@@ -39,48 +39,44 @@ class Counters(Protocol):
 class LocalCounters:
     """Counts of a bounded number of clients in this process.
 
-    The library's own storage in memory starts a task for each request that scans every client's counter (without asyncio: a
-    thread), and grows with the number of clients.
+    The storage in memory of `limits` starts a task or thread for each request that scans the counters of all clients, and it grows
+    with the number of clients.
     """
 
     def __init__(self, now: Callable[[], float] = time.monotonic, max_counters: int = MAX_COUNTERS) -> None:
         self._now = now
         self._max = max_counters
-        self._kept: OrderedDict[str, tuple[int, int, int]] = (
-            OrderedDict()
-        )  # number of the window, last count, present count
+        self._windows: OrderedDict[str, tuple[int, int, int]] = OrderedDict()
+        """By client: number of the present window, count of the last one, count of the present one."""
 
     def __len__(self) -> int:
-        return len(self._kept)
+        return len(self._windows)
 
     async def acquire_sliding_window_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
-        """As in Counters. Atomic, because it awaits nothing."""
+        """Implement Counters. Atomic, because it awaits nothing."""
         last, last_counts_s, present, _ = self._counts(key, expiry)
         fits = floor(last * last_counts_s / expiry) + present + amount <= limit
-        self._kept[key] = (int(self._now() // expiry), last, present + amount if fits else present)
-        self._kept.move_to_end(key)  # also for a refused client, which is still active
-        if len(self._kept) > self._max:
-            self._kept.popitem(last=False)
+        self._windows[key] = (int(self._now() // expiry), last, present + amount if fits else present)
+        self._windows.move_to_end(key)  # also for a refused client, which is active
+        if len(self._windows) > self._max:
+            self._windows.popitem(last=False)
         return fits
 
     async def get_sliding_window(self, key: str, expiry: int) -> Counts:
-        """As in Counters."""
+        """Implement Counters."""
         return self._counts(key, expiry)
 
     def _counts(self, key: str, expiry: int) -> Counts:
         window, within = divmod(self._now(), expiry)
-        kept, last, present = self._kept.get(key, (int(window), 0, 0))
-        if kept < window:
-            last, present = (present if kept == window - 1 else 0), 0
+        counted, last, present = self._windows.get(key, (int(window), 0, 0))
+        if counted < window:
+            last, present = (present if counted == window - 1 else 0), 0
         left = expiry - within
         return last, left, present, left + expiry
 
 
 class RedisCounters:
-    """Counts in Redis, for services that share their limits; in this process while Redis fails.
-
-    When Redis fails, the service goes on, and each process enforces the limits by itself.
-    """
+    """Counts in Redis, which several services share. While Redis fails, each process counts by itself."""
 
     def __init__(self, uri: str, failed: Callable[[], None]) -> None:
         """`failed` is called after every failed request to Redis."""
@@ -109,11 +105,11 @@ class RedisCounters:
         self._retry_at = 0.0
 
     async def acquire_sliding_window_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
-        """As in Counters."""
+        """Implement Counters."""
         return await self._call(lambda counters: counters.acquire_sliding_window_entry(key, limit, expiry, amount))
 
     async def get_sliding_window(self, key: str, expiry: int) -> Counts:
-        """As in Counters."""
+        """Implement Counters."""
         return await self._call(lambda counters: counters.get_sliding_window(key, expiry))
 
     async def aclose(self) -> None:
@@ -126,18 +122,18 @@ class RedisCounters:
             return await operation(self._local)
         retrying = self._broken
         if retrying:
-            self._retry_at = now + _RETRY_S  # one request retries; the others don't wait for its outcome
+            self._retry_at = now + _RETRY_S  # only one request retries; the others do not wait for it
         try:
             async with asyncio.timeout(_REDIS_TIMEOUT_S):
                 value = await operation(self._redis)
         except self._failures as failure:
             self._retry_at = time.monotonic() + _RETRY_S
             self._failed()
-            if not self._broken:  # the message may contain the address, and with it a password
+            if not self._broken:  # without the message, which may contain the address with its password
                 log.error("rate_limits_without_redis", problem=type(failure).__name__)  # noqa: TRY400
             self._broken = True
             return await operation(self._local)
-        if retrying:  # the success of a request that was sent before the failure proves nothing
+        if retrying:  # a request that was sent before the failure may succeed later
             log.info("rate_limits_in_redis_again")
             self._broken = False
             self._retry_at = 0.0

@@ -1,6 +1,6 @@
-"""API keys: the file of their hashes, read by the service and written by `polymodal keys`, and the key that a request carries.
+"""API keys: the file of their hashes, which the service reads and `polymodal keys` writes, and the key in a request.
 
-A key is 256 random bits, which no search can find. SHA-256 is therefore enough; a slow hash, as for passwords, would only delay
+A key is 256 random bits, which cannot be guessed. SHA-256 is therefore enough. A slow hash, as for passwords, would only delay
 every request (docs/decisions/0011).
 """
 
@@ -18,7 +18,7 @@ from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, Final, Self
+from typing import Annotated, Any, Final
 
 import structlog
 from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -34,7 +34,7 @@ Headers = Iterable[tuple[bytes, bytes]]  # as in an ASGI scope: names in lower c
 PREFIX = "pm_"
 MAX_FILE_BYTES = 1024 * 1024
 MAX_KEYS = 1000
-"""Every request is compared with all of them: 1,000 take less than a millisecond."""
+"""Every request is compared with all keys, which takes less than a millisecond for 1,000."""
 _SECRET_BYTES = 32
 _REREAD_S = 1.0
 _OWNER_ONLY = 0o600
@@ -49,28 +49,23 @@ _CREDENTIAL: Final = re.compile(rb"[A-Za-z0-9._~+/=-]{1,256}")  # RFC 6750's b64
 
 
 class KeysError(Exception):
-    """An unusable file of keys; the message names the file, what was found and what is allowed."""
+    """A file of keys that cannot be used. The message names the file, what was found and what is allowed."""
 
 
 class Unauthorized(RequestError):
-    """No key, or none that is valid."""
+    """A request without a valid key."""
 
     status = 401
     code = "unauthorized"
     title = "A valid key is needed"
     headers = MappingProxyType({"WWW-Authenticate": "Bearer"})
 
-    def __init__(self, found: str = "none") -> None:
-        super().__init__("key", found, "Authorization: Bearer KEY, or X-API-Key: KEY")
-
-    @classmethod
-    def example(cls) -> Self:
-        """As of a request without a key."""
-        return cls()
+    def __init__(self, presented: str = "none") -> None:
+        super().__init__("key", presented, "Authorization: Bearer KEY, or X-API-Key: KEY")
 
 
 def _moment(value: object) -> object:
-    """Interpret a day or a time without a zone as UTC, so that a file means the same on every machine."""
+    """Convert a day, or a time without a zone, to a time in UTC, so that a file means the same on every machine."""
     if isinstance(value, str):
         with suppress(ValueError):
             value = datetime.fromisoformat(value)
@@ -82,7 +77,7 @@ def _moment(value: object) -> object:
 
 
 def _scope(name: str) -> str:
-    """Return the name of a scope. Raises pydantic's error for a Literal, which never repeats what was found."""
+    """Return the name of a scope. Raises pydantic's error for a Literal, which never repeats the value."""
     if name not in scopes():
         *others, last = (f"'{scope}'" for scope in scopes())
         raise PydanticCustomError(
@@ -96,7 +91,7 @@ Scope = Annotated[str, AfterValidator(_scope)]
 
 
 class Key(BaseModel):
-    """One record of the file, which does not contain the key itself."""
+    """One record of the file. It does not contain the key itself."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
@@ -108,7 +103,7 @@ class Key(BaseModel):
     """Scopes that the key grants."""
     created: Moment
     expires: Moment | None = None
-    """From this moment on the key is invalid."""
+    """The time from which on the key is invalid; None if it never expires."""
 
     def expired(self, now: datetime) -> bool:
         """Return whether the key has expired."""
@@ -129,12 +124,12 @@ def new_key() -> str:
 
 
 def digest(key: str) -> str:
-    """Return the hash of a key that the file stores."""
+    """Return the hash of a key, which the file stores."""
     return hashlib.sha256(key.encode()).hexdigest()
 
 
 def make_record(name: str, sha256: str, scopes: Iterable[str], expires: str | None) -> Key:
-    """Return the record of a new key. `expires`: days from now (90d), or a day or time. Raises KeysError."""
+    """Return the record of a new key. `expires` is days from now (90d), a day or a time. Raises KeysError."""
     now = datetime.now(UTC).replace(microsecond=0)
     until: object = expires
     if expires and (days := _DAYS.fullmatch(expires)):
@@ -150,7 +145,7 @@ def make_record(name: str, sha256: str, scopes: Iterable[str], expires: str | No
 
 
 def parse_keys(content: bytes, *, toml: bool) -> tuple[Key, ...]:
-    """Parse the bytes of a file into records. Raises KeysError, whose message never repeats a value, as it might be a key."""
+    """Parse the bytes of a file into records. Raises KeysError, whose message repeats no value, because it might be a key."""
     try:
         text = content.decode()
         document: Any = tomllib.loads(text) if toml else json.loads(text)
@@ -170,7 +165,7 @@ def parse_keys(content: bytes, *, toml: bool) -> tuple[Key, ...]:
 
 
 def _explained(place: tuple[int | str, ...], message: str) -> str:
-    """Return a message with the position and the names of known fields; any other name in the file might be a key."""
+    """Return a message with its position in the file. It contains only names of known fields, as any other might be a key."""
     known = {"keys", *Key.model_fields}
     where = ".".join(str(step) if isinstance(step, int) or step in known else "(unknown field)" for step in place)
     allowed = f"; allowed: {_ALLOWED[place[-1]]}" if place and place[-1] in _ALLOWED else ""
@@ -183,7 +178,7 @@ def _repeated(values: Iterable[str]) -> str | None:
 
 
 def read_keys(path: Path) -> tuple[Key, ...]:
-    """Read the records of a file: JSON, or TOML by its suffix. Raises KeysError."""
+    """Read the records of a file in JSON, or in TOML if its suffix is .toml. Raises KeysError."""
     try:
         with path.open("rb") as file:
             content = file.read(MAX_FILE_BYTES + 1)
@@ -202,10 +197,7 @@ def _is_toml(path: Path) -> bool:
 
 
 def write_keys(path: Path, keys: Iterable[Key]) -> None:
-    """Replace the file atomically. A new file can be read by its owner alone.
-
-    Raises KeysError for TOML, which is only read.
-    """
+    """Replace the file atomically. A new file is readable only by its owner. Raises KeysError for TOML, which is only read."""
     if _is_toml(path):
         raise KeysError(f"{path}: TOML; allowed: a JSON file, as only those are written")
     path = path.resolve()  # replaces the target of a link, not the link
@@ -228,7 +220,7 @@ def write_keys(path: Path, keys: Iterable[Key]) -> None:
 
 
 def _copy_owner(path: Path, handle: int) -> None:
-    """Give the new file the owner, group and mode of the old one: a service may run as another user."""
+    """Give the new file the owner, group and mode of the old one, because a service may run as another user."""
     with suppress(FileNotFoundError, PermissionError):
         before = path.stat()
         os.fchown(handle, before.st_uid, before.st_gid)
@@ -236,15 +228,15 @@ def _copy_owner(path: Path, handle: int) -> None:
 
 
 class KeysFile:
-    """The valid keys; a changed file is read again while the service runs, at most once a second.
+    """The keys of a file. A changed file is read again while the service runs, at most once a second.
 
-    While the changed file can't be read, the keys that were read before stay valid.
+    While it can't be read, the keys that were read before stay valid.
     """
 
     def __init__(
         self, path: Path, stale: Callable[[bool], None], monotonic: Callable[[], float] = time.monotonic
     ) -> None:
-        """Raises KeysError when the file can't be read. `stale` is called after each change: true if it can't be read."""
+        """Read the file. Raises KeysError. `stale` is called after each change, with True if the changed file can't be read."""
         self._path = path
         self._stale = stale
         self._monotonic = monotonic
@@ -255,11 +247,11 @@ class KeysFile:
 
     @property
     def count(self) -> int:
-        """Number of records, expired ones included. Not `__len__`, as a file without keys must not be false."""
+        """Number of records, including expired ones. Not `__len__`, because a file without keys must not be false."""
         return len(self._keys)
 
     def find(self, key: str) -> Key | None:
-        """Return the record of a key, expired or not, in a time that does not depend on other keys."""
+        """Return the record of a key, even if it has expired; None without one. Its time does not depend on the keys."""
         if (now := self._monotonic()) >= self._next_check:
             self._next_check = now + _REREAD_S
             self._reread()
@@ -296,9 +288,9 @@ class KeysFile:
 
 
 def presented_key(headers: Headers) -> str:
-    """Return the key that a request carries. Raises Unauthorized, which never repeats what was sent.
+    """Return the key in a request's header fields. Raises Unauthorized, which never repeats a value.
 
-    Other schemes of Authorization are ignored: they may be meant for a proxy in front, with the key in X-API-Key.
+    Other schemes of Authorization are ignored, as they may be for a proxy in front of the service.
     """
     keys: set[bytes] = set()
     for name, value in headers:
@@ -319,7 +311,7 @@ def presented_key(headers: Headers) -> str:
 
 
 def authenticate(keys: KeysFile, headers: Headers) -> Key:
-    """Return the record of the key that a request carries. Raises Unauthorized."""
+    """Return the record of the key in a request's header fields. Raises Unauthorized."""
     key = keys.find(presented_key(headers))
     if key is None:
         raise Unauthorized("one that is unknown")

@@ -1,4 +1,4 @@
-"""Rate limits: units that a client may use in a time, the response's header fields about them, and when to retry."""
+"""Rate limits: how many units a client may use in a window, the header fields about them, and when to retry."""
 
 import re
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ _RATE = re.compile(r"([1-9][0-9]{0,8})/([1-9][0-9]{0,3})?(second|minute|hour|day
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """Units in a number of seconds; a request is one unit, and each further item of a batch one more."""
+    """Units per number of seconds. A request is one unit, and each further item of a batch is one more."""
 
     units: int
     seconds: int
@@ -35,20 +35,20 @@ class RateLimited(Problem):
     code = "rate_limited"
     title = "More requests than this client's share"
 
-    def __init__(self, who: str, rate: Rate, retry_after_s: int) -> None:
+    def __init__(self, policy: str, rate: Rate, retry_after_s: int) -> None:
         super().__init__(
-            f"{who}: more than {rate.units:,} in {rate.seconds:,} s; allowed: again in {retry_after_s:,} s"
+            f"{policy}: more than {rate.units:,} in {rate.seconds:,} s; allowed: again in {retry_after_s:,} s"
         )
         self.retry_after_s = retry_after_s
 
     @classmethod
     def example(cls) -> Self:
-        """As of a key's limit."""
+        """Return the error for a key's limit."""
         return cls("key", Rate(600, 60), retry_after_s=12)
 
 
 class Allowance:
-    """The rate limits that apply to one request, and what is left of them."""
+    """The rate limits of one request, and the units that are left."""
 
     def __init__(self, counters: Counters) -> None:
         self._counters = counters
@@ -57,16 +57,16 @@ class Allowance:
 
     @property
     def most(self) -> int | None:
-        """Units that one request can use at most, however long it waits; None without a limit."""
+        """Most units that one request can use, however long it waits; None without a limit."""
         return min((rate.units for rate, _ in self._limits.values()), default=None)
 
     async def join(self, policy: str, rate: Rate, client: str) -> None:
-        """Count this request under one more limit. Raises RateLimited."""
+        """Add a limit, and count the request under it. Raises RateLimited."""
         self._limits[policy] = rate, client
         await self._take(policy, 1, 1)
 
     async def take(self, units: int) -> None:
-        """Count `units` under all limits that were joined. Raises RateLimited."""
+        """Count `units` under all limits. Raises RateLimited."""
         if units:
             for policy in self._limits:
                 await self._take(policy, units, 1 + units)
@@ -98,9 +98,9 @@ def left(counts: Counts, rate: Rate) -> int:
 
 
 def wait_s(counts: Counts, rate: Rate, units: int) -> int:
-    """Return the whole seconds until `units` (at most the rate's) are left, if none are used meanwhile; 0: now.
+    """Return the whole seconds until `units` are left if none are used meanwhile; 0 if they are left now.
 
-    The count of a window decreases linearly during the next one, so the moment can be computed.
+    `units` must not exceed the rate's. The count of a window decreases linearly during the next one.
     """
     last, last_counts_s, present, expires_s = counts
     bound = rate.units - units + 1  # the count must be below it

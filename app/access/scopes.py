@@ -7,13 +7,13 @@ from polymodal.app.problems import RequestError
 from polymodal.model import TASKS
 
 OPEN: Final = "(open)"
-"""Scope of a route without keys and rate limits: the page, and the probes, whose clients have no key."""
+"""Scope of the routes that need no key and have no rate limit: the page and the probes."""
 ANY_KEY: Final = "(any key)"
-"""Scope of a route that returns nothing about the service."""
+"""Scope of a route that any key may use, because it returns nothing about the service."""
 
 
 def scopes() -> tuple[str, ...]:
-    """Return every scope that a route may need and a key may have: one for each task, and those of other routes."""
+    """Return all scopes: one per task, and those of the other routes."""
     return (*TASKS, "models", "metrics", "docs")
 
 
@@ -29,11 +29,11 @@ class Forbidden(RequestError):
 
     @classmethod
     def example(cls) -> Self:
-        """As of a key for the list of models."""
+        """Return the error for a key that may only list models."""
         return cls(("models",), "classify")
 
 
 def authorize(scopes: Iterable[str], needed: str) -> None:
-    """Raise Forbidden unless a key with these scopes may use a route that needs this one."""
+    """Raise Forbidden unless a key with these scopes may use a route that needs the scope `needed`."""
     if needed not in (OPEN, ANY_KEY, *scopes):
         raise Forbidden(scopes, needed)

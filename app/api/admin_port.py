@@ -1,4 +1,4 @@
-"""The admin port: a second application in the same process, chosen by the port of a request."""
+"""The admin port: a second application in the same process, selected by the port of a request."""
 
 import socket
 import sys
@@ -11,7 +11,7 @@ log = structlog.get_logger(__name__)
 
 
 class AdminPort:
-    """Both applications as one, for a server that listens at both ports, handles signals once, and drains both."""
+    """Both applications as one, so that one server listens at both ports, handles signals and drains."""
 
     def __init__(self, app: ASGIApp, admin: ASGIApp, host: str, port: int) -> None:
         self._app = app
@@ -21,7 +21,7 @@ class AdminPort:
         self._port: int | None = None
 
     def listen(self, main: uvicorn.Config) -> list[socket.socket]:
-        """Return both ports' sockets, the main one first. Exits with 1 and a line when a port is not available."""
+        """Return the sockets of the main port and the admin port. Logs the reason and exits with 1 when a port is not available."""
         addresses = [(main.host, main.port), (self._host, self._requested_port)]
         try:
             sockets = [_listening(host, port, main) for host, port in addresses]
@@ -34,7 +34,7 @@ class AdminPort:
         return sockets
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve a request with the application of its port."""
+        """Serve a request by the application of its port."""
         server = scope.get("server")
         app = self._admin if server and server[1] == self._port else self._app
         await app(scope, receive, send)

@@ -1,7 +1,7 @@
 """uvicorn's HTTP/1.1 connections with limits.
 
-uvicorn itself waits for ever for a request's first bytes, for the rest of its head, and for a client that doesn't read its answer;
-it accepts a head of any length, and any number of pipelined requests. The limits of bodies are in app.api.body.
+uvicorn itself waits without a limit for a request's first bytes, for the rest of its head, and for a client that does not read its
+response. It accepts heads of any length and any number of pipelined requests. The limits of bodies are in app.api.body.
 """
 
 import asyncio
@@ -20,18 +20,18 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from polymodal.app.problems import Problem
 
 MOST_AHEAD: Final = 32
-"""Requests of one connection that wait for the answers to earlier ones."""
+"""Most requests of one connection that wait for the answers to earlier requests."""
 LINGER_S: Final = 2.0
-"""For the rest of a body whose request was answered early; an immediate close would lose the answer if the client still sends."""
+"""Time for the rest of a body whose request is answered. An immediate close would lose the answer if the client still sends."""
 SWEEP_S: Final = 0.5
-"""Between two checks of all connections."""
+"""Time between two checks of all connections."""
 GONE_S: Final = 0.1
-"""Between two checks whether a client that has stopped sending has closed its connection."""
+"""Time between two checks whether a client that has stopped sending has closed its connection."""
 OTHER_DESCRIPTORS: Final = 256
-"""Of the process, besides its connections: listening sockets, workers, files, and connections that are about to be refused."""
+"""File descriptors of listening sockets, workers, files, and connections that are about to be refused."""
 
 _BEGIN: Final = b"HTTP/1.1 "
-"""First bytes of every answer."""
+"""First bytes of every response."""
 # RFC 9112, 3.2.2, with the authority of RFC 3986, 3.2. uvicorn and httptools reject a missing path and some legal hosts.
 _ABSOLUTE: Final = re.compile(
     rb"https?://(?:[\w.~!$&'()*+,;=:%-]*@)?(?:\[[0-9a-f:.]+\]|[\w.~!$&'()*+,;=%-]+)(?::[0-9]*)?(?=[/?]|\Z)",
@@ -49,12 +49,12 @@ class HeadTooLarge(Problem):
     title = "A request line and header fields with more bytes than are accepted"
 
     def __init__(self, where: str, limit: int, size: int | None = None) -> None:
-        found = f"more than {limit} bytes" if size is None else f"{size} bytes"
-        super().__init__(f"{where}: {found}; allowed: up to {limit} bytes")
+        sent = f"more than {limit} bytes" if size is None else f"{size} bytes"
+        super().__init__(f"{where}: {sent}; allowed: up to {limit} bytes")
 
     @classmethod
     def example(cls) -> Self:
-        """As of the default limit."""
+        """Return the error for the default limit."""
         return cls("head", 32_768)
 
 
@@ -70,19 +70,19 @@ class HeadTooSlow(Problem):
 
     @classmethod
     def example(cls) -> Self:
-        """As of the default limit."""
+        """Return the error for the default limit."""
         return cls(10)
 
 
 class NotHttp(Problem):
-    """What arrived is no HTTP/1.1 request."""
+    """Bytes that are not a request of HTTP/1.1."""
 
     status = 400
     code = "malformed_request"
     title = "This is no HTTP request"
 
-    def __init__(self, found: str = "no HTTP/1.1", allowed: str = "requests as in RFC 9112") -> None:
-        super().__init__(f"request: {found}; allowed: {allowed}")
+    def __init__(self, problem: str = "no HTTP/1.1", allowed: str = "requests as in RFC 9112") -> None:
+        super().__init__(f"request: {problem}; allowed: {allowed}")
 
 
 class TooFarAhead(Problem):
@@ -93,8 +93,8 @@ class TooFarAhead(Problem):
     title = "Too many requests ahead of their answers"
 
     def __init__(self) -> None:
-        found = f"connection: more than {MOST_AHEAD} requests before the answers to earlier ones"
-        super().__init__(f"{found}; allowed: {MOST_AHEAD}")
+        problem = f"more than {MOST_AHEAD} requests before the answers to earlier ones"
+        super().__init__(f"connection: {problem}; allowed: {MOST_AHEAD}")
 
 
 class TooManyConnections(Problem):
@@ -110,7 +110,7 @@ class TooManyConnections(Problem):
 
     @classmethod
     def example(cls) -> Self:
-        """As of the default limit."""
+        """Return the error for the default limit."""
         return cls(1000)
 
 
@@ -121,13 +121,13 @@ class ConnectionLimits:
     connections: int
     head_bytes: int
     head_s: float
-    """From the start of a connection, or the last answer, to the end of a request's head."""
+    """Time from the start of a connection, or from the last answer, to the end of a request's head."""
     answer_s: float
-    """For a client to read an answer."""
+    """Time for a client to read an answer."""
 
 
 class Connections:
-    """All connections of a server. Closes stuck ones; at the limit, closes the one that has been idle longest for a new one."""
+    """All connections of a server. Closes stuck ones, and at the limit the one that has been idle longest."""
 
     def __init__(
         self,
@@ -137,11 +137,11 @@ class Connections:
     ) -> None:
         self.limits = limits
         self.explain = explain
-        """Returns the code of one of the exceptions above, and the whole response to it."""
+        """Returns the code of one of the exceptions above, and the bytes of the response to it."""
         self.on_close = on_close
         """Called with the reason whenever a limit closes a connection."""
         self._open: set[Connection] = set()
-        self._waiting: dict[Connection, None] = {}  # without a request; the longest idle one is first
+        self._idle: dict[Connection, None] = {}  # the one that has been idle longest is first
 
     @property
     def open(self) -> int:
@@ -156,28 +156,28 @@ class Connections:
         """Add a new connection; at the limit, close an idle one or refuse the new one."""
         if len(self._open) < self.limits.connections:
             self._open.add(connection)
-        elif self._waiting:
-            next(iter(self._waiting)).leave("evicted")
+        elif self._idle:
+            next(iter(self._idle)).leave("evicted")
             self._open.add(connection)
         else:
             connection.refuse(TooManyConnections(self.open))
 
-    def waits(self, connection: "Connection") -> None:
-        """Mark a connection as idle, which has no request."""
+    def mark_idle(self, connection: "Connection") -> None:
+        """Mark a connection as one without a request."""
         if connection in self._open:
-            self._waiting[connection] = None
+            self._idle[connection] = None
 
-    def works(self, connection: "Connection") -> None:
-        """Mark a connection as busy, which has a request."""
-        self._waiting.pop(connection, None)
+    def mark_busy(self, connection: "Connection") -> None:
+        """Mark a connection as one with a request."""
+        self._idle.pop(connection, None)
 
-    def left(self, connection: "Connection") -> None:
-        """Remove a connection that is closed, or about to be."""
+    def remove(self, connection: "Connection") -> None:
+        """Remove a connection that is closed."""
         self._open.discard(connection)
-        self._waiting.pop(connection, None)
+        self._idle.pop(connection, None)
 
     async def watch(self) -> None:
-        """Check all connections periodically, for ever."""
+        """Check all connections periodically, until cancelled."""
         while True:
             await asyncio.sleep(SWEEP_S)
             now = asyncio.get_running_loop().time()
@@ -194,7 +194,7 @@ class Connection(HttpToolsProtocol):
         self._in_head = False
         self._in_body = False
         self._pending_bytes = 0
-        """Received since a request, its head or its body last made progress."""
+        """Bytes received since a request, its head or its body last made progress."""
         self._head_since: float | None = None
         self._ignoring_since: float | None = None
         self._unsent_since: float | None = None
@@ -202,12 +202,12 @@ class Connection(HttpToolsProtocol):
         self._parse_error: Problem | None = None
         """The exception of a callback of the parser, which does not propagate it."""
         self._refusal: Problem | None = None
-        """Sent when all earlier requests are answered; nothing more is read."""
+        """The last response, which is sent when all earlier requests are answered; nothing more is read."""
 
-    # --- what uvicorn calls ---
+    # --- methods that uvicorn calls ---
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn's
-        """Wait for a first request."""
+        """Register the connection, and wait for a first request."""
         super().connection_made(transport)
         self._all.enter(self)
         self._wait()
@@ -218,10 +218,10 @@ class Connection(HttpToolsProtocol):
         if self._running is not None:  # uvicorn stops only the last request, which may be a pipelined one
             self._running.disconnected = True
             self._running.message_event.set()
-        self._all.left(self)
+        self._all.remove(self)
 
     def eof_received(self) -> bool:  # type: ignore[override] # as asyncio's
-        """Keep the connection while complete requests wait for their answers, which the client may read (RFC 9112, 9.6)."""
+        """Keep the connection while complete requests wait for their answers: the client may still read them (RFC 9112, 9.6)."""
         self._drop_partial_request()
         last = self.pipeline[0][0] if self.pipeline else self._running
         if last is None or last.response_complete:
@@ -233,7 +233,7 @@ class Connection(HttpToolsProtocol):
         return True
 
     def data_received(self, data: bytes) -> None:
-        """Parse data; refuse a head, chunk extensions or trailer fields above the limit of bytes."""
+        """Parse data; refuse heads, chunk extensions and trailer fields above the limit of bytes."""
         if self._refusal is not None:
             return
         self._unset_keepalive_if_required()
@@ -246,8 +246,8 @@ class Connection(HttpToolsProtocol):
     def _parse(self, data: bytes) -> None:
         """Feed the parser.
 
-        It stops after a head that offers an upgrade, as if there were no body. A new parser then reads that head without the offer,
-        and the body (RFC 9110, 7.8: a server may ignore the offer).
+        The parser stops after a head that offers an upgrade, as if there were no body. A new parser then reads that head without
+        the offer, and the body (RFC 9110, 7.8: a server may ignore the offer).
         """
         while self._refusal is None:
             try:
@@ -267,7 +267,7 @@ class Connection(HttpToolsProtocol):
         return b"".join((line, *fields, b"\r\n"))
 
     def on_message_begin(self) -> None:
-        """Start a request at its first byte."""
+        """Begin a head at its first byte."""
         super().on_message_begin()
         self._in_head, self._pending_bytes = True, 0
 
@@ -277,9 +277,9 @@ class Connection(HttpToolsProtocol):
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """Validate a complete head, and start its request."""
+        """Check a complete head, and start its request."""
         self._in_head, self._head_since, self._pending_bytes = False, None, 0
-        self._all.works(self)
+        self._all.mark_busy(self)
         size, limit = len(self.url) + sum(len(name) + len(value) for name, value in self.headers), self._all.limits
         error: Problem | None = None
         if size > limit.head_bytes:
@@ -300,7 +300,7 @@ class Connection(HttpToolsProtocol):
         self._in_body = True
 
     def on_body(self, body: bytes) -> None:
-        """Receive a chunk of a request's body."""
+        """Pass on a chunk of a request's body."""
         self._pending_bytes = 0
         super().on_body(body)
 
@@ -315,7 +315,7 @@ class Connection(HttpToolsProtocol):
             self._wait()
 
     def on_response_complete(self) -> None:
-        """Wait for the next request, unless one is pipelined."""
+        """Wait for the next request, unless it is here already."""
         was_last = not self.pipeline
         super().on_response_complete()
         if not was_last or self.transport.is_closing():
@@ -324,7 +324,7 @@ class Connection(HttpToolsProtocol):
             self._report(self._refusal)
         elif self.cycle.more_body:
             self._ignoring_since = self.loop.time()
-            self._all.waits(self)
+            self._all.mark_idle(self)
         else:
             self._wait()
 
@@ -336,11 +336,11 @@ class Connection(HttpToolsProtocol):
         self._running = cycle
         super()._start_asgi_task(cycle, app)
 
-    # --- bounds ---
+    # --- limits ---
 
     def _wait(self) -> None:
         self._head_since = self.loop.time()
-        self._all.waits(self)
+        self._all.mark_idle(self)
 
     def check(self, now: float) -> None:
         """Close the connection when it exceeds a time limit."""
@@ -364,11 +364,11 @@ class Connection(HttpToolsProtocol):
                 self.leave("no_request")
 
     def refuse(self, error: Problem) -> None:
-        """Report an error after the answers to the requests before it, and close. Nothing more is read."""
+        """Send the response to an error after the answers to all earlier requests, and close. Nothing more is read."""
         started = self._in_body and self._running is not None and not self.pipeline and self._running.response_started
         self._drop_partial_request()
         self._refusal = error
-        if started:  # a second answer to one request would count as the next one's
+        if started:  # the client would take a second answer to one request for the answer to the next
             self.leave(self._all.explain(error)[0])
         elif not self.pipeline and (self._running is None or self._running.response_complete):
             self._report(error)
@@ -379,7 +379,7 @@ class Connection(HttpToolsProtocol):
         self.leave(code)
 
     def _drop_partial_request(self) -> None:
-        """Drop the request whose body is incomplete; if it runs, the end of the connection stops it."""
+        """Drop the request whose body is incomplete. If it runs, the end of the connection stops it."""
         if self._in_body and self.pipeline:
             self.pipeline.popleft()
         elif self._in_body:
@@ -387,17 +387,16 @@ class Connection(HttpToolsProtocol):
         self._in_body = False
 
     def _begin_answer(self) -> None:
-        """Send the first bytes, which all answers share, to detect a closed connection.
+        """Send the bytes with which every response begins, to detect a closed connection.
 
-        Until then a client that has closed its connection can't be distinguished from one that has only stopped sending; it
-        responds to them with a reset.
+        A client that has closed its connection responds to them with a reset; one that has only stopped sending does not.
         """
         if self._running is not None and not self._running.response_started:
             self.transport.write(_BEGIN)
-            self._running.transport = _Started(self._running)  # type: ignore[assignment]  # what an answer needs of one
+            self._running.transport = _Started(self._running)  # type: ignore[assignment]  # has what a response uses
 
     def _abort_when_gone(self) -> None:
-        """Check for a reset periodically; the event loop doesn't, as it no longer reads."""
+        """Check for a reset periodically, because the event loop no longer reads."""
         if self.transport.is_closing():
             return
         if self.transport.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
@@ -406,21 +405,21 @@ class Connection(HttpToolsProtocol):
             self.loop.call_later(GONE_S, self._abort_when_gone)
 
     def leave(self, reason: str) -> None:
-        """Close the connection after sending what was written."""
-        self._all.works(self)
+        """Close the connection after sending the written data."""
+        self._all.mark_busy(self)
         self._all.on_close(reason)
         self.transport.close()
 
 
 class _Started:
-    """The transport of an answer whose first bytes are already sent."""
+    """The transport of a response whose first bytes are already sent."""
 
     def __init__(self, cycle: RequestResponseCycle) -> None:
         self._cycle = cycle
         self._transport = cycle.transport
 
     def write(self, data: bytes) -> None:
-        """Send the rest of the first data, and restore the original transport."""
+        """Send the rest of the first data, and restore the original transport of the response."""
         self._cycle.transport = self._transport
         self._transport.write(data.removeprefix(_BEGIN))
 
@@ -429,7 +428,7 @@ class _Started:
 
 
 def _origin_form(target: bytes, method: bytes) -> bytes:
-    """Return path and query of a request target; the authority of an absolute form is ignored (RFC 9112, 3.2)."""
+    """Return the path and query of a request target; ignore the authority of an absolute form (RFC 9112, 3.2)."""
     authority = _ABSOLUTE.match(target)
     if authority is None:
         return target
@@ -440,10 +439,7 @@ def _origin_form(target: bytes, method: bytes) -> bytes:
 
 
 def affordable(connections: int) -> int:
-    """Return the number of connections that the process may have, at most `connections`.
-
-    Raises the limit of open files for them, as far as the system allows.
-    """
+    """Raise the limit of open files as far as needed and allowed; return the possible number of connections up to `connections`."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = connections + OTHER_DESCRIPTORS
     if soft == resource.RLIM_INFINITY or soft >= needed:

@@ -13,27 +13,27 @@ _KEY: Final = "polymodal.context"
 
 @dataclass(slots=True)
 class RequestContext:
-    """Data that middleware and routes record about a request, for header fields, its log line, metrics and its trace."""
+    """Data that middleware and routes record about a request: for header fields, its log line, metrics and its trace."""
 
     request_id: str
     timeline: Timeline = field(default_factory=Timeline)
     status: int = 0
-    """Of the response; 0 until it starts."""
+    """Status of the response; 0 until it starts."""
     code: str = ""
-    """Of the problem that was returned; empty without one."""
+    """Code of the problem that was returned; empty without one."""
     key: str = ""
-    """Name of the API key."""
+    """Name of the API key; empty without one."""
     allowance: Allowance | None = None
     """The client's rate limits; None without limits."""
     model: Description | None = None
-    """The model that answers, once it is resolved."""
+    """The model that is used; None until it is resolved."""
     items: int | None = None
-    """Of a batch."""
+    """Number of items of a batch; None for other requests."""
     modalities: Sequence[str] | None = None
-    """The inputs that were sent, and after the answer those that were used; None until the body is read."""
+    """The inputs that were sent, then those that were used; None until the body is read."""
 
     def store(self, scope: MutableMapping[str, Any]) -> None:
-        """Make it the context of the request that has this ASGI scope."""
+        """Store the context in the ASGI scope of its request."""
         scope[_KEY] = self
 
 

@@ -1,4 +1,4 @@
-"""CORS: pages of other sites that may read answers; outside of ErrorResponses, so that they can read problems, too."""
+"""CORS: which pages of other sites may read responses. It is outside of ErrorResponses, so that they can read problems, too."""
 
 from collections.abc import Callable
 from functools import partial
@@ -8,14 +8,14 @@ from starlette.types import ASGIApp
 
 from polymodal.app.settings import Settings
 
-_SENT = ("Authorization", "X-API-Key", "Content-Type", "X-Request-Id", "X-Request-Timeout-Ms")
-_SHOWN = ("X-Request-Id", "Server-Timing", "Retry-After", "RateLimit", "RateLimit-Policy")
+_REQUEST_FIELDS = ("Authorization", "X-API-Key", "Content-Type", "X-Request-Id", "X-Request-Timeout-Ms")
+_RESPONSE_FIELDS = ("X-Request-Id", "Server-Timing", "Retry-After", "RateLimit", "RateLimit-Policy")
 
 
 def cross_origin_for(settings: Settings) -> Callable[[ASGIApp], ASGIApp] | None:
-    """Return the middleware; None when no other site may read answers.
+    """Return the middleware; None when no other site may read responses.
 
-    It answers preflights without a key, as browsers send none. Cookies are not allowed, as the service has none.
+    It responds to preflights without a key, because browsers send none. Cookies are not allowed; the service uses none.
     """
     if not settings.cors_origins:
         return None
@@ -23,6 +23,6 @@ def cross_origin_for(settings: Settings) -> Callable[[ASGIApp], ASGIApp] | None:
         CORSMiddleware,
         allow_origins=settings.cors_origins,
         allow_methods=("GET", "HEAD", "POST"),
-        allow_headers=_SENT,
-        expose_headers=_SHOWN,
+        allow_headers=_REQUEST_FIELDS,
+        expose_headers=_RESPONSE_FIELDS,
     )

@@ -1,7 +1,7 @@
-"""Dependencies of routes: the application's service, settings and metrics, and cancellation when the client disconnects."""
+"""What routes need: the application's service, settings and metrics, and cancellation when the client disconnects."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Annotated, Any, TypeVar, cast
 
 from fastapi import Depends, Request
@@ -29,26 +29,25 @@ def metrics_of(request: Request) -> Metrics:
     return cast(Metrics, request.app.state.metrics)
 
 
-# Coroutines, because FastAPI runs plain functions on a thread.
-async def _service(request: Request) -> Service:
-    return service_of(request)
+def _dependency(function: Callable[[Request], Value]) -> Callable[[Request], Awaitable[Value]]:
+    """Return the function as a coroutine function, because FastAPI runs plain functions on a thread."""
+
+    async def dependency(request: Request) -> Value:
+        return function(request)
+
+    return dependency
 
 
-async def _settings(request: Request) -> Settings:
-    return settings_of(request)
-
-
-async def _metrics(request: Request) -> Metrics:
-    return metrics_of(request)
-
-
-ServiceDep = Annotated[Service, Depends(_service)]
-SettingsDep = Annotated[Settings, Depends(_settings)]
-MetricsDep = Annotated[Metrics, Depends(_metrics)]
+ServiceDep = Annotated[Service, Depends(_dependency(service_of))]
+SettingsDep = Annotated[Settings, Depends(_dependency(settings_of))]
+MetricsDep = Annotated[Metrics, Depends(_dependency(metrics_of))]
 
 
 async def while_connected(request: Request, work: Coroutine[Any, Any, Value]) -> Value:
-    """Await the work, or cancel it as soon as the client closes its connection. The request's body must have been read."""
+    """Await the work; cancel it as soon as the client closes its connection, and raise ClientGone.
+
+    The request's body must have been read.
+    """
     working = asyncio.create_task(work)
     watching = asyncio.create_task(_disconnected(request))
     watching.add_done_callback(lambda _: working.cancel())

@@ -1,7 +1,7 @@
 """Responses to exceptions, with problem bodies as in RFC 9457.
 
-Only refusals are shown: `app.problems.Problem` and `model.InputError`. Any other exception is a 500 with a fixed message, because
-its own may name paths and secrets; it is logged.
+A client sees only refusals, which are `app.problems.Problem` and `model.InputError`. Any other exception becomes a 500 with a
+fixed message and is logged, because its own message may name paths and secrets.
 """
 
 import os
@@ -48,12 +48,12 @@ class RouteNotFound(RequestError):
 
     @classmethod
     def example(cls) -> "RouteNotFound":
-        """As of a misspelt path."""
+        """Return the error for a misspelt path."""
         return cls("/v1/clasify")
 
 
 class MethodNotAllowed(RequestError):
-    """The route exists, with other methods."""
+    """The route exists, but not with this method."""
 
     status = 405
     code = "method_not_allowed"
@@ -64,12 +64,12 @@ class MethodNotAllowed(RequestError):
 
     @classmethod
     def example(cls) -> "MethodNotAllowed":
-        """As of a request without a body."""
+        """Return the error for GET where only POST is allowed."""
         return cls("GET", "POST")
 
 
 def refusal_of(error: BaseException) -> Refusal:
-    """Return the exception for the client: itself if it is a refusal, otherwise an internal error."""
+    """Return the exception itself if clients may see it, otherwise an internal error."""
     if isinstance(error, Problem | InputError) and error.code != InternalError.code:
         return error
     return InternalError()
@@ -92,15 +92,15 @@ def problem_of(error: BaseException, request_id: str) -> schemas.Problem:
 
 
 def headers_of(error: BaseException) -> dict[str, str]:
-    """Return the header fields of an exception's own for its response."""
+    """Return the header fields that an exception adds to its response."""
     if not isinstance(error, Problem):
         return {}
-    waits = {} if error.retry_after_s is None else {"Retry-After": str(error.retry_after_s)}
-    return {**error.headers, **waits}
+    retry = {} if error.retry_after_s is None else {"Retry-After": str(error.retry_after_s)}
+    return {**error.headers, **retry}
 
 
 def response_to(error: BaseException, scope: Scope, headers: Headers | None = None) -> JSONResponse:
-    """Return the whole response to an exception, and record its code in the request's context."""
+    """Return the response to an exception, and record its code in the request's context."""
     context = context_of(scope)
     problem = problem_of(error, context.request_id)
     context.code = problem.code
@@ -113,7 +113,7 @@ def response_to(error: BaseException, scope: Scope, headers: Headers | None = No
 
 
 def raw_response_to(error: Problem) -> tuple[str, bytes]:
-    """Return the code of an error before a request, and its response as bytes, which ends the connection."""
+    """Return the code of an error for which there is no request, and the bytes of its response, which end the connection."""
     problem = problem_of(error, os.urandom(16).hex())
     body = problem.model_dump_json(exclude_none=True).encode()
     values = {
@@ -131,7 +131,7 @@ def raw_response_to(error: Problem) -> tuple[str, bytes]:
 
 
 class ErrorResponses:
-    """Middleware that responds to exceptions, and logs those that are no refusals."""
+    """Middleware that responds to exceptions, and logs those that are not refusals."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -152,7 +152,7 @@ class ErrorResponses:
 
 
 def _converted(error: Exception, scope: Scope) -> tuple[Exception, Headers]:
-    """Convert an exception of FastAPI or Starlette to a refusal, with its header fields; return any other unchanged."""
+    """Convert an exception of FastAPI or Starlette to a refusal and its header fields; return any other unchanged."""
     if isinstance(error, RequestValidationError):
         first = error.errors()[0]
         return InvalidParameter(str(first["loc"][-1]), "an impossible value", first["msg"]), {}
@@ -163,14 +163,14 @@ def _converted(error: Exception, scope: Scope) -> tuple[Exception, Headers]:
         case HTTPStatus.NOT_FOUND:
             return RouteNotFound(scope["path"]), headers
         case HTTPStatus.METHOD_NOT_ALLOWED:
-            allowed = headers.get("Allow", "GET")  # Starlette's static files name no methods
+            allowed = headers.get("Allow", "GET")  # Starlette's static files set no Allow
             headers["Allow"] = allowed.replace("GET", "GET, HEAD") if "HEAD" not in allowed else allowed
             return MethodNotAllowed(scope["method"], headers["Allow"]), headers
     return error, {}
 
 
 def install(app: FastAPI) -> None:
-    """Leave every exception of FastAPI's routes to ErrorResponses: FastAPI answers some of them in plain text."""
+    """Make FastAPI raise every exception of its routes to ErrorResponses; it answers some of them in plain text itself."""
 
     async def reraise(request: Request, error: Exception) -> JSONResponse:
         raise error

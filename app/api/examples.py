@@ -1,4 +1,4 @@
-"""Examples for the OpenAPI document: every problem, requests and answers of every task, and all other answers."""
+"""Examples for the OpenAPI document: of every problem, of the requests of every task, and of all answers."""
 
 import base64
 from functools import cache
@@ -36,7 +36,7 @@ _INPUT: Final = _BINARY.input.load({}, Path())
 
 
 def _refused(content: bytes) -> InputError:
-    """Return the error of decoding these bytes."""
+    """Return the error that decoding these bytes raises."""
     try:
         _INPUT.decode(content)
     except InputError as error:
@@ -59,7 +59,7 @@ _OF_MODELS: Final[dict[type[InputError], InputError]] = {
 
 
 def explained(*kinds: type[Refusal]) -> dict[int | str, dict[str, Any]]:
-    """Return the problems of a route for OpenAPI: its own, by status, and the default one."""
+    """Return the documentation of a route's problems for OpenAPI, by status; 'default' is the internal error."""
     by_status: dict[int | str, list[Refusal]] = {}
     for kind in kinds:
         by_status.setdefault(kind.status, []).append(example_of(kind))
@@ -68,7 +68,7 @@ def explained(*kinds: type[Refusal]) -> dict[int | str, dict[str, Any]]:
 
 
 def example_of(kind: type[Refusal]) -> Refusal:
-    """Return a refusal of this kind for the documentation."""
+    """Return an example of a kind of refusal."""
     if issubclass(kind, Problem):
         return kind.example()
     return _OF_MODELS.get(kind) or kind(_BINARY.name, "an input that cannot be used", "another one")
@@ -80,10 +80,7 @@ def _documented(examples: list[Refusal]) -> dict[str, Any]:
         problem = problem_of(error, REQUEST_ID)
         shown[problem.code] = {"summary": problem.title, "value": problem.model_dump(exclude_none=True)}
     content = {"schema": {"$ref": "#/components/schemas/Problem"}, "examples": shown}
-    documented = {
-        "description": "; ".join(error.title for error in examples),
-        "content": {MEDIA_TYPE: content},
-    }
+    documented = {"description": "; ".join(error.title for error in examples), "content": {MEDIA_TYPE: content}}
     if any("Retry-After" in headers_of(error) for error in examples):
         documented["headers"] = {"Retry-After": {"$ref": "#/components/headers/Retry-After"}}
     return documented
@@ -93,7 +90,7 @@ def _documented(examples: list[Refusal]) -> dict[str, Any]:
 
 
 def _spec(modality: Modality) -> InputSpec:
-    """Return an input of a model; without limits where only a bundle's files describe them."""
+    """Return an input of a model. Limits that only the files of a bundle state are left out."""
     return _INPUT.describe() if modality is _BINARY else InputSpec(modality.name, (modality.media_range,), {})
 
 
@@ -124,7 +121,7 @@ def _answers(task: Task) -> dict[str, Any]:
 
 
 def _items(task: Task) -> list[dict[str, Any]]:
-    """Return examples of the items of an answered batch, one of which is bad."""
+    """Return examples of the items in the answer for a batch: a good one and a bad one."""
     answer, problem = next(iter(_answers(task).values())), problem_of(_UNSUPPORTED, REQUEST_ID)
     return [
         {"index": 0, "id": "a", "status": 200, task.result: answer},
@@ -133,16 +130,13 @@ def _items(task: Task) -> list[dict[str, Any]]:
 
 
 def _requests(task: Task) -> dict[str, dict[str, Any]]:
-    """Return examples of a task's JSON bodies, of one item and of a batch, by the name of the schema."""
+    """Return examples of a task's JSON bodies by the name of the schema."""
     schemas = schemas_of(task)
     inputs = {name: modality.example for name, modality in MODALITIES.items() if modality.example}
     texts = {name: example for name, example in inputs.items() if MODALITIES[name].textual}
     bad = {"id": "b", _BINARY.name: base64.b64encode(b"not an image").decode()}
     return {
-        schemas.body.__name__: {
-            "text-alone": {**texts, **task.example},
-            "all-inputs": {**inputs, **task.example},
-        },
+        schemas.body.__name__: {"text-alone": {**texts, **task.example}, "all-inputs": {**inputs, **task.example}},
         schemas.batch_body.__name__: {
             "two-items": {**task.example, "items": [{"id": "a", **texts}, {"id": "b", **inputs}]},
             "one-bad-item": {"items": [{"id": "a", **texts}, bad]},
@@ -159,12 +153,12 @@ def _health(state: State) -> dict[str, Any]:
 
 @cache
 def answers() -> dict[str, tuple[str, dict[str, Any]]]:
-    """Return the description of a 200, and examples of its body by name, by operation."""
+    """Return by operation the description of a 200, and examples of its body by name."""
     return {
         **{task.name: (task.answers, _answers(task)) for task in TASKS.values()},
         **{
             f"{task.name}Batch": (
-                "The answer or the problem of every item, in their order.",
+                "The answer or the problem of every item, in the order of the items.",
                 {"one-bad-item": {"items": _items(task)}},
             )
             for task in TASKS.values()
@@ -173,14 +167,10 @@ def answers() -> dict[str, tuple[str, dict[str, Any]]]:
             "All served models, the default one first.",
             {"one": {"default": "illustrations", "models": [_model(ModelSummary)]}},
         ),
-        "getModel": (
-            "The model, with its card and its measured quality.",
-            {"one": _model(ModelDetail)},
-        ),
-        "livez": ("It lives.", {"ready": _health(State.READY)}),
-        "startupz": ("It has started.", {"draining": _health(State.DRAINING)}),
-        "readyz": ("Requests may come.", {"ready": _health(State.READY)}),
-        "healthz": ("Requests may come.", {"ready": _health(State.READY)}),
+        "getModel": ("The model, with its card and its measured quality.", {"one": _model(ModelDetail)}),
+        "livez": ("The process works.", {"ready": _health(State.READY)}),
+        "startupz": ("The service has started.", {"draining": _health(State.DRAINING)}),
+        **dict.fromkeys(("readyz", "healthz"), ("Requests are accepted.", {"ready": _health(State.READY)})),
         "metrics": (
             "The measurements.",
             {
@@ -192,5 +182,5 @@ def answers() -> dict[str, tuple[str, dict[str, Any]]]:
 
 @cache
 def requests() -> dict[str, dict[str, Any]]:
-    """Return examples of JSON bodies, by the schema."""
+    """Return examples of JSON bodies by the name of the schema."""
     return {name: examples for task in TASKS.values() for name, examples in _requests(task).items()}

@@ -1,4 +1,4 @@
-"""Middleware that checks a request before its body is read: its address's rate limit, its key, its key's rate limit."""
+"""Middleware that checks a request before its body is read: the address's rate limit, the key, the key's rate limit."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The rate limits of the settings, and the counters of requests."""
+    """The rate limits of the settings, and their counters."""
 
     per_address: Rate | None
     per_key: Rate | None
@@ -35,12 +35,12 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """Requirements on requests to one port; without keys and without limits there is no guard."""
+    """Requirements on requests to one port."""
 
     keys: KeysFile | None
     limits: Limits | None = None
     trusted: tuple[Network, ...] = ()
-    """Proxies whose X-Forwarded-For counts."""
+    """Proxies whose X-Forwarded-For is used."""
 
 
 class Guard:
@@ -57,7 +57,7 @@ class Guard:
         await self._app(scope, receive, send)
 
     async def _admit(self, scope: Scope) -> None:
-        """Count the address first, so that attempts with wrong keys are limited, too."""
+        """Check the request. The address is counted first, so that requests with wrong keys are limited, too."""
         route, needs = self._routes.resolve(scope) or (None, None)
         if needs == OPEN:
             return
@@ -87,12 +87,12 @@ class Guard:
 
 
 def keys_for(settings: Settings, stale: Callable[[bool], None]) -> KeysFile | None:
-    """Return the keys that the settings name. Raises KeysError."""
+    """Return the keys of the settings; None without a file of keys. Raises KeysError."""
     return KeysFile(settings.api_keys_file, stale) if settings.api_keys_file else None
 
 
 def limits_for(settings: Settings, storage_failed: Callable[[], None]) -> Limits | None:
-    """Return the limits that the settings name."""
+    """Return the rate limits of the settings; None without any."""
     if settings.rate_limit_per_address is None and settings.rate_limit_per_key is None:
         return None
     uri = settings.rate_limit_storage
@@ -101,17 +101,17 @@ def limits_for(settings: Settings, storage_failed: Callable[[], None]) -> Limits
 
 
 def rules_for(settings: Settings, keys: KeysFile | None, limits: Limits | None) -> Rules | None:
-    """Return the rules of the main port."""
+    """Return the rules of the main port; None without keys and limits."""
     return None if keys is None and limits is None else Rules(keys, limits, settings.trusted_proxies)
 
 
 def admin_rules_for(settings: Settings, keys: KeysFile | None) -> Rules | None:
-    """Return the rules of the admin port: keys, unless only this machine can reach it."""
+    """Return the rules of the admin port, which needs keys unless only this machine can reach it."""
     return None if keys is None or is_loopback(settings.admin_host) else Rules(keys)
 
 
 def warn_of_open_ports(settings: Settings, keys: KeysFile | None) -> None:
-    """Log at the start when a port is open to everyone, or when there are no keys."""
+    """Log a warning when a port is open to everyone, or when the file of keys is empty."""
     if keys is None:
         hosts = {"host": settings.host} | ({} if settings.admin_port is None else {"admin_host": settings.admin_host})
         for name, host in hosts.items():

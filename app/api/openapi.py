@@ -1,6 +1,6 @@
-"""The OpenAPI document: FastAPI's own, with bodies, problems, examples, and the keys and limits of the settings.
+"""The OpenAPI document: FastAPI's own with bodies, problems and examples, and with the keys and limits of the settings.
 
-A client that is generated from it compiles and works (tests/generated/).
+tests/generated/ generates clients from it, compiles and uses them.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,43 +25,43 @@ from polymodal.model import TASKS, Schema
 Document = dict[str, Any]
 
 _SCHEMES: Final = {
-    "bearer": {"type": "http", "scheme": "bearer", "description": "A key of `polymodal keys add`."},
+    "bearer": {"type": "http", "scheme": "bearer", "description": "A key that `polymodal keys add` printed."},
     "apiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "The same key."},
 }
 _HEADERS: Final = {
     "X-Request-Id": {
-        "description": "The request's id, as in the log and in problems; the client's own, if it sent one.",
+        "description": "The request's id, as in the log and in problems. It is the client's own id, if the client sent one.",
         "schema": {"type": "string"},
         "example": REQUEST_ID,
     },
     "Server-Timing": {
-        "description": "Milliseconds of each stage; browsers show them next to the request.",
+        "description": "Milliseconds of each stage. Browsers show them with the request.",
         "schema": {"type": "string"},
         "example": "read;dur=0.4, queue;dur=1.2",
     },
     "Retry-After": {
-        "description": "Seconds after which the same request is worth another attempt.",
+        "description": "Seconds to wait before the same request is sent again.",
         "schema": {"type": "integer", "minimum": 0},
         "example": 2,
     },
 }
 _TAGS: Final = {
     **{task.name: task.about for task in TASKS.values()},
-    "models": "What is served, what it accepts, and how good it is.",
-    "health": "Probes, for operators.",
-    "metrics": "Measurements, for Prometheus.",
+    "models": "The served models, their inputs and their quality.",
+    "health": "Probes for operators.",
+    "metrics": "Measurements for Prometheus.",
 }
 _SENT_AS_JSON: Final = frozenset(
     schema.__name__
     for task in TASKS.values()
     for schema in (schemas_of(task).body, schemas_of(task).batch_body, BatchItem)
 )
-"""Schemas whose fields may be null. Forms have no null, and answers leave out missing fields: without null the types of generated
+"""Schemas whose fields may be null. Forms have no null, and answers leave out missing fields, so that the types of generated
 clients are simpler."""
 
 
 def install(app: FastAPI, settings: Settings, routes: Routes) -> None:
-    """Let `app.openapi()` return the completed document."""
+    """Make `app.openapi()` return the completed document."""
 
     def document() -> Document:
         if app.openapi_schema is None:
@@ -71,7 +71,7 @@ def install(app: FastAPI, settings: Settings, routes: Routes) -> None:
                 _illustrate(operation)
         return app.openapi_schema
 
-    app.openapi = document  # type: ignore[method-assign]  # the way that FastAPI's own documentation shows
+    app.openapi = document  # type: ignore[method-assign]  # as in FastAPI's documentation
 
 
 def _document(app: FastAPI, routes: Sequence[BaseRoute]) -> Document:
@@ -81,12 +81,7 @@ def _document(app: FastAPI, routes: Sequence[BaseRoute]) -> Document:
         description=app.description,
         routes=routes,
         license_info={"name": "Apache 2.0", "identifier": "Apache-2.0"},
-        servers=[
-            {
-                "url": ".",
-                "description": "The service that this document comes from, relative to the document's address.",
-            }
-        ],
+        servers=[{"url": ".", "description": "The service that returned this document."}],
     )
     sent: list[type[Schema]] = [
         schema
@@ -112,9 +107,9 @@ def _operations(document: Document) -> Iterator[Document]:
 
 
 def _normalise(schema: Document, *, nullable: bool) -> None:
-    """Remove titles of fields, which repeat their names, null from fields that are never null, and defaults of null.
+    """Remove titles of fields, which repeat their names, null from the types of fields that are never null, and null as a default.
 
-    Some generators treat a field with a default as always present.
+    Some generators of clients treat a field with a default as always present.
     """
     for field in schema.get("properties", {}).values():
         field.pop("title", None)
@@ -128,7 +123,7 @@ def _normalise(schema: Document, *, nullable: bool) -> None:
 
 
 def _illustrate(operation: Document) -> None:
-    """Add the description of an operation's 200, examples of its request and response, and the header fields of responses."""
+    """Add the description of an operation's 200, examples of its bodies, and the header fields of its responses."""
     description, answers = examples.answers().get(operation["operationId"], ("The answer.", {}))
     for status, answer in operation["responses"].items():
         headers = answer.setdefault("headers", {})
@@ -146,7 +141,7 @@ def _illustrate(operation: Document) -> None:
 
 
 def _guard(document: Document, settings: Settings, needs: Mapping[str, str]) -> None:
-    """Add keys and rate limits to the operations, as the settings require them."""
+    """Add the keys and rate limits of the settings to the operations."""
     keys = settings.api_keys_file is not None
     limits = settings.rate_limit_per_key is not None or settings.rate_limit_per_address is not None
     if keys:

@@ -1,4 +1,4 @@
-"""Routes with the scopes that they need; a route that is not registered is refused for every key."""
+"""Routes with the scopes that they need; a route that is not registered is closed to every key."""
 
 from collections.abc import Awaitable, Callable
 from typing import TypeAlias
@@ -18,12 +18,12 @@ class WholeServer(BaseRoute):
     path = "*"
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        """Match this one request target."""
+        """Match OPTIONS *."""
         full = scope["type"] == "http" and scope["path"] == "*" and scope["method"] == "OPTIONS"
         return (Match.FULL if full else Match.NONE), {}
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Name the methods of all routes."""
+        """Respond with the methods of all routes."""
         await Response(status_code=204, headers={"Allow": "GET, HEAD, OPTIONS, POST"})(scope, receive, send)
 
 
@@ -49,15 +49,15 @@ class Routes:
         self._app = app
         self._registered: list[tuple[BaseRoute, str]] = []
         self.needs: dict[str, str] = {}
-        """The scope that each path needs; paths are written as in OpenAPI."""
+        """The needed scope by path; paths are written as in OpenAPI."""
         self.described: list[BaseRoute] = []
-        """Routes in OpenAPI in addition to FastAPI's own."""
+        """Routes for OpenAPI in addition to FastAPI's own."""
         self.application = Router(redirect_slashes=False, default=app.build_middleware_stack())
         """Serves plain routes, and everything else with FastAPI."""
         self.include_route(WholeServer(), needs=ANY_KEY)
 
     def include_plain(self, router: APIRouter, needs: str) -> None:
-        """Serve the endpoints of a router, which return responses, by plain routes; the router itself is for OpenAPI."""
+        """Serve the endpoints of a router, which return responses, by plain routes; OpenAPI describes the router's own routes."""
         for route in router.routes:
             if isinstance(route, Route):
                 plain = Route(route.path, Plain(route.endpoint), methods=route.methods)
@@ -66,13 +66,13 @@ class Routes:
                 self.described.append(route)
 
     def include(self, router: APIRouter, needs: str) -> None:
-        """Have FastAPI serve the routes of a router."""
+        """Register the routes of a router; FastAPI serves them."""
         for route in router.routes:
             self._register(route, needs)
         self._app.include_router(router)
 
     def include_route(self, route: BaseRoute, needs: str) -> None:
-        """Have FastAPI serve a route that a router of FastAPI can't contain."""
+        """Register a route that FastAPI's routers can't contain; FastAPI serves it."""
         self._register(route, needs)
         self._app.router.routes.append(route)
 
@@ -83,9 +83,9 @@ class Routes:
         self.needs[route.path] = needs  # type: ignore[attr-defined]
 
     def resolve(self, scope: Scope) -> tuple[BaseRoute, str] | None:
-        """Return the registered route of a request with its scope, or None.
+        """Return the registered route of a request with the scope that it needs; None without one.
 
-        A route with the path but not the method is returned when no other one has both.
+        A route with another method is returned only if no route has both the path and the method.
         """
         partial = None
         for entry in self._registered:

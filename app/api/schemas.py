@@ -1,4 +1,4 @@
-"""Schemas of requests and answers: those of tasks, derived from MODALITIES and TASKS, and all others."""
+"""Schemas of requests and answers. Those of tasks are derived from MODALITIES and TASKS."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -12,7 +12,7 @@ from polymodal.model import MODALITIES, Description, InputSpec, Schema, Task, ta
 
 
 def _encodable(text: str) -> str:
-    """Raise pydantic's own error for half of a surrogate pair, which it detects only in strings with other limits."""
+    """Raise pydantic's own error for half of a surrogate pair, which pydantic detects only in strings with other limits."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -24,24 +24,24 @@ class ModelChoice(Schema):
     """The choice of a model."""
 
     model: Annotated[str, AfterValidator(_encodable)] | None = None
-    """Name of the model; the first of /v1/models unless given."""
+    """Name of the model; by default the first one of /v1/models."""
 
 
 def _derived(name: str, *bases: type[Schema], about: str | None = None, **fields: Any) -> type[Schema]:  # noqa: ANN401
-    """Create a schema. It has no source that pydantic could search for docstrings, which takes 10 ms or more."""
+    """Create a schema without docstrings of fields, for which pydantic would search its source for 10 ms or more."""
     options = {"use_attribute_docstrings": False}
     return create_model(name, __base__=bases or Schema, __doc__=about, __cls_kwargs__=options, **fields)
 
 
 # --- inputs, from the table of modalities ---
 
-_BLANK = "one that shows nothing (empty, blank, zero-width characters alone) counts as missing."
+_BLANK = "a text without visible characters counts as missing."
 
 
-def _in_json(name: str) -> Any:  # noqa: ANN401 — a field's type and its default, as `create_model` takes them
+def _in_json(name: str) -> Any:  # noqa: ANN401 — the type and default of a field for `create_model`
     if MODALITIES[name].textual:
         return str | None, Field(None, description=f"The {name}; {_BLANK}")
-    spelling = "of the standard alphabet or the one for URLs, with or without padding; or as a data: URI."
+    spelling = "in the standard or the URL-safe alphabet, with or without padding; or as a data: URI."
     return str | None, Field(None, description=f"The {name} file as base64, {spelling}")
 
 
@@ -54,16 +54,14 @@ def _in_form(name: str) -> Any:  # noqa: ANN401
 
 
 Example = _derived(
-    "Example",
-    about="One example; any of its inputs may be missing.",
-    **{name: _in_json(name) for name in MODALITIES},
+    "Example", about="One example. Any of its inputs may be missing.", **{name: _in_json(name) for name in MODALITIES}
 )
 _Form = _derived("_Form", **{name: _in_form(name) for name in MODALITIES})
 BatchItem = _derived(
     "BatchItem",
     Example,
     about="One item of a batch.",
-    id=(Annotated[str, Field(max_length=128)] | None, Field(None, description="Comes back with the item's answer.")),
+    id=(Annotated[str, Field(max_length=128)] | None, Field(None, description="Returned with the item's answer.")),
 )
 
 
@@ -75,7 +73,7 @@ class TaskSchemas:
     """The schemas of one task; their names are those in OpenAPI."""
 
     choice: type[Schema]
-    """The options and the model."""
+    """The options and the choice of a model."""
     form: type[Schema]
     body: type[Schema]
     batch_body: type[Schema]
@@ -87,14 +85,14 @@ class TaskSchemas:
 def schemas_of(task: Task) -> TaskSchemas:
     """Derive the schemas of a task."""
     name, options, path = task.name.capitalize(), task.Options, f"POST /v1/{task.name}"
-    about = f"The multipart form of {path}. Its numbers are written as in JSON."
+    about = f"The multipart form of {path}. Numbers are written as in JSON."
     items: Any = Annotated[list[BatchItem], Field(min_length=1)]  # type: ignore[valid-type]  # derived above
     answer = _derived(
         f"{task.batch_name}Answer",
-        about=f"One item's answer: `{task.result}` when `status` is 200, else `problem`.",
+        about=f"The answer for one item: `{task.result}` when `status` is 200, otherwise `problem`.",
         index=(int, Field(description="Position in the request, from 0.")),
-        id=(str | None, Field(None, description="The item's own id, if it gave one.")),
-        status=(int, Field(description="What the status would have been had the item come alone.")),
+        id=(str | None, Field(None, description="The item's id, if it has one.")),
+        status=(int, Field(description="The status that a request for this item alone would have.")),
         **{task.result: (task.Answer | None, None)},
         problem=(Problem | None, None),
     )
@@ -107,12 +105,12 @@ def schemas_of(task: Task) -> TaskSchemas:
             ModelChoice,
             options,
             about=f"The JSON body of {path}/batch.",
-            items=(items, Field(description="Items that are answered independently: a bad one fails alone.")),
+            items=(items, Field(description="The items. Each is answered independently of the others.")),
         ),
         batch_answer=answer,
         batch_answers=_derived(
             f"{task.batch_name}Answers",
-            about="The answers about all items, in their order.",
+            about="The answers for all items, in their order.",
             items=(list[answer], ...),  # type: ignore[valid-type]
         ),
     )
@@ -127,49 +125,49 @@ class Problem(BaseModel):
     model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
 
     type: str
-    """The kind of problem, as a URI; it ends in the code."""
+    """The kind of problem as a URI, which ends with the code."""
     title: str
-    """The kind of problem, in words."""
+    """The kind of problem in words."""
     status: int
     """The HTTP status."""
     detail: str
     """This occurrence: the input, what was found and what is allowed."""
     instance: str
-    """The request's id, as in X-Request-Id and in the log."""
+    """The request's id, as in X-Request-Id and the log."""
     code: str
-    """Stable name of the kind of problem, for programs."""
+    """Stable name of the kind of problem for programs."""
     input: str | None = None
-    """The input at fault, when there is one."""
+    """The input or field with the problem, if it is about one."""
     found: str | None = None
-    """What was found there."""
+    """What the service found in it."""
     allowed: str | None = None
-    """What is allowed there."""
+    """What it accepts instead."""
 
 
 class Input(Schema):
-    """What one modality accepts."""
+    """One input of a model, with its limits."""
 
     name: str
     textual: bool
-    """Whether it is a string in JSON; otherwise it is a file, in JSON as base64."""
+    """Whether it is a string in JSON. Otherwise it is a file, which is base64 in JSON."""
     media_types: list[str]
     limits: dict[str, int]
-    """Named with their unit, the model's as well as the service's own."""
+    """Limits of the model and of the service. The names contain the units."""
 
     @classmethod
     def of(cls, spec: InputSpec, settings: Settings) -> Self:
-        """Return an input with the model's limits, and the service's limit of bytes."""
+        """Return an input with the model's limits and the service's limit of bytes."""
         limits = {**spec.limits, "max_bytes": settings.max_input_bytes(spec.name)}
         textual = MODALITIES[spec.name].textual
         return cls(name=spec.name, textual=textual, media_types=list(spec.media_types), limits=limits)
 
 
 class EmbeddingSpace(Schema):
-    """The vectors that a model makes of inputs."""
+    """The vectors that a model computes from inputs."""
 
     dimensions: int
     aligned: bool
-    """Whether vectors of different modalities may be compared."""
+    """Whether vectors of different modalities are comparable."""
 
     @classmethod
     def of(cls, description: Description) -> Self | None:
@@ -184,24 +182,24 @@ class ModelSummary(Schema):
 
     name: str
     digest: str
-    """Version: the SHA-256 of its files."""
+    """The version: the SHA-256 of the model's files."""
     kind: str
-    """How the model is built and run, such as network."""
+    """How the model is built and run, for example network."""
     tasks: list[str]
-    """The tasks of the model: POST /v1/TASK."""
+    """The tasks of the model, for POST /v1/TASK."""
     target: str
-    """What it was trained to predict: single-label, multi-label or regression."""
+    """What the model was trained to predict: single-label, multi-label or regression."""
     task: Annotated[str, Field(deprecated=True)]
     """The former name of target, a copy of it."""
     labels: list[str]
     """Empty for a regression."""
     thresholds: dict[str, float] | None = None
-    """By label, the score from which on it is selected; only of a multi-label model."""
+    """The least score of each selected label; only multi-label models have them."""
     inputs: list[Input]
     embeddings: EmbeddingSpace | None = None
-    """Of models with the task embed."""
+    """Only models with the task embed have one."""
     runtime: str
-    """What executes it, e.g. onnx or torch."""
+    """What executes the model, for example onnx or torch."""
 
     @classmethod
     def of(cls, description: Description, settings: Settings) -> Self:
@@ -215,7 +213,7 @@ class ModelDetail(ModelSummary):
     card: str
     """The model card, in Markdown."""
     report: dict[str, Any]
-    """Metrics per label and per set of modalities, and how they were measured."""
+    """Metrics by label and by set of modalities, and how they were measured."""
 
     @classmethod
     def of(cls, description: Description, settings: Settings) -> Self:
@@ -227,7 +225,7 @@ class Models(Schema):
     """All served models."""
 
     default: str
-    """The model that answers when a request names none."""
+    """The model that is used when a request names none."""
     models: list[ModelSummary]
 
 
@@ -235,7 +233,7 @@ class Health(Schema):
     """A passed probe."""
 
     status: str
-    """"ok"; a failed probe is answered with a problem."""
+    """Always "ok", because a failed probe returns a problem."""
     state: str
     """starting, ready or draining."""
     models: list[str]

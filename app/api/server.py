@@ -1,4 +1,4 @@
-"""The server of an application: uvicorn with limits on connections, an admin port, and graceful shutdown."""
+"""The server of an application: uvicorn with limits on connections, an admin port and graceful shutdown."""
 
 import asyncio
 import os
@@ -22,11 +22,11 @@ from polymodal.model import BundleError
 log = structlog.get_logger(__name__)
 
 LAST_REQUESTS_S: Final = 0.2
-"""Between closing the ports and closing their connections: the last accepted requests are still read, and get a 503."""
+"""Time between closing the ports and closing their connections, in which the last requests are read and get a 503."""
 
 
 class Server(uvicorn.Server):
-    """uvicorn's server, except that it drains before it closes its sockets, and ends with 0 after a signal."""
+    """uvicorn's server, which also drains before it closes its sockets, and exits with 0 after a signal."""
 
     def __init__(
         self,
@@ -42,22 +42,22 @@ class Server(uvicorn.Server):
         self._connections = connections
         self._drain_timeout_s = drain_timeout_s
         self.abandoned = 0
-        """Requests that were accepted and not answered."""
+        """Number of requests that were accepted and not answered."""
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Stop after draining, or at once on a second signal. uvicorn itself would raise the signal again at the end."""
+        """Stop after draining, or at once on a second signal. Unlike uvicorn's, does not raise the signal again at the end."""
         self.force_exit = self.should_exit
         self.should_exit = True
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Open the port or both ports, and start to check connections."""
+        """Open the ports, and start to check connections."""
         if self._admin_port:
             sockets = self._admin_port.listen(self.config)
         await super().startup(sockets)
         self._watching = asyncio.create_task(self._connections.watch())
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Drain, then close. While draining, new connections are accepted, and their requests get a 503."""
+        """Drain, then close. New connections are accepted while draining, and their requests get a 503."""
         log.info("draining", inside=self._service.inside, timeout_s=self._drain_timeout_s)
         draining = asyncio.create_task(self._service.drain(self._drain_timeout_s))
         while not draining.done() and not self.force_exit:
@@ -75,7 +75,7 @@ class Server(uvicorn.Server):
 
 
 def server_for(app: FastAPI) -> Server:
-    """Return the server of an application; enter the application's lifespan around `server.serve()`."""
+    """Return the server of an application. The caller enters the application's lifespan around `server.serve()`."""
     settings: Settings = app.state.settings
     measured: Metrics = app.state.metrics
     limits = ConnectionLimits(
@@ -100,15 +100,15 @@ def server_for(app: FastAPI) -> Server:
         lifespan="off",  # entered by the caller, so that a refused bundle is an exception rather than a logged traceback
         log_config=None,
         access_log=False,
-        proxy_headers=False,  # `app.access.addresses` reads them, from proxies that the settings name
+        proxy_headers=False,  # `app.access.addresses` reads them, from trusted proxies only
         server_header=False,
-        timeout_graceful_shutdown=1,  # for responses that are being sent; draining has waited for all others
+        timeout_graceful_shutdown=1,  # for responses that are being sent; all others are drained
     )
     return Server(config, app.state.service, connections, settings.drain_timeout_s, admin_port)
 
 
 def serve(app: FastAPI) -> None:
-    """Run an application until SIGTERM or Ctrl-C. Exits with 1 and one line when a bundle must not be served."""
+    """Run an application until SIGTERM or Ctrl-C. Exits with 1 and one line on stderr when a bundle must not be served."""
     server = server_for(app)
 
     async def run() -> None:

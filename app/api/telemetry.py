@@ -15,21 +15,24 @@ from polymodal.app.api.headers import protect
 from polymodal.app.observe.metrics import Metrics
 from polymodal.app.observe.timeline import READ, WRITE
 from polymodal.app.observe.tracing import Tracing
+from polymodal.app.probes import PROBES
 
 log = structlog.get_logger(__name__)
 
 CLIENT_GONE: Final = 499  # nginx's status for a closed connection; in log and metrics only
-QUIET: Final = frozenset({"/livez", "/readyz", "/startupz", "/healthz", "/metrics"})
-"""Requested by machines every few seconds; logged at a lower level, and not traced."""
-_SANE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+QUIET: Final = frozenset({*PROBES, "/metrics"})
+"""Routes that machines request every few seconds; logged at a lower level, and not traced."""
+_SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 # https://www.w3.org/TR/trace-context/#traceparent-header; later versions may append more.
-_TRACE_PARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?P<more>-.*)?")
+_TRACE_PARENT = re.compile(
+    r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?P<appended>-.*)?"
+)
 _METHODS = frozenset({"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"})
 _MAX_LOGGED_PATH = 128
 
 
 class Telemetry:
-    """Gives every HTTP request an id, a log line and metrics, whatever its outcome."""
+    """Gives every HTTP request an id, a log line and metrics, whether it succeeds or fails."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics, tracing: Tracing | None = None) -> None:
         self._app = app
@@ -55,7 +58,7 @@ class Telemetry:
         with structlog.contextvars.bound_contextvars(**logged):
             try:
                 await self._app(scope, exchange.receive, exchange.send)
-            finally:  # also when the server cancels what did not finish in time
+            finally:  # also when the server cancels a request that did not finish in time
                 self._record(exchange)
 
     def _record(self, exchange: "_Exchange") -> None:
@@ -64,12 +67,12 @@ class Telemetry:
         route, status, code, timeline = _route(scope), context.status, context.code, context.timeline
         if status == 0:
             status, code = CLIENT_GONE, "client_gone"
-        if timeline.steps:  # of a task
+        if timeline.steps:  # the request ran a task
             if exchange.write_s:
                 timeline.note(WRITE, exchange.write_began, exchange.write_s)
             model = context.model.name if context.model else ""
             for step in timeline.steps:
-                if step.stage in (READ, WRITE):  # the service has reported the others
+                if step.stage in (READ, WRITE):  # the service has measured the other stages
                     self._metrics.stage(model, step.stage, step.seconds)
         self._metrics.request(method, route, status, code, seconds, exchange.received, exchange.sent)
         if code:
@@ -84,7 +87,7 @@ class Telemetry:
             "request_bytes": exchange.received,
             "response_bytes": exchange.sent,
             **_details(context),
-            "stages_ms": {name: _ms(took) for name, took in timeline.longest().items()},
+            "stages_ms": {name: _ms(stage_s) for name, stage_s in timeline.longest().items()},
         }
         write = log.debug if route in QUIET else log.info
         write("request", **entry)
@@ -93,7 +96,7 @@ class Telemetry:
 
 
 class _Exchange:
-    """Passes on the messages of a request and its response, and measures them."""
+    """Forwards the messages of a request and its response, and measures them."""
 
     def __init__(self, scope: Scope, context: RequestContext, method: str, receive: Receive, send: Send) -> None:
         self.began = time.perf_counter()
@@ -101,11 +104,12 @@ class _Exchange:
         self.context = context
         self.method = method if method in _METHODS else "_OTHER"
         self.received = 0
+        """Bytes of the request's body."""
         self.sent = 0
-        """Bytes of both bodies."""
+        """Bytes of the response's body."""
         self.write_began = 0.0
         self.write_s = 0.0
-        """Seconds from the response's first message to its last one so far."""
+        """Seconds from the response's first message to its latest one."""
         self._receive = receive
         self._send = send
 
@@ -128,7 +132,7 @@ class _Exchange:
         self.write_s = time.perf_counter() - self.write_began
 
     def _complete(self, head: Message) -> None:
-        """Add the fields that every response has."""
+        """Add the header fields that every response has."""
         context = self.context
         context.status = head["status"]
         fields = head["headers"] = list(head.get("headers", ()))
@@ -141,7 +145,7 @@ class _Exchange:
 
 
 def _details(context: RequestContext) -> dict[str, object]:
-    """Return the model, the inputs and the key of a request, as far as they are known."""
+    """Return the log entries about the model, the inputs and the key of a request that were recorded."""
     details: dict[str, object] = {}
     if context.model:
         details["model"], details["digest"] = context.model.name, context.model.digest
@@ -155,20 +159,20 @@ def _details(context: RequestContext) -> dict[str, object]:
 
 
 def _route(scope: Scope) -> str:
-    """Return the route's template, not the path, because every mistyped path would be a new time series."""
+    """Return the route's template. The path itself would make a new time series of every mistyped path."""
     path: str | None = getattr(scope.get("route"), "path", None)
     return path or ("assets" if "endpoint" in scope else "unmatched")
 
 
-def _request_id(sent: str) -> str:
-    """Return the client's own id if it is short and safe to log, so that both sides' logs can be joined; otherwise a new one."""
-    return sent if _SANE_ID.fullmatch(sent) else os.urandom(16).hex()
+def _request_id(client_id: str) -> str:
+    """Return the client's own id, so that both sides' logs can be joined; a new one unless it is short and safe to log."""
+    return client_id if _SAFE_ID.fullmatch(client_id) else os.urandom(16).hex()
 
 
 def _trace_id(traceparent: str) -> str | None:
     """Return the id of the trace in a traceparent field; None without a valid one."""
     match = _TRACE_PARENT.fullmatch(traceparent)
-    return match[1] if match and not (match["more"] and traceparent.startswith("00")) else None
+    return match[1] if match and not (match["appended"] and traceparent.startswith("00")) else None
 
 
 def _server_timing(stages: Mapping[str, float]) -> str:

@@ -13,14 +13,12 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from polymodal.app.doctor.result import CheckResult, fail, ok, warn
-from polymodal.model import Description
+from polymodal.app.probes import LIVEZ, READYZ, STARTUPZ
+from polymodal.model import MODALITIES, Description
 
 TIMEOUT_S: Final = 10.0
 MOST_BYTES: Final = 16 * 2**20
 AREA: Final = "service"
-_PIXEL: Final = (
-    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNkYAAAAAYAAjCB0C8AAAAASUVORK5CYII="  # a PNG of 1 × 1
-)
 _KEY: Final = re.compile(r"[A-Za-z0-9._~+/=-]{1,256}")
 _NEEDS_KEY: Final = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
 
@@ -108,13 +106,13 @@ def check(
         yield fail(AREA, url, str(problem), "polymodal doctor --url http://127.0.0.1:8000")
         return
     try:
-        live = client.request("GET", "/livez")
+        live = client.request("GET", LIVEZ)
     except (OSError, http.client.HTTPException, ValueError) as problem:
         yield fail(AREA, url, _reason(problem, timeout_s), "is it started, and is this its address? polymodal serve")
         return
     if not _is_ours(live) or live.status == HTTPStatus.NOT_FOUND:
         advice = "give the address of the service itself, without a path: --url http://127.0.0.1:8000"
-        yield fail(AREA, url, f"answers /livez with {live.detail}", advice)
+        yield fail(AREA, url, f"answers {LIVEZ} with {live.detail}", advice)
         return
     for results in (_probes(client, live), _version(client), _models(client, key, loaded)):
         try:
@@ -126,7 +124,7 @@ def check(
 def is_polymodal(url: str) -> bool:
     """Return whether a Polymodal service answers at an address."""
     try:
-        return _is_ours(ServiceClient(url, None, timeout_s=2).request("GET", "/livez"))
+        return _is_ours(ServiceClient(url, None, timeout_s=2).request("GET", LIVEZ))
     except (OSError, http.client.HTTPException, ValueError):
         return False
 
@@ -141,12 +139,12 @@ def _is_ours(live: Reply) -> bool:
 
 def _probes(client: ServiceClient, live: Reply) -> Iterator[CheckResult]:
     advice_by_path = {
-        "/livez": "restart it: a batch hangs",
-        "/startupz": "wait: it still loads its models",
-        "/readyz": "send requests elsewhere until it is ready; its log has the reason",
+        LIVEZ: "restart it: a batch hangs",
+        STARTUPZ: "wait: it still loads its models",
+        READYZ: "send requests elsewhere until it is ready; its log has the reason",
     }
     for path, advice in advice_by_path.items():
-        reply = live if path == "/livez" else client.request("GET", path)
+        reply = live if path == LIVEZ else client.request("GET", path)
         if reply.status == HTTPStatus.OK:
             yield ok(AREA, path, f"{reply.document['state']}, {reply.ms:.1f} ms")
         else:
@@ -195,7 +193,7 @@ def _models(client: ServiceClient, key: str | None, loaded: Sequence[Description
 
 def _classification(client: ServiceClient, key: str | None, model: Mapping[str, Any]) -> Iterator[CheckResult]:
     names = {spec["name"] for spec in model.get("inputs", ({"name": "text"},))}
-    inputs = {"text": "polymodal doctor"} if "text" in names else {"image": _PIXEL}
+    inputs = {"text": "polymodal doctor"} if "text" in names else {"image": MODALITIES["image"].example}
     reply = client.request("POST", "/v1/classify", inputs)
     if reply.status == HTTPStatus.OK:
         timing = (

@@ -1,7 +1,6 @@
 """A whole service in milliseconds: the real Network and its real inputs, over arithmetic that one can do by hand."""
 
 import asyncio
-import io
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -14,7 +13,6 @@ import pytest
 import structlog
 import uvicorn
 from fastapi import FastAPI
-from PIL import Image
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 from polymodal.app.api.server import server_for
@@ -25,6 +23,7 @@ from polymodal.model.bundle import Bundle
 from polymodal.model.config import BundleConfig
 from polymodal.model.modalities.image.input import ImageInput
 from polymodal.model.modalities.text.input import TextInput
+from tests import media
 
 LABELS = ("red", "green", "blue")
 TASKS = {
@@ -99,16 +98,10 @@ def logs():
         yield entries
 
 
-def _solid(colour="red", *, size=(8, 6), mode="RGB", file_format="PNG", **options):
-    content = io.BytesIO()
-    Image.new("RGB", size, colour).convert(mode).save(content, file_format, **options)
-    return content.getvalue()
-
-
 @pytest.fixture
 def solid():
     """Makes a picture of one colour, as the bytes of a file."""
-    return _solid
+    return media.solid
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw, ImageOps
 
 from polymodal.model.modalities.image.input import ImageInput
 from polymodal_client import files
+from tests.media import saved
 
 INPUT = ImageInput()
 ORIENTATION = 274
@@ -36,12 +37,6 @@ def lab():
     return ImageCms.profileToProfile(
         drawing(), ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), outputMode="LAB"
     )
-
-
-def saved(image, kind="PNG", **options):
-    content = io.BytesIO()
-    image.save(content, kind, **options)
-    return content.getvalue()
 
 
 def turned(orientation, kind="JPEG", **options):

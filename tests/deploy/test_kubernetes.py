@@ -17,6 +17,7 @@ import yaml
 from polymodal.app.api.server import LAST_REQUESTS_S
 from polymodal.app.cpus import default_plan
 from polymodal.app.main import create_app
+from polymodal.app.probes import LIVEZ, READYZ, STARTUPZ
 from polymodal.app.settings import MIB, Settings, load_settings, variable
 
 ROOT = Path(__file__).parents[2]
@@ -225,7 +226,7 @@ def test_a_pod_gets_no_token_and_no_environment_of_other_services():
 
 @pytest.mark.parametrize(
     ("probe", "path"),
-    [("startupProbe", "/startupz"), ("livenessProbe", "/livez"), ("readinessProbe", "/readyz")],
+    [("startupProbe", STARTUPZ), ("livenessProbe", LIVEZ), ("readinessProbe", READYZ)],
 )
 def test_probes_use_existing_routes_at_the_open_port(probe, path):
     assert container_of(pod())[probe]["httpGet"] == {"path": path, "port": "http"}

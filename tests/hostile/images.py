@@ -3,7 +3,6 @@
 Many have one colour: they compress best, so they are the largest images within a limit on bytes.
 """
 
-import io
 import struct
 import zlib
 from collections.abc import Sequence
@@ -11,12 +10,7 @@ from itertools import repeat
 
 from PIL import Image
 
-
-def saved(image: Image.Image, file_format: str = "PNG", **options: object) -> bytes:
-    """Return an image as Pillow writes it."""
-    content = io.BytesIO()
-    image.save(content, file_format, **options)
-    return content.getvalue()
+from tests.media import saved
 
 
 def solid(mode: str = "RGB", size: tuple[int, int] = (16, 12), colour: object = 0) -> Image.Image:

@@ -1,8 +1,8 @@
-"""From the bytes of a request to its inputs and options by name; limits are enforced while reading.
+"""Read the bytes of a request into its inputs and options; limits are enforced while reading.
 
 At most `max_body_bytes` of one request and `max_inflight_bytes` of all requests are in memory; nothing is written to disk. An input
-of a form is in memory once until it is written to a worker, which has another copy. JSON needs at most 2.7 times the input's size
-while its base64 is parsed and decoded, 3.7 times for a data: URI, which is cut out of its text first
+of a form is in memory once until it is written to a worker, which has another copy. While base64 in JSON is parsed and decoded, it
+takes at most 2.7 times the input's size, 3.7 times for a data: URI, which is cut out of its text first
 (tests/app/api/body/test_copies.py measures both), and more for base64 in lines.
 """
 
@@ -11,15 +11,7 @@ from fastapi import Request
 from polymodal.app.api.body.form import Form
 from polymodal.app.api.body.json import batch_of, parse, request_of
 from polymodal.app.api.body.limits import JSON, MULTIPART, content_type, read, read_whole
-from polymodal.app.api.body.problems import (
-    BodyTooSlow,
-    MalformedBody,
-    RepeatedField,
-    TooManyBytes,
-    TooManyItems,
-    UnknownField,
-    UnsupportedMediaType,
-)
+from polymodal.app.api.body.problems import BODY_ERRORS, TooManyItems
 from polymodal.app.api.body.request import ParsedBatch, ParsedRequest
 from polymodal.app.problems import RequestError
 from polymodal.app.serving.admission import Admitted
@@ -28,18 +20,13 @@ from polymodal.app.settings import Settings
 from polymodal.model import Task
 
 __all__ = [
+    "BODY_ERRORS",
     "JSON",
     "MULTIPART",
-    "BodyTooSlow",
-    "MalformedBody",
     "ParsedBatch",
     "ParsedRequest",
-    "RepeatedField",
     "RequestError",
-    "TooManyBytes",
     "TooManyItems",
-    "UnknownField",
-    "UnsupportedMediaType",
     "read_batch",
     "read_request",
 ]
@@ -48,7 +35,7 @@ __all__ = [
 async def read_request(
     request: Request, task: Task, admitted: Admitted, service: Service, settings: Settings
 ) -> ParsedRequest:
-    """Read the body of POST /v1/TASK: a form or JSON."""
+    """Read the body of POST /v1/TASK, which is a form or JSON."""
     media_type, parameters = content_type(request, MULTIPART, JSON)
     if media_type == MULTIPART:
         form = Form(task, parameters.get(b"boundary", b""), settings, parameters.get(b"charset", b""))
@@ -61,7 +48,7 @@ async def read_request(
 async def read_batch(
     request: Request, task: Task, admitted: Admitted, service: Service, settings: Settings
 ) -> ParsedBatch:
-    """Read the body of POST /v1/TASK/batch: JSON."""
+    """Read the body of POST /v1/TASK/batch, which is JSON."""
     content_type(request, JSON)
     body = await read_whole(request, settings, admitted)
     return await service.offload(lambda: batch_of(task, parse(body), settings))

@@ -1,4 +1,4 @@
-"""Files in texts: base64 in every unambiguous spelling, and data: URIs."""
+"""Files encoded as text: base64 in every unambiguous spelling, and data: URIs."""
 
 import base64
 import binascii
@@ -11,12 +11,12 @@ _INDENTS = re.compile(rb"(?<![ \t])[ \t]*+[\r\n\v\f][ \t\r\n\v\f]*+")  # line br
 _BASE64_LETTERS = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 BASE64 = "base64 as in RFC 4648, of one alphabet, with all of its padding or none, also in lines; or a data: URI of it"
 _DATA_URI_HEAD = 1024  # characters before the comma
-_PIECE_BYTES = 65_536  # that are unescaped together
+_PIECE_BYTES = 65_536  # unescaped at a time
 _BAD_ESCAPE = re.compile(r"%(?![0-9a-fA-F]{2})")
 
 
 def file_of(where: str, encoded: str, limit: int) -> bytes:
-    """Return the bytes of a file that came as base64 or as a data: URI. Raises MalformedBody or TooManyBytes."""
+    """Decode a file from base64 or a data: URI. Raises MalformedBody or TooManyBytes."""
     encoded = encoded.strip(_BLANKS)
     if encoded[:7].lower() == "data%3a":
         encoded = _unescaped(where, encoded).decode("latin-1")
@@ -26,31 +26,31 @@ def file_of(where: str, encoded: str, limit: int) -> bytes:
         _, *parameters = encoded[:comma].lower().split(";")
         encoded = encoded[comma + 1 :]
         if "base64" not in map(str.strip, parameters):
-            if "%" not in encoded:  # no file consists of such characters alone
+            if "%" not in encoded:  # every image file has bytes that need escapes
                 raise MalformedBody(where, "a data: URI without ;base64", BASE64)
             return bounded(where, _unescaped(where, encoded), limit)
     return decode_base64(where, _unescaped(where, encoded) if "%" in encoded else _ascii(where, encoded), limit)
 
 
 def _ascii(where: str, text: str) -> str:
-    """Return the text, which is not copied. Raises MalformedBody unless all of it is ASCII."""
+    """Return the text itself. Raises MalformedBody unless it is ASCII."""
     if not text.isascii():
         at = next(number for number, character in enumerate(text) if not character.isascii())
-        found = f"invalid base64 or data: URI, with {shown(text[at])} at position {at}"
-        raise MalformedBody(where, found, BASE64)
+        problem = f"invalid base64 or data: URI, with {shown(text[at])} at position {at}"
+        raise MalformedBody(where, problem, BASE64)
     return text
 
 
 def _unescaped(where: str, text: str) -> bytes:
-    """Encode as ASCII and decode percent-escapes. Raises MalformedBody."""
+    """Decode the percent-escapes of an ASCII text to bytes. Raises MalformedBody."""
     content = _ascii(where, text).encode()
     if bad := _BAD_ESCAPE.search(text):
         raise MalformedBody(where, f"a bad percent-escape at position {bad.start()}", BASE64)
-    # Like urllib.parse.unquote_to_bytes, which makes an object of every escape and takes 20 times the memory.
+    # urllib.parse.unquote_to_bytes does the same, but makes an object of every escape, which takes 20 times the memory.
     unescaped, at = bytearray(), 0
     while at < len(content):
         end = at + _PIECE_BYTES
-        if (cut := content.rfind(b"%", end - 2, end)) > 0:  # an escape stays whole
+        if (cut := content.rfind(b"%", end - 2, end)) > 0:  # do not cut within an escape
             end = cut
         unescaped += binascii.a2b_qp(content[at:end].replace(b"=", b"=3D").replace(b"%", b"="))
         at = end
@@ -60,11 +60,11 @@ def _unescaped(where: str, text: str) -> bytes:
 def decode_base64(where: str, packed: bytes | bytearray | str, limit: int) -> bytes:
     """Decode base64 of either alphabet, with or without padding, also in lines. Raises MalformedBody if it is ambiguous.
 
-    A text must be ASCII; `base64.b64decode` would copy it.
+    A str must be ASCII. `base64.b64decode` would copy it.
     """
     try:
         content = binascii.a2b_base64(packed, strict_mode=True)
-        usual = len(packed) == (len(content) + 2) // 3 * 4  # binascii lets pass more padding
+        usual = len(packed) == (len(content) + 2) // 3 * 4  # binascii accepts too much padding
     except binascii.Error:
         usual = False
     if not usual:

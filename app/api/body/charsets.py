@@ -6,12 +6,12 @@ from encodings.aliases import aliases
 
 from polymodal.app.api.body.problems import MalformedBody, RepeatedField, UnsupportedMediaType, shown
 
-# A parameter of a header field; an unclosed quote is part of the value.
+# A parameter of a header field. A quote that is not closed belongs to the value.
 _PARAMETER = re.compile(rb';\s*([^\s;=]+)\s*=\s*("(?:[^"\\]|\\.)*+"(?=\s*(?:;|\Z))|[^;]*)')
 
 
 def _codecs() -> dict[str, str]:
-    """Return Python's codec by charset name, for WHATWG's Encoding Standard, which maps some charsets to a superset."""
+    """Return Python's codecs by charset name, as in WHATWG's Encoding Standard, which maps some charsets to a superset."""
     names = ["ascii", "utf_8", "utf_16", "utf_16_le", "utf_16_be", "koi8_r", "koi8_u", "mac_roman", "mac_cyrillic"]
     names += ["gb18030", "euc_jp", "iso2022_jp"]
     names += [f"cp{number}" for number in (866, 874, 932, 949, 950, *range(1250, 1259))]
@@ -27,7 +27,7 @@ _CODECS = _codecs()
 
 
 def parameters_of(where: str, value: bytes) -> tuple[bytes, dict[bytes, bytes]]:
-    """Split a header field into its value and its parameters; value and names in lower case. Raises RepeatedField."""
+    """Return the value of a header field and its parameters; the value and names are in lower case. Raises RepeatedField."""
     kind, _, _ = value.partition(b";")
     parameters: dict[bytes, bytes] = {}
     for name, text in _PARAMETER.findall(value, len(kind)):
@@ -49,7 +49,7 @@ def codec_of(where: str, charset: bytes) -> str:
 
 
 def in_utf8(where: str, content: bytes, charset: bytes) -> bytes:
-    """Transcode a text to UTF-8; a byte order mark has precedence over the charset. The model validates what is UTF-8."""
+    """Transcode a text to UTF-8. A byte order mark overrides the charset. Text that is UTF-8 already is not validated here."""
     codec = codec_of(where, charset) if charset else "utf_8"
     if content.startswith(codecs.BOM_UTF8):
         return content.removeprefix(codecs.BOM_UTF8)
@@ -57,10 +57,10 @@ def in_utf8(where: str, content: bytes, charset: bytes) -> bytes:
         codec = "utf_16"
     elif codec == "utf_8":
         return content
-    elif codec == "utf_16":  # without a mark; .NET writes it so
+    elif codec == "utf_16":  # without a mark, as .NET writes it
         codec = "utf_16_le"
     try:
         return content.decode(codec).encode()
     except UnicodeDecodeError as error:
-        found = f"a byte that is not {codec.replace('_', '-')} at position {error.start}"
-        raise MalformedBody(where, found, "bytes of the declared charset") from None
+        problem = f"a byte that is not {codec.replace('_', '-')} at position {error.start}"
+        raise MalformedBody(where, problem, "bytes of the declared charset") from None

@@ -1,4 +1,4 @@
-"""Multipart forms: parts are collected and limited while the body is parsed, and decoded as they declare."""
+"""Multipart forms: parts are collected and limited while the body is parsed, then decoded as their headers declare."""
 
 import binascii
 import json
@@ -22,19 +22,18 @@ from polymodal.app.api.body.problems import (
     bounded,
     shown,
 )
-from polymodal.app.api.body.request import ParsedRequest, parsed
+from polymodal.app.api.body.request import ParsedRequest
 from polymodal.app.api.schemas import schemas_of
 from polymodal.app.settings import Settings
 from polymodal.model import MODALITIES, Task
 
-_CHARSET = "_charset_"  # RFC 7578: the field with the charset of all others
-
+_CHARSET = "_charset_"  # RFC 7578: the field with the charset of all other fields
 OPTION_BYTES = 1024  # of an option in a form, such as the name of the model
 PART_HEADERS, PART_HEADER_BYTES = 8, 4096
-"""Header fields of one part of a form, and bytes of one of them."""
+"""Limits of a part: number of its header fields, and bytes of each."""
 _PART_HEADERS = frozenset({b"content-disposition", b"content-type", b"content-transfer-encoding"})
 _CODINGS = frozenset({b"content-encoding", b"transfer-encoding", b"content-range"})
-"""Header fields of a part whose bytes are not its content."""
+"""Header fields which mean that the part's bytes are not its content."""
 _IDENTITY = frozenset({b"", b"7bit", b"8bit", b"binary"})  # RFC 2045
 _COMPOSITE, _URLENCODED = (b"multipart/", b"message/"), b"application/x-www-form-urlencoded"
 _JSON_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
@@ -45,19 +44,19 @@ _BAD_QUOTED_PRINTABLE = re.compile(rb"=(?![0-9a-fA-F]{2}|[ \t]*(?:\r?\n|\Z))")
 class _Part:
     name: str = ""
     disposition: dict[bytes, bytes] = field(default_factory=dict)
-    """The parameters of its Content-Disposition."""
+    """Parameters of Content-Disposition."""
     encoding: bytes = b""
-    """Content-Transfer-Encoding, if it has to be decoded: base64 or quoted-printable."""
+    """Content-Transfer-Encoding if it changes the bytes: base64 or quoted-printable; otherwise empty."""
     limit: int = 0
-    """Bytes of its decoded content."""
+    """Most bytes of the decoded content."""
     wire_limit: int = 0
-    """Bytes before they are decoded; larger than `limit` for a part with a transfer encoding."""
+    """Most bytes before they are decoded; larger than `limit` for a part with a transfer encoding."""
     headers: dict[bytes, bytes] = field(default_factory=dict)
     data: bytearray = field(default_factory=bytearray)
 
     @property
     def has_filename(self) -> bool:
-        """Whether the part has a file name in any form: filename, or filename* and filename*0 as in RFC 2231."""
+        """Whether the part has a file name in any spelling: filename, or filename* and filename*0 as in RFC 2231."""
         return any(
             text.rpartition(b"'")[2] if name.endswith(b"*") else text
             for name, text in self.disposition.items()
@@ -65,39 +64,39 @@ class _Part:
         )
 
     def content(self) -> bytes | bytearray:
-        """Return the content without its transfer encoding, not copied when it has none. Raises MalformedBody or TooManyBytes."""
+        """Decode the transfer encoding; without one, return the data itself. Raises MalformedBody or TooManyBytes."""
         match self.encoding:
             case b"base64":
                 return decode_base64(self.name, self.data, self.limit)
             case b"quoted-printable":
                 if bad := _BAD_QUOTED_PRINTABLE.search(self.data):
-                    found = f"quoted-printable with a bad escape at position {bad.start()}"
-                    raise MalformedBody(self.name, found, "quoted-printable as in RFC 2045")
+                    problem = f"quoted-printable with a bad escape at position {bad.start()}"
+                    raise MalformedBody(self.name, problem, "quoted-printable as in RFC 2045")
                 return bounded(self.name, binascii.a2b_qp(self.data), self.limit)
         return self.data
 
     def value(self, charset: bytes) -> object:
-        """Return a text as UTF-8, or the value of JSON; `charset` is the default of a part that declares none."""
+        """Return a text as UTF-8, or the value of JSON. `charset` is the default of a part that declares none."""
         where = self.name
         if not (declared := self.headers.get(b"content-type", b"")):
             return bounded(where, in_utf8(where, bytes(self.content()), charset), self.limit)
         media_type, parameters = parameters_of(where, declared)
         extended = any(name.startswith(b"charset*") for name in parameters)  # RFC 2231
         if extended or parameters.get(b"delsp", b"").lower() == b"yes" or media_type == _URLENCODED:
-            found = f"Content-Type {shown(declared.decode('latin-1'))}"
-            raise UnsupportedMediaType(where, found, f"text/plain or {JSON}")
+            problem = f"Content-Type {shown(declared.decode('latin-1'))}"
+            raise UnsupportedMediaType(where, problem, f"text/plain or {JSON}")
         content = in_utf8(where, bytes(self.content()), parameters.get(b"charset") or charset)
         content = bounded(where, content, self.limit)
         return loads(content, where, "JSON in UTF-8") if media_type == JSON.encode() else content
 
 
 class Form:
-    """Collects the parts of a form while it is parsed; refuses unknown, repeated and too long ones at once."""
+    """Collects the parts of a form while it is parsed; rejects unknown, repeated and too long ones at once."""
 
     def __init__(self, task: Task, boundary: bytes, settings: Settings, charset: bytes = b"") -> None:
         """`charset` is the default of the parts that declare none."""
         self.encoded = False
-        """Whether a part has a transfer encoding; `close` is then slow and belongs on a thread."""
+        """Whether a part has a transfer encoding. `close` is then slow and must run on a thread."""
         self._charset = charset
         self._task, self._schemas = task, schemas_of(task)
         self._fields = tuple(self._schemas.body.model_fields)
@@ -128,7 +127,7 @@ class Form:
 
     def write(self, chunk: bytes) -> None:
         """Parse the next bytes of the body. Raises RequestError."""
-        # After line breaks the parser would also accept other bytes that are in one chunk with them.
+        # After leading line breaks the parser would accept any other bytes of the same chunk.
         if not self._started:
             chunk = chunk.lstrip(b"\r\n")
             self._started = bool(chunk)
@@ -141,7 +140,7 @@ class Form:
             raise MalformedBody("body", "broken multipart", allowed) from None
 
     def close(self) -> ParsedRequest:
-        """Return the decoded request of the whole form. Raises RequestError."""
+        """Decode the parts of the whole form into a request. Raises RequestError."""
         if not self._ended:
             raise MalformedBody("body", "no closing boundary", "the whole multipart body")
         inputs: dict[str, bytes | bytearray] = {}
@@ -158,10 +157,10 @@ class Form:
             elif modality.textual:
                 if (text := part.value(charset)) is not None:
                     inputs[name] = text if isinstance(text, bytes) else text_of(name, text, part.limit)
-            # Without a chosen file, browsers send a part without file name and bytes; an empty file has a name.
+            # For a file that was not chosen, browsers send a part without bytes and file name. An empty file has a name.
             elif (content := part.content()) or part.has_filename:
                 inputs[name] = content
-        return parsed(self._task, inputs, validated(self._schemas.choice, options))
+        return ParsedRequest.of(self._task, inputs, validated(self._schemas.choice, options))
 
     def _begin(self) -> None:
         self._part = _Part()
@@ -173,8 +172,8 @@ class Form:
         if name in _PART_HEADERS:
             headers[name] = bytes(self._value)
         elif name in _CODINGS and (value := self._value.strip().lower()) != b"identity":
-            found = f"{name.decode()} {shown(value.decode('latin-1'))} of a part"
-            raise UnsupportedMediaType("body", found, "parts that are whole and not compressed")
+            problem = f"{name.decode()} {shown(value.decode('latin-1'))} of a part"
+            raise UnsupportedMediaType("body", problem, "parts that are whole and not compressed")
         self._header.clear()
         self._value.clear()
 
@@ -193,8 +192,8 @@ class Form:
         part.limit = part.wire_limit = self._limits.get(part.name, OPTION_BYTES)
         if (encoding := headers.get(b"content-transfer-encoding", b"").strip().lower()) not in _IDENTITY:
             if encoding not in (b"base64", b"quoted-printable"):
-                found = f"Content-Transfer-Encoding {shown(encoding.decode('latin-1'))}"
-                raise UnsupportedMediaType(part.name, found, "7bit, 8bit, binary, quoted-printable or base64")
+                problem = f"Content-Transfer-Encoding {shown(encoding.decode('latin-1'))}"
+                raise UnsupportedMediaType(part.name, problem, "7bit, 8bit, binary, quoted-printable or base64")
             part.encoding, part.wire_limit, self.encoded = encoding, self._encoded_limit, True
         self._parts[part.name] = part
 
@@ -209,7 +208,7 @@ class Form:
 
 
 def _option(name: str, value: object) -> object:
-    """Return a form's option as its value in JSON; None for a blank one."""
+    """Return the value of an option as JSON would have it; None for a blank one."""
     if not isinstance(value, bytes):
         return value
     text = value.decode("utf-8", "replace")

@@ -1,4 +1,4 @@
-"""JSON bodies: their size and depth are limited before they are parsed into a request or a batch. Runs on the unpacking threads."""
+"""JSON bodies, whose size and depth are limited before they are parsed. Runs on the unpacking threads."""
 
 import codecs
 import json
@@ -13,15 +13,8 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from polymodal.app.api.body.binary import file_of
-from polymodal.app.api.body.problems import (
-    MalformedBody,
-    RepeatedField,
-    TooManyItems,
-    UnknownField,
-    bounded,
-    shown,
-)
-from polymodal.app.api.body.request import ParsedBatch, ParsedRequest, parsed
+from polymodal.app.api.body.problems import MalformedBody, RepeatedField, TooManyItems, UnknownField, bounded, shown
+from polymodal.app.api.body.request import ParsedBatch, ParsedRequest
 from polymodal.app.api.schemas import BatchItem, schemas_of
 from polymodal.app.problems import RequestError
 from polymodal.app.settings import Settings
@@ -30,8 +23,8 @@ from polymodal.model import MODALITIES, TASKS, Inputs, InvalidParameter, Schema,
 Validated = TypeVar("Validated", bound=BaseModel)
 
 JSON_DEPTH, JSON_PIECES = 16, 250_000
-"""Most nested lists and objects; most strings, commas and brackets in all: 20 MB of short fields would become 1.7 GB."""
-# A string, also one without an end, so that each byte is read once; a comma or a bracket.
+"""Most nested lists and objects, and most strings, commas and brackets in all: 20 MB of short fields would become 1.7 GB."""
+# A string, a comma or a bracket. A string without an end matches, too, so that each byte is read once.
 _JSON_PIECE = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[,\[\]{}]', re.DOTALL)
 ALLOWED = {
     **{
@@ -43,26 +36,26 @@ ALLOWED = {
     "id": "a string of up to 128 characters",
     "items": "a list of at least one object",
 }
-"""By field, the allowed values for messages."""
+"""The allowed values by field, for messages."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Placeholder of a JSON value that is parsed but not accepted, so that only its own item of a batch fails."""
+    """Placeholder of a JSON value that is syntactically valid but rejected, so that only its own item of a batch fails."""
 
     kind: type[RequestError]
-    found: str
+    problem: str
     allowed: str
     id: object = None
-    """The id of an object."""
+    """The id of a rejected object."""
 
     def at(self, where: str) -> RequestError:
-        """Return the error for the field or item that has this value."""
-        return self.kind(where, self.found, self.allowed)
+        """Return the error for the field or item `where` with this value."""
+        return self.kind(where, self.problem, self.allowed)
 
 
 def parse(body: bytearray) -> dict[str, Any]:
-    """Return the fields of a JSON object, and empty `body`, which is no longer needed. Raises RequestError."""
+    """Return the fields of a JSON object. Clears `body` to free its memory. Raises RequestError."""
     allowed = "a JSON object in UTF-8"
     document = loads(body, "body", allowed)
     if not isinstance(document, dict):
@@ -71,7 +64,7 @@ def parse(body: bytearray) -> dict[str, Any]:
 
 
 def loads(content: bytes | bytearray, where: str, allowed: str) -> object:
-    """Parse JSON. A value for which only its field or item is refused becomes a `Fault`. A bytearray is emptied."""
+    """Parse JSON. A value for which only its field or item is rejected becomes a `Fault`. Clears a bytearray."""
     _check_structure(content)
     start, size = len(codecs.BOM_UTF8) * content.startswith(codecs.BOM_UTF8), len(content)
     damage = None
@@ -95,23 +88,23 @@ def loads(content: bytes | bytearray, where: str, allowed: str) -> object:
 
 
 def _check_structure(body: bytes | bytearray) -> None:
-    """Refuse JSON that is nested too deeply or has too many pieces, before they become Python objects."""
+    """Raise MalformedBody for JSON that is nested too deeply or has too many pieces, before they become Python objects."""
     if body.count(b"[") + body.count(b"{") <= JSON_DEPTH and body.count(b",") + body.count(b'"') <= JSON_PIECES:
         return  # nearly every request for one item; base64 has none of these characters
     depth = 0
     for number, piece in enumerate(_JSON_PIECE.finditer(body)):
         if number == JSON_PIECES:
-            found, allowed = f"JSON of more than {JSON_PIECES} pieces", "up to that many strings, commas and brackets"
-            raise MalformedBody("body", found, allowed)
+            allowed = "up to that many strings, commas and brackets"
+            raise MalformedBody("body", f"JSON of more than {JSON_PIECES} pieces", allowed)
         first = body[piece.start()]
         depth += (first in b"[{") - (first in b"]}")
         if depth > JSON_DEPTH:
-            found, allowed = "JSON nested too deeply", f"up to {JSON_DEPTH} lists and objects within each other"
-            raise MalformedBody("body", found, allowed)
+            allowed = f"up to {JSON_DEPTH} lists and objects within each other"
+            raise MalformedBody("body", "JSON nested too deeply", allowed)
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any] | Fault:
-    """Build a JSON object; a repeated field makes it a fault that keeps an unambiguous id."""
+    """Return a JSON object, or a fault for one with a repeated field; the fault keeps an id that occurs once."""
     fields = dict(pairs)
     if len(fields) == len(pairs):
         return fields
@@ -136,13 +129,13 @@ _DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant,
 
 
 def request_of(task: Task, fields: dict[str, Any], settings: Settings) -> ParsedRequest:
-    """Return the parsed request for one item. Raises RequestError."""
+    """Return the request for one item. Raises RequestError."""
     body = validated(schemas_of(task).body, fields)
-    return parsed(task, _inputs(body, settings), body)
+    return ParsedRequest.of(task, _inputs(body, settings), body)
 
 
 def batch_of(task: Task, fields: dict[str, Any], settings: Settings) -> ParsedBatch:
-    """Return the parsed request for a batch; errors of an item are raised when it is unpacked. Raises RequestError."""
+    """Return the request for a batch. Raises RequestError; errors of an item are raised when it is unpacked."""
     schemas = schemas_of(task)
     items = fields.pop("items", None)
     choice = validated(schemas.choice, fields, known=schemas.batch_body.model_fields)
@@ -152,7 +145,7 @@ def batch_of(task: Task, fields: dict[str, Any], settings: Settings) -> ParsedBa
         raise InvalidParameter("items", shown(items), ALLOWED["items"])
     if len(items) > (limit := settings.max_batch_request_items):
         raise TooManyItems.of(len(items), limit)
-    common = parsed(task, {}, choice)
+    common = ParsedRequest.of(task, {}, choice)
     return ParsedBatch(
         ids=[_item_id(item) for item in items],
         unpack=[partial(_unpack, item, settings) for item in items],
@@ -162,9 +155,9 @@ def batch_of(task: Task, fields: dict[str, Any], settings: Settings) -> ParsedBa
 
 
 def _item_id(item: object) -> str | None:
-    """Return an item's id, also when the rest of the item is invalid, so that the client can identify it."""
+    """Return the id of an item, even if the rest of it is invalid, so that the client can identify it; None without a valid id."""
     id_ = item.id if isinstance(item, Fault) else item.get("id") if isinstance(item, dict) else None
-    return id_ if isinstance(id_, str) and len(id_) <= 128 and half_at(id_) is None else None
+    return id_ if isinstance(id_, str) and len(id_) <= 128 and surrogate_position(id_) is None else None
 
 
 def _unpack(item: object, settings: Settings) -> Inputs:
@@ -186,42 +179,45 @@ def _inputs(fields: Schema, settings: Settings) -> Inputs:
 
 
 def text_of(where: str, text: object, limit: int) -> bytes:
-    """Return a text of JSON as UTF-8. Raises RequestError."""
+    """Encode a string of JSON as UTF-8. Raises RequestError."""
     if not isinstance(text, str):
         raise InvalidParameter(where, shown(text), ALLOWED[where])
     try:
         return bounded(where, text.encode("utf-8"), limit)
     except UnicodeEncodeError as error:
-        raise half_character(where, error.start) from None
+        raise surrogate_error(where, error.start) from None
 
 
 def validated(schema: type[Validated], fields: Mapping[str, Any], *, known: Iterable[str] | None = None) -> Validated:
-    """Return the fields as an instance of a schema. Raises RequestError."""
+    """Validate fields by a schema. Raises RequestError; `known` are the fields that its message lists."""
     try:
         return schema.model_validate(fields, strict=True)
     except ValidationError as error:
-        problem = error.errors(include_url=False)[0]
-    value = problem["input"]
-    if not problem["loc"]:  # the name of a field, not its value
+        first = error.errors(include_url=False)[0]
+    value = first["input"]
+    if not first["loc"]:  # the name of a field, not its value
         raise MalformedBody("body", f"field {shown(value)}, which has half of a surrogate pair", "whole characters")
-    name = str(problem["loc"][0])
-    if problem["type"] == "extra_forbidden":
+    name = str(first["loc"][0])
+    if first["type"] == "extra_forbidden":
         raise UnknownField.of(name, known or schema.model_fields)
     if isinstance(value, Fault):
         raise value.at(name)
-    if problem["type"] == "string_unicode":
-        raise half_character(name, half_at(value))
+    if first["type"] == "string_unicode":
+        raise surrogate_error(name, surrogate_position(value))
     raise InvalidParameter(name, shown(value), ALLOWED[name])
 
 
-def half_character(where: str, position: int | None) -> MalformedBody:
-    """Return the error for a string that can't be encoded, with the position of `half_at`."""
-    found = f"half of a surrogate pair, or a byte that is not UTF-8, at position {position}"
-    return MalformedBody(where, found, "whole characters")
+def surrogate_error(where: str, position: int | None) -> MalformedBody:
+    """Return the error for a string that can't be encoded because of the character at this position."""
+    problem = f"half of a surrogate pair, or a byte that is not UTF-8, at position {position}"
+    return MalformedBody(where, problem, "whole characters")
 
 
-def half_at(text: str) -> int | None:
-    """Return the position of half of a surrogate pair (JSON's escapes allow it) or of a byte that was not UTF-8."""
+def surrogate_position(text: str) -> int | None:
+    """Return the position of the first character that can't be encoded; None without one.
+
+    It is half of a surrogate pair, which JSON's escapes allow, or represents a byte that was not UTF-8.
+    """
     try:
         text.encode()
     except UnicodeEncodeError as error:

@@ -14,7 +14,7 @@ MULTIPART, JSON = "multipart/form-data", "application/json"
 
 
 def content_type(request: Request, *accepted: str) -> tuple[str, dict[bytes, bytes]]:
-    """Return the media type and its parameters. Raises RequestError, also for what would be ignored, such as a query."""
+    """Return the media type and its parameters. Raises RequestError, also for a query, which would be ignored."""
     if request.query_params:
         name = next(iter(request.query_params))
         raise UnknownField("query", shown(name), "no query parameters; send them as fields of the body")
@@ -32,9 +32,10 @@ def content_type(request: Request, *accepted: str) -> tuple[str, dict[bytes, byt
 
 
 async def read(request: Request, settings: Settings, admitted: Admitted, take: Callable[[bytes], None]) -> None:
-    """Pass the body to `take` as it arrives.
+    """Pass the body to `take` in chunks as it arrives.
 
-    Raises TooManyBytes, at once for a declared length; BodyTooSlow; Overloaded when the bodies of all requests exceed their limit.
+    Raises TooManyBytes, before reading when the declared length is too large; BodyTooSlow; and Overloaded when the bodies of all
+    requests exceed their limit.
     """
     limit, timeout_ms = settings.max_body_bytes, settings.body_timeout_ms
     declared = request.headers.get("content-length", "")
@@ -56,7 +57,7 @@ async def read(request: Request, settings: Settings, admitted: Admitted, take: C
 
 
 async def read_whole(request: Request, settings: Settings, admitted: Admitted) -> bytearray:
-    """Return the body. Raises as `read` does."""
+    """Return the body. Raises the same errors as `read`."""
     body = bytearray()
     await read(request, settings, admitted, body.extend)
     return body

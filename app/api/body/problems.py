@@ -1,9 +1,9 @@
-"""Problems of a request's body."""
+"""Errors of a request's body."""
 
 import json
 from collections.abc import Iterable
 from types import MappingProxyType
-from typing import Self, TypeVar
+from typing import Final, Self, TypeVar
 
 from polymodal.app.problems import RequestError
 
@@ -24,12 +24,12 @@ class MalformedBody(RequestError):
 
     @classmethod
     def example(cls) -> Self:
-        """As of JSON without a comma."""
+        """Return the error for JSON without a comma."""
         return cls.of_json("body", 1, 27, "a JSON object in UTF-8")
 
 
 class UnknownField(RequestError):
-    """A field that the route does not have; most likely misspelt."""
+    """A field that the route does not have, most likely a misspelt one."""
 
     status = 400
     code = "unknown_field"
@@ -37,17 +37,17 @@ class UnknownField(RequestError):
 
     @classmethod
     def of(cls, name: object, known: Iterable[str]) -> Self:
-        """Return the error for a field of a body."""
+        """Return the error for a field of a body; `known` are those that the route has."""
         return cls("body", f"field {shown(name)}", ", ".join(known))
 
     @classmethod
     def example(cls) -> Self:
-        """As of a misspelt field."""
+        """Return the error for a misspelt field."""
         return cls.of("txt", ("image", "text", "top_k", "threshold", "model"))
 
 
 class RepeatedField(RequestError):
-    """The same field twice, which is ambiguous."""
+    """A field that occurs twice, which is ambiguous."""
 
     status = 400
     code = "repeated_field"
@@ -55,12 +55,12 @@ class RepeatedField(RequestError):
 
     @classmethod
     def example(cls) -> Self:
-        """As of JSON."""
+        """Return the error for a field of JSON."""
         return cls("body", f"field {shown('text')} twice", "each field once")
 
 
 class TooManyBytes(RequestError):
-    """The body or one of its inputs exceeds the limit of bytes."""
+    """The body or one of its inputs exceeds its limit of bytes."""
 
     status = 413
     code = "too_many_bytes"
@@ -69,12 +69,11 @@ class TooManyBytes(RequestError):
     @classmethod
     def of(cls, where: str, limit: int, size: int | None = None) -> Self:
         """Return the error for an input of `size` bytes, or for one whose size is only known to exceed the limit."""
-        found = f"more than {limit} bytes" if size is None else f"{size} bytes"
-        return cls(where, found, f"up to {limit} bytes")
+        return cls(where, f"more than {limit} bytes" if size is None else f"{size} bytes", f"up to {limit} bytes")
 
     @classmethod
     def example(cls) -> Self:
-        """As of an image."""
+        """Return the error for an image."""
         return cls.of("image", 10_485_760)
 
 
@@ -92,7 +91,7 @@ class TooManyItems(RequestError):
 
     @classmethod
     def example(cls) -> Self:
-        """As of the default limit."""
+        """Return the error for the default limit."""
         return cls.of(65, 64)
 
 
@@ -110,7 +109,7 @@ class UnsupportedMediaType(RequestError):
 
     @classmethod
     def example(cls) -> Self:
-        """As of plain text."""
+        """Return the error for plain text."""
         return cls.of("text/plain", ("multipart/form-data", "application/json"))
 
 
@@ -125,13 +124,16 @@ class BodyTooSlow(RequestError):
     @classmethod
     def of(cls, received: int, timeout_ms: int) -> Self:
         """Return the error for a body of which only `received` bytes arrived in time."""
-        found = f"{received} bytes in {timeout_ms} ms"
-        return cls("body", found, f"a body that arrives within {timeout_ms} ms")
+        return cls("body", f"{received} bytes in {timeout_ms} ms", f"a body that arrives within {timeout_ms} ms")
 
     @classmethod
     def example(cls) -> Self:
-        """As of a body that stopped half-way."""
+        """Return the error for a body of which only a part arrived."""
         return cls.of(1_048_576, 30_000)
+
+
+BODY_ERRORS: Final = (MalformedBody, UnknownField, RepeatedField, BodyTooSlow, TooManyBytes, UnsupportedMediaType)
+"""Errors of the body of any request."""
 
 
 def bounded(where: str, content: Content, limit: int) -> Content:
@@ -142,7 +144,7 @@ def bounded(where: str, content: Content, limit: int) -> Content:
 
 
 def shown(value: object) -> str:
-    """Return a value of a client as a short text for messages."""
+    """Return a short text about a client's value for messages."""
     if isinstance(value, list):
         return f"a list of {len(value)}"
     if isinstance(value, dict):

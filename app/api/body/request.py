@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import cast
+from typing import Self, cast
 
 from polymodal.app.api.schemas import ModelChoice
 from polymodal.model import Inputs, Schema, Task, TaskOptions
@@ -17,19 +17,20 @@ class ParsedRequest:
     model: str | None
     """The name of the model; None for the default one."""
 
+    @classmethod
+    def of(cls, task: Task, inputs: Inputs, values: Schema) -> Self:
+        """Return the request with these inputs, and with the options and the model of `values`, which is validated."""
+        options = {name: getattr(values, name) for name in task.Options.model_fields}
+        return cls(inputs, task.Options.model_construct(**options), cast(ModelChoice, values).model)
+
 
 @dataclass(frozen=True, slots=True)
 class ParsedBatch:
-    """A parsed request for many items; an item is unpacked only before it is queued."""
+    """A parsed request for many items, each of which is unpacked just before it is queued."""
 
     ids: list[str | None]
     unpack: list[Callable[[], Inputs]]
+    """Each returns the inputs of an item, or raises RequestError."""
     options: TaskOptions
     model: str | None
     """The name of the model; None for the default one."""
-
-
-def parsed(task: Task, inputs: Inputs, values: Schema) -> ParsedRequest:
-    """Return a request with these inputs, and with the options and the model in `values`, which are validated."""
-    options = {name: getattr(values, name) for name in task.Options.model_fields}
-    return ParsedRequest(inputs, task.Options.model_construct(**options), cast(ModelChoice, values).model)

@@ -1,1 +1,1 @@
-"""One file per resource; a route translates between HTTP and the service, and does nothing else."""
+"""Routes, one file per resource. A route only translates between HTTP and the service."""

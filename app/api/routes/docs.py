@@ -17,7 +17,7 @@ _FILES: Final = "docs/files"
 
 
 def router_for(document: Callable[[], dict[str, Any]]) -> APIRouter:
-    """Return routes for a document, which may be another application's, and for its viewer."""
+    """Return the routes of a document and its viewer; the document may be another application's."""
     router = APIRouter(include_in_schema=False)
     viewer = get_swagger_ui_html(
         openapi_url="openapi.json",

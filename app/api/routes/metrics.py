@@ -16,5 +16,5 @@ router = APIRouter(tags=["metrics"])
     responses={200: {"description": "The measurements", "content": {"text/plain": {"schema": {"type": "string"}}}}},
 )
 async def metrics(metrics: MetricsDep) -> Response:
-    """Requests, durations, stages, the queue, batches, refusals, workers and the served bundles."""
+    """Requests, durations, stages, the queue, batches, refusals, workers and served bundles."""
     return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)

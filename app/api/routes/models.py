@@ -19,7 +19,7 @@ router = APIRouter(prefix="/v1/models", tags=["models"])
     response_model_exclude_none=True,
 )
 async def list_models(service: ServiceDep, settings: SettingsDep) -> Models:
-    """Labels, accepted inputs with their limits, and versions; the first model is the default one."""
+    """The labels, versions and accepted inputs, with their limits, of all models. The first model is the default one."""
     default = service.describe().name
     return Models(default=default, models=[ModelSummary.of(model, settings) for model in service.models])
 
@@ -32,5 +32,5 @@ async def list_models(service: ServiceDep, settings: SettingsDep) -> Models:
     response_model_exclude_none=True,
 )
 async def get_model(name: str, service: ServiceDep, settings: SettingsDep) -> ModelDetail:
-    """Everything about one model, with its card and its measured quality."""
+    """All details of one model, including its card and its measured quality."""
     return ModelDetail.of(service.describe(name), settings)

@@ -1,4 +1,4 @@
-"""GET /: the page for people, from files in app/web; nothing is loaded from other sites."""
+"""GET /: the page for people, from the files in app/web. It loads nothing from other sites."""
 
 import re
 from collections.abc import Collection
@@ -22,7 +22,7 @@ _LINK = re.compile(r' *<a href="([^"]+)">[^<]*</a>\n')
 
 
 def router_for(links: Collection[str]) -> APIRouter:
-    """Return the route of the page, which keeps only these of its links."""
+    """Return the route of the page. Of its links to other routes, only these stay."""
     router = APIRouter(include_in_schema=False)
     html = (shipped("web") / "index.html").read_text(encoding="utf-8")
     body = _LINK.sub(lambda link: link[0] if link[1] in links else "", html)

@@ -1,4 +1,4 @@
-"""POST /v1/TASK and /v1/TASK/batch, for every entry of TASKS: read a request, run the task, return the answer."""
+"""POST /v1/TASK and /v1/TASK/batch for every entry of TASKS: read the request, run the task, return the answer."""
 
 import re
 import time
@@ -9,19 +9,7 @@ import structlog
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
-from polymodal.app.api.body import (
-    JSON,
-    MULTIPART,
-    BodyTooSlow,
-    MalformedBody,
-    RepeatedField,
-    TooManyBytes,
-    TooManyItems,
-    UnknownField,
-    UnsupportedMediaType,
-    read_batch,
-    read_request,
-)
+from polymodal.app.api.body import BODY_ERRORS, JSON, MULTIPART, TooManyItems, read_batch, read_request
 from polymodal.app.api.context import context_of
 from polymodal.app.api.dependencies import metrics_of, service_of, settings_of, while_connected
 from polymodal.app.api.errors import problem_of, refusal_of
@@ -49,7 +37,6 @@ Endpoint: TypeAlias = Callable[[Request], Coroutine[Any, Any, Response]]
 
 log = structlog.get_logger(__name__)
 
-_BODY_ERRORS = (MalformedBody, UnknownField, RepeatedField, BodyTooSlow, TooManyBytes, UnsupportedMediaType)
 _INPUT_ERRORS = (UnsupportedFormat, NothingGiven, UnknownModality, Undecodable, TooLarge, InvalidParameter)
 _SERVICE_ERRORS = (UnknownModel, UnknownTask, Overloaded, NotReady, DeadlineExceeded)
 
@@ -60,12 +47,12 @@ _TIMEOUT_PARAMETER: Final = {
     "in": "header",
     "required": False,
     "schema": {"type": "integer", "minimum": 1, "maximum": 999_999_999},
-    "description": "Milliseconds from the end of reading the request, after which the answer is no longer needed.",
+    "description": "Milliseconds after the request is read, after which the client no longer needs the answer.",
 }
 
 
 def router_of(task: Task) -> APIRouter:
-    """Return the two routes of a task for FastAPI and OpenAPI; requests are served by plain routes with the same endpoints."""
+    """Return the two routes of a task for OpenAPI. Requests are served by plain routes with the same endpoints."""
     router = APIRouter(prefix=f"/v1/{task.name}", tags=[task.name])
     schemas = schemas_of(task)
     binary = {name: {"contentType": entry.media_range} for name, entry in MODALITIES.items() if not entry.textual}
@@ -78,14 +65,11 @@ def router_of(task: Task) -> APIRouter:
         operation_id=task.name,
         summary=task.summary,
         description=task.details,
-        responses=explained(*_BODY_ERRORS, *_INPUT_ERRORS, *_SERVICE_ERRORS),
+        responses=explained(*BODY_ERRORS, *_INPUT_ERRORS, *_SERVICE_ERRORS),
         response_model=task.Answer,
         openapi_extra={
             "parameters": [_TIMEOUT_PARAMETER],
-            "requestBody": {
-                "required": True,
-                "content": {MULTIPART: form, JSON: {"schema": _reference(schemas.body)}},
-            },
+            "requestBody": {"required": True, "content": {MULTIPART: form, JSON: {"schema": _reference(schemas.body)}}},
         },
     )
     router.add_api_route(
@@ -94,8 +78,8 @@ def router_of(task: Task) -> APIRouter:
         methods=["POST"],
         operation_id=f"{task.name}Batch",
         summary=task.batch_summary,
-        description=f"For each item its {task.result} or its problem, in the items' order. The deadline is the whole request's.",
-        responses=explained(*_BODY_ERRORS, InvalidParameter, TooManyItems, *_SERVICE_ERRORS),
+        description=f"Returns the {task.result} or the problem of each item, in the items' order. They have one deadline.",
+        responses=explained(*BODY_ERRORS, InvalidParameter, TooManyItems, *_SERVICE_ERRORS),
         response_model=schemas.batch_answers,
         openapi_extra={
             "parameters": [_TIMEOUT_PARAMETER],
@@ -158,29 +142,28 @@ def _batch(task: Task, schemas: TaskSchemas) -> Endpoint:
         context.modalities = sorted(frozenset().union(*used))
         items = []
         for index, (id_, result) in enumerate(zip(parsed.ids, results, strict=True)):
+            status = 200
+            fields: dict[str, Any] = {task.result: result}
             if isinstance(result, BaseException):
                 if isinstance(refusal_of(result), InternalError):
                     log.error("item_failed", index=index, exc_info=result)
                 problem = problem_of(result, context.request_id)
                 metrics_of(request).refusal(problem.code)
-                item = schemas.batch_answer.model_construct(index=index, id=id_, status=problem.status, problem=problem)
-            else:
-                answer: Any = {task.result: result}
-                item = schemas.batch_answer.model_construct(index=index, id=id_, status=200, **answer)
-            items.append(item)
+                status, fields = problem.status, {"problem": problem}
+            items.append(schemas.batch_answer.model_construct(index=index, id=id_, status=status, **fields))
         return _response(schemas.batch_answers.model_construct(items=items))
 
     return endpoint
 
 
 def _note_model(request: Request, deployment: Deployment, task: Task) -> None:
-    """Record the model in the request's context. Raises UnknownTask when it does not have the task."""
+    """Record the model in the request's context. Raises UnknownTask when the model does not have the task."""
     context_of(request).model = deployment.description
     deployment.check(task.name)
 
 
 async def _count(request: Request, items: int) -> None:
-    """Count the items under the client's rate limits; the first was counted with the request."""
+    """Count the items under the client's rate limits, except the first, which was counted as the request."""
     allowance = context_of(request).allowance
     if allowance is None:
         return
@@ -194,7 +177,7 @@ def _response(answer: BaseModel) -> Response:
 
 
 def _timeout_ms(request: Request) -> int | None:
-    """Return the client's own timeout, or None. Raises InvalidParameter."""
+    """Return the timeout that the client sent; None without one. Raises InvalidParameter."""
     value = request.headers.get(TIMEOUT)
     if value is None:
         return None
@@ -204,6 +187,7 @@ def _timeout_ms(request: Request) -> int | None:
 
 
 async def _timed(request: Request, reading: Awaitable[Value]) -> Value:
+    """Await the reading of a body, and record its duration."""
     began = time.perf_counter()
     try:
         return await reading

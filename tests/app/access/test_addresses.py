@@ -1,4 +1,4 @@
-"""Whose address counts, whatever a client writes into X-Forwarded-For."""
+"""The client's address, whatever a client writes into X-Forwarded-For."""
 
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
@@ -15,9 +15,9 @@ PROXIES = parse_networks("10.0.0.0/8, 2001:db8:ffff::/48")
     ("peer", "forwarded", "client"),
     [
         pytest.param("198.51.100.7", [], "198.51.100.7", id="nothing-forwarded"),
-        pytest.param("198.51.100.7", [b"192.0.2.1"], "198.51.100.7", id="from-a-stranger"),
+        pytest.param("198.51.100.7", [b"192.0.2.1"], "198.51.100.7", id="not-a-proxy"),
         pytest.param("10.0.0.1", [b"192.0.2.1"], "192.0.2.1", id="from-a-proxy"),
-        pytest.param("10.0.0.1", [b"203.0.113.9, 192.0.2.1"], "192.0.2.1", id="invented-on-the-left"),
+        pytest.param("10.0.0.1", [b"203.0.113.9, 192.0.2.1"], "192.0.2.1", id="forged-first-entry"),
         pytest.param("10.0.0.1", [b"192.0.2.1, 10.0.0.2"], "192.0.2.1", id="two-proxies"),
         pytest.param("10.0.0.1", [b"203.0.113.9", b"192.0.2.1"], "192.0.2.1", id="two-fields"),
         pytest.param("10.0.0.1", [b"10.0.0.3, 10.0.0.2"], "10.0.0.3", id="only-proxies"),
@@ -29,11 +29,11 @@ PROXIES = parse_networks("10.0.0.0/8, 2001:db8:ffff::/48")
         pytest.param("2001:db8:ffff::1", [b"2001:db8::7"], "2001:db8::7", id="ipv6-proxy"),
     ],
 )
-def test_the_nearest_address_that_is_no_proxys_counts(peer, forwarded, client):
+def test_the_last_address_that_is_not_a_proxys_is_the_clients(peer, forwarded, client):
     assert client_address(peer, forwarded, PROXIES) == ip_address(client)
 
 
-def test_without_trusted_proxies_nothing_that_is_forwarded_counts():
+def test_without_trusted_proxies_forwarded_addresses_are_ignored():
     assert client_address("10.0.0.1", [b"192.0.2.1"], ()) == ip_address("10.0.0.1")
 
 
@@ -41,41 +41,38 @@ def test_a_connection_without_an_address_has_none():
     assert client_address(None, [b"192.0.2.1"], PROXIES) is None
 
 
-ADDRESSES = st.ip_addresses()
-
-
-@given(ADDRESSES, st.lists(st.binary(max_size=40), max_size=4))
-def test_a_stranger_cannot_choose_its_address(peer, forwarded):
+@given(st.ip_addresses(), st.lists(st.binary(max_size=40), max_size=4))
+def test_a_client_that_is_not_a_proxy_cannot_choose_its_address(peer, forwarded):
     trusted = parse_networks("192.0.2.1")
     if str(peer) != "192.0.2.1":
         assert client_address(str(peer), forwarded, trusted) == parse_address(str(peer))
 
 
 @given(st.binary(max_size=60).filter(lambda sent: b"," not in sent), st.ip_addresses(v=4))
-def test_what_a_client_sent_before_a_proxy_added_its_address_changes_nothing(sent, client):
+def test_entries_before_the_one_of_a_proxy_are_ignored(sent, client):
     if client not in PROXIES[0]:
         assert client_address("10.0.0.1", [sent + b", " + str(client).encode()], PROXIES) == client
 
 
 @given(st.text(max_size=60))
-def test_any_text_is_an_address_or_none(text):
+def test_any_text_is_parsed_to_an_address_or_none(text):
     assert isinstance(parse_address(text), IPv4Address | IPv6Address | None)
 
 
-@given(ADDRESSES)
-def test_an_address_is_read_as_it_is_written(address):
+@given(st.ip_addresses())
+def test_a_written_address_is_parsed_back(address):
     expected = (address.ipv4_mapped or address) if address.version == 6 else address
     assert parse_address(str(address)) == parse_address(f" {address} ") == expected
 
 
 @given(st.ip_addresses(v=6), st.integers(0, 2**64 - 1))
-def test_all_addresses_of_a_64_count_as_one(address, other):
+def test_all_addresses_of_a_64_share_a_group(address, other):
     neighbour = IPv6Address(int(address) >> 64 << 64 | other)
     assert group_of(address) == group_of(neighbour)
     assert group_of(IPv6Address(int(address) ^ 1 << 64)) != group_of(address)
 
 
-def test_an_ipv4_address_counts_alone_and_no_address_has_a_name():
+def test_an_ipv4_address_is_its_own_group_and_no_address_has_one_too():
     assert group_of(ip_address("192.0.2.1")) == "192.0.2.1"
     assert group_of(None) == "unknown"
 
@@ -93,5 +90,5 @@ def test_an_ipv4_address_counts_alone_and_no_address_has_a_name():
         ("service.example", False),
     ],
 )
-def test_loopback_is_told_from_the_rest(host, loopback):
+def test_loopback_addresses_are_recognised(host, loopback):
     assert is_loopback(host) is loopback

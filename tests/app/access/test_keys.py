@@ -1,4 +1,4 @@
-"""The file of keys: what is read, what is refused, and what a running service notices."""
+"""The file of keys: its format, its commands, and how a running service reads changes."""
 
 import hashlib
 import json
@@ -35,6 +35,15 @@ def polymodal(*arguments):
     return CliRunner().invoke(app, ["keys", *map(str, arguments)])
 
 
+def problem_with(content: bytes) -> str:
+    """Return the message for a file of JSON; empty if it is valid."""
+    try:
+        parse_keys(content, toml=False)
+    except KeysError as problem:
+        return str(problem)
+    return ""
+
+
 @pytest.fixture
 def clock():
     return Clock()
@@ -47,20 +56,20 @@ def path(tmp_path):
 
 @pytest.fixture
 def add(path):
-    """Adds a key, and answers it."""
+    """A function that adds a key and returns it."""
     return lambda name, *options: polymodal("add", name, "--file", path, *options).stdout.strip()
 
 
 @pytest.fixture
 def stale():
-    """What was said of the file, the latest last."""
+    """The arguments of calls of `stale`."""
     return []
 
 
 # --- the format ---
 
 
-def test_json_and_toml_say_the_same():
+def test_json_and_toml_are_equivalent():
     toml = b"""
         [[keys]]
         name = "shop"
@@ -74,14 +83,14 @@ def test_json_and_toml_say_the_same():
 @pytest.mark.parametrize(
     "day", ["2027-01-31", "2027-01-31T00:00:00", "2027-01-31T00:00:00Z", "2027-01-31T02:00:00+02:00"]
 )
-def test_a_time_without_a_zone_means_utc(day):
+def test_a_time_without_a_zone_is_in_utc(day):
     (key,) = parse_keys(as_json(RECORD | {"expires": day}), toml=False)
     assert key.expires == datetime(2027, 1, 31, tzinfo=UTC)
     assert key.expired(datetime(2027, 1, 31, tzinfo=UTC))
     assert not key.expired(datetime(2027, 1, 30, 23, 59, 59, tzinfo=UTC))
 
 
-def test_a_day_in_toml_is_its_first_moment():
+def test_a_day_in_toml_is_midnight_in_utc():
     content = '[[keys]]\nname="a"\nsha256="%s"\nscopes=["docs"]\ncreated=2026-01-01\nexpires=2027-01-31' % ("ab" * 32)
     assert parse_keys(content.encode(), toml=True)[0].expires == datetime(2027, 1, 31, tzinfo=UTC)
 
@@ -112,10 +121,8 @@ def test_a_day_in_toml_is_its_first_moment():
         pytest.param(as_json(*[RECORD] * (MAX_KEYS + 1)), "at most 1000 items", id="too-many"),
     ],
 )
-def test_what_is_wrong_with_a_file_is_said(content, problem):
-    with pytest.raises(KeysError) as error:
-        parse_keys(content, toml=False)
-    assert problem in str(error.value)
+def test_an_invalid_file_is_rejected_with_the_reason(content, problem):
+    assert problem in problem_with(content)
 
 
 @given(st.binary(max_size=200), st.booleans())
@@ -124,7 +131,7 @@ def test_any_bytes_are_keys_or_a_keys_error(content, toml):
         keys = parse_keys(content, toml=toml)
     except KeysError:
         return
-    assert keys == ()  # 200 bytes of chance hold no record
+    assert keys == ()  # 200 random bytes contain no record
 
 
 MARKED = st.text(max_size=20).map("marker-4711".__add__)
@@ -135,33 +142,20 @@ VALUES = st.recursive(
 )
 
 
-def problem_with(content: bytes) -> str:
-    try:
-        parse_keys(content, toml=False)
-    except KeysError as problem:
-        return str(problem)
-    return ""
-
-
 @given(st.sampled_from([*RECORD, "expires", "more"]), VALUES)
-def test_an_odd_value_is_read_or_refused_and_never_repeated(field, value):
+def test_a_message_never_repeats_a_value(field, value):
     assert "marker-4711" not in problem_with(as_json(RECORD | {field: value}))
 
 
-def test_a_key_that_someone_pasted_into_the_file_is_not_repeated():
+def test_a_message_never_repeats_a_key_that_was_pasted_into_the_file():
     key = new_key()
-    for record in (
-        {**RECORD, "sha256": key},
-        {**RECORD, "name": f"{key} "},
-        {**RECORD, key: 1},
-        {**RECORD, "scopes": [key]},
-    ):
-        with pytest.raises(KeysError) as error:
-            parse_keys(as_json(record), toml=False)
-        assert key not in str(error.value)
+    for fields in ({"sha256": key}, {"name": f"{key} "}, {key: 1}, {"scopes": [key]}):
+        message = problem_with(as_json(RECORD | fields))
+        assert message
+        assert key not in message
 
 
-def test_a_file_of_a_megabyte_is_not_read(path):
+def test_a_file_above_the_limit_is_rejected(path):
     path.write_bytes(b" " * (MAX_FILE_BYTES + 1))
     with pytest.raises(KeysError, match="more than 1,048,576 bytes"):
         read_keys(path)
@@ -171,12 +165,12 @@ def test_a_file_of_a_megabyte_is_not_read(path):
 
 
 def test_a_new_key_is_printed_once_and_only_its_hash_is_written(path):
-    made = polymodal("add", "shop", "--file", path)
-    key = made.stdout.strip()
+    result = polymodal("add", "shop", "--file", path)
+    key = result.stdout.strip()
     assert key.startswith("pm_")
-    assert len(key) == 3 + 43  # 256 bits, six to a character
+    assert len(key) == 3 + 43  # 256 bits, six per character
     assert key not in path.read_text()
-    assert key not in made.stderr
+    assert key not in result.stderr
     (record,) = read_keys(path)
     assert record.sha256 == hashlib.sha256(key.encode()).hexdigest()
     assert record.scopes == {"classify", "models"}
@@ -200,43 +194,42 @@ def test_keys_are_listed_and_removed_by_name(path, add):
         pytest.param(
             ["add", "new", "--scope", "all"], "'classify', 'embed', 'models', 'metrics' or 'docs'", id="bad-scope"
         ),
-        pytest.param(["add", "new", "--expires", "2001-01-01"], "2001-01-01 is over", id="over"),
+        pytest.param(["add", "new", "--expires", "2001-01-01"], "2001-01-01 is over", id="in-the-past"),
         pytest.param(["add", "new", "--expires", "soon"], "allowed: a day such as", id="no-time"),
         pytest.param(["remove", "new"], "no key named 'new'; allowed: shop", id="unknown"),
     ],
 )
-def test_a_command_that_cannot_be_done_says_why_and_changes_nothing(path, add, arguments, problem):
+def test_a_command_that_fails_prints_the_reason_and_changes_nothing(path, add, arguments, problem):
     add("shop")
     before = path.read_bytes()
-    done = polymodal(*arguments, "--file", path)
-    assert (done.exit_code, done.stdout) == (1, "")
-    assert problem in done.stderr
+    result = polymodal(*arguments, "--file", path)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert problem in result.stderr
     assert path.read_bytes() == before
 
 
-def test_a_file_that_is_replaced_keeps_who_may_read_it_but_not_everybody(path, add):
+def test_a_replaced_file_keeps_its_mode_without_access_for_everyone(path, add):
     add("shop")
     path.chmod(0o644)
     add("robot")
     assert stat.S_IMODE(path.stat().st_mode) == 0o640
 
 
-def test_toml_is_left_to_those_who_write_it(tmp_path):
-    done = polymodal("add", "shop", "--file", tmp_path / "keys.toml")
-    assert done.exit_code == 1
+def test_toml_is_not_written(tmp_path):
+    assert polymodal("add", "shop", "--file", tmp_path / "keys.toml").exit_code == 1
     assert list(tmp_path.iterdir()) == []
 
 
-def test_no_half_written_file_is_left_behind(path, add):
+def test_no_temporary_file_stays(path, add):
     add("shop")
     add("robot")
-    assert [each.name for each in path.parent.iterdir()] == ["keys.json"]
+    assert [file.name for file in path.parent.iterdir()] == ["keys.json"]
 
 
 # --- a running service ---
 
 
-def test_a_key_is_found_by_what_it_is(path, add, clock, stale):
+def test_a_key_is_found_by_its_value(path, add, clock, stale):
     shop, robot = add("shop"), add("robot")
     keys = KeysFile(path, stale.append, clock)
     assert keys.find(shop).name == "shop"
@@ -245,7 +238,7 @@ def test_a_key_is_found_by_what_it_is(path, add, clock, stale):
     assert keys.find("") is None
 
 
-def test_a_change_is_noticed_a_second_later_and_not_before(path, add, clock, stale):
+def test_a_change_is_read_after_a_second_and_not_before(path, add, clock, stale):
     shop = add("shop")
     keys = KeysFile(path, stale.append, clock)
     robot = add("robot")
@@ -258,7 +251,7 @@ def test_a_change_is_noticed_a_second_later_and_not_before(path, add, clock, sta
 
 
 @pytest.mark.parametrize("content", [b"{", b'{"keys": [{}]}', None], ids=["cut-off", "wrong", "gone"])
-def test_a_file_that_becomes_unreadable_leaves_the_keys_and_says_so_once(path, add, clock, stale, logs, content):
+def test_a_file_that_becomes_unreadable_is_logged_once_and_its_keys_stay_valid(path, add, clock, stale, logs, content):
     shop = add("shop")
     keys = KeysFile(path, stale.append, clock)
     if content is None:
@@ -267,7 +260,7 @@ def test_a_file_that_becomes_unreadable_leaves_the_keys_and_says_so_once(path, a
         path.write_bytes(content)
     for clock.now in (1.0, 2.0, 3.0):
         assert keys.find(shop)
-    (entry,) = [each for each in logs if each["event"] == "api_keys_file_refused"]
+    (entry,) = [entry for entry in logs if entry["event"] == "api_keys_file_refused"]
     assert (entry["log_level"], entry["still_valid"]) == ("error", 1)
     assert str(path) in entry["problem"]
     path.unlink(missing_ok=True)
@@ -278,15 +271,15 @@ def test_a_file_that_becomes_unreadable_leaves_the_keys_and_says_so_once(path, a
     assert stale == [True, False]
 
 
-def test_a_file_that_everybody_can_read_is_warned_of(path, add, clock, stale, logs):
+def test_a_file_that_everyone_can_read_is_logged(path, add, clock, stale, logs):
     add("shop")
     path.chmod(0o644)
     KeysFile(path, stale.append, clock)
-    (entry,) = [each for each in logs if each["event"] == "api_keys_file_readable_by_all"]
+    (entry,) = [entry for entry in logs if entry["event"] == "api_keys_file_readable_by_all"]
     assert entry["next"] == f"chmod o= {path}"
 
 
-def test_a_link_that_is_turned_to_another_file_is_a_change(tmp_path, clock, stale):
+def test_a_link_to_another_file_is_a_change(tmp_path, clock, stale):
     for name in ("one", "two"):
         polymodal("add", name, "--file", tmp_path / f"{name}.json")
     link = tmp_path / "keys.json"

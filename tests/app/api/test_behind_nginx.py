@@ -1,4 +1,4 @@
-"""The service behind the nginx of docs/operations.md: prefix, TLS, clients' addresses, large bodies, offers to upgrade."""
+"""The service behind nginx as in docs/operations.md: prefix, TLS, clients' addresses, large bodies, offers to upgrade."""
 
 import re
 import shutil
@@ -21,7 +21,7 @@ NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
 if not NGINX or not shutil.which("openssl"):
     pytest.skip("nginx or openssl is not installed (Debian: apt-get install nginx openssl)", allow_module_level=True)
 
-AROUND = """
+CONFIGURATION = """
 daemon off; master_process off; pid nginx.pid; error_log nginx.log;
 events {}
 http { access_log off; client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path a; uwsgi_temp_path b; scgi_temp_path c;
@@ -30,13 +30,13 @@ http { access_log off; client_body_temp_path body; proxy_temp_path proxy; fastcg
 """
 PREFIX = "/polymodal/"
 LIMIT = 12
-"""Requests of one address, each day."""
+"""Requests of one address per day."""
 KEPT = 'proxy_set_header Connection "";'
 PASSED_ON = 'proxy_set_header Connection "Upgrade, HTTP2-Settings"; proxy_set_header Upgrade $http_upgrade;'
 
 
 def documented(service_port: int, port: int, connection: str) -> str:
-    """The document's example, with other ports, another certificate, and what is set for the connection to the service."""
+    """Return the document's example with other ports, another certificate, and these header fields for the service."""
     (example,) = [block.text for block in read_blocks("docs/operations.md") if block.language == "nginx"]
     for before, after in (
         ("server 127.0.0.1:8000;", f"server 127.0.0.1:{service_port};"),
@@ -47,12 +47,12 @@ def documented(service_port: int, port: int, connection: str) -> str:
     ):
         assert example.count(before) == 1
         example = example.replace(before, after)
-    return AROUND % example
+    return CONFIGURATION % example
 
 
 @pytest.fixture
 def proxied(request, listening, tmp_path, eventually):
-    """A service that counts by address, and a client of the proxy in front of it."""
+    """A client of the proxy in front of a service that limits addresses."""
     names = ["-subj", "/CN=site.example", "-addext", "subjectAltName=DNS:site.example,IP:127.0.0.1"]
     key = [
         "-newkey",
@@ -89,7 +89,7 @@ def reachable(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def test_all_that_leads_on_from_the_prefix_stays_below_it(proxied):
+def test_all_links_stay_below_the_prefix(proxied):
     moved = proxied.get(str(proxied.base_url).rstrip("/"))
     assert (moved.status_code, moved.headers["Location"]) == (301, str(proxied.base_url))
     page = proxied.get("")
@@ -102,7 +102,7 @@ def test_all_that_leads_on_from_the_prefix_stays_below_it(proxied):
     assert proxied.head("v1/models").status_code == 200
 
 
-def test_openapis_server_is_where_the_routes_are(proxied):
+def test_the_server_in_openapi_is_the_address_of_the_routes(proxied):
     answer = proxied.get("openapi.json")
     (server,) = answer.json()["servers"]
     base = urljoin(str(answer.url), server["url"]).rstrip("/")
@@ -121,13 +121,13 @@ def test_each_client_has_its_own_limit(proxied):
         return proxied.post("v1/classify", json={"text": "red"}, headers=headers)
 
     assert [classify("192.0.2.1").status_code for _ in range(LIMIT + 1)] == [200] * LIMIT + [429], (
-        "127.0.0.1 is trusted, so this counts"
+        "the proxy is trusted, so the forwarded address counts"
     )
     assert classify("192.0.2.2").status_code == 200
-    assert classify("192.0.2.3, 192.0.2.1").status_code == 429, "the nearest address that no trusted proxy has"
+    assert classify("192.0.2.3, 192.0.2.1").status_code == 429, "the last address that is not a trusted proxy's"
 
 
-@pytest.mark.parametrize("proxied", [KEPT, PASSED_ON], indirect=True, ids=["as-documented", "the-offer-is-passed-on"])
+@pytest.mark.parametrize("proxied", [KEPT, PASSED_ON], indirect=True, ids=["as-documented", "offer-forwarded"])
 def test_a_large_body_and_offers_to_upgrade_pass(proxied):
     offer = {
         "Content-Type": "application/json",

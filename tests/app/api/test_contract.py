@@ -1,4 +1,4 @@
-"""What OpenAPI promises, asked with generated requests, good and bad: schemathesis, with all of its checks."""
+"""The service behaves as its OpenAPI document describes: schemathesis generates requests, and all of its checks pass."""
 
 import os
 
@@ -21,11 +21,11 @@ from polymodal.app.settings import Settings
 from tests.app.conftest import make_predictor
 
 EXAMPLES = int(os.environ.get("CONTRACT_EXAMPLES", "40"))
-"""For each operation; `make contract` asks for more, and for others each time."""
+"""Requests per operation; `make contract` sends more, and different ones each time."""
 GENERATION = GenerationConfig(max_examples=EXAMPLES, deterministic="CONTRACT_EXAMPLES" not in os.environ)
-# No schema can say which bytes are a picture, or that one of image and text must be there and not be blank.
+# A schema cannot describe which bytes are an image, or that an image or a text that is not blank is required.
 REFUSED = PositiveDataAcceptanceConfig(expected_statuses=["2xx", "400", "404", "415", "422", "429", "504"])
-# Who asks for an answer within a millisecond is told that there is none.
+# A timeout of a millisecond is valid, and is exceeded.
 FAILED = NotAServerErrorConfig(expected_statuses=["2xx", "3xx", "4xx", "504"])
 REJECTED = NegativeDataRejectionConfig(expected_statuses=["400", "404", "405", "413", "415", "422", "429", "504"])
 CHECKS = ChecksConfig(positive_data_acceptance=REFUSED, negative_data_rejection=REJECTED, not_a_server_error=FAILED)
@@ -33,7 +33,7 @@ PROJECT = ProjectConfig(generation=GENERATION, checks=CHECKS)
 
 
 class Service:
-    """A new one whenever it is started: each operation's requests start it, and stop it at their end."""
+    """Creates a new application at each start; the requests of each operation start and stop it."""
 
     async def __call__(self, scope, receive, send):
         if scope["type"] == "lifespan":
@@ -42,18 +42,17 @@ class Service:
 
 
 schema = schemathesis.openapi.from_dict(
-    create_app(Settings(workers=0), {}).openapi(),
-    config=SchemathesisConfig(projects=ProjectsConfig(default=PROJECT)),
+    create_app(Settings(workers=0), {}).openapi(), config=SchemathesisConfig(projects=ProjectsConfig(default=PROJECT))
 )
 schema.app = Service()
 
 
 @schema.parametrize()
 @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
-def test_the_service_does_what_its_document_says(case):
+def test_the_service_behaves_as_its_document_describes(case):
     response = case.call()
     answered = response.status_code == 200
-    # A bad item of a batch fails alone, and whatever type a value had, in a form it is text.
+    # An invalid item of a batch fails alone, and every value of a form is text.
     alone = answered and case.path.endswith("/batch") and any("problem" in item for item in response.json()["items"])
     text = answered and case.media_type == "multipart/form-data"
     case.validate_response(response, excluded_checks=[negative_data_rejection] if alone or text else [])
@@ -62,13 +61,13 @@ def test_the_service_does_what_its_document_says(case):
         head = case.call()
         assert (head.status_code, head.content) == (response.status_code, b"")
     elif case.media_type == "application/json" and isinstance(case.body, dict):
-        case.headers = {}  # no time limit, which may pass at either
-        one, same = (spelled(case, number) for number in (1, 1.0))
+        case.headers = {}  # without a timeout, which may be exceeded by either request
+        one, same = (call_with_top_k(case, number) for number in (1, 1.0))
         assert (same.status_code, labels_of(same)) == (one.status_code, labels_of(one))
 
 
-def spelled(case, number):
-    """The answer to a case with this number as an option; JSON spells 1.0 with its fraction."""
+def call_with_top_k(case, number):
+    """Send the case with this number as top_k; JSON writes 1.0 with its fraction."""
     case.body = {**case.body, "top_k": number}
     return case.call()
 

@@ -1,4 +1,4 @@
-"""Where GET is answered, HEAD gets the same status and fields, and no body."""
+"""HEAD returns the status and header fields of GET, without a body."""
 
 import socket
 
@@ -8,13 +8,13 @@ import pytest
 from polymodal.app.access.keys import digest, make_record, write_keys
 from polymodal.app.access.rates import Rate
 from polymodal.app.main import create_app
+from polymodal.app.probes import PROBES
 from polymodal.model import TASKS
 
 PAGE = ("/", "/web/page.css", "/web/icon.svg", "/web/main.js", "/web/examples/boat.png")
-PROBES = ("/livez", "/readyz", "/startupz", "/healthz")
 ADMIN = ("/metrics", "/docs", "/openapi.json")
 MODELS = ("/v1/models", "/v1/models/toy")
-NOT_THERE = ("/nowhere", "/v1/models/none", "/web/none.css", "/v1/classify", "/v1/classify/batch")
+NO_SUCH_ROUTE = ("/nowhere", "/v1/models/none", "/web/none.css", "/v1/classify", "/v1/classify/batch")
 OWN = {"x-request-id", "date", "last-modified"}
 
 
@@ -27,10 +27,14 @@ def fields(answer: httpx.Response) -> dict[str, str]:
     return {name: value for name, value in answer.headers.items() if name not in changing}
 
 
-@pytest.mark.parametrize("path", [*PAGE, *PROBES, *ADMIN, *MODELS, *NOT_THERE])
+@pytest.mark.parametrize("path", [*PAGE, *PROBES, *ADMIN, *MODELS, *NO_SUCH_ROUTE])
 async def test_head_is_get_without_the_body(client, path):
     get, head = await both(client, path)
-    assert head.status_code == get.status_code == (200 if path not in NOT_THERE else 405 if "classify" in path else 404)
+    assert (
+        head.status_code
+        == get.status_code
+        == (200 if path not in NO_SUCH_ROUTE else 405 if "classify" in path else 404)
+    )
     assert fields(head) == fields(get)
     assert int(head.headers["Content-Length"]) > 0
     assert head.content == b""
@@ -38,7 +42,7 @@ async def test_head_is_get_without_the_body(client, path):
 
 
 @pytest.mark.parametrize("path", [*PROBES, *ADMIN])
-async def test_the_admin_port_answers_head_too(settings, predictor, path):
+async def test_the_admin_port_supports_head(settings, predictor, path):
     app = create_app(settings.model_copy(update={"admin_port": 0}), {"toy": predictor})
     transport = httpx.ASGITransport(app.state.admin)
     async with (
@@ -49,14 +53,14 @@ async def test_the_admin_port_answers_head_too(settings, predictor, path):
     assert (head.status_code, fields(head), head.content) == (200, fields(get), b"")
 
 
-async def test_a_probe_that_fails_fails_with_head_too(client):
+async def test_a_failed_probe_also_fails_with_head(client):
     await client._transport.app.state.service.drain(0)
     get, head = await both(client, "/readyz")
     assert (head.status_code, head.headers["Retry-After"]) == (get.status_code, get.headers["Retry-After"])
     assert (head.status_code, head.content) == (503, b"")
 
 
-def test_no_byte_of_a_body_is_sent_and_the_connection_serves_on(listening):
+def test_no_byte_of_a_body_is_sent_and_the_connection_is_kept(listening):
     with listening() as service, socket.create_connection(("127.0.0.1", service.port), timeout=10) as connection:
         for path in ("/", "/v1/models", "/web/page.css", "/nowhere", "/livez"):
             last = b"Connection: close\r\n" if path == "/livez" else b""
@@ -72,20 +76,20 @@ def test_no_byte_of_a_body_is_sent_and_the_connection_serves_on(listening):
 @pytest.mark.parametrize(
     "path", ["/", "/livez", "/metrics", "/openapi.json", "/docs", "/v1/models", "/v1/models/toy", "/web/page.css"]
 )
-async def test_where_get_is_allowed_head_is_named_too(client, method, path):
+async def test_allowed_methods_include_head_wherever_get_is_allowed(client, method, path):
     answer = await client.request(method, path)
     assert (answer.status_code, answer.headers["Allow"]) == (405, "GET, HEAD")
     assert answer.json()["allowed"] == "GET, HEAD"
 
 
-async def test_a_file_that_has_not_changed_is_not_sent_to_either(client):
+async def test_an_unchanged_file_is_not_sent_again(client):
     tag = (await client.head("/web/page.css")).headers["ETag"]
     get, head = await both(client, "/web/page.css", headers={"If-None-Match": tag})
     assert (head.status_code, fields(head)) == (get.status_code, fields(get))
     assert head.status_code == 304
 
 
-async def test_log_and_metrics_name_the_method_that_was_sent(client, logs):
+async def test_log_and_metrics_have_the_method_of_the_request(client, logs):
     await client.head("/v1/models")
     line = next(entry for entry in logs if entry["event"] == "request")
     assert {name: line[name] for name in ("method", "route", "status", "response_bytes")} == {
@@ -100,7 +104,7 @@ async def test_log_and_metrics_name_the_method_that_was_sent(client, logs):
     )
 
 
-async def test_head_needs_the_same_key_and_counts_like_get(serving, tmp_path):
+async def test_head_needs_the_same_key_and_has_the_same_limit_as_get(serving, tmp_path):
     keys = tmp_path / "keys.json"
     write_keys(
         keys,
@@ -115,7 +119,7 @@ async def test_head_needs_the_same_key_and_counts_like_get(serving, tmp_path):
     assert [answer.status_code for answer in answers] == [200, 200, 200, 429]
 
 
-async def test_pages_of_other_sites_may_use_head_with_a_key(serving):
+async def test_allowed_sites_may_use_head_with_a_key(serving):
     preflight = {
         "Origin": "https://app.example",
         "Access-Control-Request-Method": "HEAD",
@@ -128,7 +132,7 @@ async def test_pages_of_other_sites_may_use_head_with_a_key(serving):
     assert answer.headers["Access-Control-Allow-Origin"] == "https://app.example"
 
 
-async def test_openapi_lists_get_alone_as_head_follows_from_it(client):
+async def test_openapi_lists_get_without_head(client):
     paths = (await client.get("/openapi.json")).json()["paths"]
     assert {method for item in paths.values() for method in item} == {"get", "post"}
     assert {path.replace("{name}", "toy") for path in paths} == {

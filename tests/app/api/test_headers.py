@@ -1,7 +1,8 @@
-"""What every answer tells browsers: the security fields, and which other sites may read it."""
+"""Header fields for browsers: security fields, and which other sites may read answers."""
 
 import re
 
+import httpx
 import pytest
 
 from polymodal.app.access.rates import Rate
@@ -9,8 +10,8 @@ from polymodal.app.access.rates import Rate
 ORIGIN = "https://app.example"
 
 
-async def every_kind(client) -> dict[str, object]:
-    """An answer of every kind."""
+async def answers_of(client) -> dict[str, httpx.Response]:
+    """Return an answer of every kind."""
     return {
         "probe": await client.get("/livez"),
         "classification": await client.post("/v1/classify", json={"text": "red"}),
@@ -24,8 +25,8 @@ async def every_kind(client) -> dict[str, object]:
     }
 
 
-async def test_answers_of_the_interface_are_not_framed_sniffed_kept_or_run(client):
-    for kind, answer in (await every_kind(client)).items():
+async def test_answers_of_the_api_have_all_security_fields(client):
+    for kind, answer in (await answers_of(client)).items():
         assert answer.headers["Content-Security-Policy"] == "default-src 'none'; frame-ancestors 'none'", kind
         assert answer.headers["X-Content-Type-Options"] == "nosniff", kind
         assert answer.headers["Referrer-Policy"] == "no-referrer", kind
@@ -33,13 +34,13 @@ async def test_answers_of_the_interface_are_not_framed_sniffed_kept_or_run(clien
         assert answer.headers["Cache-Control"] == "no-store", kind
 
 
-async def test_each_field_comes_once(client):
-    for answer in [*(await every_kind(client)).values(), await client.get("/"), await client.get("/docs")]:
+async def test_no_header_field_is_repeated(client):
+    for answer in [*(await answers_of(client)).values(), await client.get("/"), await client.get("/docs")]:
         names = [name.lower() for name, _ in answer.headers.multi_items()]
         assert len(names) == len(set(names))
 
 
-async def test_the_page_may_load_its_own_files_and_be_kept_for_asking_again(client):
+async def test_the_page_loads_its_own_files_and_is_revalidated(client):
     page, script = await client.get("/"), await client.get("/web/main.js")
     assert "script-src 'self'" in page.headers["Content-Security-Policy"]
     assert "frame-ancestors 'none'" in page.headers["Content-Security-Policy"]
@@ -53,15 +54,15 @@ async def test_other_sites_are_told_nothing_by_default(client):
     assert not [name for name in answer.headers if name.startswith("access-control")]
 
 
-async def preflight(client, origin=ORIGIN, **more):
-    asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization,content-type"}
-    return await client.options("/v1/classify", headers={"Origin": origin, **asked, **more})
+async def preflight(client, origin=ORIGIN):
+    fields = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization,content-type"}
+    return await client.options("/v1/classify", headers={"Origin": origin, **fields})
 
 
-async def test_an_allowed_site_may_read_every_answer_also_problems_and_failures(serving):
+async def test_an_allowed_site_may_read_all_answers_including_problems(serving):
     async with serving(cors_origins=(ORIGIN,)) as client:
         client.headers["Origin"] = ORIGIN
-        answers = await every_kind(client)
+        answers = await answers_of(client)
     assert answers["failure"].status_code == 500
     for kind, answer in answers.items():
         assert answer.headers["Access-Control-Allow-Origin"] == ORIGIN, kind
@@ -70,7 +71,7 @@ async def test_an_allowed_site_may_read_every_answer_also_problems_and_failures(
         assert answer.headers["X-Request-Id"], kind
 
 
-async def test_another_site_may_not(serving):
+async def test_a_site_that_is_not_allowed_may_not_read_answers(serving):
     async with serving(cors_origins=(ORIGIN,)) as client:
         answer = await client.get("/v1/models", headers={"Origin": "https://evil.example"})
         refused = await preflight(client, "https://evil.example")
@@ -79,21 +80,21 @@ async def test_another_site_may_not(serving):
     assert refused.status_code == 400
 
 
-async def test_a_preflight_needs_no_key_and_a_refusal_can_be_read(serving, tmp_path):
+async def test_a_preflight_needs_no_key_and_refusals_are_readable(serving, tmp_path):
     (tmp_path / "keys.json").write_text('{"keys": []}')
     limits = {"rate_limit_per_address": Rate(1, 86_400), "api_keys_file": tmp_path / "keys.json"}
     async with serving(cors_origins=(ORIGIN,), **limits) as client:
-        asked = [await preflight(client) for _ in range(3)]
+        preflights = [await preflight(client) for _ in range(3)]
         refused = [await client.post("/v1/classify", headers={"Origin": ORIGIN}) for _ in range(2)]
-    assert [answer.status_code for answer in asked] == [200] * 3
-    assert asked[0].headers["Access-Control-Allow-Origin"] == ORIGIN
-    assert "Authorization" in asked[0].headers["Access-Control-Allow-Headers"]
-    assert asked[0].headers["X-Request-Id"]
+    assert [answer.status_code for answer in preflights] == [200] * 3
+    assert preflights[0].headers["Access-Control-Allow-Origin"] == ORIGIN
+    assert "Authorization" in preflights[0].headers["Access-Control-Allow-Headers"]
+    assert preflights[0].headers["X-Request-Id"]
     assert [answer.status_code for answer in refused] == [401, 429]
     assert {answer.headers["Access-Control-Allow-Origin"] for answer in refused} == {ORIGIN}
 
 
-async def test_a_star_means_every_site_and_never_cookies(serving):
+async def test_a_star_allows_every_site_but_no_cookies(serving):
     async with serving(cors_origins=("*",)) as client:
         answer = await client.get("/v1/models", headers={"Origin": "https://any.example"})
     assert answer.headers["Access-Control-Allow-Origin"] == "*"
@@ -105,13 +106,12 @@ async def test_a_star_means_every_site_and_never_cookies(serving):
     [
         pytest.param({}, {"docs", "openapi.json", "v1/models", "metrics"}, id="all"),
         pytest.param({"docs": False}, {"v1/models", "metrics"}, id="without-docs"),
-        pytest.param({"admin_port": 0}, {"v1/models"}, id="second-port"),
+        pytest.param({"admin_port": 0}, {"v1/models"}, id="admin-port"),
     ],
 )
-async def test_the_page_links_to_what_is_there_and_nothing_else(serving, changed, links):
+async def test_the_page_links_only_to_existing_routes(serving, changed, links):
     async with serving(**changed) as client:
         page = (await client.get("/")).text
-        found = set(re.findall(r'<a href="([^"#]+)"', page))
-        assert found == links
-        for each in ("docs", "openapi.json", "v1/models", "metrics"):
-            assert (await client.get(f"/{each}")).status_code == (200 if each in links else 404)
+        assert set(re.findall(r'<a href="([^"#]+)"', page)) == links
+        for route in ("docs", "openapi.json", "v1/models", "metrics"):
+            assert (await client.get(f"/{route}")).status_code == (200 if route in links else 404)

@@ -8,10 +8,13 @@ from polymodal.app.access.rates import Rate
 from polymodal.app.api.examples import explained
 from polymodal.app.api.schemas import schemas_of
 from polymodal.app.main import create_app
+from polymodal.app.probes import PROBES
 from polymodal.app.problems import InternalError
 from polymodal.app.settings import Settings
 from polymodal.model import MODALITIES, TASKS
 from tests.refusals import REFUSALS
+
+DOCUMENTATION = (Path(__file__).parents[3] / "docs" / "api.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture
@@ -43,9 +46,9 @@ def test_every_operation_has_an_id_a_summary_and_its_problems(document):
             assert "default" in operation["responses"]
 
 
-def test_every_reference_leads_somewhere(document):
+def test_every_reference_has_a_target(document):
     components = document["components"]
-    present = {f"#/components/{kind}/{name}" for kind, parts in components.items() for name in parts}
+    present = {f"#/components/{kind}/{name}" for kind, entries in components.items() for name in entries}
     assert set(references(document)) <= present
     assert "HTTPValidationError" not in components["schemas"]
 
@@ -68,7 +71,7 @@ def test_the_examples_of_answers_are_valid(task):
         task.Answer.model_validate(example)
 
 
-async def test_the_examples_of_the_bodies_are_accepted(client, document):
+async def test_the_examples_of_requests_are_accepted(client, document):
     for task in TASKS:
         for path in (f"/v1/{task}", f"/v1/{task}/batch"):
             examples = document["paths"][path]["post"]["requestBody"]["content"]["application/json"]["examples"]
@@ -81,18 +84,18 @@ async def test_the_examples_of_the_bodies_are_accepted(client, document):
 
 
 def media(document):
-    """Every body of the document: where it stands, its schema, its examples by name."""
+    """Yield the place, the schema and the examples by name of every body."""
     for _, path, operation in operations(document):
         request = operation.get("requestBody", {"content": {}})
         for status, answer in [("request", request), *operation["responses"].items()]:
             for kind, content in answer["content"].items():
-                examples = {name: each["value"] for name, each in content.get("examples", {}).items()}
+                examples = {name: example["value"] for name, example in content.get("examples", {}).items()}
                 if "example" in content:
                     examples["example"] = content["example"]
                 yield f"{path} {status} {kind}", content["schema"], examples
 
 
-def test_every_body_has_examples_and_they_fit_its_schema(document):
+def test_every_body_has_valid_examples(document):
     for where, schema, examples in media(document):
         assert examples, where
         resolved = {**schema, "components": document["components"]}
@@ -105,11 +108,7 @@ def test_every_body_has_examples_and_they_fit_its_schema(document):
 def test_every_problem_has_an_example_of_its_own(kind):
     documented = next(iter(explained(*([] if kind is InternalError else [kind])).values()))
     ((code, example),) = documented["content"]["application/problem+json"]["examples"].items()
-    assert (code, example["value"]["code"], example["value"]["status"]) == (
-        kind.code,
-        kind.code,
-        kind.status,
-    )
+    assert (code, example["value"]["code"], example["value"]["status"]) == (kind.code, kind.code, kind.status)
     assert "what was found" not in example["value"]["detail"]
     assert ("Retry-After" in documented.get("headers", {})) == (kind.status in (429, 503))
 
@@ -134,7 +133,7 @@ def test_no_field_of_a_form_or_of_an_answer_is_null(document):
 
 
 @pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
-def test_what_a_form_says_of_its_fields_is_what_the_service_reads(document, task):
+def test_the_documented_fields_of_a_form_are_those_that_the_service_reads(document, task):
     documented = document["components"]["schemas"][schemas_of(task).form.__name__]["properties"]
     assert set(documented) == {*MODALITIES, *task.Options.model_fields, "model"}
     assert [name for name, field in documented.items() if "default" in field] == []
@@ -157,48 +156,54 @@ NAMES = {
     "Problem",
     "Range",
 }
-"""Generated clients have them as the names of their classes."""
+"""Generated clients use them as names of classes."""
 
 
-def test_the_names_of_schemas_that_clients_were_generated_from_stay(document):
+def test_the_names_of_schemas_are_stable(document):
     added = {"EmbedBatchAnswer", "EmbedBatchAnswers", "EmbedBatchBody", "EmbedBody", "EmbedForm", "Embedding"}
     assert set(document["components"]["schemas"]) == NAMES | added | {"EmbeddingSpace"}
 
 
-def test_every_operation_says_what_its_200_means(document):
+def test_every_operation_describes_its_200(document):
     for _, path, operation in operations(document):
         assert operation["responses"]["200"]["description"] not in ("Successful Response", "The answer."), path
         assert {"X-Request-Id"} <= set(operation["responses"]["200"]["headers"])
     assert {tag["name"] for tag in document["tags"]} == {*TASKS, "models", "health", "metrics"}
 
 
-def test_limits_and_keys_are_told_with_examples_and_headers(tmp_path):
+def test_keys_and_limits_are_documented_if_they_are_set(document, tmp_path):
+    assert "securitySchemes" not in document["components"]
     write_keys(tmp_path / "keys.json", [make_record("a", digest("k"), ["classify"], None)])
     guarded = Settings(workers=0, api_keys_file=tmp_path / "keys.json", rate_limit_per_address=Rate(1, 60))
     document = create_app(guarded, {}).openapi()
-    for path in ("/v1/classify", "/v1/models", "/metrics"):
-        (operation,) = document["paths"][path].values()
-        assert {"401", "403", "429"} <= set(operation["responses"])
-        assert operation["responses"]["429"]["headers"].keys() == {"Retry-After", "X-Request-Id"}
-        found = operation["responses"]["401"]["content"]["application/problem+json"]["examples"]["unauthorized"]
-        assert found["value"]["found"] == "none"
+    schemes = document["components"]["securitySchemes"]
+    assert (schemes["bearer"]["scheme"], schemes["apiKey"]["name"]) == ("bearer", "X-API-Key")
+    for _, path, operation in operations(document):
+        assert ("security" in operation) is (path not in PROBES)
+        if path not in PROBES:
+            responses = operation["responses"]
+            assert {"401", "403", "429"} <= set(responses)
+            assert responses["429"]["headers"].keys() == {"Retry-After", "X-Request-Id"}
+            examples = responses["401"]["content"]["application/problem+json"]["examples"]
+            assert examples["unauthorized"]["value"]["found"] == "none"
+    examples = document["paths"]["/v1/classify"]["post"]["responses"]["429"]["content"]["application/problem+json"][
+        "examples"
+    ]
+    assert set(examples) == {"overloaded", "rate_limited"}
 
 
 def test_the_documentation_lists_every_route_and_every_problem(document):
-    documentation = (Path(__file__).parents[3] / "docs" / "api.md").read_text()
     for path in document["paths"]:
-        assert path in documentation
+        assert path in DOCUMENTATION
     for kind in REFUSALS:
-        assert f"| {kind.status} | `{kind.code}` |" in documentation
+        assert f"| {kind.status} | `{kind.code}` |" in DOCUMENTATION
 
 
 def test_the_documentation_lists_every_metric(settings):
-    documentation = (Path(__file__).parents[3] / "docs" / "api.md").read_text()
     for family in create_app(settings, {}).state.metrics.registry.collect():
-        assert f"`{family.name}" in documentation
+        assert f"`{family.name}" in DOCUMENTATION
 
 
-def test_codes_are_unique_and_every_kind_has_a_title():
-    codes = [kind.code for kind in REFUSALS]
-    assert len(codes) == len(set(codes))
+def test_codes_are_unique_and_every_refusal_has_a_title():
+    assert len({kind.code for kind in REFUSALS}) == len(REFUSALS)
     assert all(kind.title for kind in REFUSALS)

@@ -1,9 +1,7 @@
-"""A refusal is one class: it is answered as it states, documented by its example, and every example looks like what is raised."""
+"""Every refusal is one class, which states its status, code and title. Its example looks like the errors that are raised."""
 
 import asyncio
 import re
-import struct
-import zlib
 from contextlib import ExitStack
 
 import pytest
@@ -13,6 +11,7 @@ from polymodal.app.access.rates import Rate
 from polymodal.app.api.examples import example_of, explained
 from polymodal.app.problems import PROBLEMS, Problem, RequestError
 from polymodal.model import InputError, UnknownModality
+from tests.hostile.images import png
 from tests.refusals import REFUSALS
 
 JSON = {"Content-Type": "application/json"}
@@ -20,7 +19,7 @@ JSON = {"Content-Type": "application/json"}
 
 @pytest.fixture
 def toy_problem():
-    """A refusal that exists in this test only."""
+    """A refusal that exists only in this test."""
 
     class Sleeping(RequestError):
         status, code, title = 418, "sleeping", "The teapot sleeps"
@@ -64,15 +63,16 @@ async def test_a_new_refusal_needs_one_class(client, toy_problem):
     assert examples["sleeping"]["value"]["detail"] == problem["detail"]
 
 
-class Imitation(Exception):
-    """Has the attributes of a refusal, and is none."""
-
-    status, code, title = 422, "invalid_input", "The input cannot be used"
-    input, found, allowed = "path", "/etc/passwd", "a secret"
+Imitation = type(
+    "Imitation",
+    (Exception,),
+    {"status": 422, "code": "invalid_input", "title": "T", "input": "path", "found": "/etc/passwd", "allowed": "none"},
+)
+"""An exception with the attributes of a refusal."""
 
 
 class Unstated(RequestError):
-    """A refusal that states nothing."""
+    """A refusal without status, code and title."""
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ class Unstated(RequestError):
     [Imitation("/etc/passwd"), Unstated("path", "/etc/passwd", "none"), ValueError("/etc/passwd")],
     ids=lambda error: type(error).__name__,
 )
-async def test_the_message_of_any_other_exception_is_not_shown(client, logs, error):
+async def test_the_message_of_any_other_exception_is_not_returned(client, logs, error):
     answer = await answer_to(client, error)
     assert (answer.status_code, answer.json()["code"]) == (500, "internal_error")
     assert "passwd" not in answer.text
@@ -90,34 +90,23 @@ async def test_the_message_of_any_other_exception_is_not_shown(client, logs, err
 @pytest.mark.parametrize(
     ("stated", "message"),
     [
-        pytest.param({"code": "half"}, "status, code and title together", id="half"),
-        pytest.param({"status": 400, "code": "malformed_body", "title": "T"}, "of MalformedBody", id="taken"),
+        pytest.param({"code": "half"}, "status, code and title together", id="only-a-code"),
+        pytest.param(
+            {"status": 400, "code": "malformed_body", "title": "T"}, "of MalformedBody", id="a-code-of-another-class"
+        ),
     ],
 )
-def test_a_class_states_all_three_and_a_code_of_its_own(stated, message):
+def test_a_class_states_status_code_and_title_and_a_unique_code(stated, message):
     with pytest.raises(TypeError, match=message):
         type("Wrong", (Problem,), stated)
 
 
-# --- examples look like what is raised ---
+# --- examples look like the errors that are raised ---
 
 
-def form(detail: str) -> str:
-    """A message without its numbers and without what it quotes."""
+def pattern_of(detail: str) -> str:
+    """Return a message with placeholders for numbers and quoted values."""
     return re.sub(r'"[^"]*"', '"…"', re.sub(r"\d[\d,.]*", "N", detail))
-
-
-def png(width: int, height: int) -> bytes:
-    """A black and white PNG file of this size."""
-    chunks = (
-        (b"IHDR", struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)),
-        (b"IDAT", zlib.compress(bytes((1 + width // 8) * height))),
-        (b"IEND", b""),
-    )
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-        for kind, content in chunks
-    )
 
 
 def image(content: bytes) -> dict:
@@ -128,31 +117,31 @@ def text(**fields: object) -> dict:
     return {"json": {"text": "red", **fields}}
 
 
-async def stopping():
+async def unfinished_body():
     yield b'{"text": '
     await asyncio.sleep(1)
 
 
-SENT = {
+REQUESTS = {
     "malformed_body": ({}, {"content": b'{"text": "a" "b"}', "headers": JSON}),
     "unknown_field": ({}, {"json": {"txt": "red"}}),
     "repeated_field": ({}, {"content": b'{"text": "a", "text": "b"}', "headers": JSON}),
     "too_many_bytes": ({"max_image_bytes": 100}, image(bytes(200))),
-    "body_too_slow": ({"body_timeout_ms": 20}, {"content": stopping(), "headers": JSON}),
+    "body_too_slow": ({"body_timeout_ms": 20}, {"content": unfinished_body(), "headers": JSON}),
     "unsupported_media_type": ({}, {"content": b"red", "headers": {"Content-Type": "text/plain"}}),
     "unknown_model": ({}, text(model="illustration")),
     "invalid_parameter": ({}, text(top_k=9)),
     "unsupported_format": ({}, image(b"not a picture")),
     "undecodable": ({}, {"json": {"image": ""}}),
-    "too_large": ({}, image(png(8000, 8000))),
+    "too_large": ({}, image(png((8000, 8000), "1"))),
     "nothing_given": ({}, {"json": {}}),
 }
-"""By code: settings, and a request to /v1/classify that is refused with it."""
+"""By code: settings, and a request to /v1/classify that gets it."""
 
 
 @pytest.fixture
 def illustrations(serving, make, runtime):
-    """A service whose model has the name that the examples have."""
+    """A service whose model has the same name as in the examples."""
     return lambda **changed: serving({"illustrations": make("illustrations", runtime)}, **changed)
 
 
@@ -160,27 +149,27 @@ def example(code: str) -> str:
     return str(example_of(next(kind for kind in REFUSALS if kind.code == code)))
 
 
-@pytest.mark.parametrize("code", SENT)
-async def test_an_example_looks_like_the_refusal_of_a_request(illustrations, code):
-    settings, request = SENT[code]
+@pytest.mark.parametrize("code", REQUESTS)
+async def test_an_example_looks_like_the_error_for_a_request(illustrations, code):
+    settings, request = REQUESTS[code]
     async with illustrations(**settings) as client:
         problem = (await client.post("/v1/classify", **request)).json()
-    assert (problem["code"], form(problem["detail"])) == (code, form(example(code)))
+    assert (problem["code"], pattern_of(problem["detail"])) == (code, pattern_of(example(code)))
 
 
-async def test_the_example_of_a_batch_with_too_many_items_looks_like_one(illustrations):
+async def test_the_example_of_too_many_items_looks_like_the_error(illustrations):
     async with illustrations(max_batch_request_items=1) as client:
         problem = (await client.post("/v1/classify/batch", json={"items": [{"text": "red"}] * 2})).json()
-    assert (problem["code"], form(problem["detail"])) == ("too_many_items", form(example("too_many_items")))
+    assert (problem["code"], pattern_of(problem["detail"])) == ("too_many_items", pattern_of(example("too_many_items")))
 
 
-async def test_the_examples_about_routes_look_like_what_is_raised(client):
+async def test_the_examples_about_routes_look_like_the_errors(client):
     for method, path, code in (("GET", "/v1/clasify", "not_found"), ("GET", "/v1/classify", "method_not_allowed")):
         problem = (await client.request(method, path)).json()
         assert (problem["code"], problem["detail"]) == (code, example(code))
 
 
-async def test_the_examples_about_keys_look_like_what_is_raised(serving, tmp_path):
+async def test_the_examples_about_keys_look_like_the_errors(serving, tmp_path):
     write_keys(tmp_path / "keys.json", [make_record("shop", digest("k"), ["models"], None)])
     async with serving(api_keys_file=tmp_path / "keys.json", rate_limit_per_key=Rate(1, 60)) as client:
         answers = [
@@ -191,10 +180,10 @@ async def test_the_examples_about_keys_look_like_what_is_raised(serving, tmp_pat
     problems = [answer.json() for answer in answers if answer.status_code != 200]
     assert [problem["code"] for problem in problems] == ["unauthorized", "forbidden", "rate_limited"]
     for problem in problems:
-        assert form(problem["detail"]) == form(example(problem["code"]))
+        assert pattern_of(problem["detail"]) == pattern_of(example(problem["code"]))
 
 
-async def test_the_examples_about_the_services_state_look_like_what_is_raised(client, runtime, monkeypatch):
+async def test_the_examples_about_the_state_of_the_service_look_like_the_errors(client, runtime, monkeypatch):
     service = client._transport.app.state.service
     with ExitStack() as admitted:
         while (overloaded := await client.post("/v1/classify", **text())).status_code == 200:
@@ -205,24 +194,27 @@ async def test_the_examples_about_the_services_state_look_like_what_is_raised(cl
     await service.drain(0)
     not_ready = await client.get("/readyz")
     for answer, code in ((overloaded, "overloaded"), (stalled, "stalled"), (not_ready, "not_ready")):
-        assert (answer.json()["code"], form(answer.json()["detail"])) == (code, form(example(code)))
+        assert (answer.json()["code"], pattern_of(answer.json()["detail"])) == (code, pattern_of(example(code)))
 
 
-async def test_the_example_of_a_missed_deadline_looks_like_one(serving, runtime):
+async def test_the_example_of_a_missed_deadline_looks_like_the_error(serving, runtime):
     async with serving(request_timeout_ms=50) as client:
         runtime.may_go.clear()
         problem = (await client.post("/v1/classify", **text())).json()
         runtime.may_go.set()
-    assert (problem["code"], form(problem["detail"])) == ("deadline_exceeded", form(example("deadline_exceeded")))
+    assert (problem["code"], pattern_of(problem["detail"])) == (
+        "deadline_exceeded",
+        pattern_of(example("deadline_exceeded")),
+    )
 
 
-def test_the_example_of_an_unknown_modality_looks_like_one(predictor):
+def test_the_example_of_an_unknown_modality_looks_like_the_error(predictor):
     with pytest.raises(UnknownModality) as refusal:
         predictor.prepare({"sound": b""})
     assert (refusal.value.found, example_of(UnknownModality).found) == ("not an input of this model",) * 2
 
 
-ONE_FORM = {
+WITHOUT_VALUES = {
     "head_too_large",
     "head_too_slow",
     "malformed_request",
@@ -234,6 +226,14 @@ ONE_FORM = {
 
 
 def test_every_example_is_compared():
-    compared = {*SENT, *ONE_FORM, "too_many_items", "not_found", "method_not_allowed", "unauthorized", "forbidden"}
+    compared = {
+        *REQUESTS,
+        *WITHOUT_VALUES,
+        "too_many_items",
+        "not_found",
+        "method_not_allowed",
+        "unauthorized",
+        "forbidden",
+    }
     compared |= {"rate_limited", "overloaded", "stalled", "not_ready", "deadline_exceeded", "unknown_modality"}
     assert {kind.code for kind in REFUSALS} - {"internal_error", InputError.code} == compared

@@ -4,7 +4,7 @@ import pytest
 
 
 @pytest.mark.parametrize(
-    ("given", "kept"),
+    ("request_id", "kept"),
     [
         pytest.param("order-4711.retry_2", True, id="plain"),
         pytest.param("x" * 128, True, id="longest"),
@@ -14,18 +14,18 @@ import pytest
         pytest.param("", False, id="empty"),
     ],
 )
-async def test_a_callers_request_id_is_kept_when_it_is_plain(client, given, kept):
-    answer = await client.get("/livez", headers={"X-Request-Id": given})
-    assert (answer.headers["X-Request-Id"] == given) is kept
+async def test_a_clients_request_id_is_kept_if_it_is_safe_to_log(client, request_id, kept):
+    answer = await client.get("/livez", headers={"X-Request-Id": request_id})
+    assert (answer.headers["X-Request-Id"] == request_id) is kept
 
 
 async def test_a_request_without_an_id_gets_a_new_one_each_time(client):
     ids = {(await client.get("/livez")).headers["X-Request-Id"] for _ in range(3)}
     assert len(ids) == 3
-    assert all(re.fullmatch("[0-9a-f]{32}", each) for each in ids)
+    assert all(re.fullmatch("[0-9a-f]{32}", id_) for id_ in ids)
 
 
-async def test_one_line_is_logged_per_request_with_what_one_asks_for_first(client, logs):
+async def test_one_line_is_logged_per_request(client, logs):
     answer = await client.post("/v1/classify", json={"text": "red"})
     (line,) = [entry for entry in logs if entry["event"] == "request"]
     assert line["request_id"] == answer.headers["X-Request-Id"]
@@ -37,7 +37,7 @@ async def test_one_line_is_logged_per_request_with_what_one_asks_for_first(clien
     assert line["response_bytes"] == len(answer.content)
 
 
-async def test_a_refused_example_tells_how_far_it_came(client, logs):
+async def test_the_line_of_a_rejected_item_has_the_stages_that_it_passed(client, logs):
     answer = await client.post("/v1/classify", json={"text": "\0"})
     (line,) = [entry for entry in logs if entry["event"] == "request"]
     assert (line["status"], line["code"], line["modalities"]) == (422, "undecodable", ["text"])
@@ -45,14 +45,14 @@ async def test_a_refused_example_tells_how_far_it_came(client, logs):
     assert answer.headers["Server-Timing"].startswith("read;dur=")
 
 
-async def test_a_batchs_line_tells_how_many_and_the_longest_of_each_stage(client, logs):
+async def test_the_line_of_a_batch_has_its_number_of_items_and_its_stages(client, logs):
     await client.post("/v1/classify/batch", json={"items": [{"text": "red"}, {"text": "blue"}, {"image": "?"}]})
     (line,) = [entry for entry in logs if entry["event"] == "request"]
     assert (line["items"], line["modalities"], line["model"]) == (3, ["text"], "toy")
     assert set(line["stages_ms"]) == {"read", "queue", "decode", "encode_text", "fuse", "write"}
 
 
-async def test_bytes_that_were_declared_but_never_read_do_not_count(client, logs):
+async def test_declared_bytes_that_are_not_read_are_not_counted(client, logs):
     headers = {"Content-Type": "application/json", "Content-Length": "999999999"}
     answer = await client.post("/v1/classify", content=b"{}", headers=headers)
     (line,) = [entry for entry in logs if entry["event"] == "request"]
@@ -63,25 +63,25 @@ TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 
 
 @pytest.mark.parametrize(
-    ("given", "known"),
+    ("traceparent", "valid"),
     [
         pytest.param(f"00-{TRACE}-00f067aa0ba902b7-01", True, id="sampled"),
         pytest.param(f"00-{TRACE}-00f067aa0ba902b7-00", True, id="not-sampled"),
-        pytest.param(f"01-{TRACE}-00f067aa0ba902b7-01-more", True, id="of-a-later-version"),
+        pytest.param(f"01-{TRACE}-00f067aa0ba902b7-01-more", True, id="later-version"),
         pytest.param(f"00-{TRACE}-00f067aa0ba902b7-01-more", False, id="too-long"),
-        pytest.param(f"ff-{TRACE}-00f067aa0ba902b7-01", False, id="of-no-version"),
+        pytest.param(f"ff-{TRACE}-00f067aa0ba902b7-01", False, id="invalid-version"),
         pytest.param(f"00-{'0' * 32}-00f067aa0ba902b7-01", False, id="no-trace"),
         pytest.param(f"00-{TRACE}-{'0' * 16}-01", False, id="no-parent"),
         pytest.param(f"00-{TRACE.upper()}-00f067aa0ba902b7-01", False, id="capitals"),
         pytest.param("rubbish", False, id="rubbish"),
     ],
 )
-async def test_the_trace_that_a_caller_names_stands_in_the_log(client, logs, given, known):
-    await client.post("/v1/classify", json={"text": "red"}, headers={"traceparent": given})
+async def test_the_trace_of_a_client_is_logged(client, logs, traceparent, valid):
+    await client.post("/v1/classify", json={"text": "red"}, headers={"traceparent": traceparent})
     (line,) = [entry for entry in logs if entry["event"] == "request"]
-    assert line.get("trace_id") == (TRACE if known else None)
+    assert line.get("trace_id") == (TRACE if valid else None)
 
 
-async def test_the_log_does_not_repeat_what_clients_send(client, logs):
+async def test_inputs_are_not_logged(client, logs):
     await client.post("/v1/classify", json={"text": "my secret diary"})
     assert "diary" not in str(logs)

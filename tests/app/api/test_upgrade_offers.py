@@ -1,4 +1,4 @@
-"""A client that offers another protocol is answered as if it had not, whatever the packets and the body look like."""
+"""A client that offers an upgrade to another protocol gets the same answers as without the offer, wherever packets end."""
 
 import json
 import re
@@ -31,7 +31,7 @@ async def test_answers_are_those_without_the_offer_wherever_packets_end(offer):
 
 @pytest.mark.parametrize("offer", [b"", OFFERS["h2c"]], ids=["no-offer", "h2c"])
 @pytest.mark.parametrize("message", AMBIGUOUS.values(), ids=AMBIGUOUS)
-async def test_an_ambiguous_message_ends_the_connection_and_nothing_behind_it_is_read(message, offer):
+async def test_an_ambiguous_message_ends_the_connection_and_nothing_after_it_is_read(message, offer):
     sent = b"POST / HTTP/1.1\r\nHost: x\r\n" + offer + message + MODELS
     for pieces in ((sent,), (sent[:-60], sent[-60:]), [sent[at : at + 1] for at in range(len(sent))]):
         received = await answers_to(*pieces)
@@ -41,7 +41,7 @@ async def test_an_ambiguous_message_ends_the_connection_and_nothing_behind_it_is
 
 
 @pytest.mark.parametrize("tunnel", TUNNELS.values(), ids=TUNNELS)
-async def test_no_tunnel_is_opened_and_requests_before_are_answered_first(tunnel):
+async def test_no_tunnel_is_opened_and_earlier_requests_are_answered_first(tunnel):
     for sent in (tunnel + MODELS, MODELS + tunnel + MODELS):
         before = sent.count(MODELS) - 1
         for pieces in ((sent,), [sent[at : at + 1] for at in range(len(sent))]):
@@ -51,13 +51,13 @@ async def test_no_tunnel_is_opened_and_requests_before_are_answered_first(tunnel
             assert received.index(b"HTTP/1.1 400 ") >= received.rfind(b"HTTP/1.1 200 OK")
 
 
-async def test_a_head_with_an_offer_has_the_same_limit():
+async def test_a_head_with_an_offer_has_the_limit_of_other_heads():
     offer = b"Connection: Upgrade\r\nUpgrade: %s\r\n" % (b"x" * 5000)
     received = await answers_to(b"GET / HTTP/1.1\r\nHost: x\r\n" + offer + b"\r\n")
     assert received.startswith(b"HTTP/1.1 431 ")
 
 
-def test_a_body_that_is_a_request_is_never_answered_as_one(listening, eventually):
+def test_a_body_that_looks_like_a_request_is_not_answered_as_one(listening, eventually):
     head = b"POST /v1/classify HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n" % len(
         MODELS
     )
@@ -71,7 +71,7 @@ def test_a_body_that_is_a_request_is_never_answered_as_one(listening, eventually
     assert b'"default":"toy"' not in received
 
 
-# --- clients that make the offer by themselves ---
+# --- clients that offer an upgrade by default ---
 
 
 def has_http2() -> bool:
@@ -104,13 +104,13 @@ def test_curl_with_http2_gets_its_answers_on_one_connection(listening, body):
 
 
 @pytest.mark.skipif(shutil.which("java") is None, reason="no Java is installed")
-def test_javas_own_client_gets_its_answers(listening):
+def test_the_http_client_of_java_gets_its_answers(listening):
     with listening() as service:
-        done = subprocess.run(
+        process = subprocess.run(
             ["java", str(JAVA), service.url], capture_output=True, text=True, check=False, timeout=120
         )
-    assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
+    assert process.returncode == 0, process.stderr
+    lines = process.stdout.splitlines()
     assert [line.split(" ", 3)[:3] for line in lines] == [
         [name, "HTTP_1_1", "200"] for name in ("json", "form", "models", "chunked")
     ]

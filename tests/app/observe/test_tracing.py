@@ -20,6 +20,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 
 from polymodal.app.main import create_app
 from polymodal.app.observe.tracing import Tracing, tracing_for
+from polymodal.app.probes import PROBES
 
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 
@@ -148,7 +149,7 @@ async def test_what_fails_here_is_an_error_and_what_a_client_does_wrong_is_not(c
     assert refused.status.status_code is StatusCode.UNSET
 
 
-@pytest.mark.parametrize("path", ["/livez", "/readyz", "/startupz", "/healthz", "/metrics"])
+@pytest.mark.parametrize("path", [*PROBES, "/metrics"])
 async def test_probes_are_not_traced(collected, path):
     await collected.client.get(path)
     assert collected.spans() == []

@@ -1,4 +1,7 @@
-"""Properties of the readers: whatever comes, it becomes a parsed or a refusal, however the network cuts it."""
+"""Properties of reading bodies: any bytes become a request or an error, wherever the chunks of the network end.
+
+tests/hostile/uploads.py lists more bad bodies; test_hostile.py has their messages.
+"""
 
 import base64
 import json
@@ -15,13 +18,14 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from polymodal.app.api.body import MalformedBody, RequestError, TooManyBytes
 from polymodal.app.api.body.binary import file_of
 from polymodal.app.api.body.charsets import _CODECS
 from polymodal.app.api.body.form import Form
 from polymodal.app.api.body.json import JSON_DEPTH, JSON_PIECES, _check_structure, batch_of, parse, request_of
+from polymodal.app.api.body.problems import MalformedBody, TooManyBytes
+from polymodal.app.problems import RequestError
 from polymodal.app.settings import Settings
-from polymodal.model import TASKS, InputError, InvalidParameter
+from polymodal.model import TASKS, InputError
 
 SETTINGS = Settings()
 CLASSIFY = TASKS["classify"]
@@ -40,24 +44,36 @@ def read_form(*chunks: bytes, boundary: bytes = b"frontier", charset: bytes = b"
     return form.close()
 
 
-def pieces(content: bytes, cuts: list[int]) -> list[bytes]:
+def read_json(document: object):
+    return request_of(CLASSIFY, parse(json.dumps(document).encode()), SETTINGS)
+
+
+def attempt(read, *arguments):
+    """Return what `read` returns, or the error that it raises."""
+    try:
+        return read(*arguments)
+    except (RequestError, InputError) as error:
+        return error
+
+
+def chunks(content: bytes, cuts: list[int]) -> list[bytes]:
     edges = [0, *sorted(cuts), len(content)]
     return [content[start:end] for start, end in pairwise(edges)]
 
 
-def test_a_form_becomes_parts_and_options():
+def test_a_form_is_read_into_inputs_and_options():
     parsed = read_form(FORM)
     assert parsed.inputs == {"text": b"a red\r\n--car", "image": b"\x89PNG\r\n"}
     assert parsed.options.top_k == 2
 
 
 @given(st.lists(st.integers(0, len(FORM)), max_size=12))
-def test_how_the_network_cuts_a_form_does_not_matter(cuts):
-    assert read_form(*pieces(FORM, cuts)) == read_form(FORM)
+def test_a_form_is_read_alike_wherever_chunks_end(cuts):
+    assert read_form(*chunks(FORM, cuts)) == read_form(FORM)
 
 
 @given(st.binary(max_size=200), st.integers(0, len(FORM)), st.integers(0, len(FORM)))
-def test_a_damaged_form_is_read_or_refused(damage, start, end):
+def test_a_damaged_form_is_read_or_rejected(damage, start, end):
     with suppress(RequestError, InputError):
         assert set(read_form(FORM[:start] + damage + FORM[end:]).inputs) <= {"image", "text"}
 
@@ -66,7 +82,7 @@ def test_a_damaged_form_is_read_or_refused(damage, start, end):
 @example(b'{"a": {"b": 1, "b": 2}}')
 @example(b'{"text": "\\ud83d\\ude00"}')
 @example(b"\xef\xbb\xbf{}")
-def test_any_bytes_as_json_are_read_or_refused(content):
+def test_any_bytes_as_json_are_read_or_rejected(content):
     with suppress(RequestError, InputError):
         assert isinstance(parse(content), dict)
 
@@ -80,26 +96,21 @@ fields = st.sampled_from(["image", "text", "top_k", "threshold", "model"]) | st.
 
 
 @given(st.dictionaries(fields, values, max_size=4))
-def test_any_json_object_becomes_a_question_or_is_refused(document):
+def test_any_json_object_becomes_a_request_or_is_rejected(document):
     with suppress(RequestError, InputError):
-        assert set(request_of(CLASSIFY, parse(json.dumps(document).encode()), SETTINGS).inputs) <= {"image", "text"}
+        assert set(read_json(document).inputs) <= {"image", "text"}
 
 
 @pytest.mark.parametrize("text", ["\U0001f600", "déjà vu", "日本"])
 def test_escaped_characters_outside_ascii_are_text(text):
-    parsed = request_of(CLASSIFY, parse(json.dumps({"text": text}).encode()), SETTINGS)
-    assert parsed.inputs["text"].decode() == text
+    assert read_json({"text": text}).inputs["text"].decode() == text
 
 
 # --- limits of structure ---
 
 
-def structured(content: bytes) -> bool:
-    try:
-        _check_structure(content)
-    except (RequestError, InputError):
-        return False
-    return True
+def within_limits(content: bytes) -> bool:
+    return attempt(_check_structure, content) is None
 
 
 def depth_of(value) -> int:
@@ -113,17 +124,17 @@ nested = st.recursive(
 
 
 @given(nested, st.integers(0, 2 * JSON_DEPTH))
-def test_json_is_as_deep_as_its_lists_and_objects_whatever_its_strings_hold(value, wraps):
+def test_brackets_in_strings_do_not_count_for_the_depth_of_json(value, wraps):
     for number in range(wraps):
         value = [value] if number % 2 else {"[{": value}
-    assert structured(json.dumps(value).encode()) == (depth_of(value) <= JSON_DEPTH)
+    assert within_limits(json.dumps(value).encode()) == (depth_of(value) <= JSON_DEPTH)
 
 
 @pytest.mark.parametrize(
     ("content", "fits"),
     [
-        pytest.param(b"[" + b"," * (JSON_PIECES - 2) + b"]", True, id="as-many-as-allowed"),
-        pytest.param(b"[" + b"," * (JSON_PIECES + 1) + b"]", False, id="too-many"),
+        pytest.param(b"[" + b"," * (JSON_PIECES - 2) + b"]", True, id="at-the-limit"),
+        pytest.param(b"[" + b"," * (JSON_PIECES + 1) + b"]", False, id="above-the-limit"),
         pytest.param(b'"' + b"," * JSON_PIECES + b'"', True, id="commas-in-a-string"),
         pytest.param(b'"' + b'\\"[' * JSON_PIECES + b'"', True, id="quotes-and-brackets-in-a-string"),
         pytest.param(b'"' + b'\\"[' * JSON_PIECES, True, id="a-string-without-end"),
@@ -131,15 +142,15 @@ def test_json_is_as_deep_as_its_lists_and_objects_whatever_its_strings_hold(valu
     ],
 )
 def test_the_pieces_of_json_are_counted(content, fits):
-    assert structured(content) == fits
+    assert within_limits(content) == fits
 
 
 @given(st.text(alphabet="aé\U0001f600\ud83d\ude00\udc80", max_size=4))
 @pytest.mark.parametrize("name", ["text", "model", "image", "colour"])
-def test_only_whole_characters_leave_the_reader(name, text):
+def test_a_request_contains_only_whole_characters(name, text):
     for document in ({name: text}, {text: 1}):
         with suppress(RequestError, InputError):
-            parsed = request_of(CLASSIFY, parse(json.dumps(document).encode()), SETTINGS)
+            parsed = read_json(document)
             (parsed.model or "").encode()
             assert all(isinstance(content, bytes) for content in parsed.inputs.values())
 
@@ -149,7 +160,7 @@ def test_only_whole_characters_leave_the_reader(name, text):
         st.sampled_from(["items", "top_k", "model", "x"]), values | st.lists(values, max_size=3), max_size=3
     )
 )
-def test_any_json_object_becomes_a_batch_or_is_refused(document):
+def test_any_json_object_becomes_a_batch_or_is_rejected(document):
     with suppress(RequestError, InputError):
         parsed = batch_of(CLASSIFY, parse(json.dumps(document).encode()), SETTINGS)
         assert len(parsed.ids) == len(parsed.unpack) >= 1
@@ -160,18 +171,13 @@ def test_any_json_object_becomes_a_batch_or_is_refused(document):
 
 @given(st.binary(max_size=300), st.lists(st.integers(0, 300), max_size=6))
 @example(b'--frontier\r\nContent-Disposition: form-data; name="text"\r\n\r\n\r\n--frontie', [50, 60])
-def test_how_the_network_cuts_any_bytes_does_not_matter(content, cuts):
-    def outcome(*chunks: bytes):
-        try:
-            return read_form(*chunks)
-        except (RequestError, InputError) as refusal:
-            return str(refusal)
-
-    assert outcome(*pieces(content, [min(cut, len(content)) for cut in cuts])) == outcome(content)
+def test_any_bytes_are_read_alike_wherever_chunks_end(content, cuts):
+    cut = chunks(content, [min(cut, len(content)) for cut in cuts])
+    assert str(attempt(read_form, *cut)) == str(attempt(read_form, content))
 
 
 @pytest.mark.parametrize("cut", range(12))
-def test_only_line_breaks_may_stand_before_a_form_wherever_the_network_cuts(cut):
+def test_only_line_breaks_may_precede_a_form_wherever_chunks_end(cut):
     before = b"\r\n\r\n"
     assert read_form((before + FORM)[:cut], (before + FORM)[cut:]) == read_form(FORM)
     words = b"\r\nwords" + FORM
@@ -180,18 +186,13 @@ def test_only_line_breaks_may_stand_before_a_form_wherever_the_network_cuts(cut)
 
 
 @given(st.data())
-def test_how_the_network_cuts_a_damaged_form_does_not_matter(data):
-    at = data.draw(st.integers(0, len(FORM)))
-    content = FORM[:at] + data.draw(st.binary(max_size=20)) + FORM[at + data.draw(st.integers(0, 20)) :]
+def test_a_damaged_form_is_read_alike_wherever_chunks_end(data):
+    start = data.draw(st.integers(0, len(FORM)))
+    content = FORM[:start] + data.draw(st.binary(max_size=20)) + FORM[start + data.draw(st.integers(0, 20)) :]
     cuts = data.draw(st.lists(st.integers(0, len(content)), max_size=6))
-
-    def outcome(*chunks: bytes):
-        try:
-            return read_form(*chunks)
-        except (RequestError, InputError) as refusal:
-            return type(refusal)
-
-    assert outcome(*pieces(content, cuts)) == outcome(content)
+    whole, cut = attempt(read_form, content), attempt(read_form, *chunks(content, cuts))
+    assert type(cut) is type(whole)
+    assert isinstance(whole, Exception) or cut == whole
 
 
 # --- parts of a form ---
@@ -200,11 +201,6 @@ def test_how_the_network_cuts_a_damaged_form_does_not_matter(data):
 def part(name: str, content: bytes, *fields: str, disposition: str = "") -> bytes:
     head = "\r\n".join((f'Content-Disposition: form-data; name="{name}"{disposition}', *fields))
     return b"--frontier\r\n" + head.encode() + b"\r\n\r\n" + content + b"\r\n"
-
-
-def closed(form: Form, content: bytes):
-    form.write(content + b"--frontier--\r\n")
-    return form.close()
 
 
 def read_parts(*parts: bytes, **options: bytes):
@@ -234,12 +230,12 @@ def test_a_transfer_encoding_is_decoded(encoding, content, decoded):
     assert read_parts(part("image", content, field)).inputs == {"image": decoded}
 
 
-def test_a_form_of_pythons_email_package_is_read_as_it_was_meant():
+def test_a_form_of_pythons_email_package_is_read():
     message = MIMEMultipart("form-data")
-    picture = b"\x89PNG\r\n\x1a\n" + bytes(100)
+    image = b"\x89PNG\r\n\x1a\n" + bytes(100)
     for name, attachment in {
-        "text": MIMEText("a réd boat", "plain", "utf-8"),  # base64, by itself
-        "image": MIMEImage(picture),
+        "text": MIMEText("a réd boat", "plain", "utf-8"),  # which becomes base64
+        "image": MIMEImage(image),
         "top_k": MIMEText("2"),
     }.items():
         names = {"name": name, "filename": "réd.png"} if name == "image" else {"name": name}
@@ -247,14 +243,14 @@ def test_a_form_of_pythons_email_package_is_read_as_it_was_meant():
         message.attach(attachment)
     body = message.as_bytes(policy=HTTP).partition(b"\r\n\r\n")[2]
     parsed = read_form(body, boundary=message.get_boundary().encode())
-    assert parsed.inputs == {"text": "a réd boat".encode(), "image": picture}
+    assert parsed.inputs == {"text": "a réd boat".encode(), "image": image}
     assert parsed.options.top_k == 2
 
 
 @pytest.mark.parametrize(
     ("content_type", "content", "text"),
     [
-        pytest.param("text/plain; charset=ISO-8859-1", b"caf\xe9 \x80", "café €", id="latin-1-as-browsers-read-it"),
+        pytest.param("text/plain; charset=ISO-8859-1", b"caf\xe9 \x80", "café €", id="latin-1-as-in-browsers"),
         pytest.param('text/plain; charset="windows-1252"', b"caf\xe9", "café", id="in-quotes"),
         pytest.param("text/plain;CHARSET=us-ascii", b"red", "red", id="ascii"),
         pytest.param("text/plain; charset=utf-16", "red".encode("utf-16"), "red", id="utf-16-with-a-mark"),
@@ -265,12 +261,12 @@ def test_a_form_of_pythons_email_package_is_read_as_it_was_meant():
         pytest.param("text/plain; charset=x-sjis", "日本".encode("cp932"), "日本", id="x-sjis"),
         pytest.param("text/csv; charset=utf-8; header=present", "é".encode(), "é", id="other-parameters"),
         pytest.param("application/octet-stream", "red".encode("utf-16"), "red", id="a-utf-16-file"),
-        pytest.param("text/plain; charset=utf-8", b"\xff\xfer\x00", "r", id="a-mark-before-the-declared"),
+        pytest.param("text/plain; charset=utf-8", b"\xff\xfer\x00", "r", id="a-mark-overrides-the-charset"),
         pytest.param("text/plain", b"\xef\xbb\xbfred", "red", id="a-utf-8-mark"),
-        pytest.param("application/json; charset=UTF-8", b'"a \\u00e9"', "a é", id="json-as-retrofit-sends-it"),
+        pytest.param("application/json; charset=UTF-8", b'"a \\u00e9"', "a é", id="json-of-retrofit"),
     ],
 )
-def test_the_charset_of_a_text_is_the_one_that_it_declares(content_type, content, text):
+def test_a_text_is_decoded_by_its_declared_charset(content_type, content, text):
     assert read_parts(part("text", content, f"Content-Type: {content_type}")).inputs == {"text": text.encode()}
 
 
@@ -280,8 +276,8 @@ def test_every_charset_has_a_codec_that_reads_ascii_digits():
         assert digits.options.top_k == 12, name
 
 
-@pytest.mark.parametrize("first", [True, False], ids=["before", "behind"])
-def test_a_charset_field_counts_for_parts_that_declare_none(first):
+@pytest.mark.parametrize("first", [True, False], ids=["before", "after"])
+def test_a_charset_field_holds_for_parts_that_declare_none(first):
     named = part("_charset_", b"windows-1252")
     text = part("text", b"caf\xe9")
     assert read_parts(*((named, text) if first else (text, named))).inputs == {"text": "café".encode()}
@@ -289,7 +285,7 @@ def test_a_charset_field_counts_for_parts_that_declare_none(first):
     assert read_parts(named, own).inputs == {"text": "café".encode()}
 
 
-def test_the_charset_of_the_whole_form_comes_last():
+def test_the_charset_of_the_whole_form_holds_for_parts_without_another():
     text = part("text", b"caf\xe9")
     assert read_parts(text, charset=b"ISO-8859-1").inputs == {"text": "café".encode()}
     assert read_parts(part("_charset_", b"koi8-r"), part("text", b"\xc1"), charset=b"utf-16").inputs == {
@@ -301,49 +297,36 @@ def test_the_charset_of_the_whole_form_comes_last():
     ("field", "content", "message"),
     [
         pytest.param(
-            "Content-Transfer-Encoding: x-uuencode", b"red", 'Content-Transfer-Encoding "x-uuencode"', id="uuencode"
-        ),
-        pytest.param("Content-Transfer-Encoding: base64", b"red!", 'invalid base64, with "!"', id="bad-base64"),
-        pytest.param("Content-Transfer-Encoding: quoted-printable", b"r=ZZ", "bad escape at position 1", id="bad-qp"),
-        pytest.param(
             "Content-Transfer-Encoding: base64\r\ncontent-transfer-encoding: 8bit",
             b"cmVk",
             'header field "content-transfer-encoding" of one part twice',
             id="two-transfer-encodings",
         ),
-        pytest.param("Content-Type: text/plain; charset=rot13", b"erq", 'charset "rot13"', id="no-charset"),
         pytest.param("Content-Type: text/plain; charset=utf-7", b"red", 'charset "utf-7"', id="utf-7"),
-        pytest.param("Content-Type: text/plain; charset=idna", b"red", 'charset "idna"', id="a-codec-of-pythons"),
+        pytest.param("Content-Type: text/plain; charset=idna", b"red", 'charset "idna"', id="a-codec-of-python"),
         pytest.param("Content-Type: text/plain; charset=us-ascii", b"\xe9", "not ascii at position 0", id="not-ascii"),
         pytest.param("Content-Type: text/plain; charset=utf-16le", b"abc", "not utf-16-le", id="half-a-unit"),
-        pytest.param(
-            "Content-Type: text/plain; charset=utf-8; charset=koi8-r", b"a", '"charset" twice', id="two-charsets"
-        ),
         pytest.param("Content-Type: text/plain; charset*=''utf-16", b"a", "charset*=''utf-16", id="rfc-2231"),
         pytest.param("Content-Type: text/plain; delsp=yes", b"a", "delsp=yes", id="deleted-blanks"),
-        pytest.param("Content-Type: multipart/mixed; boundary=b", b"--b--", "multipart/mixed", id="a-form-within"),
-        pytest.param("Content-Type: message/rfc822", b"a: b", "message/rfc822", id="a-mail"),
+        pytest.param("Content-Type: message/rfc822", b"a: b", "message/rfc822", id="an-email"),
         pytest.param("Content-Type: application/x-www-form-urlencoded", b"a+b", "urlencoded", id="urlencoded"),
         pytest.param("Content-Type: application/json", b"a boat", "text: invalid JSON", id="no-json"),
         pytest.param("Content-Type: application/json", b"7", "text: 7; allowed: a string", id="json-of-another-type"),
         pytest.param("Content-Type: application/json", b'"\\ud83d"', "half of a surrogate pair", id="json-of-half"),
-        pytest.param("Content-Encoding: gzip", b"red", 'content-encoding "gzip" of a part', id="compressed"),
-        pytest.param("Content-Range: bytes 0-2/9", b"red", "content-range", id="a-piece"),
+        pytest.param("Content-Range: bytes 0-2/9", b"red", "content-range", id="a-range"),
     ],
 )
-def test_what_would_change_the_meaning_of_a_part_and_cannot_be_read_is_refused(field, content, message):
-    with pytest.raises((RequestError, InputError)) as refusal:
-        read_parts(part("text", content, field))
-    assert message in str(refusal.value)
+def test_a_part_with_headers_that_are_not_supported_is_rejected(field, content, message):
+    assert message in str(attempt(read_parts, part("text", content, field)))
 
 
 @pytest.mark.parametrize("field", ["Content-Length: 3", "MIME-Version: 1.0", "Content-ID: <a>", "Content-Language: en"])
-def test_other_header_fields_of_a_part_do_not_matter(field):
+def test_other_header_fields_of_a_part_are_ignored(field):
     assert read_parts(part("text", b"red", field)).inputs == {"text": b"red"}
 
 
 @pytest.mark.parametrize(
-    ("disposition", "chosen"),
+    ("disposition", "named"),
     [
         ("", False),
         ('; filename=""', False),
@@ -359,26 +342,30 @@ def test_other_header_fields_of_a_part_do_not_matter(field):
         ('; filename="C:\\pictures\\"', True),
     ],
 )
-def test_a_file_of_no_bytes_is_a_file_if_it_has_a_name_in_any_spelling(disposition, chosen):
-    assert read_parts(part("image", b"", disposition=disposition)).inputs == ({"image": b""} if chosen else {})
+def test_an_empty_file_is_an_input_if_it_has_a_file_name(disposition, named):
+    assert read_parts(part("image", b"", disposition=disposition)).inputs == ({"image": b""} if named else {})
     assert read_parts(part("image", b"a", disposition=disposition)).inputs == {"image": b"a"}
 
 
-def test_the_limits_of_a_part_hold_for_what_was_decoded():
+def test_the_limits_of_a_part_hold_for_its_decoded_content():
     settings = SETTINGS.model_copy(update={"max_text_bytes": 8, "max_image_bytes": 9})
+
+    def read(content: bytes):
+        form = Form(CLASSIFY, b"frontier", settings)
+        form.write(content + b"--frontier--\r\n")
+        return form.encoded, form.close()
+
     for field, content in (
         ("Content-Transfer-Encoding: base64", base64.b64encode(b"a" * 9)),
         ("Content-Transfer-Encoding: quoted-printable", b"=61" * 9),
         ("Content-Type: text/plain; charset=koi8-r", b"\xc1" * 5),
         ("Content-Type: text/plain", b"a" * 9),
     ):
-        form = Form(CLASSIFY, b"frontier", settings)
         with pytest.raises(TooManyBytes, match=r"text: .*allowed: up to 8 bytes"):
-            closed(form, part("text", content, field))
-    form = Form(CLASSIFY, b"frontier", settings)
-    whole = closed(form, part("image", b"=61" * 9, "Content-Transfer-Encoding: quoted-printable"))
-    assert form.encoded
-    assert whole.inputs == {"image": b"a" * 9}
+            read(part("text", content, field))
+    encoded, parsed = read(part("image", b"=61" * 9, "Content-Transfer-Encoding: quoted-printable"))
+    assert encoded
+    assert parsed.inputs == {"image": b"a" * 9}
 
 
 # --- numbers ---
@@ -402,7 +389,7 @@ def in_json(name: str, number: str):
         *(("threshold", written, 0.0) for written in ("0", "-0", "-0.0", "0e9", "1e-400")),
     ],
 )
-def test_a_number_is_what_json_schema_takes_for_it(read, name, written, number):
+def test_numbers_are_those_of_json_schema(read, name, written, number):
     assert read(name, written) == number
 
 
@@ -410,47 +397,31 @@ def test_a_number_is_what_json_schema_takes_for_it(read, name, written, number):
 @pytest.mark.parametrize(
     ("name", "written"),
     [
-        *(
-            ("top_k", written)
-            for written in ("3.5", "0", "-0", "-1", "1e-400", "1e400", "-1e400", "true", '"3"', "[3]")
-        ),
-        *(("top_k", written) for written in ("1_0", "+3", "03", "3.", "0x3", "NaN", "Infinity", "three", "٣", "３")),
-        *(("threshold", written) for written in ("1.5", "-0.1", "1e400", "true", "false", '"0.5"', "9" * 400)),
-        *(("threshold", written) for written in (".5", "5.", "+0.5", "0_1", "nan", "NaN", "-Infinity", "inf", "0,5")),
+        *(("top_k", written) for written in ("-1e400", "[3]", "３")),
+        *(("threshold", written) for written in ("1.5", "false", '"0.5"', "5.", "0_1", "inf", "-Infinity", "0,5")),
     ],
 )
-def test_anything_else_is_no_number(read, name, written):
-    with pytest.raises((RequestError, InputError)):
-        read(name, written)
-
-
-@pytest.mark.parametrize("written", [" 3", "3 ", "3\r\n", "\t3"])
-def test_blanks_do_not_belong_to_a_number_of_a_form(written):
-    with pytest.raises(InvalidParameter, match="top_k: "):
-        in_a_form("top_k", written)
+def test_anything_else_is_not_a_number(read, name, written):
+    assert isinstance(attempt(read, name, written), RequestError | InputError)
 
 
 @given(st.text(alphabet="0123456789eE+-._ ", max_size=6).filter(str.strip), st.sampled_from(["top_k", "threshold"]))
-def test_forms_and_json_take_the_same_numbers(written, name):
-    def outcome(read):
-        try:
-            return read(name, written)
-        except (RequestError, InputError):
-            return "refused"
-
-    if written == written.strip():  # between JSON's own signs blanks mean nothing
-        assert outcome(in_a_form) == outcome(in_json)
+def test_forms_and_json_accept_the_same_numbers(written, name):
+    if written == written.strip():  # JSON ignores blanks around a number
+        in_form, by_json = (attempt(read, name, written) for read in (in_a_form, in_json))
+        assert isinstance(in_form, Exception) == isinstance(by_json, Exception)
+        assert isinstance(in_form, Exception) or in_form == by_json
 
 
 # --- base64 ---
 
 SPELLINGS = {
     "standard": lambda content: base64.b64encode(content).decode(),
-    "for addresses": lambda content: base64.urlsafe_b64encode(content).decode(),
+    "for URLs": lambda content: base64.urlsafe_b64encode(content).decode(),
     "without padding": lambda content: base64.b64encode(content).decode().rstrip("="),
-    "for addresses, without padding": lambda content: base64.urlsafe_b64encode(content).decode().rstrip("="),
+    "for URLs, without padding": lambda content: base64.urlsafe_b64encode(content).decode().rstrip("="),
     "in lines": lambda content: base64.encodebytes(content).decode(),
-    "in lines of Windows": lambda content: base64.encodebytes(content).decode().replace("\n", "\r\n"),
+    "in lines that end with CRLF": lambda content: base64.encodebytes(content).decode().replace("\n", "\r\n"),
     "in indented lines": lambda content: "\n  " + base64.encodebytes(content).decode().replace("\n", " \n  "),
     "escaped": lambda content: quote(base64.b64encode(content), safe=""),
     "a data: URI": lambda content: "data:image/png;base64," + base64.b64encode(content).decode(),
@@ -458,7 +429,7 @@ SPELLINGS = {
     "a data: URI escaped as a whole": lambda content: quote(
         "data:image/png;base64," + base64.b64encode(content).decode(), safe=""
     ),
-    "a data: URI for addresses": lambda content: "data:;base64," + base64.urlsafe_b64encode(content).decode(),
+    "a data: URI in base64 for URLs": lambda content: "data:;base64," + base64.urlsafe_b64encode(content).decode(),
     "a data: URI with parameters": lambda content: (
         "data:image/png;name=a.png;charset=utf-8; BASE64," + base64.b64encode(content).decode()
     ),
@@ -473,7 +444,7 @@ SPELLINGS = {
 @given(st.binary(max_size=200))
 @example(bytes(range(256)))
 @example(b"\xfb\xff\xfe")
-def test_bytes_are_the_same_in_every_unambiguous_spelling(spelling, content):
+def test_every_unambiguous_spelling_of_bytes_is_decoded(spelling, content):
     decoded = file_of("image", SPELLINGS[spelling](content), 1000)
     assert decoded.removeprefix(b"\xff") == content if spelling.endswith("without base64") else decoded == content
 
@@ -481,34 +452,20 @@ def test_bytes_are_the_same_in_every_unambiguous_spelling(spelling, content):
 @pytest.mark.parametrize(
     ("written", "message"),
     [
-        pytest.param("AA-/", "of two alphabets", id="both-alphabets"),
-        pytest.param("QUJDR", "of 5 letters, which is one too many or too few", id="a-letter-alone"),
-        pytest.param("QR==", "bits of no byte", id="bits-behind-one-byte"),
-        pytest.param("QR", "bits of no byte", id="bits-behind-one-byte-without-padding"),
-        pytest.param("QUJ", "bits of no byte", id="bits-behind-two-bytes"),
-        pytest.param("QQ==QQ==", 'with "=" at position 2', id="padding-in-the-middle"),
-        pytest.param("QQ=", 'of 2 letters with 1 "="', id="half-of-the-padding"),
-        pytest.param("QUJD=", 'of 4 letters with 1 "="', id="padding-too-much"),
-        pytest.param("QUJD====", 'of 4 letters with 4 "="', id="padding-alone-behind"),
-        pytest.param("ab cd+efg", 'with " " at position 2', id="a-plus-that-became-a-blank"),
-        pytest.param("QUJD\x00", "at position 4", id="nul"),
-        pytest.param("QQ%3", "a bad percent-escape at position 2", id="half-an-escape"),
-        pytest.param("data:image/png;base64,QQ%253D%253D", 'with "%" at position 2', id="escaped-twice"),
-        pytest.param("data:image/png;base64", "a data: URI without a comma", id="no-comma"),
-        pytest.param("data:" + ";" * 5000 + ",", "without a comma", id="a-comma-too-far-away"),
-        pytest.param("data:image/png,iVBORw0KGgo", "a data: URI without ;base64", id="neither-base64-nor-escapes"),
+        pytest.param("QR", "bits of no byte", id="spare-bits-after-one-byte"),
+        pytest.param("QUJ", "bits of no byte", id="spare-bits-after-two-bytes"),
+        pytest.param("QUJD====", 'of 4 letters with 4 "="', id="needless-padding"),
         pytest.param("data:image/png,%89PNG\u00e9", 'with "\\u00e9"', id="not-ascii"),
-        pytest.param("\ud83d", 'with "\\ud83d" at position 0', id="half-of-a-pair"),
     ],
 )
-def test_base64_that_has_not_one_reading_is_refused_with_the_reason(written, message):
-    with pytest.raises(MalformedBody) as refusal:
+def test_ambiguous_base64_is_rejected_with_the_reason(written, message):
+    with pytest.raises(MalformedBody) as error:
         file_of("image", written, 1000)
-    assert message in refusal.value.found
+    assert message in error.value.found
 
 
 @given(st.text(alphabet="AQR/+-_= \n%3D", max_size=12))
-def test_whatever_is_read_as_base64_has_exactly_these_bits(written):
+def test_decoded_base64_has_exactly_the_bits_of_its_letters(written):
     with suppress(MalformedBody):
         content = file_of("image", written, 1000)
         letters = "".join(written.replace("%3D", "=").split()).rstrip("=")
@@ -517,7 +474,7 @@ def test_whatever_is_read_as_base64_has_exactly_these_bits(written):
 
 
 @pytest.mark.parametrize("before", range(3))
-def test_an_escape_stays_whole_wherever_the_reader_cuts(before):
+def test_an_escape_is_decoded_wherever_the_decoder_cuts(before):
     written = "data:," + "a" * before + "%3Db" * 100_000
     assert file_of("image", written, 300_000) == b"a" * before + b"=b" * 100_000
 

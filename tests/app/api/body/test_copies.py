@@ -1,4 +1,4 @@
-"""How much memory an input takes on its way from the socket to a decoder: the copies of one large image."""
+"""Memory of a large image between the socket and the decoder, in copies of the image."""
 
 import base64
 import io
@@ -32,7 +32,7 @@ def message(inputs):
 
 
 def by_form():
-    """From chunks of a form to the buffers that are written to a worker."""
+    """Read chunks of a form; return the buffers that are written to a worker."""
     form = Form(CLASSIFY, b"frontier", SETTINGS)
     for start, end in pairwise((*range(0, len(FORM), CHUNK), len(FORM))):
         form.write(FORM[start:end])
@@ -40,7 +40,7 @@ def by_form():
 
 
 def by_json(content: bytes):
-    """From chunks of JSON to the buffers that are written to a worker."""
+    """Read chunks of JSON; return the buffers that are written to a worker."""
     body = bytearray()
     for start, end in pairwise((*range(0, len(content), CHUNK), len(content))):
         body.extend(content[start:end])
@@ -48,7 +48,7 @@ def by_json(content: bytes):
 
 
 def copies(run, *arguments) -> tuple[float, float]:
-    """The most memory while it runs, and what its result keeps, in sizes of the image."""
+    """Return the peak memory of a call and the memory of its result, in sizes of the image."""
     tracemalloc.start()
     try:
         result = run(*arguments)
@@ -59,20 +59,20 @@ def copies(run, *arguments) -> tuple[float, float]:
         tracemalloc.stop()
 
 
-def test_an_image_of_a_form_is_once_in_the_service():
+def test_an_image_of_a_form_is_in_memory_once():
     peak, kept = copies(by_form)
     assert 1 <= kept <= peak < 1.15  # bytearrays grow by an eighth
 
 
 @pytest.mark.parametrize("start", ["", "data:image/png;base64,"], ids=["base64", "data-uri"])
-def test_the_base64_of_an_image_in_json_is_there_twice_at_most_and_gone_when_it_is_decoded(start):
+def test_the_base64_of_an_image_in_json_is_in_memory_at_most_twice_and_then_freed(start):
     content = json.dumps({"image": start + base64.b64encode(IMAGE).decode()}).encode()
     peak, kept = copies(by_json, content)
     assert 1 <= kept < 1.1
     assert peak < 2 * 4 / 3 + (1 if start else 0) + 0.1
 
 
-def test_an_image_is_once_in_a_worker_before_it_is_decoded(tmp_path):
+def test_an_image_is_in_the_memory_of_a_worker_once_before_it_is_decoded(tmp_path):
     (tmp_path / "message").write_bytes(b"".join(message({"image": IMAGE})))
 
     def receive(stream: io.BufferedReader):

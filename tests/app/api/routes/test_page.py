@@ -31,7 +31,7 @@ async def test_every_file_that_the_page_names_is_served(client):
 
 
 @pytest.mark.parametrize("file", [file for file in FILES if not file.endswith(".png")])
-async def test_no_file_of_the_page_names_an_outside_address(client, file):
+async def test_no_file_of_the_page_has_an_address_of_another_site(client, file):
     content = (await client.get(f"/web/{file}")).text.replace("http://www.w3.org/2000/svg", "")
     assert not re.search(r"https?:|[\"'(]//[a-z]", content)
 
@@ -50,13 +50,13 @@ async def test_a_path_outside_of_the_page_is_not_found(client):
 
 
 @pytest.mark.parametrize("file", MODULES)
-def test_a_module_that_is_imported_exists(file):
+def test_every_imported_module_exists(file):
     for imported in re.findall(r'from "\./([^"]+)"', text_of(file)):
         assert imported in FILES
 
 
 @pytest.mark.parametrize("file", MODULES)
-def test_nothing_is_ever_read_as_html(file):
+def test_no_module_parses_html_or_evaluates_code(file):
     assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function", text_of(file))
 
 

@@ -1,4 +1,4 @@
-"""What holds for every task: an item has one answer, however it is sent."""
+"""Properties of all tasks: an item gets the same answer in a form, in JSON and in a batch."""
 
 import base64
 import json
@@ -9,12 +9,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from polymodal.model import TASKS
-from tests.app.conftest import _solid, make_predictor
+from tests.app.conftest import make_predictor
+from tests.media import solid
 
-IMAGES = (_solid("red"), _solid("teal"), b"no picture", b"")
+IMAGES = (solid("red"), solid("teal"), b"no picture", b"")
 TEXTS = st.sampled_from(["red", "green blue red", " ", "a\0b", "red " * 5]) | st.text(
     st.characters(exclude_categories=["Cs"]), max_size=12
-).filter(lambda text: not text.startswith("\ufeff"))  # a form's byte order mark is none of its text
+).filter(lambda text: not text.startswith("\ufeff"))  # in a form, a byte order mark does not belong to the text
 ITEMS = st.fixed_dictionaries({}, optional={"image": st.sampled_from(IMAGES), "text": TEXTS})
 SAME_ID = {"X-Request-Id": "same"}
 
@@ -26,19 +27,19 @@ def in_json(item):
 
 
 def in_form(item):
-    """Every field as a part, so that a form without inputs is one too."""
-    parts = {"model": (None, "toy")}
+    """Return the fields of a form. It always has a model, so that a form without inputs is a form, too."""
+    fields = {"model": (None, "toy")}
     if "image" in item:
-        parts["image"] = ("a.png", item["image"])
+        fields["image"] = ("a.png", item["image"])
     if "text" in item:
-        parts["text"] = (None, item["text"].encode())
-    return parts
+        fields["text"] = (None, item["text"].encode())
+    return fields
 
 
 @pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
 @given(items=st.lists(ITEMS, min_size=1, max_size=4))
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-async def test_an_item_is_answered_alike_in_a_form_in_json_and_in_a_batch(client, task, items):
+async def test_an_item_gets_the_same_answer_in_a_form_in_json_and_in_a_batch(client, task, items):
     path = f"/v1/{task.name}"
     batch = {"items": [in_json(item) for item in items]}
     together = (await client.post(f"{path}/batch", json=batch, headers=SAME_ID)).json()["items"]
@@ -51,7 +52,7 @@ async def test_an_item_is_answered_alike_in_a_form_in_json_and_in_a_batch(client
 
 
 @pytest.mark.parametrize("batch", ["", "/batch"])
-async def test_a_model_that_lacks_a_task_is_named_with_those_that_it_has(serving, batch):
+async def test_a_task_that_the_model_lacks_is_answered_with_the_tasks_that_it_has(serving, batch):
     model = make_predictor()
     model.description = replace(model.description, capabilities=frozenset({TASKS["embed"].needs}))
     body = {"items": [{"text": "red"}]} if batch else {"text": "red"}
@@ -66,7 +67,7 @@ async def test_a_model_that_lacks_a_task_is_named_with_those_that_it_has(serving
 
 
 def test_the_json_of_an_answer_has_no_null():
-    """Clients read `interval` as missing, and not as null."""
+    """For clients `interval` is missing rather than null."""
     for task in TASKS.values():
         for example in task.Answer.model_config["json_schema_extra"]["examples"]:
             assert "null" not in json.dumps(task.Answer.model_validate(example).model_dump(exclude_none=True))

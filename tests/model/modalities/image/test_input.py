@@ -16,16 +16,11 @@ from polymodal.model.errors import InputError, TooLarge, Undecodable, Unsupporte
 from polymodal.model.modalities.image.formats import BEGINNINGS as KNOWN
 from polymodal.model.modalities.image.formats import sniff
 from polymodal.model.modalities.image.input import FORMATS, TURNS, ImageInput, content_box
+from tests.media import saved as save
 
 SIDE = 64
 INPUT = ImageInput(side=SIDE)
 RED = (204, 0, 51)  # of the palette that Pillow converts to, so that nothing is dithered
-
-
-def save(image, file_format="PNG", **options):
-    content = io.BytesIO()
-    image.save(content, file_format, **options)
-    return content.getvalue()
 
 
 def solid(mode="RGB", colour=RED, size=(40, 30)):
