@@ -7,12 +7,13 @@ that has nothing else. Box names are those of ISO/IEC 14496-12; AV1 is the AV1 b
 """
 
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
 
+from polymodal.model.modalities.image.containers import MOST_BOXES, boxes
 from polymodal.model.modalities.image.formats import Unread
 
 Size = tuple[int, int]
@@ -20,8 +21,6 @@ Box4 = tuple[int, int, int, int]
 Box = tuple[int, int]
 """Start and end of a box's content."""
 
-MOST_ITEMS: Final = 4_096
-"""Items, properties and references: 50 million pixels in tiles of 256 × 256 px are 800."""
 MOST_META_BYTES: Final = 2**20
 MOST_EXTENTS: Final = 65_536
 MOST_TILE_SIDE: Final = 1_024
@@ -105,24 +104,6 @@ def still(media_type: str, content: bytes) -> Still:
     return Still(selection.written(_BRANDS[media_type]), size, *_transforms(items[primary]))
 
 
-def boxes(content: bytes, start: int, end: int, most: int = MOST_ITEMS) -> Iterator[tuple[bytes, int, int]]:
-    """Yield name, start and end of each box's content. A box that is longer than its container ends with it."""
-    for _ in range(most):
-        if start + 8 > end:
-            return
-        length, name = struct.unpack_from(">I4s", content, start)
-        head = 8
-        if length == 1:
-            (length,) = struct.unpack_from(">Q", content, start + 8)
-            head = 16
-        following = start + length if length else end
-        if following < start + head:
-            raise ValueError("a box that is shorter than its head")
-        yield name, start + head, min(following, end)
-        start = following
-    raise ValueError(f"more than {most:,} boxes in one")
-
-
 class _Reader:
     """Reads consecutive numbers."""
 
@@ -196,7 +177,7 @@ def _properties(content: bytes, box: Box, items: Mapping[int, _Item]) -> None:
     ]
     reader = _Reader(content, *inside[b"ipma"])
     version, flags = reader.version()
-    for _ in range(min(MOST_ITEMS, reader.number(4))):
+    for _ in range(min(MOST_BOXES, reader.number(4))):
         item = items.get(reader.number(4 if version else 2), _Item())
         for _ in range(reader.number(1)):
             index = reader.number(2 if flags & 1 else 1)
@@ -215,7 +196,7 @@ def _locations(content: bytes, box: Box, items: Mapping[int, _Item]) -> None:
     offset_length, length_length = divmod(reader.number(1), 16)
     base_length, index_length = divmod(reader.number(1), 16)
     left = MOST_EXTENTS
-    for _ in range(min(MOST_ITEMS, reader.number(4 if version == 2 else 2))):
+    for _ in range(min(MOST_BOXES, reader.number(4 if version == 2 else 2))):
         item = items.get(reader.number(4 if version == 2 else 2), _Item())
         method = reader.number(2) & 15 if version else 0
         source, base, count = reader.number(2), reader.number(base_length), reader.number(2)

@@ -8,12 +8,22 @@ specifications.
 import re
 import struct
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from polymodal.model.modalities.image.bmff import Box4, Size, still
-from polymodal.model.modalities.image.formats import Unread
-from polymodal.model.modalities.image.header import FRAMES, PROGRESSIVE, SEQUENTIAL
+from polymodal.model.modalities.image.containers import (
+    FRAMES,
+    START_OF_SCAN,
+    TiffEntry,
+    byte_order,
+    jpeg_segments,
+    tiff_entries,
+)
+from polymodal.model.modalities.image.formats import BEGINNINGS, Unread
+from polymodal.model.modalities.image.header import PROGRESSIVE, SEQUENTIAL
 
 MOST_PIECES: Final = 65_536
 """Most chunks of a PNG or WebP, blocks of a GIF before its image, and strips or tiles of a TIFF."""
@@ -24,7 +34,6 @@ MOST_SCANS: Final = 100
 UPRIGHT: Final = 1
 ORIENTATION: Final = 0x0112
 
-_FILL = re.compile(rb"\xff+")
 # A marker behind the first scan header that has data or ends the image (ITU T.81, B.1.1): neither a stuffed byte of entropy-coded
 # data nor a restart marker. Without a repetition, so that searching takes time in proportion to the bytes.
 _MARKER = re.compile(rb"\xff[^\x00\x01\xff\xd0-\xd7]")
@@ -85,22 +94,11 @@ def strip_metadata(media_type: str, content: bytes) -> Stripped:
 
 
 def _jpeg(content: bytes) -> Stripped:
-    kept, exif, frame, position = [content[:2]], b"", b"", 2
-    for _ in range(MOST_SEGMENTS):
-        # Fill bytes may precede a marker, and decoders skip other bytes.
-        if (match := _FILL.search(content, position)) is None:
-            raise ValueError("no picture in it")
-        position = match.end() + 1
-        marker = content[match.end()]
-        if marker in (0x00, 0x01) or 0xD0 <= marker <= 0xD8:  # these have no data
-            continue
-        if marker == 0xD9:
-            raise ValueError("it ends before its picture")
-        if marker == 0xDA:
-            return _jpeg_scans(content, position - 2, b"".join(kept), frame, orientation(exif))
-        (length,) = struct.unpack_from(">H", content, position)
-        data = content[position : position + length]
-        position += length
+    kept, exif, frame = [content[:2]], b"", b""
+    for marker, start, end in jpeg_segments(content, MOST_SEGMENTS, len(content)):
+        if marker == START_OF_SCAN:
+            return _jpeg_scans(content, start - 2, b"".join(kept), frame, orientation(exif))
+        data, length = content[start:end], end - start
         if marker in FRAMES:
             if frame or length > _MOST_FRAME:
                 raise ValueError("a second frame, or one of more than four components")
@@ -136,7 +134,7 @@ def _jpeg_scans(content: bytes, start: int, head: bytes, frame: bytes, turned: i
             if content.count(b"\xff\xda", start) > MOST_SCANS:
                 raise ValueError(f"more than {MOST_SCANS} scans")
             return Stripped(head + content[start:], turned)
-        if marker == 0xDA:
+        if marker == START_OF_SCAN:
             scans += 1
             if scans > MOST_SCANS:
                 raise ValueError(f"more than {MOST_SCANS} scans")
@@ -246,18 +244,6 @@ def _palette(flags: int) -> int:
     return 3 << (flags & 7) + 1 if flags & 0x80 else 0
 
 
-def _bmp(content: bytes) -> Stripped:
-    return Stripped(content)
-
-
-def _avif(content: bytes) -> Stripped:
-    return _still("image/avif", content)
-
-
-def _heic(content: bytes) -> Stripped:
-    return _still("image/heic", content)
-
-
 def _still(media_type: str, content: bytes) -> Stripped:
     image = still(media_type, content)
     return Stripped(image.content, image.orientation, size=image.size, crop=image.crop)
@@ -265,16 +251,15 @@ def _still(media_type: str, content: bytes) -> Stripped:
 
 def _tiff(content: bytes) -> Stripped:
     """Rewrite the first page's directory in place, with the tags that its pixels depend on."""
-    order = "<" if content.startswith(b"II") else ">"
+    order = byte_order(content)
     (directory,) = struct.unpack_from(order + "I", content, 4)
-    (entries,) = struct.unpack_from(order + "H", content, directory)
     kept: dict[int, bytes] = {}
     seen = {254: 0}
     turned = UPRIGHT
-    for start in range(directory + 2, directory + 2 + 12 * entries, 12):
-        tag, kind, values = struct.unpack_from(order + "HHI", content, start)
+    for entry in tiff_entries(content):
+        tag, kind, values, start = entry
         if tag == ORIENTATION:
-            turned = _turn(order, content, start)
+            turned = _orientation_in(content, entry)
         if tag in (254, 330) or (tag, kind, values) == (_DNG, 1, 4):
             (seen[tag],) = struct.unpack_from(order + "I", content, start + 8)
         if tag not in _TIFF_KEPT or tag in kept:
@@ -321,27 +306,20 @@ def _check_pieces(order: str, content: bytes, entries: Mapping[int, bytes]) -> N
 def orientation(exif: bytes) -> int:
     """Return the orientation from EXIF; upright if it is missing or invalid."""
     exif = exif.removeprefix(b"Exif\x00\x00")
-    order = {b"II*\x00": "<", b"MM\x00*": ">"}.get(exif[:4])
-    if order is None:
-        return UPRIGHT
-    try:
-        (directory,) = struct.unpack_from(order + "I", exif, 4)
-        (entries,) = struct.unpack_from(order + "H", exif, directory)
-        for start in range(directory + 2, directory + 2 + 12 * entries, 12):
-            if struct.unpack_from(order + "H", exif, start) == (ORIENTATION,):
-                return _turn(order, exif, start)
-    except struct.error:
-        return UPRIGHT  # cut off; the pixels may be fine
+    if exif.startswith(BEGINNINGS["image/tiff"]):
+        with suppress(struct.error):  # cut off; the pixels may be fine
+            return next(
+                (_orientation_in(exif, entry) for entry in tiff_entries(exif) if entry.tag == ORIENTATION), UPRIGHT
+            )
     return UPRIGHT
 
 
-def _turn(order: str, content: bytes, start: int) -> int:
+def _orientation_in(content: bytes, entry: TiffEntry) -> int:
     """Return the value of a directory's entry if it is one number from 1 to 8."""
-    _, kind, values = struct.unpack_from(order + "HHI", content, start)
-    letter = {3: "H", 4: "I", 9: "i"}.get(kind)
-    if letter is None or values != 1:
+    letter = {3: "H", 4: "I", 9: "i"}.get(entry.kind)
+    if letter is None or entry.values != 1:
         return UPRIGHT
-    (value,) = struct.unpack_from(order + letter, content, start + 8)
+    (value,) = struct.unpack_from(byte_order(content) + letter, content, entry.start + 8)
     return int(value) if 1 <= value <= 8 else UPRIGHT
 
 
@@ -350,8 +328,8 @@ _PRUNERS: Final[Mapping[str, Callable[[bytes], Stripped]]] = {
     "image/png": _png,
     "image/webp": _webp,
     "image/gif": _gif,
-    "image/bmp": _bmp,
+    "image/bmp": Stripped,
     "image/tiff": _tiff,
-    "image/avif": _avif,
-    "image/heic": _heic,
+    "image/avif": partial(_still, "image/avif"),
+    "image/heic": partial(_still, "image/heic"),
 }
