@@ -156,7 +156,7 @@ def write_bundle(
         shutil.rmtree(fresh, ignore_errors=True)
         if older.exists() and not directory.exists():
             older.rename(directory)
-        if isinstance(problem, BundleError):  # it names the folder that is gone
+        if isinstance(problem, BundleError):  # its message names the folder that was removed
             raise BundleError(str(problem).replace(str(fresh), str(directory))) from problem
         raise
     shutil.rmtree(older, ignore_errors=True)
@@ -176,7 +176,7 @@ def _write(
     for entry in inputs.values():
         entry.save(fresh)
     (fresh / CONFIG).write_text(_as_json(config.model_dump(mode="json", exclude_none=True)), encoding="utf-8")
-    # In C order: safetensors writes memory as it is, and convolutions in channels-last layout are in another order.
+    # In C order, because safetensors writes memory as it is, and weights in channels-last layout are in another order.
     save_file({name: np.asarray(array, order="C") for name, array in weights.items()}, fresh / WEIGHTS)
     (fresh / WEIGHTS).chmod(0o644)  # safetensors allows only the owner; a container serves as another user
     for name, graph in graphs.items():
@@ -281,8 +281,8 @@ def _read_config(directory: Path) -> BundleConfig:
     try:
         config = BundleConfig.model_validate(content)
     except ValidationError as problem:
-        found = "; ".join(f"{'.'.join(map(str, e['loc'])) or CONFIG}: {e['msg']}" for e in problem.errors())
-        raise BundleError(f"{directory}: {CONFIG} cannot be used: {found}") from problem
+        problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or CONFIG}: {e['msg']}" for e in problem.errors())
+        raise BundleError(f"{directory}: {CONFIG} cannot be used: {problems}") from problem
     try:
         check_config(config)
     except ValueError as problem:

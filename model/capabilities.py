@@ -1,4 +1,4 @@
-"""Capabilities, which model kinds implement and tasks need, so that neither names the other.
+"""Capabilities that model kinds implement and tasks require, so that neither names the other.
 
 B examples, D embedding width, K labels.
 """

@@ -85,7 +85,7 @@ class Modality:
     noun: str
     """With an article, for sentences: "an image"."""
     common_noun: str
-    """Users' word for it, without an article: "picture"."""
+    """Word for it in texts for end users, without an article."""
     textual: bool
     """Whether an input is text (a string in JSON, a cell in a manifest) or the bytes of a file."""
     max_bytes: int
@@ -147,9 +147,9 @@ MODALITIES: Final[dict[str, Modality]] = {
             media_range="image/*",
             package=f"{_PACKAGE}.image",
             encoders="cnn, efficientnet-lite0 … lite4",
-            augmentation="pictures moved and recoloured",
+            augmentation="images moved and recoloured",
             example=_PIXEL,
-            suffixes=frozenset(suffix for several in SUFFIXES.values() for suffix in several),
+            suffixes=frozenset(suffix for suffixes in SUFFIXES.values() for suffix in suffixes),
             usual_columns=("file", "filename", "path", "img", "picture", "photo", "url"),
             always_digested=True,
         ),

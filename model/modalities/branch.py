@@ -1,4 +1,4 @@
-"""Branches of a network at the start of a training: one modality's input with its encoder."""
+"""Branches of a network at the start of a training: the input and the encoder of one modality."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field

@@ -1,6 +1,6 @@
 """Augmentations of images that keep a drawing's subject; for training batches only.
 
-B pictures, S side in pixels.
+B images, S side in pixels.
 """
 
 import math

@@ -30,14 +30,14 @@ def jpeg_segments(content: Buffer, most: int, most_fill: int) -> Iterator[tuple[
     for _ in range(most):
         fill = content.find(b"\xff", position)
         if fill < 0:
-            raise ValueError("no picture in it")
+            raise ValueError("no image in it")
         if (match := _NO_FILL.search(content, fill, fill + most_fill + 1)) is None:
             raise ValueError("it ends too early")
         marker, position = match[0][0], match.end()
         if marker in _WITHOUT_DATA:
             continue
         if marker == _END_OF_IMAGE:
-            raise ValueError("it ends before its picture")
+            raise ValueError("it ends before its image")
         if marker == START_OF_SCAN:
             yield marker, position, position
             return
@@ -66,7 +66,8 @@ def tiff_entries(content: Buffer, most: int = 65_535) -> Iterator[TiffEntry]:
     (directory,) = struct.unpack_from(order + "I", content, 4)
     (entries,) = struct.unpack_from(order + "H", content, directory)
     for start in range(directory + 2, directory + 2 + 12 * min(most, entries), 12):
-        yield TiffEntry(*struct.unpack_from(order + "HHI", content, start), start)
+        tag, kind, values = struct.unpack_from(order + "HHI", content, start)
+        yield TiffEntry(tag, kind, values, start)
 
 
 def boxes(content: Buffer, start: int, end: int, most: int = MOST_BOXES) -> Iterator[tuple[bytes, int, int]]:

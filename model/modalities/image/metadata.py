@@ -43,8 +43,8 @@ _JPEG_BITS: Final = 8  # of a sample; libjpeg decodes no others for Pillow
 _JPEG_KEPT: Final = frozenset({0xE0, 0xEE, 0xDB, 0xC4, 0xCC, 0xDD})
 _MOST_QUANTISERS: Final = 2 + 4 * 129  # bytes of a segment with all four tables, in 16 bits
 _MOST_FRAME: Final = 8 + 3 * 4  # bytes of a frame header with four components
-# Meaningless entropy-coded data that begins with a one, where a decoder makes up zeros; before every restart marker that it may
-# expect.
+# Meaningless entropy-coded data that begins with a one, where a decoder would assume zeros; once before every restart marker that
+# it may expect.
 _OTHER_SCANNED: Final = b"".join(
     bytes((170 + 89 * byte) % 251 for byte in range(256)) + bytes((0xFF, 0xD0 + number))
     for number in (*range(8), *range(8))
@@ -75,7 +75,7 @@ class Stripped:
     other_ending: bytes = b""
     """For a JPEG without an end marker: the content with another ending, which has the same pixels unless some are missing."""
     inverted: bool = False
-    """Whether zero is white in a TIFF of 16 or 32 bits, which Pillow ignores."""
+    """Whether zero is white in a TIFF of 16 or 32 bits, because Pillow ignores that."""
     size: Size | None = None
     """In pixels, where it must be checked before a decoder opens the content: AVIF and HEIC."""
     crop: Box4 | None = None
@@ -113,12 +113,12 @@ def _jpeg(content: bytes) -> Stripped:
             if marker == 0xDB and length > _MOST_QUANTISERS:
                 raise ValueError("more than four tables of quantisation in one segment")
             kept.append(bytes((0xFF, marker)) + data)
-    raise ValueError(f"more than {MOST_SEGMENTS} segments before its picture")
+    raise ValueError(f"more than {MOST_SEGMENTS} segments before its image")
 
 
 def _jpeg_scans(content: bytes, start: int, head: bytes, frame: bytes, turned: int) -> Stripped:
-    """Return the scans of a JPEG from its first scan header to the end marker; the rest belongs to other files."""
-    # Sequential, with all components in its first scan: no other may follow. Most photographs are such and need no walk.
+    """Return a JPEG's head with its scans, up to the end marker; what follows belongs to other files."""
+    # A sequential JPEG with all components in its first scan has no other. Most photographs are such and need no walk.
     alone = frame[1] in SEQUENTIAL and content[start + 4] == frame[9]
     if alone and content.endswith(_END_OF_IMAGE):
         return Stripped(head + content[start:], turned)
@@ -144,7 +144,7 @@ def _jpeg_scans(content: bytes, start: int, head: bytes, frame: bytes, turned: i
         raise ValueError(f"more than {MOST_SEGMENTS} segments behind its first scan")
     if left:
         raise ValueError("it ends before its last scan")
-    # Where data is missing, a decoder makes it up from the bytes that follow.
+    # Where data is missing, a decoder computes pixels from the bytes that follow.
     scanned = head + content[start:].rstrip(b"\xff")
     return Stripped(scanned + _END_OF_IMAGE, turned, scanned + _OTHER_SCANNED + _END_OF_IMAGE)
 
@@ -198,8 +198,8 @@ def _webp(content: bytes) -> Stripped:
         kind = content[position : position + 4]
         following = position + 8 + int.from_bytes(content[position + 4 : position + 8], "little")
         following += following % 2
-        piece = content[position:following]  # also where the file's own length is too small for it
-        piece += b"\x00" * (len(piece) % 2)  # the last byte may be missing, as it only fills
+        piece = content[position:following]  # even beyond the length that the file states
+        piece += b"\x00" * (len(piece) % 2)  # the file may lack the last fill byte
         if kind == b"VP8X" and len(piece) > 8:
             piece = piece[:8] + bytes([piece[8] & ~_WEBP_METADATA]) + piece[9:]
         if kind in _WEBP_KEPT or (kind == b"ANMF" and not frames):
@@ -236,7 +236,7 @@ def _gif(content: bytes) -> Stripped:
             control = content[start:position]
             # Disposal of the frame (bits 2 to 4): Pillow would allocate memory for it before its size is checked.
             control = control[:3] + bytes(flags & ~0x1C for flags in control[3:4]) + control[4:]
-    raise ValueError(f"no picture in its first {MOST_PIECES:,} blocks")
+    raise ValueError(f"no image in its first {MOST_PIECES:,} blocks")
 
 
 def _palette(flags: int) -> int:
