@@ -147,7 +147,21 @@ def write_bundle(
         older.rename(directory)
     shutil.rmtree(older, ignore_errors=True)
     try:
-        _write(fresh, config, inputs, weights, graphs, report, golden, card)
+        (fresh / "onnx").mkdir(parents=True)
+        for entry in inputs.values():
+            entry.save(fresh)
+        # In C order, because safetensors writes memory as it is, and weights in channels-last layout are in another order.
+        save_file({name: np.asarray(array, order="C") for name, array in weights.items()}, fresh / WEIGHTS)
+        (fresh / WEIGHTS).chmod(0o644)  # safetensors allows only the owner; a container serves as another user
+        for name, graph in graphs.items():
+            (fresh / _graph_file(name)).write_bytes(graph)
+        settings = _as_json(config.model_dump(mode="json", exclude_none=True))
+        texts = {CONFIG: settings, REPORT: _as_json(report), GOLDEN: _as_json(golden), CARD: card}
+        for file, text in texts.items():
+            (fresh / file).write_text(text, encoding="utf-8")
+        files = sorted(path.relative_to(fresh).as_posix() for path in fresh.rglob("*") if path.is_file())
+        sums = "".join(f"{file_sha256(fresh / file)}  {file}\n" for file in files)
+        (fresh / SUMS).write_text(sums, encoding="utf-8")
         verify(fresh)
         if directory.exists():
             directory.rename(older)
@@ -160,32 +174,6 @@ def write_bundle(
             raise BundleError(str(problem).replace(str(fresh), str(directory))) from problem
         raise
     shutil.rmtree(older, ignore_errors=True)
-
-
-def _write(
-    fresh: Path,
-    config: BundleConfig,
-    inputs: Mapping[str, Input],
-    weights: Mapping[str, Array],
-    graphs: Mapping[str, bytes],
-    report: Mapping[str, Any],
-    golden: list[dict[str, Any]],
-    card: str,
-) -> None:
-    (fresh / "onnx").mkdir(parents=True)
-    for entry in inputs.values():
-        entry.save(fresh)
-    (fresh / CONFIG).write_text(_as_json(config.model_dump(mode="json", exclude_none=True)), encoding="utf-8")
-    # In C order, because safetensors writes memory as it is, and weights in channels-last layout are in another order.
-    save_file({name: np.asarray(array, order="C") for name, array in weights.items()}, fresh / WEIGHTS)
-    (fresh / WEIGHTS).chmod(0o644)  # safetensors allows only the owner; a container serves as another user
-    for name, graph in graphs.items():
-        (fresh / _graph_file(name)).write_bytes(graph)
-    (fresh / REPORT).write_text(_as_json(report), encoding="utf-8")
-    (fresh / GOLDEN).write_text(_as_json(golden), encoding="utf-8")
-    (fresh / CARD).write_text(card, encoding="utf-8")
-    files = sorted(path.relative_to(fresh).as_posix() for path in fresh.rglob("*") if path.is_file())
-    (fresh / SUMS).write_text("".join(f"{file_sha256(fresh / file)}  {file}\n" for file in files), encoding="utf-8")
 
 
 def check_replaceable(directory: Path) -> None:

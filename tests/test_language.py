@@ -39,9 +39,11 @@ ALLOWED: dict[str, set[str]] = {
     # The standard's word: RFC 7578 calls a field of a form a part.
     "app/api/body/form.py": {"part", "parts"},
     # The field of errors in the API's answers, and the scheme of messages: `input: found; allowed: …`.
-    **dict.fromkeys(("model/errors.py", "model/faults.py"), {"found"}),
+    "model/errors.py": {"found"},
+    "model/faults.py": {"found"},
     # Names of weights in bundles.
-    **dict.fromkeys(("model/fusion.py", "model/modalities/text/encoders.py"), {"widen"}),
+    "model/fusion.py": {"widen"},
+    "model/modalities/text/encoders.py": {"widen"},
 }
 """By file, words that a standard or another library uses there."""
 

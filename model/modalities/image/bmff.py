@@ -287,34 +287,27 @@ class _Selection:
 
     def to_bytes(self, brands: bytes) -> bytes:
         """Return the new file."""
-        properties: list[bytes] = []
-        places: dict[bytes, int] = {}
-        names, uses, references, locations, data = b"", b"", b"", b"", b""
+        places: dict[bytes, int] = {}  # of property boxes, counted from 1
+        locations: list[tuple[int, int, int]] = []  # number, start and length of each item
+        names, uses, references, data = b"", b"", b"", b""
         for number, (item, payload, tiles) in enumerate(self._kept, 1):
             names += _box(b"infe", struct.pack(">BxxxHxx4sx", 2, number, item.kind))
             used = []
             for name, whole in item.properties:
                 box = _box(name, whole[8:12]) if name == b"av1C" else whole  # the rest is a second sequence header
                 if name in _KEPT or (name == b"colr" and box[8:12] == b"nclx"):
-                    if box not in places:
-                        properties.append(box)
-                        places[box] = len(properties)
-                    used.append(places[box] | 0x8000 * (name in _ESSENTIAL))
-            uses += struct.pack(">HB", number, len(used)) + b"".join(struct.pack(">H", place) for place in used)
+                    used.append(places.setdefault(box, len(places) + 1) | 0x8000 * (name in _ESSENTIAL))
+            uses += struct.pack(f">HB{len(used)}H", number, len(used), *used)
             if tiles:
                 references += _reference(b"dimg", number, tiles)
-            locations += struct.pack(">HHHII", number, 0, 1, len(data), len(payload))
+            locations.append((number, len(data), len(payload)))
             data += payload
         if self.alpha:
             references += _reference(b"auxl", self.alpha, [1])
             references += _reference(b"prem", 1, [self.alpha]) if self.premultiplied else b""
 
         def meta(offset: int) -> bytes:
-            moved = b"".join(
-                locations[at : at + 6] + struct.pack(">I", offset + int.from_bytes(locations[at + 6 : at + 10], "big"))
-                + locations[at + 10 : at + 14]
-                for at in range(0, len(locations), 14)
-            )  # fmt: skip
+            extents = (struct.pack(">HHHII", number, 0, 1, offset + start, size) for number, start, size in locations)
             return _box(
                 b"meta",
                 bytes(4),
@@ -322,12 +315,8 @@ class _Selection:
                 _box(b"pitm", struct.pack(">IH", 0, 1)),
                 _box(b"iinf", struct.pack(">IH", 0, len(self._kept)), names),
                 _box(b"iref", bytes(4), references) if references else b"",
-                _box(
-                    b"iprp",
-                    _box(b"ipco", *properties),
-                    _box(b"ipma", struct.pack(">II", 1, len(self._kept)), uses),
-                ),
-                _box(b"iloc", struct.pack(">IBBH", 0, 0x44, 0, len(self._kept)), moved),
+                _box(b"iprp", _box(b"ipco", *places), _box(b"ipma", struct.pack(">II", 1, len(self._kept)), uses)),
+                _box(b"iloc", struct.pack(">IBBH", 0, 0x44, 0, len(self._kept)), *extents),
             )
 
         head = _box(b"ftyp", brands[:4] + bytes(4) + brands)

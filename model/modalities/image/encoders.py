@@ -89,11 +89,34 @@ class EfficientNetLite(nn.Module):
         return self.project(features.mean(dim=(2, 3)))
 
 
-class TransformersEncoder(nn.Module):
+class _LibraryEncoder(nn.Module):
+    """Base of encoders with a model of another library.
+
+    `features` is the width of the pooled features; `mean` and `std` of each colour, for values from 0 to 1, are those of the
+    model's training.
+    """
+
+    def __init__(
+        self, model: nn.Module, width: int, features: int, mean: Sequence[float], std: Sequence[float], dropout: float
+    ) -> None:
+        super().__init__()
+        self.normalise = _Normalise(mean, std)
+        self.model = model
+        self.project = nn.Sequential(nn.Dropout(dropout), nn.Linear(features, width))
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Encode a batch: uint8 (B, S, S, 3) to (B, D)."""
+        return self.project(self.pool(pixels))
+
+    def pool(self, pixels: Tensor) -> Tensor:
+        """Return the model's pooled features: uint8 (B, S, S, 3) to (B, `features`)."""
+        return self.model(self.normalise(pixels))
+
+
+class TransformersEncoder(_LibraryEncoder):
     """Any image model of Hugging Face transformers that takes pixel values, built from its `config` alone.
 
-    Uses its own pooling where it has one, otherwise the mean over positions. `features` is the pooled width; `mean` and `std`
-    of each colour, for values from 0 to 1, are those of its training.
+    Uses its own pooling where it has one, otherwise the mean over positions.
     """
 
     def __init__(
@@ -105,14 +128,7 @@ class TransformersEncoder(nn.Module):
         std: Sequence[float],
         dropout: float = 0.1,
     ) -> None:
-        super().__init__()
-        self.normalise = _Normalise(mean, std)
-        self.model = libraries.transformers_model(config)
-        self.project = nn.Sequential(nn.Dropout(dropout), nn.Linear(features, width))
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        """Encode a batch: uint8 (B, S, S, 3) to (B, D)."""
-        return self.project(self.pool(pixels))
+        super().__init__(libraries.transformers_model(config), width, features, mean, std, dropout)
 
     def pool(self, pixels: Tensor) -> Tensor:
         """Return the model's pooled features: uint8 (B, S, S, 3) to (B, `features`)."""
@@ -124,10 +140,10 @@ class TransformersEncoder(nn.Module):
         return pooled.flatten(1)
 
 
-class TimmEncoder(nn.Module):
+class TimmEncoder(_LibraryEncoder):
     """Any architecture of timm, with its own pooling and without its classifier.
 
-    `arguments` are keyword arguments of timm's constructor; the rest is as in TransformersEncoder.
+    `arguments` are keyword arguments of timm's constructor.
     """
 
     def __init__(
@@ -140,18 +156,7 @@ class TimmEncoder(nn.Module):
         arguments: Mapping[str, Any] = MappingProxyType({}),
         dropout: float = 0.1,
     ) -> None:
-        super().__init__()
-        self.normalise = _Normalise(mean, std)
-        self.model = libraries.timm_model(architecture, arguments)
-        self.project = nn.Sequential(nn.Dropout(dropout), nn.Linear(features, width))
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        """Encode a batch: uint8 (B, S, S, 3) to (B, D)."""
-        return self.project(self.pool(pixels))
-
-    def pool(self, pixels: Tensor) -> Tensor:
-        """Return the model's pooled features: uint8 (B, S, S, 3) to (B, `features`)."""
-        return self.model(self.normalise(pixels))
+        super().__init__(libraries.timm_model(architecture, arguments), width, features, mean, std, dropout)
 
 
 class _Bottleneck(nn.Module):

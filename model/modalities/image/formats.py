@@ -126,7 +126,7 @@ _WITHIN: Final[tuple[tuple[int, tuple[bytes, ...], str, str], ...]] = (
 
 
 class Unread(ValueError):
-    """A kind of file that isn't decoded: the message names it, `advice` names what to send instead."""
+    """A kind of file that isn't decoded, named by the message; `advice` is what to send instead."""
 
     def __init__(self, kind: str, advice: str = _EXPORT) -> None:
         super().__init__(kind)
@@ -142,7 +142,7 @@ def sniff(content: Buffer) -> str | None:
     return None if kind == "image/webp" and content[8:12] != b"WEBP" else kind
 
 
-def stranger(content: bytes) -> Unread:
+def unread(content: bytes) -> Unread:
     """Return the error that names the kind of content that can't be decoded."""
     if content[4:8] == b"ftyp":
         return _media(content)

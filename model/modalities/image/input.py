@@ -27,7 +27,7 @@ from PIL import (
 
 from polymodal.model.errors import InputError, TooLarge, Undecodable, UnsupportedFormat
 from polymodal.model.modalities.image.bmff import CODECS
-from polymodal.model.modalities.image.formats import Unread, sniff, stranger
+from polymodal.model.modalities.image.formats import Unread, sniff, unread
 from polymodal.model.modalities.image.header import MOST_WORK, WHOLE, size_of, work_of
 from polymodal.model.modalities.image.levels import FULL, SAMPLE_FORMAT, Levels, check_colours, levels_of
 from polymodal.model.modalities.image.metadata import Stripped, strip_metadata
@@ -245,7 +245,7 @@ class ImageInput:
             raise Undecodable(self.name, "0 bytes", f"a whole picture ({accepted()})")
         media_type = sniff(content)
         if media_type is None:
-            raise stranger(content)
+            raise unread(content)
         if media_type not in FORMATS:
             raise Unread(f"{media_type}, for which this installation has no decoder", "export it as PNG or JPEG")
         return media_type
@@ -340,28 +340,33 @@ def accepted() -> str:
     return ", ".join(FORMATS)
 
 
-class _JpegFile(io.BytesIO):
-    name = "photograph.jpg"  # with the format as an argument, Pillow would load all its writers
-
-
-class _PngFile(io.BytesIO):
-    name = "drawing.png"
+class _File(io.BytesIO):
+    name: str  # Pillow chooses the writer by its suffix; with the format as an argument, it would load all its writers
 
 
 def _photograph(width: int, height: int) -> bytes:
     """Return a JPEG of soft noise, with about as many bytes as a photograph of its size."""
-    coarse = Image.effect_noise((max(1, width // 4), max(1, height // 4)), 64)
-    content = _JpegFile()
-    coarse.resize((width, height), Image.Resampling.BICUBIC).convert("RGB").save(content, quality=85)
-    return content.getvalue()
+    return _noise("photograph.jpg", (width, height), 4, Image.Resampling.BICUBIC, quality=85)
 
 
 def _drawing(width: int, height: int) -> bytes:
     """Return a PNG of plain squares."""
-    coarse = Image.effect_noise((max(1, width // 16), max(1, height // 16)), 64)
-    content = _PngFile()
-    coarse.resize((width, height), Image.Resampling.NEAREST).convert("RGB").save(content, compress_level=1)
-    return content.getvalue()
+    return _noise("drawing.png", (width, height), 16, Image.Resampling.NEAREST, compress_level=1)
+
+
+def _noise(
+    name: str,
+    size: tuple[int, int],
+    grain: int,
+    resample: Image.Resampling,
+    **options: Any,  # noqa: ANN401 - as Pillow's
+) -> bytes:
+    """Return an image file of noise whose grains have a side of `grain` pixels."""
+    coarse = Image.effect_noise((max(1, size[0] // grain), max(1, size[1] // grain)), 64)
+    file = _File()
+    file.name = name
+    coarse.resize(size, resample).convert("RGB").save(file, **options)
+    return file.getvalue()
 
 
 def _tiff_piece_bytes(image: TiffImagePlugin.TiffImageFile) -> int:

@@ -4,7 +4,7 @@ Files of 16 bits fill them, by their specification; other integers and floating-
 0 to 255, 0 to 65,535 or 0 to 1. Values that fit none of these would become black or white, so they are rejected.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -121,16 +121,11 @@ def _stated(tags: Tags, names: tuple[int, int]) -> float | None:
 def _extremes(image: Image.Image, unsigned: bool) -> tuple[float, float]:
     """Return the least and the greatest sample; NaN if there is one."""
     least, greatest = np.inf, -np.inf
-    for band in bands(image):
+    width, height = image.size
+    for top in range(0, height, _BAND_ROWS):
+        band = np.asarray(image.crop((0, top, width, min(height, top + _BAND_ROWS))))
         values = band.view(np.uint32) if unsigned else band
         least, greatest = min(least, float(values.min())), max(greatest, float(values.max()))
         if np.isnan(values.min()):
             return np.nan, np.nan
     return least, greatest
-
-
-def bands(image: Image.Image) -> Iterator[npt.NDArray[Any]]:
-    """Yield samples, some rows at a time."""
-    width, height = image.size
-    for top in range(0, height, _BAND_ROWS):
-        yield np.asarray(image.crop((0, top, width, min(height, top + _BAND_ROWS))))

@@ -84,9 +84,9 @@ class Stripped:
 
 def strip_metadata(media_type: str, content: bytes) -> Stripped:
     """Return the first image of a file in one of the accepted formats. Raises ValueError if there is none."""
-    prune = _PRUNERS[media_type]
+    strip = _STRIPPERS[media_type]
     try:
-        return prune(content)
+        return strip(content)
     except (struct.error, IndexError):
         raise ValueError("it ends too early") from None
     except KeyError as missing:  # an item of AVIF or HEIC
@@ -323,7 +323,7 @@ def _orientation_in(content: bytes, entry: TiffEntry) -> int:
     return int(value) if 1 <= value <= 8 else UPRIGHT
 
 
-_PRUNERS: Final[Mapping[str, Callable[[bytes], Stripped]]] = {
+_STRIPPERS: Final[Mapping[str, Callable[[bytes], Stripped]]] = {
     "image/jpeg": _jpeg,
     "image/png": _png,
     "image/webp": _webp,
