@@ -58,8 +58,6 @@ class Presets(Protocol):
 
     def read_model(self, address: str, options: BranchOptions) -> Branch:
         """Return the branch of a model folder, on this machine or from the hub. Raises ModelError."""
-        ...
 
     def lenient_input(self) -> Input:
         """Return an input that rejects what every preset rejects, without the vocabulary that a preset would need."""
-        ...

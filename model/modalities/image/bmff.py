@@ -66,9 +66,9 @@ class _Item:
     extents: list[Box] = field(default_factory=list)
     inside: bool = False  # of the box idat
 
-    def get(self, name: bytes) -> bytes:
-        """Content of the first property of this name, without version and flags."""
-        return next((box[12:] for kind, box in self.properties if kind == name), b"")
+    def get(self, name: bytes, head: int = 12) -> bytes:
+        """Return the content of the first property of this name; by default without version and flags."""
+        return next((box[head:] for kind, box in self.properties if kind == name), b"")
 
     def size(self) -> Size:
         width, height = struct.unpack(">II", self.get(b"ispe")[:8])
@@ -269,7 +269,7 @@ class _Selection:
         if self._codec == b"av01":
             _check_av1(payload, item.size())
         else:
-            payload = _hevc_image(payload, _configuration(item), item.size())
+            payload = _hevc_image(payload, item.get(b"hvcC", head=8), item.size())
         self._kept.append((item, payload, []))
 
     def _payload(self, item: _Item) -> bytes:
@@ -330,10 +330,6 @@ def _box(name: bytes, *content: bytes) -> bytes:
 
 def _reference(kind: bytes, source: int, targets: Sequence[int]) -> bytes:
     return _box(kind, struct.pack(f">HH{len(targets)}H", source, len(targets), *targets))
-
-
-def _configuration(item: _Item) -> bytes:
-    return next((box[8:] for name, box in item.properties if name == b"hvcC"), b"")
 
 
 def _transforms(item: _Item) -> tuple[Box4 | None, int]:
@@ -520,15 +516,10 @@ def _hevc_address_bits(bits: _Bits, size: Size) -> int:
     across, down = bits.golomb(), bits.golomb()
     if across > size[0] + _CODING_BLOCK or down > size[1] + _CODING_BLOCK:
         raise ValueError("compressed data of a larger size than its header states")
-    if bits.read(1):
-        for _ in range(4):
-            bits.golomb()
-    bits.golomb()
-    bits.golomb()
-    bits.golomb()
-    for _ in range(layers + 1 if bits.read(1) else 1):
-        for _ in range(3):
-            bits.golomb()
+    for _ in range(7 if bits.read(1) else 3):
+        bits.golomb()
+    for _ in range(3 * (layers + 1) if bits.read(1) else 3):
+        bits.golomb()
     side = 1 << min(6, bits.golomb() + 3 + bits.golomb())
     blocks = -(-across // side) * -(-down // side)
     return max(1, (blocks - 1).bit_length())

@@ -212,7 +212,8 @@ def _webp(content: bytes) -> Stripped:
 
 
 def _gif(content: bytes) -> Stripped:
-    position = 13 + _palette(content[10])
+    flags = content[10]
+    position = 13 + (3 << (flags & 7) + 1 if flags & 0x80 else 0)  # behind the palette
     head, control = content[:position], b""
     for _ in range(MOST_PIECES):
         kind = content[position]
@@ -235,13 +236,8 @@ def _gif(content: bytes) -> Stripped:
         if content[start + 1] == 0xF9:
             control = content[start:position]
             # Disposal of the frame (bits 2 to 4): Pillow would allocate memory for it before its size is checked.
-            control = control[:3] + bytes(flags & ~0x1C for flags in control[3:4]) + control[4:]
+            control = control[:3] + bytes(byte & ~0x1C for byte in control[3:4]) + control[4:]
     raise ValueError(f"no image in its first {MOST_PIECES:,} blocks")
-
-
-def _palette(flags: int) -> int:
-    """Return the bytes of a GIF's palette from the flags of its screen or a frame."""
-    return 3 << (flags & 7) + 1 if flags & 0x80 else 0
 
 
 def _still(media_type: str, content: bytes) -> Stripped:

@@ -89,12 +89,7 @@ def _transformer(options: BranchOptions) -> Branch:
         return Branch(text, EncoderConfig(name="transformer", options={"vocabulary": text.vocabulary, **small}))
     tokenizer, weights = minilm(options.cache, options.texts)
     text = TextInput(tokenizer, max_tokens=32)
-    shape = {
-        "vocabulary": text.vocabulary,
-        "layers": MINILM_LAYERS,
-        "pool": POOLED_LAYERS,
-        "projection": HIDDEN,
-    }
+    shape = {"vocabulary": text.vocabulary, "layers": MINILM_LAYERS, "pool": POOLED_LAYERS, "projection": HIDDEN}
     encoder = EncoderConfig(name="transformer", options=shape)
     return Branch(text, encoder, weights, MINILM.origin, frozen=MINILM_FROZEN)
 

@@ -386,9 +386,8 @@ def test_a_jpeg_without_its_end_marker_is_read_unless_a_pixel_is_missing(name):
     scans = content.index(b"\xff\xda")
     for following in (b"", b"\xff", bytes(50), b"<html>"):
         assert (INPUT.decode(content[:-2] + following) == whole).all()
-    for missing in range(
-        4, len(content) - scans
-    ):  # the marker has two bytes, and the last byte of the data may only fill
+    # The marker has two bytes, and the last byte of the data may only fill.
+    for missing in range(4, len(content) - scans):
         with pytest.raises(Undecodable):
             INPUT.decode(content[:-missing])
 
