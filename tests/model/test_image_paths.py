@@ -16,7 +16,7 @@ NFC, NFD = "café.png", "cafe\u0301.png"
 @pytest.fixture
 def data(tmp_path):
     """Return `data(*lines)`, which writes data/manifest.csv. There are images next to it and in the folders next to data/."""
-    for name in ("data/a.png", "pictures/b.png", "pictures/deep/c.png", "secret/d.png"):
+    for name in ("data/a.png", "images/b.png", "images/deep/c.png", "secret/d.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(name.encode())
 
@@ -89,7 +89,7 @@ def test_base64_in_place_of_a_path_is_a_problem_with_a_short_message(data):
 
 
 def test_a_path_outside_the_folder_is_rejected_with_a_hint_to_root(data, tmp_path):
-    folder = data("image,label", f"{tmp_path}/pictures/b.png,x", "../pictures/b.png,y")
+    folder = data("image,label", f"{tmp_path}/images/b.png,x", "../images/b.png,y")
     with pytest.raises(ManifestError) as caught:
         read_manifest(folder)
     allowed = "allowed: a path below the manifest's folder, or below a folder that --root names"
@@ -98,10 +98,10 @@ def test_a_path_outside_the_folder_is_rejected_with_a_hint_to_root(data, tmp_pat
 
 
 def test_paths_below_a_root_are_read(data, tmp_path):
-    cells = ["a.png", f"{tmp_path}/pictures/b.png", "../pictures/deep/c.png", f"{tmp_path}/data/a.png"]
+    cells = ["a.png", f"{tmp_path}/images/b.png", "../images/deep/c.png", f"{tmp_path}/data/a.png"]
     folder = data("image,label", *(f"{cell},x" for cell in cells))
-    roots = [tmp_path / "pictures"]
-    expected = [tmp_path / name for name in ("data/a.png", "pictures/b.png", "pictures/deep/c.png", "data/a.png")]
+    roots = [tmp_path / "images"]
+    expected = [tmp_path / name for name in ("data/a.png", "images/b.png", "images/deep/c.png", "data/a.png")]
     assert [row.inputs["image"] for row in read_manifest(folder, roots=roots).rows] == expected
     table = open_table(folder, roots=roots)
     assert [(row.inputs["image"], problems) for row, problems in table.rows("single-label")] == [
@@ -109,33 +109,31 @@ def test_paths_below_a_root_are_read(data, tmp_path):
     ]
 
 
-@pytest.mark.parametrize(
-    "cell", ["../secret/d.png", "../pictures/../secret/d.png", "../pictures-2/e.png", "/etc/passwd"]
-)
+@pytest.mark.parametrize("cell", ["../secret/d.png", "../images/../secret/d.png", "../images-2/e.png", "/etc/passwd"])
 def test_a_root_allows_only_paths_below_it(data, tmp_path, cell):
-    (tmp_path / "pictures-2").mkdir()
-    (tmp_path / "pictures-2/e.png").write_bytes(b"bytes")
+    (tmp_path / "images-2").mkdir()
+    (tmp_path / "images-2/e.png").write_bytes(b"bytes")
     with pytest.raises(ManifestError, match="leaves the folder"):
-        read_manifest(data("image,label", f"{cell},x"), roots=[tmp_path / "pictures"])
+        read_manifest(data("image,label", f"{cell},x"), roots=[tmp_path / "images"])
 
 
 def test_several_roots_are_allowed_and_may_be_relative(data, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    folder = data("image,label", "../secret/d.png,x", "../pictures/b.png,x")
-    assert len(read_manifest(folder, roots=[Path("secret"), Path("pictures")]).rows) == 2
+    folder = data("image,label", "../secret/d.png,x", "../images/b.png,x")
+    assert len(read_manifest(folder, roots=[Path("secret"), Path("images")]).rows) == 2
 
 
 def test_a_root_and_its_images_may_be_links(data, tmp_path):
-    os.symlink(tmp_path / "pictures", tmp_path / "disk")
-    os.symlink(tmp_path / "secret/d.png", tmp_path / "pictures/link.png")
-    folder = data("image,label", f"{tmp_path}/pictures/b.png,x", f"{tmp_path}/disk/link.png,x")
+    os.symlink(tmp_path / "images", tmp_path / "disk")
+    os.symlink(tmp_path / "secret/d.png", tmp_path / "images/link.png")
+    folder = data("image,label", f"{tmp_path}/images/b.png,x", f"{tmp_path}/disk/link.png,x")
     assert len(read_manifest(folder, roots=[tmp_path / "disk"]).rows) == 2
 
 
 def test_the_digest_does_not_depend_on_where_a_root_is(data, tmp_path):
-    folder = data("image,label", f"{tmp_path}/pictures/deep/c.png,x", "a.png,y")
-    before = with_splits(read_manifest(folder, roots=[tmp_path / "pictures"]), 0).digest
-    (tmp_path / "pictures").rename(tmp_path / "moved")
+    folder = data("image,label", f"{tmp_path}/images/deep/c.png,x", "a.png,y")
+    before = with_splits(read_manifest(folder, roots=[tmp_path / "images"]), 0).digest
+    (tmp_path / "images").rename(tmp_path / "moved")
     data("image,label", "../moved/deep/c.png,x", "a.png,y")
     assert with_splits(read_manifest(folder, roots=[tmp_path / "moved"]), 0).digest == before
 
