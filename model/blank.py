@@ -1,4 +1,4 @@
-"""Blank texts, which show nothing and count as missing in serving and in training."""
+"""Blank texts, which have no visible character and count as missing in serving and in training."""
 
 import re
 from typing import Final
@@ -11,7 +11,7 @@ IGNORABLE: Final = (
 marks of direction, variation selectors, Hangul fillers, tags, the soft hyphen. Written out because Python's tables differ by
 version, and a bundle must read the same texts everywhere."""
 
-_SHOWN: Final = re.compile(
+_VISIBLE: Final = re.compile(
     "[^"
     r"\s"  # White_Space
     r"\0-\x1f\x7f-\x9f"  # Cc, controls
@@ -28,8 +28,8 @@ _SHOWN: Final = re.compile(
 
 
 def is_blank(text: str) -> bool:
-    """Return whether no character of a text shows anything.
+    """Return whether a text has no visible character.
 
-    Unassigned code points and lone marks count as shown: the former may be newer than this list, the latter have a shape.
+    Unassigned code points and lone marks count as visible: the former may be newer than this list, the latter have a shape.
     """
-    return _SHOWN.search(text) is None
+    return _VISIBLE.search(text) is None

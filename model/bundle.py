@@ -11,7 +11,6 @@ README.md            the model card
 SHA256SUMS           a digest of every file above (`sha256sum -c` checks it); its own digest is the model's version
 """
 
-import hashlib
 import json
 import shutil
 from collections.abc import Callable, Mapping
@@ -25,6 +24,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from polymodal.model.config import FORMAT, BundleConfig, upgraded
+from polymodal.model.digest import file_sha256
 from polymodal.model.errors import BundleError
 from polymodal.model.modalities import MODALITIES, Input
 from polymodal.model.targets import check_config
@@ -102,7 +102,7 @@ def _read(directory: Path) -> Bundle:
         path = directory / file
         if not path.is_file():
             raise BundleError(f"{directory}: {file} is missing, though {SUMS} lists it")
-        if _sha256(path) != recorded:
+        if file_sha256(path) != recorded:
             raise BundleError(f"{directory}: {file} was altered: its SHA-256 is not the one in {SUMS}")
     if unlisted := [file for file in REQUIRED if file not in sums]:
         raise BundleError(f"{directory}: {', '.join(unlisted)} is missing from {SUMS}")
@@ -113,7 +113,7 @@ def _read(directory: Path) -> Bundle:
     return Bundle(
         directory=directory,
         config=config,
-        digest=_sha256(directory / SUMS),
+        digest=file_sha256(directory / SUMS),
         inputs=_load_inputs(directory, config),
         report=_read_object(directory / REPORT),
         golden=_read_golden(directory / GOLDEN),
@@ -147,7 +147,21 @@ def write_bundle(
         older.rename(directory)
     shutil.rmtree(older, ignore_errors=True)
     try:
-        _write(fresh, config, inputs, weights, graphs, report, golden, card)
+        (fresh / "onnx").mkdir(parents=True)
+        for entry in inputs.values():
+            entry.save(fresh)
+        # In C order, because safetensors writes memory as it is, and weights in channels-last layout are in another order.
+        save_file({name: np.asarray(array, order="C") for name, array in weights.items()}, fresh / WEIGHTS)
+        (fresh / WEIGHTS).chmod(0o644)  # safetensors allows only the owner; a container serves as another user
+        for name, graph in graphs.items():
+            (fresh / _graph_file(name)).write_bytes(graph)
+        settings = _as_json(config.model_dump(mode="json", exclude_none=True))
+        texts = {CONFIG: settings, REPORT: _as_json(report), GOLDEN: _as_json(golden), CARD: card}
+        for file, text in texts.items():
+            (fresh / file).write_text(text, encoding="utf-8")
+        files = sorted(path.relative_to(fresh).as_posix() for path in fresh.rglob("*") if path.is_file())
+        sums = "".join(f"{file_sha256(fresh / file)}  {file}\n" for file in files)
+        (fresh / SUMS).write_text(sums, encoding="utf-8")
         verify(fresh)
         if directory.exists():
             directory.rename(older)
@@ -156,36 +170,10 @@ def write_bundle(
         shutil.rmtree(fresh, ignore_errors=True)
         if older.exists() and not directory.exists():
             older.rename(directory)
-        if isinstance(problem, BundleError):  # it names the folder that is gone
+        if isinstance(problem, BundleError):  # its message names the folder that was removed
             raise BundleError(str(problem).replace(str(fresh), str(directory))) from problem
         raise
     shutil.rmtree(older, ignore_errors=True)
-
-
-def _write(
-    fresh: Path,
-    config: BundleConfig,
-    inputs: Mapping[str, Input],
-    weights: Mapping[str, Array],
-    graphs: Mapping[str, bytes],
-    report: Mapping[str, Any],
-    golden: list[dict[str, Any]],
-    card: str,
-) -> None:
-    (fresh / "onnx").mkdir(parents=True)
-    for entry in inputs.values():
-        entry.save(fresh)
-    (fresh / CONFIG).write_text(_as_json(config.model_dump(mode="json", exclude_none=True)), encoding="utf-8")
-    # In C order: safetensors writes memory as it is, and convolutions in channels-last layout are in another order.
-    save_file({name: np.asarray(array, order="C") for name, array in weights.items()}, fresh / WEIGHTS)
-    (fresh / WEIGHTS).chmod(0o644)  # safetensors allows only the owner; a container serves as another user
-    for name, graph in graphs.items():
-        (fresh / _graph_file(name)).write_bytes(graph)
-    (fresh / REPORT).write_text(_as_json(report), encoding="utf-8")
-    (fresh / GOLDEN).write_text(_as_json(golden), encoding="utf-8")
-    (fresh / CARD).write_text(card, encoding="utf-8")
-    files = sorted(path.relative_to(fresh).as_posix() for path in fresh.rglob("*") if path.is_file())
-    (fresh / SUMS).write_text("".join(f"{_sha256(fresh / file)}  {file}\n" for file in files), encoding="utf-8")
 
 
 def check_replaceable(directory: Path) -> None:
@@ -281,8 +269,8 @@ def _read_config(directory: Path) -> BundleConfig:
     try:
         config = BundleConfig.model_validate(content)
     except ValidationError as problem:
-        found = "; ".join(f"{'.'.join(map(str, e['loc'])) or CONFIG}: {e['msg']}" for e in problem.errors())
-        raise BundleError(f"{directory}: {CONFIG} cannot be used: {found}") from problem
+        problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or CONFIG}: {e['msg']}" for e in problem.errors())
+        raise BundleError(f"{directory}: {CONFIG} cannot be used: {problems}") from problem
     try:
         check_config(config)
     except ValueError as problem:
@@ -328,8 +316,3 @@ def _read_golden(path: Path) -> tuple[Mapping[str, Any], ...]:
 
 def _as_json(content: Any) -> str:  # noqa: ANN401 — JSON
     return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -105,9 +105,8 @@ def best_threshold(scores: FloatArray, truth: npt.NDArray[np.bool_], decimals: i
         return UNDECIDED
     order = np.argsort(-scores, kind="stable")
     ranked = scores[order].astype(np.float64)
-    selected = (
-        np.flatnonzero(np.append(np.diff(ranked) != 0, True)) + 1
-    )  # sizes of the selections that a threshold can make
+    # Sizes of the selections that a threshold can make.
+    selected = np.flatnonzero(np.append(np.diff(ranked) != 0, True)) + 1
     _, _, f1 = ratios(
         np.cumsum(truth[order], dtype=np.int64)[selected - 1], selected, np.full(len(selected), truth.sum())
     )

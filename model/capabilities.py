@@ -1,4 +1,4 @@
-"""Capabilities, which model kinds implement and tasks need, so that neither names the other.
+"""Capabilities that model kinds implement and tasks require, so that neither names the other.
 
 B examples, D embedding width, K labels.
 """
@@ -24,19 +24,15 @@ class Model(Protocol):
     @property
     def description(self) -> Description:
         """Return what clients may read about the model."""
-        ...
 
     def prepare(self, inputs: Inputs, kept: Mapping[str, bytes] | None = None) -> Sample:
         """Decode and preprocess one item; `kept` has cached embeddings (D,) by modality, as bytes. Raises InputError."""
-        ...
 
     def warm_up(self) -> None:
         """Replay the golden inputs. Raises BundleError."""
-        ...
 
     def probes(self, task: str) -> Mapping[str, Sequence[Probe]]:
         """Return inputs for measuring how long a task takes, by modality."""
-        ...
 
 
 class Embeds(Model, Protocol):
@@ -44,7 +40,6 @@ class Embeds(Model, Protocol):
 
     def embed(self, samples: Sequence[Sample], stages: Stages | None = None) -> dict[str, FloatArray]:
         """Return embeddings (B, D) of every modality of the model; rows of samples without the modality are zero."""
-        ...
 
 
 class Scores(Embeds, Protocol):
@@ -54,4 +49,3 @@ class Scores(Embeds, Protocol):
         self, embeddings: Mapping[str, FloatArray], used: Sequence[frozenset[str]], stages: Stages | None = None
     ) -> Array:
         """Return calibrated scores, one row per sample; `used` has the modalities of each row."""
-        ...

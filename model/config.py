@@ -117,10 +117,10 @@ def upgraded(content: Mapping[str, Any]) -> dict[str, Any]:
     return {**content, "format": FORMAT, "kind": "network", "network": network, "fallback": "none"}
 
 
-def _check_sets(what: str, found: Mapping[str, float] | None, order: tuple[str, ...], *, needed: Set[str]) -> None:
-    if found is not None:
-        unknown = {key for key in found if not key or subset_key(set(key.split("+")), order) != key}
-        _check_keys(what, needed - set(found), unknown, f"sets of {', '.join(order)}")
+def _check_sets(what: str, values: Mapping[str, float] | None, order: tuple[str, ...], *, needed: Set[str]) -> None:
+    if values is not None:
+        unknown = {key for key in values if not key or subset_key(set(key.split("+")), order) != key}
+        _check_keys(what, needed - set(values), unknown, f"sets of {', '.join(order)}")
 
 
 def _check_keys(what: str, missing: Set[str], unknown: Set[str], allowed: str) -> None:

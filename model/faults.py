@@ -9,7 +9,7 @@ from polymodal.model.errors import InputError
 NAMED: Final = 3
 """Most places that a line of equal faults names; the rest is counted."""
 PLACES: Final = ("line ", "row ")
-"""Beginning of a sentence that names its place but is no Fault."""
+"""Beginnings of sentences that name their place."""
 
 
 class Fault(str):
@@ -23,7 +23,7 @@ class Fault(str):
     value: str
     allowed: str
     kind: str
-    """Text that equal faults have in common, with "…" in place of the value."""
+    """Text that faults of one kind have in common, with "…" in place of the value."""
 
     def __new__(cls, found: str, value: str = "", *, allowed: str = "", kind: str = "", place: str = "") -> Self:
         """Build the sentence. Without a `kind`, "{}" in `found` is replaced by the value."""
@@ -54,9 +54,9 @@ def fault_of_input(problem: InputError, name: str = "") -> Fault:
     """Return the fault of an input; its kind leaves out measured numbers and the input's name."""
     general = " ".join("…" if any(map(str.isdigit, word)) else word for word in problem.found.split())
     measured = "" if general == problem.found else problem.found
-    found = f"{problem.input} {name}: {problem.found}" if name else f"{problem.input}: {problem.found}"
+    sentence = f"{problem.input} {name}: {problem.found}" if name else f"{problem.input}: {problem.found}"
     value = f"{name}: {measured}" if name and measured else name or measured
-    return Fault(found, value, allowed=problem.allowed, kind=f"{problem.input}: {general}")
+    return Fault(sentence, value, allowed=problem.allowed, kind=f"{problem.input}: {general}")
 
 
 def joined(faults: Iterable[str]) -> str:

@@ -1,4 +1,4 @@
-"""Spelling of names: labels, groups and ids that look the same are the same."""
+"""Spelling of names: labels, groups and ids that look the same are equal."""
 
 import re
 import unicodedata
@@ -32,7 +32,7 @@ def visible(name: str) -> str:
     if name.isascii() and name.isprintable():
         return name
     name = unicodedata.normalize("NFC", _HIDDEN.sub("", name))
-    return unicodedata.normalize("NFC", _SOMETIMES.sub(_if_it_shows, name).replace(_BLANK_BRAILLE, " "))
+    return unicodedata.normalize("NFC", _SOMETIMES.sub(_if_visible, name).replace(_BLANK_BRAILLE, " "))
 
 
 def spelled(name: str) -> str:
@@ -40,27 +40,27 @@ def spelled(name: str) -> str:
     return " ".join(visible(name).split())
 
 
-def _if_it_shows(match: re.Match[str]) -> str:
+def _if_visible(match: re.Match[str]) -> str:
     character, name = match[0], match.string
     before, after = name[: match.start()][-1:], name[match.end() :][:1]
     if not before:
         return ""
     emoji = unicodedata.category(before) in ("So", "Sk") or "\ufe00" <= before <= "\ufe0f"
     if character in "\u200c\u200d":  # between emoji, in Arabic and its like, and next to a virama of Indic scripts
-        shows = bool(after) and (
+        is_visible = bool(after) and (
             (emoji and unicodedata.category(after) == "So")
             or "AL" in (unicodedata.bidirectional(before), unicodedata.bidirectional(after))
             or _VIRAMA in (unicodedata.combining(before), unicodedata.combining(after))
         )
     elif character <= "\u180f":  # forms of Mongolian letters
-        shows = "\u1820" <= before <= "\u18aa"
+        is_visible = "\u1820" <= before <= "\u18aa"
     elif "\U000e0000" <= character <= "\U000e007f":  # flags of England, Scotland, Wales
-        shows = before == "\U0001f3f4" or "\U000e0020" <= before <= "\U000e007f"
+        is_visible = before == "\U0001f3f4" or "\U000e0020" <= before <= "\U000e007f"
     elif character >= "\U000e0100":  # variants of ideographs
-        shows = unicodedata.category(before) == "Lo"
+        is_visible = unicodedata.category(before) == "Lo"
     else:
-        shows = emoji
-    return character if shows else ""
+        is_visible = emoji
+    return character if is_visible else ""
 
 
 def look(name: str) -> str:

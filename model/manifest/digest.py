@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from polymodal.model.digest import file_sha256
 from polymodal.model.manifest.paths import portable_name
 from polymodal.model.manifest.rows import Row
 from polymodal.model.modalities import MODALITIES
@@ -53,9 +54,4 @@ def cells_of(row: Row, root: Path) -> dict[str, str]:
 
 def digests_of_files(row: Row) -> dict[str, str]:
     """Return the SHA-256 of each of a row's files, by modality."""
-    return {name: _file_digest(value) for name, value in row.inputs.items() if isinstance(value, Path)}
-
-
-def _file_digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()  # reads in blocks
+    return {name: file_sha256(value) for name, value in row.inputs.items() if isinstance(value, Path)}

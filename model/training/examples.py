@@ -16,6 +16,7 @@ from typing import Any, BinaryIO, Final
 import numpy as np
 import numpy.typing as npt
 
+from polymodal.model.digest import file_sha256
 from polymodal.model.errors import InputError, NothingGiven
 from polymodal.model.faults import fault_of_input
 from polymodal.model.manifest import Manifest, ManifestError, Row, read_inputs
@@ -88,7 +89,7 @@ def input_fingerprint(inputs: Mapping[str, Input]) -> str:
     with TemporaryDirectory() as folder:
         for entry in inputs.values():
             entry.save(Path(folder))
-        files = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in Path(folder).iterdir()}
+        files = {path.name: file_sha256(path) for path in Path(folder).iterdir()}
     settings = {name: entry.settings() for name, entry in inputs.items()}
     return hashlib.sha256(json.dumps([settings, files], sort_keys=True).encode()).hexdigest()
 

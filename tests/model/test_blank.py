@@ -1,4 +1,4 @@
-"""What shows nothing is no text, in whatever way it is written; what shows something stays one."""
+"""Texts without a visible character are blank."""
 
 import sys
 import unicodedata
@@ -55,17 +55,17 @@ SHOWN = {
 
 
 @pytest.mark.parametrize("text", BLANK.values(), ids=BLANK)
-def test_a_text_that_shows_nothing_is_blank(text):
+def test_a_text_without_a_visible_character_is_blank(text):
     assert is_blank(text)
 
 
 @pytest.mark.parametrize("text", SHOWN.values(), ids=SHOWN)
-def test_a_text_that_shows_something_is_not_blank(text):
+def test_a_text_with_a_visible_character_is_not_blank(text):
     assert not is_blank(text)
 
 
-def test_every_character_that_shows_nothing_by_its_category_is_blank():
-    """Of Cf, only the signs in front of numbers and words show something."""
+def test_every_character_of_an_invisible_category_is_blank():
+    """Of Cf, only the signs in front of numbers and words are visible."""
     signs = "\u0600\u0601\u0602\u0603\u0604\u0605\u06dd\u070f\u0890\u0891\u08e2\U000110bd\U000110cd"
     shown = [
         f"{ord(character):04X}"
@@ -77,8 +77,8 @@ def test_every_character_that_shows_nothing_by_its_category_is_blank():
     assert shown == []
 
 
-def test_no_letter_number_punctuation_mark_or_symbol_is_blank_but_those_that_are_known():
-    known = {
+def test_of_visible_categories_only_listed_characters_are_blank():
+    listed = {
         *("034F", "115F", "1160", "17B4", "17B5", "180B", "180C", "180D", "180F", "2800", "3164", "FFA0", "FFFC"),
         *("13440", "13441", "13442", "16FE4", "1D159"),
         *(f"{code:04X}" for code in (*range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0))),  # variation selectors
@@ -88,4 +88,4 @@ def test_no_letter_number_punctuation_mark_or_symbol_is_blank_but_those_that_are
         for character in map(chr, range(sys.maxunicode + 1))
         if unicodedata.category(character)[0] in "LMNPS" and is_blank(character)
     }
-    assert blank <= known
+    assert blank <= listed

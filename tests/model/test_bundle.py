@@ -1,6 +1,7 @@
-"""A bundle is whole, unaltered and of a known version, or it is refused in words."""
+"""A bundle is complete, unaltered and of a known format, or it is rejected with the reason."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -52,23 +53,26 @@ def change_weights(folder, change):
     save_file(weights, folder / "weights.safetensors")
 
 
-# --- what is in it ---
+def write(bundle, folder, **changed):
+    """Write a bundle with the inputs and the config of another one, and with nothing else unless it is `changed`."""
+    empty = {"weights": {}, "graphs": {}, "report": {}, "golden": [], "card": ""}
+    write_bundle(folder, **{"config": bundle.config, "inputs": bundle.inputs, **empty, **changed})
 
 
-def test_a_bundle_holds_nothing_that_could_run(tiny_bundle):
-    found = sorted(path.relative_to(tiny_bundle).as_posix() for path in tiny_bundle.rglob("*") if path.is_file())
-    assert found == sorted((*FILES, "SHA256SUMS"))
-    for path in tiny_bundle.rglob("*"):
-        assert path.is_dir() or path.read_bytes()[:2] not in (b"PK", b"\x80\x02", b"\x80\x04"), (
-            f"{path} may be a pickle"
-        )
+# --- content ---
 
 
-def test_everybody_may_read_it(tiny_bundle):
+def test_a_bundle_has_the_documented_files_and_no_pickle(tiny_bundle):
+    files = [path for path in tiny_bundle.rglob("*") if path.is_file()]
+    assert sorted(path.relative_to(tiny_bundle).as_posix() for path in files) == sorted((*FILES, "SHA256SUMS"))
+    assert [path for path in files if path.read_bytes()[:2] in (b"PK", b"\x80\x02", b"\x80\x04")] == []
+
+
+def test_every_user_may_read_a_bundle(tiny_bundle):
     assert all(path.stat().st_mode & 0o044 == 0o044 for path in tiny_bundle.rglob("*"))
 
 
-def test_a_bundle_tells_what_it_is(tiny_bundle):
+def test_a_bundle_is_read_with_its_config_inputs_and_golden_inputs(tiny_bundle):
     bundle = read_bundle(tiny_bundle)
     assert bundle.config.name == "shapes"
     assert bundle.config.network.order == ("image", "text")
@@ -85,32 +89,30 @@ def test_a_bundle_tells_what_it_is(tiny_bundle):
     }
 
 
-def test_writing_what_was_read_gives_the_same_bundle(tiny_bundle, tmp_path):
+def test_writing_a_bundle_that_was_read_gives_the_same_bundle(tiny_bundle, tmp_path):
     bundle = read_bundle(tiny_bundle)
-    graphs = {name: bundle.graph(name) for name in ("image", "image.int8", "text", "text.int8", "head")}
-    again = tmp_path / "again"
-    write_bundle(
-        again,
-        config=bundle.config,
-        inputs=bundle.inputs,
+    copy = tmp_path / "copy"
+    write(
+        bundle,
+        copy,
         weights=compress_weights(bundle.read_weights()),
-        graphs=graphs,
+        graphs={name: bundle.graph(name) for name in ("image", "image.int8", "text", "text.int8", "head")},
         report=bundle.report,
         golden=list(bundle.golden),
         card=bundle.card,
     )
-    assert read_bundle(again).digest == bundle.digest
-    assert list(tmp_path.iterdir()) == [again]  # nothing half-written stays
+    assert read_bundle(copy).digest == bundle.digest
+    assert list(tmp_path.iterdir()) == [copy]  # no temporary folder remains
 
 
-def test_the_digest_is_the_one_of_the_list_of_digests(bundle_copy, seal):
+def test_the_digest_changes_with_a_file(bundle_copy, seal):
     before = read_bundle(bundle_copy).digest
     (bundle_copy / "README.md").write_text("# another card\n", encoding="utf-8")
     seal(bundle_copy)
     assert read_bundle(bundle_copy).digest != before
 
 
-def test_files_that_are_not_listed_are_not_part_of_it(bundle_copy):
+def test_files_that_are_not_listed_do_not_belong_to_a_bundle(bundle_copy):
     before = read_bundle(bundle_copy).digest
     (bundle_copy / ".DS_Store").write_bytes(b"whatever")
     (bundle_copy / "onnx/sound.onnx").write_bytes(b"whatever")
@@ -123,7 +125,7 @@ def test_files_that_are_not_listed_are_not_part_of_it(bundle_copy):
 
 
 def as_format_2(config):
-    """The config.json that the release before format 3 would have written."""
+    """Return the config.json as the release before format 3 wrote it."""
     network = {("task" if key == "target" else key): value for key, value in config["network"].items()}
     older = {key: value for key, value in config.items() if key not in ("kind", "fallback")}
     return {**older, "format": 2, "network": network}
@@ -156,7 +158,7 @@ def test_the_bundle_in_the_package_is_of_format_2_and_loads():
     )
 
 
-def test_a_regression_of_format_2_has_no_interval_where_it_had_none():
+def test_a_regression_of_format_2_still_has_no_fallback_for_intervals():
     network = {
         "modalities": {name: {"input": {}, "encoder": {"name": "none"}} for name in ("image", "text")},
         "width": 2,
@@ -174,34 +176,30 @@ def test_a_regression_of_format_2_has_no_interval_where_it_had_none():
     assert lows[1] == [-5, -5]
 
 
-# --- what is refused ---
+# --- rejected bundles ---
 
 
 @pytest.mark.parametrize("file", FILES)
-def test_a_missing_file_is_named(bundle_copy, file):
-    (bundle_copy / file).unlink()
-    with pytest.raises(BundleError, match=rf"{file} is missing, though SHA256SUMS lists it"):
-        load_bundle(bundle_copy)
-
-
-@pytest.mark.parametrize("file", FILES)
-def test_one_altered_byte_is_found(bundle_copy, file):
+def test_an_altered_or_missing_file_is_named(bundle_copy, file):
     content = bytearray((bundle_copy / file).read_bytes())
     content[len(content) // 2] ^= 1
     (bundle_copy / file).write_bytes(content)
     with pytest.raises(BundleError, match=rf"{file} was altered"):
         load_bundle(bundle_copy)
+    (bundle_copy / file).unlink()
+    with pytest.raises(BundleError, match=rf"{file} is missing, though SHA256SUMS lists it"):
+        load_bundle(bundle_copy)
 
 
 @pytest.mark.parametrize("file", [file for file in FILES if not file.startswith("onnx/")])
-def test_a_file_that_is_needed_must_be_listed(bundle_copy, seal, file):
+def test_a_required_file_must_be_listed(bundle_copy, seal, file):
     (bundle_copy / file).unlink()
     seal(bundle_copy)
     with pytest.raises(BundleError, match=rf"{file} is missing"):
         load_bundle(bundle_copy)
 
 
-def test_a_file_that_is_there_but_not_listed_is_not_used_unchecked(bundle_copy, seal):
+def test_an_unlisted_file_is_not_used(bundle_copy, seal):
     for file in ("tokenizer.json", "onnx/text.onnx"):
         sums = (bundle_copy / "SHA256SUMS").read_text(encoding="utf-8").splitlines(keepends=True)
         (bundle_copy / "SHA256SUMS").write_text("".join(line for line in sums if file not in line), encoding="utf-8")
@@ -220,10 +218,10 @@ def test_a_file_that_is_there_but_not_listed_is_not_used_unchecked(bundle_copy, 
         pytest.param("{digest}  ", id="no-name"),
         pytest.param("abc  config.json", id="short-digest"),
         pytest.param("", id="empty-line"),
-        pytest.param("\ufffd", id="no-text"),
+        pytest.param("\ufffd", id="not-utf-8"),
     ],
 )
-def test_a_forged_list_is_refused_before_anything_is_read(bundle_copy, line):
+def test_a_forged_list_of_digests_is_rejected(bundle_copy, line):
     (bundle_copy.parent / "secret").write_text("secret", encoding="utf-8")
     with (bundle_copy / "SHA256SUMS").open("a", encoding="utf-8") as file:
         file.write(line.format(digest="0" * 64) + "\n")
@@ -231,7 +229,7 @@ def test_a_forged_list_is_refused_before_anything_is_read(bundle_copy, line):
         load_bundle(bundle_copy)
 
 
-def test_what_the_system_refuses_to_read_is_named(bundle_copy):
+def test_a_file_that_cannot_be_read_is_named(bundle_copy):
     with (bundle_copy / "SHA256SUMS").open("a", encoding="utf-8") as file:
         file.write(f"{'0' * 64}  {'x' * 300}\n")
     with pytest.raises(BundleError, match=r"x{300}(: cannot be read: File name too long| is missing)"):
@@ -239,7 +237,7 @@ def test_what_the_system_refuses_to_read_is_named(bundle_copy):
 
 
 @pytest.mark.parametrize("kind", ["nothing", "empty folder", "file"])
-def test_what_is_no_bundle_is_refused_in_words(tmp_path, kind):
+def test_a_place_without_a_bundle_is_rejected(tmp_path, kind):
     place = tmp_path / "place"
     if kind == "empty folder":
         place.mkdir()
@@ -295,7 +293,7 @@ def test_what_is_no_bundle_is_refused_in_words(tmp_path, kind):
         pytest.param(
             lambda config: {**config, "thresholds": {"sea": 0.5, "tomato": 0.5}},
             "calibrated by temperatures, thresholds; allowed for single-label: temperatures",
-            id="needless-thresholds",
+            id="unused-thresholds",
         ),
         pytest.param(
             with_network(target="regression"),
@@ -308,10 +306,10 @@ def test_what_is_no_bundle_is_refused_in_words(tmp_path, kind):
         pytest.param(
             with_network(target="regression", labels=[], scale={"mean": 1, "std": 0}),
             "network.scale.std",
-            id="flat-scale",
+            id="scale-of-zero",
         ),
         pytest.param(
-            with_network(scale={"mean": 1, "std": 2}), "scale; allowed: one for regression", id="needless-scale"
+            with_network(scale={"mean": 1, "std": 2}), "scale; allowed: one for regression", id="unused-scale"
         ),
         pytest.param(with_network(modalities={}), "network.modalities", id="no-modalities"),
         pytest.param(
@@ -321,20 +319,15 @@ def test_what_is_no_bundle_is_refused_in_words(tmp_path, kind):
         ),
     ],
 )
-def test_a_config_that_makes_no_sense_is_refused_in_words(bundle_copy, seal, change, problem):
+def test_an_invalid_config_is_rejected_with_the_reason(bundle_copy, seal, change, problem):
     rewrite(bundle_copy, "config.json", change)
     seal(bundle_copy)
-    with pytest.raises(BundleError) as caught:
+    with pytest.raises(BundleError, match=re.escape(problem)):
         load_bundle(bundle_copy)
-    message = str(caught.value)
-    if problem.startswith("config.json names sound"):  # or its temperatures were found wanting first
-        assert "sound" in message
-    else:
-        assert problem in message
 
 
 @pytest.mark.parametrize("file", ["config.json", "report.json", "golden.json"])
-@pytest.mark.parametrize("content", [b"{", b"", b"\xff\xfe", b"words"], ids=["cut", "empty", "no-text", "words"])
+@pytest.mark.parametrize("content", [b"{", b"", b"\xff\xfe", b"words"], ids=["cut", "empty", "not-utf-8", "words"])
 def test_broken_json_is_named(bundle_copy, seal, file, content):
     (bundle_copy / file).write_bytes(content)
     seal(bundle_copy)
@@ -342,27 +335,20 @@ def test_broken_json_is_named(bundle_copy, seal, file, content):
         load_bundle(bundle_copy)
 
 
-@pytest.mark.parametrize(
-    ("change", "problem"),
-    [
-        pytest.param(lambda text: {**text, "max_tokens": "many"}, "preprocessing cannot be set up", id="wrong-type"),
-        pytest.param(lambda text: {**text, "more": 1}, "preprocessing cannot be set up", id="unknown-setting"),
-    ],
-)
-def test_preprocessing_that_cannot_be_set_up_is_refused(bundle_copy, seal, change, problem):
+@pytest.mark.parametrize("setting", [{"max_tokens": "many"}, {"more": 1}], ids=["wrong-type", "unknown-setting"])
+def test_invalid_settings_of_an_input_are_rejected(bundle_copy, seal, setting):
     def change_text(config):
-        text = config["network"]["modalities"]["text"]
-        text["input"] = change(text["input"])
+        config["network"]["modalities"]["text"]["input"] |= setting
         return config
 
     rewrite(bundle_copy, "config.json", change_text)
     seal(bundle_copy)
-    with pytest.raises(BundleError, match=problem):
+    with pytest.raises(BundleError, match="preprocessing cannot be set up"):
         load_bundle(bundle_copy)
 
 
 @pytest.mark.parametrize("content", [b"{}", b"words"])
-def test_a_broken_tokenizer_is_refused(bundle_copy, seal, content):
+def test_a_broken_tokenizer_is_rejected(bundle_copy, seal, content):
     (bundle_copy / "tokenizer.json").write_bytes(content)
     seal(bundle_copy)
     with pytest.raises(BundleError, match="preprocessing cannot be set up"):
@@ -377,19 +363,19 @@ def test_a_broken_tokenizer_is_refused(bundle_copy, seal, content):
         pytest.param(with_network(fusion="confusion"), "confusion", id="unknown-fusion"),
     ],
 )
-def test_a_network_that_torch_cannot_build_is_refused(bundle_copy, seal, change, named):
+def test_a_network_that_torch_cannot_build_is_rejected(bundle_copy, seal, change, named):
     rewrite(bundle_copy, "config.json", change)
     seal(bundle_copy)
     with pytest.raises(BundleError, match=named):
         load_bundle(bundle_copy, runtime="torch")
 
 
-def test_an_unknown_runtime_is_refused(tiny_bundle):
+def test_an_unknown_runtime_is_rejected(tiny_bundle):
     with pytest.raises(BundleError, match="runtime 'abacus' is not known; known are auto, onnx-int8, onnx, torch"):
         load_bundle(tiny_bundle, runtime="abacus")
 
 
-def test_a_runtime_that_is_not_installed_is_refused(tiny_bundle, monkeypatch):
+def test_a_runtime_that_is_not_installed_is_rejected(tiny_bundle, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     with pytest.raises(BundleError, match="needs the package onnxruntime, which is not installed"):
         load_bundle(tiny_bundle)
@@ -404,20 +390,22 @@ WEIGHT = "head.classify.1.weight"
 @pytest.mark.parametrize(
     "change",
     [
-        pytest.param(lambda each: each.update({WEIGHT: each[WEIGHT][:, :3].copy()}), id="too-few"),
-        pytest.param(lambda each: each.update({WEIGHT: np.zeros((99, 999), np.float16)}), id="too-many"),
-        pytest.param(lambda each: each.update({WEIGHT: each[WEIGHT].T.copy()}), id="transposed"),
-        pytest.param(lambda each: each.update({WEIGHT: np.zeros((), np.float32)}), id="scalar"),
-        pytest.param(lambda each: each.pop(WEIGHT), id="missing"),
-        pytest.param(lambda each: each.update(more=np.zeros(3, np.float32)), id="one-more"),
+        pytest.param(lambda weights: weights.update({WEIGHT: weights[WEIGHT][:, :3].copy()}), id="too-few"),
+        pytest.param(lambda weights: weights.update({WEIGHT: np.zeros((99, 999), np.float16)}), id="too-many"),
+        pytest.param(lambda weights: weights.update({WEIGHT: weights[WEIGHT].T.copy()}), id="transposed"),
+        pytest.param(lambda weights: weights.update({WEIGHT: np.zeros((), np.float32)}), id="scalar"),
+        pytest.param(lambda weights: weights.pop(WEIGHT), id="missing"),
+        pytest.param(lambda weights: weights.update(more=np.zeros(3, np.float32)), id="one-more"),
         pytest.param(
-            lambda each: each.update({"encoders.text.embed.weight": each["encoders.text.embed.weight"][:2].copy()}),
+            lambda weights: weights.update(
+                {"encoders.text.embed.weight": weights["encoders.text.embed.weight"][:2].copy()}
+            ),
             id="smaller-vocabulary",
         ),
-        pytest.param(lambda each: each.clear(), id="none"),
+        pytest.param(lambda weights: weights.clear(), id="none"),
     ],
 )
-def test_weights_of_another_network_are_refused(bundle_copy, seal, change, runtime):
+def test_weights_of_another_network_are_rejected(bundle_copy, seal, change, runtime):
     change_weights(bundle_copy, change)
     seal(bundle_copy)
     with pytest.raises(BundleError):
@@ -426,7 +414,7 @@ def test_weights_of_another_network_are_refused(bundle_copy, seal, change, runti
 
 @pytest.mark.parametrize("runtime", ["onnx", "torch"])
 @pytest.mark.parametrize("content", [b"", b"words", b"\xff" * 100], ids=["empty", "words", "huge-header"])
-def test_broken_weights_are_refused(bundle_copy, seal, content, runtime):
+def test_broken_weights_are_rejected(bundle_copy, seal, content, runtime):
     (bundle_copy / "weights.safetensors").write_bytes(content)
     seal(bundle_copy)
     with pytest.raises(BundleError, match=r"weights\.safetensors cannot be read"):
@@ -434,7 +422,7 @@ def test_broken_weights_are_refused(bundle_copy, seal, content, runtime):
 
 
 @pytest.mark.parametrize("content", [b"", b"words"], ids=["empty", "words"])
-def test_a_broken_graph_is_refused(bundle_copy, seal, content):
+def test_a_broken_graph_is_rejected(bundle_copy, seal, content):
     (bundle_copy / "onnx/head.onnx").write_bytes(content)
     seal(bundle_copy)
     with pytest.raises(BundleError, match=r"onnx/head\.onnx cannot be used"):
@@ -451,7 +439,7 @@ def test_a_bundle_without_graphs_is_served_by_torch(bundle_copy, seal):
     assert predictor.description.runtime == "torch"
 
 
-def test_matrices_are_stored_as_halves_and_vectors_whole():
+def test_matrices_are_stored_as_float16_and_vectors_as_float32():
     weights = {"matrix": np.full((2, 2), 0.1, np.float32), "vector": np.full(2, 0.1, np.float32)}
     stored = compress_weights(weights)
     assert {name: array.dtype for name, array in stored.items()} == {"matrix": np.float16, "vector": np.float32}
@@ -459,7 +447,7 @@ def test_matrices_are_stored_as_halves_and_vectors_whole():
     assert (stored["vector"] == weights["vector"]).all()
 
 
-def test_large_matrices_are_stored_in_8_bits_and_are_off_by_half_a_step_of_their_row_at_most():
+def test_large_matrices_are_stored_in_8_bits_within_half_a_step():
     matrix = np.random.default_rng(0).normal(size=(256, 256)).astype(np.float32)
     matrix[1] *= 1000.0
     matrix[2] = 0.0
@@ -476,37 +464,27 @@ def test_large_matrices_are_stored_in_8_bits_and_are_off_by_half_a_step_of_their
     assert (np.abs(decompressed["matrix"] - matrix) <= 0.5001 * step).all()
 
 
-def test_an_8_bit_matrix_without_its_scales_is_refused():
+def test_an_8_bit_matrix_without_its_scales_is_rejected():
     stored = compress_weights({"matrix": np.ones((256, 256), np.float32)})
     del stored["matrix.scale"]
     with pytest.raises(BundleError, match=r"matrix is stored in 8 bits, but matrix\.scale is missing"):
         decompress_weights(stored)
 
 
-def test_weights_are_stored_right_however_they_lie_in_memory(tiny_bundle, tmp_path):
-    bundle = read_bundle(tiny_bundle)
-    rows = np.arange(2 * 3 * 2 * 2, dtype=np.float32).reshape(2, 3, 2, 2)
-    lying = {"as usual": rows, "channels last": np.ascontiguousarray(rows.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)}
-    assert not lying["channels last"].flags.c_contiguous
-    out = tmp_path / "out"
-    write_bundle(
-        out,
-        config=bundle.config,
-        inputs=bundle.inputs,
-        weights=compress_weights({**lying, "number": np.float32(1) + np.zeros((), np.float32)}),
-        graphs={},
-        report={},
-        golden=[],
-        card="",
-    )
-    stored = read_bundle(out).read_weights()
-    assert (stored["as usual"] == rows).all()
-    assert (stored["channels last"] == rows).all()
+def test_weights_are_stored_in_any_memory_layout(tiny_bundle, tmp_path):
+    weight = np.arange(2 * 3 * 2 * 2, dtype=np.float32).reshape(2, 3, 2, 2)
+    channels_last = np.ascontiguousarray(weight.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+    assert not channels_last.flags.c_contiguous
+    weights = {"usual": weight, "channels last": channels_last, "number": np.float32(1) + np.zeros((), np.float32)}
+    write(read_bundle(tiny_bundle), tmp_path / "out", weights=compress_weights(weights))
+    stored = read_bundle(tmp_path / "out").read_weights()
+    assert (stored["usual"] == weight).all()
+    assert (stored["channels last"] == weight).all()
     assert stored["number"].shape == ()
 
 
 @pytest.mark.parametrize(("value", "side"), [(70_000.0, 1), (np.inf, 1), (np.nan, 1), (np.inf, 256), (np.nan, 256)])
-def test_a_weight_that_cannot_be_stored_is_refused(value, side):
+def test_a_weight_that_cannot_be_stored_is_rejected(value, side):
     with (
         pytest.raises(BundleError, match=r"not finite in the precision of a bundle: matrix$"),
         np.errstate(over="ignore"),
@@ -521,39 +499,19 @@ def test_weights_are_read_as_float32(tiny_bundle):
 # --- writing ---
 
 
-@pytest.mark.parametrize("taken", ["folder of something else", "file"])
-def test_what_is_no_bundle_is_never_replaced(tiny_bundle, tmp_path, taken):
-    bundle = read_bundle(tiny_bundle)
-    place = tmp_path / "place"
-    precious = place if taken == "file" else place / "thesis.txt"
+@pytest.mark.parametrize("file", ["place", "place/thesis.txt"], ids=["file", "folder of something else"])
+def test_files_that_are_no_bundle_are_never_replaced(tiny_bundle, tmp_path, file):
+    precious = tmp_path / file
     precious.parent.mkdir(exist_ok=True)
     precious.write_text("years of work", encoding="utf-8")
     with pytest.raises(BundleError, match="allowed: a new or empty folder, or an older bundle"):
-        write_bundle(
-            place,
-            config=bundle.config,
-            inputs=bundle.inputs,
-            weights={},
-            graphs={},
-            report={},
-            golden=[],
-            card="",
-        )
+        write(read_bundle(tiny_bundle), tmp_path / "place")
     assert precious.read_text(encoding="utf-8") == "years of work"
 
 
 def test_an_older_bundle_is_replaced(bundle_copy):
     bundle = read_bundle(bundle_copy)
-    write_bundle(
-        bundle_copy,
-        config=bundle.config,
-        inputs=bundle.inputs,
-        weights=bundle.read_weights(),
-        graphs={},
-        report={},
-        golden=[],
-        card="# newer\n",
-    )
+    write(bundle, bundle_copy, weights=bundle.read_weights(), card="# newer\n")
     newer = read_bundle(bundle_copy)
     assert newer.card == "# newer\n"
     assert newer.graph("head") is None
@@ -573,12 +531,12 @@ def test_sets_of_modalities_are_named_in_the_networks_order():
 
 
 @pytest.mark.parametrize("order", [("image",), ("image", "text")], ids=["one", "two"])
-def test_of_one_or_two_modalities_every_set_is_measured(order):
+def test_every_set_of_one_or_two_modalities_is_measured(order):
     assert sets_to_measure(order, ()) == subsets(order)
     assert sets_to_measure(order, [frozenset(order), frozenset()]) == subsets(order)
 
 
-def test_of_many_modalities_all_each_alone_and_the_most_frequent_sets_of_rows_are_measured():
+def test_for_many_modalities_all_together_each_alone_and_the_most_frequent_sets_are_measured():
     order = tuple("abcdefgh")
     rows = [frozenset("gh")] * 2 + [frozenset(key.split("+")) for key in subsets(order)]
     keys = sets_to_measure(order, [*rows, frozenset("xyz")])
@@ -589,32 +547,22 @@ def test_of_many_modalities_all_each_alone_and_the_most_frequent_sets_of_rows_ar
     assert sets_to_measure(("a", "b", "c"), [frozenset("ca"), frozenset("c")]) == ("a+b+c", "a+c", "a", "b", "c")
 
 
-def test_a_config_survives_its_file(tiny_bundle):
+def test_a_config_is_equal_after_writing_and_reading(tiny_bundle):
     config = read_bundle(tiny_bundle).config
     assert BundleConfig.model_validate_json(config.model_dump_json()) == config
 
 
 @pytest.mark.parametrize("older", [True, False], ids=["older-bundle", "new-folder"])
-def test_a_bundle_that_is_not_verified_is_not_put_in_place(bundle_copy, tmp_path, older):
+def test_a_bundle_that_fails_its_verification_is_removed(bundle_copy, tmp_path, older):
     bundle = read_bundle(bundle_copy)
     out = bundle_copy if older else tmp_path / "new"
 
-    def refuse(folder):
+    def reject(folder):
         read_bundle(folder)
-        raise BundleError(f"{folder}: disagrees with itself")
+        raise BundleError(f"{folder}: contradicts itself")
 
-    with pytest.raises(BundleError) as refused:
-        write_bundle(
-            out,
-            config=bundle.config,
-            inputs=bundle.inputs,
-            weights=bundle.read_stored(),
-            graphs={},
-            report={},
-            golden=[],
-            card="",
-            verify=refuse,
-        )
-    assert str(refused.value) == f"{out}: disagrees with itself"
+    with pytest.raises(BundleError) as caught:
+        write(bundle, out, weights=bundle.read_stored(), verify=reject)
+    assert str(caught.value) == f"{out}: contradicts itself"
     assert list(tmp_path.iterdir()) == [bundle_copy]
     assert read_bundle(bundle_copy).digest == bundle.digest

@@ -1,4 +1,4 @@
-"""Equal faults are reported as one, with their number, the first places, and how to mend them."""
+"""Equal faults are reported as one, with their number, their first places and what is allowed."""
 
 import pytest
 
@@ -10,7 +10,7 @@ def lost(number):
     return Fault("image {} is not there", repr(f"{number}.png"), allowed="a file").at(f"line {number}")
 
 
-def test_a_fault_is_its_sentence():
+def test_a_fault_is_a_string():
     assert lost(2) == "line 2: image '2.png' is not there; allowed: a file"
     assert lost(2).kind == "image … is not there"
 
@@ -37,7 +37,7 @@ def test_a_fault_is_its_sentence():
         pytest.param(
             [Fault("label {}", value).at(f"row {number}") for number, value in enumerate("aaab")],
             "4 × label …: row 0 (a), row 1 (a), row 2 (a) and 1 more",
-            id="another-value-behind-the-first-three",
+            id="another-value-after-the-first-three",
         ),
         pytest.param(
             ["line 3: 2 cells; allowed: 4", "line 5: 2 cells; allowed: 4"],
@@ -56,22 +56,22 @@ def test_equal_faults_are_one_line(faults, line):
     assert Faults(faults).lines() == [line]
 
 
-def test_other_faults_keep_lines_of_their_own_in_order():
-    faults = [lost(2), "line 2: no label; allowed: any text", lost(3), "no rows in the train part"]
+def test_different_faults_have_their_own_lines_in_order():
+    faults = [lost(2), "line 2: no label; allowed: any text", lost(3), "no rows in the train split"]
     assert [line.partition(":")[0] for line in Faults(faults).lines()] == [
         "2 × image … is not there",
         "line 2",
-        "no rows in the train part",
+        "no rows in the train split",
     ]
 
 
-def test_braces_in_a_value_are_no_placeholder():
+def test_braces_in_a_value_are_not_replaced():
     fault = Fault("image {} is not there", "'a{}.png'", allowed="a file").at("line 2").at("row 7")
     assert fault == "row 7: image 'a{}.png' is not there; allowed: a file"
     assert fault_of(fault) is fault
 
 
-def test_measured_numbers_do_not_make_another_kind():
+def test_faults_that_differ_in_measured_numbers_are_equal():
     problems = [InputError("text", f"{number:,} characters", "at most 10") for number in (1200, 90)]
     faults = [fault_of_input(problem).at(f"row {number}") for number, problem in enumerate(problems)]
     assert faults[0] == "row 0: text: 1,200 characters; allowed: at most 10"

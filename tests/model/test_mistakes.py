@@ -1,4 +1,4 @@
-"""Which answers are worst, and what they said, by hand."""
+"""Mistakes are ranked by confidence or by deviation, and described."""
 
 import numpy as np
 
@@ -9,16 +9,17 @@ from polymodal.model.targets.regression.scoring import Regression
 from polymodal.model.targets.single_label.scoring import SingleLabel
 
 
-def test_wrong_labels_are_ranked_by_how_sure_the_model_was():
+def test_wrong_labels_are_ranked_by_confidence():
     scores = np.asarray([[0.9, 0.1], [0.4, 0.6], [0.2, 0.8], [0.7, 0.3]])
-    found = SingleLabel(("sea", "tomato"), {}).mistakes(scores, np.asarray([0, 0, 0, 1]), 5)
-    assert found.summary.startswith("3 of 4 answers are wrong")
-    assert found.worst == (
+    target, targets = SingleLabel(("sea", "tomato"), {}), np.asarray([0, 0, 0, 1])
+    mistakes = target.mistakes(scores, targets, 5)
+    assert mistakes.summary.startswith("3 of 4 answers are wrong")
+    assert mistakes.worst == (
         Mistake(2, "tomato", "80% sure"),
         Mistake(3, "sea", "70% sure"),
         Mistake(1, "tomato", "60% sure"),
     )
-    assert SingleLabel(("sea", "tomato"), {}).mistakes(scores, np.asarray([0, 0, 0, 1]), 1).worst == found.worst[:1]
+    assert target.mistakes(scores, targets, 1).worst == mistakes.worst[:1]
 
 
 def test_a_wrong_decision_about_one_of_several_labels_is_a_mistake():
@@ -31,12 +32,14 @@ def test_a_wrong_decision_about_one_of_several_labels_is_a_mistake():
     )
 
 
-def test_numbers_are_ranked_by_how_far_they_are_off():
+def test_wrong_numbers_are_ranked_by_their_deviation():
     target = Regression(Scale(mean=100, std=10), {})
     scores = np.asarray([[100.0, 90, 110], [95, 85, 105], [130, 120, 140]])
-    found = target.mistakes(scores, np.asarray([0.0, 0.0, 1.0]), 5)
-    assert found.worst == (Mistake(2, "130", "+20 off"), Mistake(1, "95", "-5 off"))
+    assert target.mistakes(scores, np.asarray([0.0, 0.0, 1.0]), 5).worst == (
+        Mistake(2, "130", "+20 off"),
+        Mistake(1, "95", "-5 off"),
+    )
 
 
-def test_who_is_always_right_makes_no_mistake():
+def test_correct_answers_are_no_mistakes():
     assert not SingleLabel(("sea", "tomato"), {}).mistakes(np.eye(2), np.arange(2), 5).worst

@@ -1,6 +1,6 @@
 """Augmentations of images that keep a drawing's subject; for training batches only.
 
-B pictures, S side in pixels.
+B images, S side in pixels.
 """
 
 import math
@@ -17,12 +17,8 @@ SMALLEST, LARGEST = 0.6, 1.2  # scale
 SQUEEZE = 0.15  # logarithm of the largest change of the proportions
 SHIFT = 0.1  # of the side
 COLOUR = 0.4  # relative change of brightness, contrast and saturation
-GREY, NEGATIVE, BACKGROUND = (
-    0.12,
-    0.05,
-    0.15,
-)  # probabilities: without colour, inverted, on another background than white
-WHITE = 0.97  # from here on a pixel counts as background
+GREY, NEGATIVE, BACKGROUND = 0.12, 0.05, 0.15  # probabilities: no colour, inverted, another background than white
+WHITE = 0.97  # least brightness of a pixel that counts as background
 GREY_WEIGHTS = (0.299, 0.587, 0.114)  # luma of ITU-R BT.601
 
 

@@ -1,18 +1,19 @@
 """Reduce AVIF and HEIC files (ISO/IEC 23008-12) to their primary image and its transparency, before any decoder reads them.
 
 Such a file is a database: items with properties, references between items, and their bytes anywhere in the file. Decoders follow
-all of it, and their own limits are beyond ours. Here the primary image, the tiles that it consists of and its alpha image are
-collected within bounds, the sizes that the compressed data states are compared with those of the header, and a new file is written
-that has nothing else. Box names are those of ISO/IEC 14496-12; AV1 is the AV1 bitstream specification, HEVC is ITU-T H.265.
+all of it, and their own limits are beyond ours. `still` collects the primary image, its tiles and its alpha image within limits,
+compares the sizes in the compressed data with those in the header, and writes a new file that has nothing else. Box names are
+those of ISO/IEC 14496-12; AV1 is the AV1 bitstream specification, HEVC is ITU-T H.265.
 """
 
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
 
+from polymodal.model.modalities.image.containers import MOST_BOXES, boxes
 from polymodal.model.modalities.image.formats import Unread
 
 Size = tuple[int, int]
@@ -20,16 +21,14 @@ Box4 = tuple[int, int, int, int]
 Box = tuple[int, int]
 """Start and end of a box's content."""
 
-MOST_ITEMS: Final = 4_096
-"""Items, properties and references: 50 million pixels in tiles of 256 × 256 px are 800."""
 MOST_META_BYTES: Final = 2**20
 MOST_EXTENTS: Final = 65_536
 MOST_TILE_SIDE: Final = 1_024
-"""Of a tile that is larger than its image."""
+"""Longest side of a tile that is larger than its image."""
 MOST_UNITS: Final = 4_096
-"""Units of compressed data (NAL units, OBUs) of an image."""
+"""Most units of compressed data (NAL units, OBUs) of an image."""
 MOST_LAYERS: Final = 4
-"""Frames of an AV1 image: its spatial layers."""
+"""Most frames of an AV1 image, which are its spatial layers."""
 CODECS: Final[Mapping[str, bytes]] = {"image/avif": b"av01", "image/heic": b"hvc1"}
 ALPHA: Final = frozenset(
     {b"urn:mpeg:mpegB:cicp:systems:auxiliary:alpha", b"urn:mpeg:hevc:2015:auxid:1", b"urn:mpeg:avc:2015:auxid:1"}
@@ -37,10 +36,10 @@ ALPHA: Final = frozenset(
 _ESSENTIAL: Final = frozenset({b"av1C", b"hvcC", b"a1op", b"lsel"})
 _KEPT: Final = _ESSENTIAL | {b"ispe", b"pixi", b"auxC", b"a1lx"}
 _TURNS: Final = frozenset({b"clap", b"irot", b"imir"})
-_CODING_BLOCK: Final = 64  # of HEVC: the most that a coded side exceeds the image's
+_CODING_BLOCK: Final = 64  # px by which a coded side of HEVC may exceed the image's
 _BRANDS: Final[Mapping[str, bytes]] = {"image/avif": b"avifmif1miaf", "image/heic": b"heicmif1"}
 _PIXELS: Final = np.arange(6).reshape(2, 3)
-# What each orientation of tag 274 makes of them.
+# The orientation of tag 274 that turns _PIXELS into these bytes.
 _ORIENTATIONS: Final = {
     pixels.tobytes(): number
     for number, pixels in enumerate(
@@ -67,9 +66,9 @@ class _Item:
     extents: list[Box] = field(default_factory=list)
     inside: bool = False  # of the box idat
 
-    def get(self, name: bytes) -> bytes:
-        """Content of the first property of this name, without version and flags."""
-        return next((box[12:] for kind, box in self.properties if kind == name), b"")
+    def get(self, name: bytes, head: int = 12) -> bytes:
+        """Return the content of the first property of this name; by default without version and flags."""
+        return next((box[head:] for kind, box in self.properties if kind == name), b"")
 
     def size(self) -> Size:
         width, height = struct.unpack(">II", self.get(b"ispe")[:8])
@@ -94,33 +93,15 @@ def still(media_type: str, content: bytes) -> Still:
     size = items[primary].size()
     selection = _Selection(content, items, references, data, media_type)
     selection.add(primary)
-    for one, kind, others in references:
-        if kind == b"auxl" and primary in others and one in items and not selection.alpha:
-            if items[one].get(b"auxC").split(b"\x00", 1)[0] not in ALPHA:
+    for item, kind, targets in references:
+        if kind == b"auxl" and primary in targets and item in items and not selection.alpha:
+            if items[item].get(b"auxC").split(b"\x00", 1)[0] not in ALPHA:
                 continue
-            if items[one].size() != size:
+            if items[item].size() != size:
                 raise ValueError("an alpha image of another size")
-            selection.alpha = selection.add(one)
-            selection.premultiplied = (primary, b"prem", [one]) in references
-    return Still(selection.written(_BRANDS[media_type]), size, *_transforms(items[primary]))
-
-
-def boxes(content: bytes, start: int, end: int, most: int = MOST_ITEMS) -> Iterator[tuple[bytes, int, int]]:
-    """Yield name, start and end of each box's content. A box that is longer than its container ends with it."""
-    for _ in range(most):
-        if start + 8 > end:
-            return
-        length, name = struct.unpack_from(">I4s", content, start)
-        head = 8
-        if length == 1:
-            (length,) = struct.unpack_from(">Q", content, start + 8)
-            head = 16
-        following = start + length if length else end
-        if following < start + head:
-            raise ValueError("a box that is shorter than its head")
-        yield name, start + head, min(following, end)
-        start = following
-    raise ValueError(f"more than {most:,} boxes in one")
+            selection.alpha = selection.add(item)
+            selection.premultiplied = (primary, b"prem", [item]) in references
+    return Still(selection.to_bytes(_BRANDS[media_type]), size, *_transforms(items[primary]))
 
 
 class _Reader:
@@ -174,7 +155,7 @@ def _read(content: bytes) -> tuple[dict[int, _Item], _References, int, Box]:
 
 def _items(content: bytes, box: Box) -> dict[int, _Item]:
     version, _ = _Reader(content, *box).version()
-    found = {}
+    items = {}
     for name, start, end in boxes(content, box[0] + (8 if version else 6), box[1]):
         if name == b"infe":
             reader = _Reader(content, start, end)
@@ -182,21 +163,21 @@ def _items(content: bytes, box: Box) -> dict[int, _Item]:
             if version in (2, 3):
                 number = reader.number(4 if version == 3 else 2)
                 reader.number(2)
-                found[number] = _Item(reader.number(4).to_bytes(4, "big"))
-    return found
+                items[number] = _Item(reader.number(4).to_bytes(4, "big"))
+    return items
 
 
 def _properties(content: bytes, box: Box, items: Mapping[int, _Item]) -> None:
-    inside = {name: (start, end) for name, start, end in boxes(content, *box, 16)}
-    if missing := {b"ipco", b"ipma"} - inside.keys():
+    children = {name: (start, end) for name, start, end in boxes(content, *box, 16)}
+    if missing := {b"ipco", b"ipma"} - children.keys():
         raise ValueError(f"no box {missing}")
     listed = [
         (name, struct.pack(">I4s", 8 + end - start, name) + content[start:end])
-        for name, start, end in boxes(content, *inside[b"ipco"])
+        for name, start, end in boxes(content, *children[b"ipco"])
     ]
-    reader = _Reader(content, *inside[b"ipma"])
+    reader = _Reader(content, *children[b"ipma"])
     version, flags = reader.version()
-    for _ in range(min(MOST_ITEMS, reader.number(4))):
+    for _ in range(min(MOST_BOXES, reader.number(4))):
         item = items.get(reader.number(4 if version else 2), _Item())
         for _ in range(reader.number(1)):
             index = reader.number(2 if flags & 1 else 1)
@@ -215,7 +196,7 @@ def _locations(content: bytes, box: Box, items: Mapping[int, _Item]) -> None:
     offset_length, length_length = divmod(reader.number(1), 16)
     base_length, index_length = divmod(reader.number(1), 16)
     left = MOST_EXTENTS
-    for _ in range(min(MOST_ITEMS, reader.number(4 if version == 2 else 2))):
+    for _ in range(min(MOST_BOXES, reader.number(4 if version == 2 else 2))):
         item = items.get(reader.number(4 if version == 2 else 2), _Item())
         method = reader.number(2) & 15 if version else 0
         source, base, count = reader.number(2), reader.number(base_length), reader.number(2)
@@ -235,12 +216,12 @@ def _locations(content: bytes, box: Box, items: Mapping[int, _Item]) -> None:
 
 def _references(content: bytes, box: Box) -> _References:
     version, _ = _Reader(content, *box).version()
-    found = []
+    references = []
     for name, start, end in boxes(content, box[0] + 4, box[1]):
         reader = _Reader(content, start, end)
-        one = reader.number(4 if version else 2)
-        found.append((one, name, [reader.number(4 if version else 2) for _ in range(reader.number(2))]))
-    return found
+        item = reader.number(4 if version else 2)
+        references.append((item, name, [reader.number(4 if version else 2) for _ in range(reader.number(2))]))
+    return references
 
 
 class _Selection:
@@ -252,7 +233,7 @@ class _Selection:
         self._content, self._items, self._references, self._data = content, items, references, data
         self._media_type, self._codec = media_type, CODECS[media_type]
         self._kept: list[tuple[_Item, bytes, list[int]]] = []  # item, its bytes, the new numbers of its tiles
-        self._left = len(content)  # bytes that items may still have: they must not share theirs
+        self._left = len(content)  # bytes that further items may have, because items must not share bytes
         self.alpha = 0
         self.premultiplied = False
 
@@ -267,19 +248,18 @@ class _Selection:
         large, rows, columns = payload[1] & 1, payload[2] + 1, payload[3] + 1
         if struct.unpack_from(">II" if large else ">HH", payload, 4) != (width, height):
             raise ValueError("a grid of another size than its header")
-        tiles = next((others for one, kind, others in self._references if one == number and kind == b"dimg"), [])
+        tiles = next((to for source, kind, to in self._references if source == number and kind == b"dimg"), [])
         if len(tiles) != rows * columns or len(set(tiles)) != len(tiles):
             raise ValueError(f"{len(tiles)} tiles for {rows} × {columns}")
         self._kept.append((item, payload, []))
         place = len(self._kept)
-        for tile in tiles:
-            one = self._items[tile]
-            across, down = one.size()
+        for tile in (self._items[number] for number in tiles):
+            across, down = tile.size()
             if (columns - 1) * across >= width or (rows - 1) * down >= height:
                 raise ValueError("tiles outside of their grid")
             if across > max(width, MOST_TILE_SIDE) or down > max(height, MOST_TILE_SIDE):
                 raise ValueError(f"a tile of {across:,} × {down:,} px in an image of {width:,} × {height:,} px")
-            self._add_coded(one, self._payload(one))
+            self._add_coded(tile, self._payload(tile))
             self._kept[place - 1][2].append(len(self._kept))
         return place
 
@@ -289,7 +269,7 @@ class _Selection:
         if self._codec == b"av01":
             _check_av1(payload, item.size())
         else:
-            payload = _hevc_image(payload, _configuration(item), item.size())
+            payload = _hevc_image(payload, item.get(b"hvcC", head=8), item.size())
         self._kept.append((item, payload, []))
 
     def _payload(self, item: _Item) -> bytes:
@@ -305,36 +285,29 @@ class _Selection:
                 raise ValueError("items that share their bytes")
         return b"".join(pieces)
 
-    def written(self, brands: bytes) -> bytes:
+    def to_bytes(self, brands: bytes) -> bytes:
         """Return the new file."""
-        properties: list[bytes] = []
-        places: dict[bytes, int] = {}
-        names, uses, references, locations, data = b"", b"", b"", b"", b""
+        places: dict[bytes, int] = {}  # of property boxes, counted from 1
+        locations: list[tuple[int, int, int]] = []  # number, start and length of each item
+        names, uses, references, data = b"", b"", b"", b""
         for number, (item, payload, tiles) in enumerate(self._kept, 1):
             names += _box(b"infe", struct.pack(">BxxxHxx4sx", 2, number, item.kind))
             used = []
             for name, whole in item.properties:
                 box = _box(name, whole[8:12]) if name == b"av1C" else whole  # the rest is a second sequence header
                 if name in _KEPT or (name == b"colr" and box[8:12] == b"nclx"):
-                    if box not in places:
-                        properties.append(box)
-                        places[box] = len(properties)
-                    used.append(places[box] | 0x8000 * (name in _ESSENTIAL))
-            uses += struct.pack(">HB", number, len(used)) + b"".join(struct.pack(">H", place) for place in used)
+                    used.append(places.setdefault(box, len(places) + 1) | 0x8000 * (name in _ESSENTIAL))
+            uses += struct.pack(f">HB{len(used)}H", number, len(used), *used)
             if tiles:
                 references += _reference(b"dimg", number, tiles)
-            locations += struct.pack(">HHHII", number, 0, 1, len(data), len(payload))
+            locations.append((number, len(data), len(payload)))
             data += payload
         if self.alpha:
             references += _reference(b"auxl", self.alpha, [1])
             references += _reference(b"prem", 1, [self.alpha]) if self.premultiplied else b""
 
         def meta(offset: int) -> bytes:
-            moved = b"".join(
-                locations[at : at + 6] + struct.pack(">I", offset + int.from_bytes(locations[at + 6 : at + 10], "big"))
-                + locations[at + 10 : at + 14]
-                for at in range(0, len(locations), 14)
-            )  # fmt: skip
+            extents = (struct.pack(">HHHII", number, 0, 1, offset + start, size) for number, start, size in locations)
             return _box(
                 b"meta",
                 bytes(4),
@@ -342,12 +315,8 @@ class _Selection:
                 _box(b"pitm", struct.pack(">IH", 0, 1)),
                 _box(b"iinf", struct.pack(">IH", 0, len(self._kept)), names),
                 _box(b"iref", bytes(4), references) if references else b"",
-                _box(
-                    b"iprp",
-                    _box(b"ipco", *properties),
-                    _box(b"ipma", struct.pack(">II", 1, len(self._kept)), uses),
-                ),
-                _box(b"iloc", struct.pack(">IBBH", 0, 0x44, 0, len(self._kept)), moved),
+                _box(b"iprp", _box(b"ipco", *places), _box(b"ipma", struct.pack(">II", 1, len(self._kept)), uses)),
+                _box(b"iloc", struct.pack(">IBBH", 0, 0x44, 0, len(self._kept)), *extents),
             )
 
         head = _box(b"ftyp", brands[:4] + bytes(4) + brands)
@@ -355,16 +324,12 @@ class _Selection:
 
 
 def _box(name: bytes, *content: bytes) -> bytes:
-    inside = b"".join(content)
-    return struct.pack(">I4s", 8 + len(inside), name) + inside
+    joined = b"".join(content)
+    return struct.pack(">I4s", 8 + len(joined), name) + joined
 
 
-def _reference(kind: bytes, one: int, others: Sequence[int]) -> bytes:
-    return _box(kind, struct.pack(f">HH{len(others)}H", one, len(others), *others))
-
-
-def _configuration(item: _Item) -> bytes:
-    return next((box[8:] for name, box in item.properties if name == b"hvcC"), b"")
+def _reference(kind: bytes, source: int, targets: Sequence[int]) -> bytes:
+    return _box(kind, struct.pack(f">HH{len(targets)}H", source, len(targets), *targets))
 
 
 def _transforms(item: _Item) -> tuple[Box4 | None, int]:
@@ -382,7 +347,7 @@ def _transforms(item: _Item) -> tuple[Box4 | None, int]:
     return crop, _ORIENTATIONS[turned.tobytes()]
 
 
-def _aperture(box: bytes, size: Size) -> tuple[int, int, int, int]:
+def _aperture(box: bytes, size: Size) -> Box4:
     """Return the box (left, top, right, bottom) of a clean aperture, whose offset counts from the centre."""
     numbers = struct.unpack_from(">IIIIiIiI", box, 8)
     if not all(numbers[1::2]):
@@ -480,7 +445,7 @@ def _av1_size(header: bytes) -> Size:
 
 
 def _hevc_image(payload: bytes, configuration: bytes, size: Size) -> bytes:
-    """Return the slices of one intra picture, with rising addresses, and nothing else."""
+    """Return the slices of one intra-coded image, with rising addresses, and nothing else."""
     address_bits, dependent = _hevc_parameters(configuration, size)
     length = (configuration[21] & 3) + 1
     kept, position, address = [], 0, -1
@@ -494,17 +459,16 @@ def _hevc_image(payload: bytes, configuration: bytes, size: Size) -> bytes:
         if kind >= 32:  # parameter sets, which the configuration has, and metadata
             continue
         if not 16 <= kind <= 21:
-            raise ValueError("a picture that depends on others")
+            raise ValueError("an image that depends on others")
         bits = _Bits(unit[2:64].replace(b"\0\0\3", b"\0\0"))
         first = bits.read(1)
         bits.read(1)
         may_depend = dependent[bits.golomb()]
         if not first and may_depend:
             bits.read(1)
-        found = 0 if first else bits.read(address_bits)
-        if found <= address:
-            raise ValueError("slices that lie on each other")
-        address = found
+        previous, address = address, 0 if first else bits.read(address_bits)
+        if address <= previous:
+            raise ValueError("slices that overlap")
         kept.append(struct.pack(f">{length}s", len(unit).to_bytes(length, "big")) + unit)
     else:
         raise ValueError(f"more than {MOST_UNITS:,} units of compressed data")
@@ -514,7 +478,7 @@ def _hevc_image(payload: bytes, configuration: bytes, size: Size) -> bytes:
 
 
 def _hevc_parameters(configuration: bytes, size: Size) -> tuple[int, dict[int, int]]:
-    """Bits of a slice's address, and, by the number of a picture parameter set, whether slices may depend on others."""
+    """Return the bits of a slice's address, and, by number of parameter set (PPS), whether slices may depend on others."""
     address_bits, dependent, position = 0, {}, 23
     for _ in range(configuration[22]):
         (units,) = struct.unpack_from(">H", configuration, position + 1)
@@ -538,7 +502,7 @@ def _hevc_parameters(configuration: bytes, size: Size) -> tuple[int, dict[int, i
 
 
 def _hevc_address_bits(bits: _Bits, size: Size) -> int:
-    """Check the size in a sequence parameter set (HEVC, 7.3.2.2)."""
+    """Check the size in a sequence parameter set (HEVC, 7.3.2.2), and return the bits of a slice's address."""
     bits.read(4)
     layers = bits.read(3)
     bits.read(1 + 96)
@@ -552,15 +516,10 @@ def _hevc_address_bits(bits: _Bits, size: Size) -> int:
     across, down = bits.golomb(), bits.golomb()
     if across > size[0] + _CODING_BLOCK or down > size[1] + _CODING_BLOCK:
         raise ValueError("compressed data of a larger size than its header states")
-    if bits.read(1):
-        for _ in range(4):
-            bits.golomb()
-    bits.golomb()
-    bits.golomb()
-    bits.golomb()
-    for _ in range(layers + 1 if bits.read(1) else 1):
-        for _ in range(3):
-            bits.golomb()
+    for _ in range(7 if bits.read(1) else 3):
+        bits.golomb()
+    for _ in range(3 * (layers + 1) if bits.read(1) else 3):
+        bits.golomb()
     side = 1 << min(6, bits.golomb() + 3 + bits.golomb())
     blocks = -(-across // side) * -(-down // side)
     return max(1, (blocks - 1).bit_length())

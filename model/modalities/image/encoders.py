@@ -1,6 +1,6 @@
 """Image encoders: networks from preprocessed pixels to an embedding.
 
-B pictures, S side in pixels, C channels, D embedding width. Every encoder is built with D and takes `pixels` uint8
+B images, S side in pixels, C channels, D embedding width. Every encoder is built with D and takes `pixels` uint8
 (B, S, S, 3), RGB, to float32 (B, D). It normalises inside, so that an exported graph gets the same inputs as in training.
 """
 
@@ -42,8 +42,8 @@ class EfficientNetLite(nn.Module):
 
     Architecture: Tan & Le, "EfficientNet" (arXiv:1905.11946), table 1, as changed by the "lite" variants of TensorFlow's
     TPU models: stem and head keep their width, first and last stage their depth, no squeeze-and-excitation, ReLU6, inputs
-    (x − 127) / 128. `widen` multiplies the channels of every stage, `deepen` its blocks. `presets.py` has
-    its ImageNet weights.
+    (x − 127) / 128. `width_multiplier` applies to the channels of every stage, `depth_multiplier` to its blocks.
+    `presets.py` has its ImageNet weights.
     """
 
     # expansion, output channels, repeats, kernel, stride of the first
@@ -59,16 +59,21 @@ class EfficientNetLite(nn.Module):
     FEATURES: Final = 1280
 
     def __init__(
-        self, width: int, widen: float = 1.0, deepen: float = 1.0, dropout: float = 0.2, projection: int = 0
+        self,
+        width: int,
+        width_multiplier: float = 1.0,
+        depth_multiplier: float = 1.0,
+        dropout: float = 0.2,
+        projection: int = 0,
     ) -> None:
         super().__init__()
         self.stem = _convolution(3, 32, 3, stride=2)
         blocks: list[nn.Module] = []
         inputs = 32
         for expansion, channels, repeats, kernel, stride in self.STAGES:
-            outputs = _eights(channels * widen)
+            outputs = _eights(channels * width_multiplier)
             at_an_end = len(blocks) == 0 or channels == self.STAGES[-1][1]
-            for repeat in range(repeats if at_an_end else math.ceil(repeats * deepen)):
+            for repeat in range(repeats if at_an_end else math.ceil(repeats * depth_multiplier)):
                 blocks.append(_Bottleneck(inputs, outputs, expansion, kernel, stride if repeat == 0 else 1))
                 inputs = outputs
         self.blocks = nn.Sequential(*blocks)
@@ -84,11 +89,34 @@ class EfficientNetLite(nn.Module):
         return self.project(features.mean(dim=(2, 3)))
 
 
-class TransformersEncoder(nn.Module):
+class _LibraryEncoder(nn.Module):
+    """Base of encoders with a model of another library.
+
+    `features` is the width of the pooled features; `mean` and `std` of each colour, for values from 0 to 1, are those of the
+    model's training.
+    """
+
+    def __init__(
+        self, model: nn.Module, width: int, features: int, mean: Sequence[float], std: Sequence[float], dropout: float
+    ) -> None:
+        super().__init__()
+        self.normalise = _Normalise(mean, std)
+        self.model = model
+        self.project = nn.Sequential(nn.Dropout(dropout), nn.Linear(features, width))
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Encode a batch: uint8 (B, S, S, 3) to (B, D)."""
+        return self.project(self.pool(pixels))
+
+    def pool(self, pixels: Tensor) -> Tensor:
+        """Return the model's pooled features: uint8 (B, S, S, 3) to (B, `features`)."""
+        return self.model(self.normalise(pixels))
+
+
+class TransformersEncoder(_LibraryEncoder):
     """Any image model of Hugging Face transformers that takes pixel values, built from its `config` alone.
 
-    Uses its own pooling where it has one, otherwise the mean over positions. `features` is the pooled width; `mean` and `std`
-    of each colour, for values from 0 to 1, are those of its training.
+    Uses its own pooling where it has one, otherwise the mean over positions.
     """
 
     def __init__(
@@ -100,29 +128,22 @@ class TransformersEncoder(nn.Module):
         std: Sequence[float],
         dropout: float = 0.1,
     ) -> None:
-        super().__init__()
-        self.normalise = _Normalise(mean, std)
-        self.model = libraries.transformers_model(config)
-        self.project = nn.Sequential(nn.Dropout(dropout), nn.Linear(features, width))
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        """Encode a batch: uint8 (B, S, S, 3) to (B, D)."""
-        return self.project(self.pool(pixels))
+        super().__init__(libraries.transformers_model(config), width, features, mean, std, dropout)
 
     def pool(self, pixels: Tensor) -> Tensor:
         """Return the model's pooled features: uint8 (B, S, S, 3) to (B, `features`)."""
-        found = self.model(pixel_values=self.normalise(pixels))
-        pooled = getattr(found, "pooler_output", None)
+        output = self.model(pixel_values=self.normalise(pixels))
+        pooled = getattr(output, "pooler_output", None)
         if pooled is None:
-            states = found.last_hidden_state  # (B, T, C) of a transformer, (B, C, H, W) of a convolutional network
+            states = output.last_hidden_state  # (B, T, C) of a transformer, (B, C, H, W) of a convolutional network
             pooled = states.mean(dim=1) if states.ndim == 3 else states.mean(dim=(2, 3))
         return pooled.flatten(1)
 
 
-class TimmEncoder(nn.Module):
+class TimmEncoder(_LibraryEncoder):
     """Any architecture of timm, with its own pooling and without its classifier.
 
-    `arguments` are keyword arguments of timm's constructor; the rest is as in TransformersEncoder.
+    `arguments` are keyword arguments of timm's constructor.
     """
 
     def __init__(
@@ -135,18 +156,7 @@ class TimmEncoder(nn.Module):
         arguments: Mapping[str, Any] = MappingProxyType({}),
         dropout: float = 0.1,
     ) -> None:
-        super().__init__()
-        self.normalise = _Normalise(mean, std)
-        self.model = libraries.timm_model(architecture, arguments)
-        self.project = nn.Sequential(nn.Dropout(dropout), nn.Linear(features, width))
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        """Encode a batch: uint8 (B, S, S, 3) to (B, D)."""
-        return self.project(self.pool(pixels))
-
-    def pool(self, pixels: Tensor) -> Tensor:
-        """Return the model's pooled features: uint8 (B, S, S, 3) to (B, `features`)."""
-        return self.model(self.normalise(pixels))
+        super().__init__(libraries.timm_model(architecture, arguments), width, features, mean, std, dropout)
 
 
 class _Bottleneck(nn.Module):
@@ -229,11 +239,11 @@ def _centred(pixels: Tensor) -> Tensor:
 # Multipliers of width and depth, and dropout: efficientnet_lite_builder.py of TensorFlow's TPU models.
 ENCODERS: Final[Mapping[str, Callable[..., nn.Module]]] = {
     "cnn": ConvEncoder,
-    "efficientnet-lite0": partial(EfficientNetLite, widen=1.0, deepen=1.0, dropout=0.2),
-    "efficientnet-lite1": partial(EfficientNetLite, widen=1.0, deepen=1.1, dropout=0.2),
-    "efficientnet-lite2": partial(EfficientNetLite, widen=1.1, deepen=1.2, dropout=0.3),
-    "efficientnet-lite3": partial(EfficientNetLite, widen=1.2, deepen=1.4, dropout=0.3),
-    "efficientnet-lite4": partial(EfficientNetLite, widen=1.4, deepen=1.8, dropout=0.3),
+    "efficientnet-lite0": partial(EfficientNetLite, width_multiplier=1.0, depth_multiplier=1.0, dropout=0.2),
+    "efficientnet-lite1": partial(EfficientNetLite, width_multiplier=1.0, depth_multiplier=1.1, dropout=0.2),
+    "efficientnet-lite2": partial(EfficientNetLite, width_multiplier=1.1, depth_multiplier=1.2, dropout=0.3),
+    "efficientnet-lite3": partial(EfficientNetLite, width_multiplier=1.2, depth_multiplier=1.4, dropout=0.3),
+    "efficientnet-lite4": partial(EfficientNetLite, width_multiplier=1.4, depth_multiplier=1.8, dropout=0.3),
     "transformers": TransformersEncoder,
     "timm": TimmEncoder,
 }

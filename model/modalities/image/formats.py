@@ -4,6 +4,8 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
+from polymodal.model.modalities.image.containers import Buffer
+
 SUFFIXES: Final[Mapping[str, tuple[str, ...]]] = {
     "image/jpeg": (".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".pjpeg", ".pjp"),
     "image/png": (".png", ".apng"),
@@ -124,23 +126,23 @@ _WITHIN: Final[tuple[tuple[int, tuple[bytes, ...], str, str], ...]] = (
 
 
 class Unread(ValueError):
-    """A kind of file that isn't decoded: the message names it, `advice` names what to send instead."""
+    """A kind of file that isn't decoded, named by the message; `advice` is what to send instead."""
 
-    def __init__(self, found: str, advice: str = _EXPORT) -> None:
-        super().__init__(found)
+    def __init__(self, kind: str, advice: str = _EXPORT) -> None:
+        super().__init__(kind)
         self.advice = advice
 
 
-def sniff(content: bytes) -> str | None:
+def sniff(content: Buffer) -> str | None:
     """Return the media type of an image that may be decoded; None for other content."""
     if content[4:8] == b"ftyp":
         kind = _brand(content)
         return kind if kind in SUFFIXES else None
-    found = next((kind for kind, starts in BEGINNINGS.items() if content.startswith(starts)), None)
-    return None if found == "image/webp" and content[8:12] != b"WEBP" else found
+    kind = next((kind for kind, starts in BEGINNINGS.items() if content.startswith(starts)), None)
+    return None if kind == "image/webp" and content[8:12] != b"WEBP" else kind
 
 
-def stranger(content: bytes) -> Unread:
+def unread(content: bytes) -> Unread:
     """Return the error that names the kind of content that can't be decoded."""
     if content[4:8] == b"ftyp":
         return _media(content)
@@ -168,16 +170,16 @@ def _text(content: bytes) -> Unread:
     return Unread("bytes of no known picture format")
 
 
-def _brand(content: bytes) -> str | None:
+def _brand(content: Buffer) -> str | None:
     """Return the kind of an ISO base media file: by its major brand, then by the others."""
-    length = min(len(content), max(16, int.from_bytes(content[:4], "big")), _MOST_FTYP)
-    brands = [content[8:12], *(content[at : at + 4] for at in range(16, length - 3, 4))]
+    beginning = bytes(content[:_MOST_ITEM])
+    length = min(len(beginning), max(16, int.from_bytes(beginning[:4], "big")), _MOST_FTYP)
+    brands = [beginning[8:12], *(beginning[at : at + 4] for at in range(16, length - 3, 4))]
     if brands[0] in _BRANDS:
         return _BRANDS[brands[0]]
     named = next((_BRANDS[brand] for brand in brands if _BRANDS.get(brand) in SUFFIXES), None)
     if named or not _HEIF & set(brands):
         return named or next((_BRANDS[brand] for brand in brands if brand in _BRANDS), None)
-    beginning = content[:_MOST_ITEM]
     return next((kind for codec, kind in _CODECS.items() if codec in beginning), "image/heif")
 
 

@@ -27,7 +27,7 @@ from PIL import (
 
 from polymodal.model.errors import InputError, TooLarge, Undecodable, UnsupportedFormat
 from polymodal.model.modalities.image.bmff import CODECS
-from polymodal.model.modalities.image.formats import Unread, sniff, stranger
+from polymodal.model.modalities.image.formats import Unread, sniff, unread
 from polymodal.model.modalities.image.header import MOST_WORK, WHOLE, size_of, work_of
 from polymodal.model.modalities.image.levels import FULL, SAMPLE_FORMAT, Levels, check_colours, levels_of
 from polymodal.model.modalities.image.metadata import Stripped, strip_metadata
@@ -39,7 +39,7 @@ Opener = Callable[[io.BytesIO], ImageFile.ImageFile]
 
 
 class _WebP(WebPImagePlugin.WebPImageFile):
-    """Pillow's reader, which frees its decoder's two canvases after the first frame."""
+    """Pillow's reader, freeing its decoder's two canvases after the first frame."""
 
     def _get_next(self) -> tuple[bytes, int, int]:
         frame = super()._get_next()
@@ -48,7 +48,7 @@ class _WebP(WebPImagePlugin.WebPImageFile):
 
 
 class _Avif(AvifImagePlugin.AvifImageFile):
-    """Pillow's reader, which frees its decoder's planes as soon as the pixels are there."""
+    """Pillow's reader, freeing its decoder's planes as soon as the pixels are copied."""
 
     def load(self) -> Any:  # noqa: ANN401 - as Pillow's
         if self.tile:
@@ -61,7 +61,7 @@ class _Avif(AvifImagePlugin.AvifImageFile):
 
 
 class _Tiff(TiffImagePlugin.TiffImageFile):
-    """Pillow's reader, which names the layout of samples that it doesn't know."""
+    """Pillow's reader, naming the layout of samples that it cannot read."""
 
     def _setup(self) -> None:
         try:
@@ -90,7 +90,7 @@ class _Tiff(TiffImagePlugin.TiffImageFile):
             )
 
 
-AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # a worker has as many threads as it was given, and decodes in one
+AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # a worker decodes in one thread, however many it has
 
 # Pillow's reader of each format that this installation decodes.
 FORMATS: Final[dict[str, Opener]] = {
@@ -145,12 +145,12 @@ BAND_PIXELS: Final = 2**20
 """Pixels that are converted at a time: a whole image in three modes at once would take three times its memory."""
 BAND_ROWS: Final = 64  # compared at a time
 TIFF_WIDTH, TIFF_HEIGHT, TIFF_STRIP_ROWS, TIFF_BITS = (322, 256), (323, 257), 278, 258
-TIFF_REVERSED: Final = frozenset({"L;IR", "P;1R", "P;2R", "P;4R"})  # layouts that Pillow names and can't unpack
+TIFF_REVERSED: Final = frozenset({"L;IR", "P;1R", "P;2R", "P;4R"})  # layouts that Pillow recognises but cannot unpack
 TIFF_PHOTOMETRIC, TIFF_COLOURS, TIFF_SUBSAMPLING = 262, 320, 530
 BACKGROUND_TOLERANCE: Final = 10  # of 255: the noise that JPEG leaves on a plain background
 PNG_DEPTH: Final = 24  # the byte of a PNG with the bits of a sample
 FLOAT_SHADES: Final = Levels(0.0, 255.0, whole=False)
-"""Of floating-point numbers from 0 to 255, which Pillow converts."""
+"""Levels of floating-point numbers from 0 to 255, which Pillow converts."""
 WHITE: Final = (255, 255, 255)
 
 
@@ -195,10 +195,10 @@ class ImageInput:
             media_type = self._sniff(content)
             if media_type in CODECS and (size := size_of(content)):
                 self._check_size(*size)
-            picture = strip_metadata(media_type, content)
-            pixels = self._pixels(media_type, picture)
-            if picture.other_ending:
-                self._check_ending(pixels, media_type, replace(picture, content=picture.other_ending))
+            stripped = strip_metadata(media_type, content)
+            pixels = self._pixels(media_type, stripped)
+            if stripped.other_ending:
+                self._check_ending(pixels, media_type, replace(stripped, content=stripped.other_ending))
         except (InputError, MemoryError):
             raise
         except Unread as problem:
@@ -229,7 +229,7 @@ class ImageInput:
         return Workload(WHOLE, float(len(content))) if isinstance(content, str) else work_of(content)
 
     def probes(self) -> tuple[Probe, ...]:
-        """Return thumbnails, a photograph that is decoded at a reduced size, and a drawing of which every pixel is decoded."""
+        """Return a photograph, which is decoded at a reduced size, and a drawing, which is decoded whole."""
         most = float(MOST_WORK * self.max_pixels)
         return tuple(
             Probe(make(64, 48), make(*size), most, embeds_alike=True)
@@ -245,14 +245,14 @@ class ImageInput:
             raise Undecodable(self.name, "0 bytes", f"a whole picture ({accepted()})")
         media_type = sniff(content)
         if media_type is None:
-            raise stranger(content)
+            raise unread(content)
         if media_type not in FORMATS:
             raise Unread(f"{media_type}, for which this installation has no decoder", "export it as PNG or JPEG")
         return media_type
 
-    def _pixels(self, media_type: str, picture: Stripped) -> Pixels:
+    def _pixels(self, media_type: str, stripped: Stripped) -> Pixels:
         """Open, check, load and flatten."""
-        image = self._open(media_type, picture)
+        image = self._open(media_type, stripped)
         longer = max(image.size)
         draft = [max(1, 2 * self.side * side // longer) for side in image.size]
         if media_type == "image/jpeg":
@@ -261,37 +261,36 @@ class ImageInput:
         levels = FULL
         if isinstance(image, TiffImagePlugin.TiffImageFile):
             if image.mode == "F" or image.mode.startswith("I"):
-                levels = levels_of(image, image.tag_v2, inverted=picture.inverted)
+                levels = levels_of(image, image.tag_v2, inverted=stripped.inverted)
             check_colours(image, image.tag_v2)
-        turn = TURNS.get(picture.orientation)
-        if picture.size is None:
+        turn = TURNS.get(stripped.orientation)
+        if stripped.size is None:
             return self._flatten(image, turn, levels)
-        if image.size != picture.size:
+        if image.size != stripped.size:
             raise ValueError(f"{image.size} px instead of those of the header")
-        return self._flatten(image.crop(picture.crop) if picture.crop else image, turn, levels)
+        return self._flatten(image.crop(stripped.crop) if stripped.crop else image, turn, levels)
 
     def _check_ending(self, pixels: Pixels, media_type: str, other: Stripped) -> None:
         if not np.array_equal(pixels, self._pixels(media_type, other)):
             raise ValueError("it ends within its pixels")
 
-    def _open(self, media_type: str, picture: Stripped) -> ImageFile.ImageFile:
+    def _open(self, media_type: str, stripped: Stripped) -> ImageFile.ImageFile:
         """Read the header alone, and check it against the limits."""
-        if picture.size:
-            self._check_size(*picture.size)
+        if stripped.size:
+            self._check_size(*stripped.size)
         try:
             # Not Image.open: Pillow's guard would reject or warn by its own limits before ours. It still guards allocations
             # while the header is read, such as the first frame of a GIF.
-            image = FORMATS[media_type](io.BytesIO(picture.content))
+            image = FORMATS[media_type](io.BytesIO(stripped.content))
             piece_bytes = _tiff_piece_bytes(image) if isinstance(image, TiffImagePlugin.TiffImageFile) else 0
         except (Image.DecompressionBombError, Image.DecompressionBombWarning) as problem:
-            found = "a header that states a vast size"
-            raise TooLarge(self.name, found, f"at most {self.max_pixels:,} pixels in all") from problem
+            header = "a header that states a vast size"
+            raise TooLarge(self.name, header, f"at most {self.max_pixels:,} pixels in all") from problem
         self._check_size(*image.size)
-        if (
-            piece_bytes > 4 * self.max_pixels
-        ):  # libtiff unpacks a strip or a tile whole, and a tile may exceed its picture
-            found = f"a strip or tile of {piece_bytes:,} bytes"
-            raise TooLarge(self.name, found, f"strips and tiles of at most {4 * self.max_pixels:,} bytes")
+        # libtiff decompresses a whole strip or tile at once, and a tile may be larger than its image.
+        if piece_bytes > 4 * self.max_pixels:
+            piece = f"a strip or tile of {piece_bytes:,} bytes"
+            raise TooLarge(self.name, piece, f"strips and tiles of at most {4 * self.max_pixels:,} bytes")
         packings = PACKINGS.get(media_type)
         if packings is not None and (packing := image.info.get("compression")) not in packings:
             allowed = ", ".join(dict.fromkeys(packings.values()))
@@ -299,17 +298,17 @@ class ImageInput:
                 self.name, f"{media_type} compressed by method {packing}", f"compression by {allowed}"
             )
         if media_type == "image/png":
-            _scale_transparency(image, picture.content[PNG_DEPTH])
+            _scale_transparency(image, stripped.content[PNG_DEPTH])
         elif isinstance(image, TiffImagePlugin.TiffImageFile) and image.mode in ("P", "PA"):
             _scale_palette(image)
         return image
 
     def _check_size(self, width: int, height: int) -> None:
-        found = f"{width:,} × {height:,} px"
+        size = f"{width:,} × {height:,} px"
         if width * height > self.max_pixels:
-            raise TooLarge(self.name, found, f"at most {self.max_pixels:,} pixels in all")
+            raise TooLarge(self.name, size, f"at most {self.max_pixels:,} pixels in all")
         if max(width, height) > self.max_side:
-            raise TooLarge(self.name, found, f"sides of at most {self.max_side:,} px")
+            raise TooLarge(self.name, size, f"sides of at most {self.max_side:,} px")
 
     def _flatten(self, image: Image.Image, turn: Image.Transpose | None, levels: Levels) -> Pixels:
         """Turn upright and convert any mode to RGB on white, band by band; 16 bits per channel keep their upper 8."""
@@ -326,9 +325,9 @@ class ImageInput:
         return flat
 
     def _broken(self, content: bytes, problem: Exception) -> Undecodable:
-        found = f"{sniff(content)} of {len(content):,} bytes that is truncated or corrupt"
-        error = Undecodable(self.name, found, f"a whole picture ({accepted()})")
-        error.add_note(f"{type(problem).__name__}: {problem}")  # for the log; never sent to a client
+        file = f"{sniff(content)} of {len(content):,} bytes that is truncated or corrupt"
+        error = Undecodable(self.name, file, f"a whole picture ({accepted()})")
+        error.add_note(f"{type(problem).__name__}: {problem}")  # for the log, not for clients
         return error
 
 
@@ -341,28 +340,33 @@ def accepted() -> str:
     return ", ".join(FORMATS)
 
 
-class _JpegFile(io.BytesIO):
-    name = "photograph.jpg"  # with the format as an argument, Pillow would load all its writers
-
-
-class _PngFile(io.BytesIO):
-    name = "drawing.png"
+class _File(io.BytesIO):
+    name: str  # Pillow chooses the writer by its suffix; with the format as an argument, it would load all its writers
 
 
 def _photograph(width: int, height: int) -> bytes:
     """Return a JPEG of soft noise, with about as many bytes as a photograph of its size."""
-    coarse = Image.effect_noise((max(1, width // 4), max(1, height // 4)), 64)
-    content = _JpegFile()
-    coarse.resize((width, height), Image.Resampling.BICUBIC).convert("RGB").save(content, quality=85)
-    return content.getvalue()
+    return _noise("photograph.jpg", (width, height), 4, Image.Resampling.BICUBIC, quality=85)
 
 
 def _drawing(width: int, height: int) -> bytes:
     """Return a PNG of plain squares."""
-    coarse = Image.effect_noise((max(1, width // 16), max(1, height // 16)), 64)
-    content = _PngFile()
-    coarse.resize((width, height), Image.Resampling.NEAREST).convert("RGB").save(content, compress_level=1)
-    return content.getvalue()
+    return _noise("drawing.png", (width, height), 16, Image.Resampling.NEAREST, compress_level=1)
+
+
+def _noise(
+    name: str,
+    size: tuple[int, int],
+    grain: int,
+    resample: Image.Resampling,
+    **options: Any,  # noqa: ANN401 - as Pillow's
+) -> bytes:
+    """Return an image file of noise whose grains have a side of `grain` pixels."""
+    coarse = Image.effect_noise((max(1, size[0] // grain), max(1, size[1] // grain)), 64)
+    file = _File()
+    file.name = name
+    coarse.resize(size, resample).convert("RGB").save(file, **options)
+    return file.getvalue()
 
 
 def _tiff_piece_bytes(image: TiffImagePlugin.TiffImageFile) -> int:
@@ -426,8 +430,8 @@ def _scale_palette(image: TiffImagePlugin.TiffImageFile) -> None:
 def content_box(pixels: Pixels) -> tuple[tuple[int, int, int, int], tuple[int, int, int]]:
     """Return the box (left, top, right, bottom) that differs from a plain background, and that background's RGB.
 
-    The background is plain when the four corners agree; otherwise (a photograph) the whole picture is the content, on
-    white. A picture of one colour is its own content.
+    The background is plain when the four corners agree; otherwise (a photograph) the whole image is the content, on
+    white. An image of one colour is its own content.
     """
     height, width, _ = pixels.shape
     whole = (0, 0, width, height)

@@ -4,7 +4,7 @@ Files of 16 bits fill them, by their specification; other integers and floating-
 0 to 255, 0 to 65,535 or 0 to 1. Values that fit none of these would become black or white, so they are rejected.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -35,9 +35,9 @@ class Levels:
     black: float = 0.0
     white: float = 65_535.0
     unsigned: bool = False
-    """Of 32 bits, which Pillow reads as signed."""
+    """Whether samples of 32 bits are unsigned, because Pillow reads them as signed."""
     whole: bool = True
-    """Integers: as many values for each of 256 shades, so that 16 bits keep their upper 8."""
+    """Whether samples are integers: each of 256 shades gets equally many values, so that 16 bits keep their upper 8."""
     inverted: bool = False
 
     def shades(self, values: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
@@ -53,7 +53,7 @@ class Levels:
 
 
 FULL: Final = Levels()
-"""Of 16 bits that are all used, as in a PNG."""
+"""Levels of samples that use all of their 16 bits, as in a PNG."""
 
 
 def levels_of(image: Image.Image, tags: Tags, *, inverted: bool) -> Levels:
@@ -91,7 +91,7 @@ def check_colours(image: Image.Image, tags: Tags) -> None:
 
 
 _NOMINAL: Final = frozenset({1.0, *(float((1 << bits) - 1) for bits in (8, 10, 12, 14, 15, 16, 24, 31, 32))})
-"""Values of tags that are a white level; others may be the greatest value that occurs."""
+"""Values of a tag that are certainly a white level; others may be the greatest value that occurs."""
 
 
 def _candidates(bits: int, kind: int) -> list[tuple[float, float]]:
@@ -102,12 +102,13 @@ def _candidates(bits: int, kind: int) -> list[tuple[float, float]]:
         return [(0.0, 4095.0)]
     if bits == 16:
         return [(DARKEST, 255.0)] if kind == SIGNED else [(65_536 / DARKEST, 65_535.0)]
-    # Where signed samples are larger, readers differ about black: it is 0, or the least that there is.
+    # For larger signed samples, readers differ about black: 0, or the least sample.
     whole = [] if kind == SIGNED else [(2.0**32 / DARKEST, 2.0**32 - 1)]
     return [(DARKEST, 255.0), (65_536 / DARKEST, 65_535.0), *whole]
 
 
 def _stated(tags: Tags, names: tuple[int, int]) -> float | None:
+    """Return the number of the first of these tags that has one."""
     for name in names:
         if name in tags:
             values = tags[name]
@@ -120,16 +121,11 @@ def _stated(tags: Tags, names: tuple[int, int]) -> float | None:
 def _extremes(image: Image.Image, unsigned: bool) -> tuple[float, float]:
     """Return the least and the greatest sample; NaN if there is one."""
     least, greatest = np.inf, -np.inf
-    for band in bands(image):
+    width, height = image.size
+    for top in range(0, height, _BAND_ROWS):
+        band = np.asarray(image.crop((0, top, width, min(height, top + _BAND_ROWS))))
         values = band.view(np.uint32) if unsigned else band
         least, greatest = min(least, float(values.min())), max(greatest, float(values.max()))
         if np.isnan(values.min()):
             return np.nan, np.nan
     return least, greatest
-
-
-def bands(image: Image.Image) -> Iterator[npt.NDArray[Any]]:
-    """Yield samples, some rows at a time."""
-    width, height = image.size
-    for top in range(0, height, _BAND_ROWS):
-        yield np.asarray(image.crop((0, top, width, min(height, top + _BAND_ROWS))))

@@ -8,12 +8,22 @@ specifications.
 import re
 import struct
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from polymodal.model.modalities.image.bmff import Box4, Size, still
-from polymodal.model.modalities.image.formats import Unread
-from polymodal.model.modalities.image.header import FRAMES, PROGRESSIVE, SEQUENTIAL
+from polymodal.model.modalities.image.containers import (
+    FRAMES,
+    START_OF_SCAN,
+    TiffEntry,
+    byte_order,
+    jpeg_segments,
+    tiff_entries,
+)
+from polymodal.model.modalities.image.formats import BEGINNINGS, Unread
+from polymodal.model.modalities.image.header import PROGRESSIVE, SEQUENTIAL
 
 MOST_PIECES: Final = 65_536
 """Most chunks of a PNG or WebP, blocks of a GIF before its image, and strips or tiles of a TIFF."""
@@ -24,7 +34,6 @@ MOST_SCANS: Final = 100
 UPRIGHT: Final = 1
 ORIENTATION: Final = 0x0112
 
-_FILL = re.compile(rb"\xff+")
 # A marker behind the first scan header that has data or ends the image (ITU T.81, B.1.1): neither a stuffed byte of entropy-coded
 # data nor a restart marker. Without a repetition, so that searching takes time in proportion to the bytes.
 _MARKER = re.compile(rb"\xff[^\x00\x01\xff\xd0-\xd7]")
@@ -34,8 +43,8 @@ _JPEG_BITS: Final = 8  # of a sample; libjpeg decodes no others for Pillow
 _JPEG_KEPT: Final = frozenset({0xE0, 0xEE, 0xDB, 0xC4, 0xCC, 0xDD})
 _MOST_QUANTISERS: Final = 2 + 4 * 129  # bytes of a segment with all four tables, in 16 bits
 _MOST_FRAME: Final = 8 + 3 * 4  # bytes of a frame header with four components
-# Meaningless entropy-coded data that begins with a one, where a decoder makes up zeros; before every restart marker that it may
-# expect.
+# Meaningless entropy-coded data that begins with a one, where a decoder would assume zeros; once before every restart marker that
+# it may expect.
 _OTHER_SCANNED: Final = b"".join(
     bytes((170 + 89 * byte) % 251 for byte in range(256)) + bytes((0xFF, 0xD0 + number))
     for number in (*range(8), *range(8))
@@ -66,7 +75,7 @@ class Stripped:
     other_ending: bytes = b""
     """For a JPEG without an end marker: the content with another ending, which has the same pixels unless some are missing."""
     inverted: bool = False
-    """Whether zero is white in a TIFF of 16 or 32 bits, which Pillow ignores."""
+    """Whether zero is white in a TIFF of 16 or 32 bits, because Pillow ignores that."""
     size: Size | None = None
     """In pixels, where it must be checked before a decoder opens the content: AVIF and HEIC."""
     crop: Box4 | None = None
@@ -75,9 +84,9 @@ class Stripped:
 
 def strip_metadata(media_type: str, content: bytes) -> Stripped:
     """Return the first image of a file in one of the accepted formats. Raises ValueError if there is none."""
-    prune = _PRUNERS[media_type]
+    strip = _STRIPPERS[media_type]
     try:
-        return prune(content)
+        return strip(content)
     except (struct.error, IndexError):
         raise ValueError("it ends too early") from None
     except KeyError as missing:  # an item of AVIF or HEIC
@@ -85,22 +94,11 @@ def strip_metadata(media_type: str, content: bytes) -> Stripped:
 
 
 def _jpeg(content: bytes) -> Stripped:
-    kept, exif, frame, position = [content[:2]], b"", b"", 2
-    for _ in range(MOST_SEGMENTS):
-        # Fill bytes may precede a marker, and decoders skip other bytes.
-        if (match := _FILL.search(content, position)) is None:
-            raise ValueError("no picture in it")
-        position = match.end() + 1
-        marker = content[match.end()]
-        if marker in (0x00, 0x01) or 0xD0 <= marker <= 0xD8:  # these have no data
-            continue
-        if marker == 0xD9:
-            raise ValueError("it ends before its picture")
-        if marker == 0xDA:
-            return _jpeg_scans(content, position - 2, b"".join(kept), frame, orientation(exif))
-        (length,) = struct.unpack_from(">H", content, position)
-        data = content[position : position + length]
-        position += length
+    kept, exif, frame = [content[:2]], b"", b""
+    for marker, start, end in jpeg_segments(content, MOST_SEGMENTS, len(content)):
+        if marker == START_OF_SCAN:
+            return _jpeg_scans(content, start - 2, b"".join(kept), frame, orientation(exif))
+        data, length = content[start:end], end - start
         if marker in FRAMES:
             if frame or length > _MOST_FRAME:
                 raise ValueError("a second frame, or one of more than four components")
@@ -115,12 +113,12 @@ def _jpeg(content: bytes) -> Stripped:
             if marker == 0xDB and length > _MOST_QUANTISERS:
                 raise ValueError("more than four tables of quantisation in one segment")
             kept.append(bytes((0xFF, marker)) + data)
-    raise ValueError(f"more than {MOST_SEGMENTS} segments before its picture")
+    raise ValueError(f"more than {MOST_SEGMENTS} segments before its image")
 
 
 def _jpeg_scans(content: bytes, start: int, head: bytes, frame: bytes, turned: int) -> Stripped:
-    """Return the scans of a JPEG from its first scan header to the end marker; the rest belongs to other files."""
-    # Sequential, with all components in its first scan: no other may follow. Most photographs are such and need no walk.
+    """Return a JPEG's head with its scans, up to the end marker; what follows belongs to other files."""
+    # A sequential JPEG with all components in its first scan has no other. Most photographs are such and need no walk.
     alone = frame[1] in SEQUENTIAL and content[start + 4] == frame[9]
     if alone and content.endswith(_END_OF_IMAGE):
         return Stripped(head + content[start:], turned)
@@ -136,7 +134,7 @@ def _jpeg_scans(content: bytes, start: int, head: bytes, frame: bytes, turned: i
             if content.count(b"\xff\xda", start) > MOST_SCANS:
                 raise ValueError(f"more than {MOST_SCANS} scans")
             return Stripped(head + content[start:], turned)
-        if marker == 0xDA:
+        if marker == START_OF_SCAN:
             scans += 1
             if scans > MOST_SCANS:
                 raise ValueError(f"more than {MOST_SCANS} scans")
@@ -146,7 +144,7 @@ def _jpeg_scans(content: bytes, start: int, head: bytes, frame: bytes, turned: i
         raise ValueError(f"more than {MOST_SEGMENTS} segments behind its first scan")
     if left:
         raise ValueError("it ends before its last scan")
-    # Where data is missing, a decoder makes it up from the bytes that follow.
+    # Where data is missing, a decoder computes pixels from the bytes that follow.
     scanned = head + content[start:].rstrip(b"\xff")
     return Stripped(scanned + _END_OF_IMAGE, turned, scanned + _OTHER_SCANNED + _END_OF_IMAGE)
 
@@ -200,8 +198,8 @@ def _webp(content: bytes) -> Stripped:
         kind = content[position : position + 4]
         following = position + 8 + int.from_bytes(content[position + 4 : position + 8], "little")
         following += following % 2
-        piece = content[position:following]  # also where the file's own length is too small for it
-        piece += b"\x00" * (len(piece) % 2)  # the last byte may be missing, as it only fills
+        piece = content[position:following]  # even beyond the length that the file states
+        piece += b"\x00" * (len(piece) % 2)  # the file may lack the last fill byte
         if kind == b"VP8X" and len(piece) > 8:
             piece = piece[:8] + bytes([piece[8] & ~_WEBP_METADATA]) + piece[9:]
         if kind in _WEBP_KEPT or (kind == b"ANMF" and not frames):
@@ -214,7 +212,8 @@ def _webp(content: bytes) -> Stripped:
 
 
 def _gif(content: bytes) -> Stripped:
-    position = 13 + _palette(content[10])
+    flags = content[10]
+    position = 13 + (3 << (flags & 7) + 1 if flags & 0x80 else 0)  # behind the palette
     head, control = content[:position], b""
     for _ in range(MOST_PIECES):
         kind = content[position]
@@ -237,25 +236,8 @@ def _gif(content: bytes) -> Stripped:
         if content[start + 1] == 0xF9:
             control = content[start:position]
             # Disposal of the frame (bits 2 to 4): Pillow would allocate memory for it before its size is checked.
-            control = control[:3] + bytes(flags & ~0x1C for flags in control[3:4]) + control[4:]
-    raise ValueError(f"no picture in its first {MOST_PIECES:,} blocks")
-
-
-def _palette(flags: int) -> int:
-    """Return the bytes of a GIF's palette from the flags of its screen or a frame."""
-    return 3 << (flags & 7) + 1 if flags & 0x80 else 0
-
-
-def _bmp(content: bytes) -> Stripped:
-    return Stripped(content)
-
-
-def _avif(content: bytes) -> Stripped:
-    return _still("image/avif", content)
-
-
-def _heic(content: bytes) -> Stripped:
-    return _still("image/heic", content)
+            control = control[:3] + bytes(byte & ~0x1C for byte in control[3:4]) + control[4:]
+    raise ValueError(f"no image in its first {MOST_PIECES:,} blocks")
 
 
 def _still(media_type: str, content: bytes) -> Stripped:
@@ -265,16 +247,15 @@ def _still(media_type: str, content: bytes) -> Stripped:
 
 def _tiff(content: bytes) -> Stripped:
     """Rewrite the first page's directory in place, with the tags that its pixels depend on."""
-    order = "<" if content.startswith(b"II") else ">"
+    order = byte_order(content)
     (directory,) = struct.unpack_from(order + "I", content, 4)
-    (entries,) = struct.unpack_from(order + "H", content, directory)
     kept: dict[int, bytes] = {}
     seen = {254: 0}
     turned = UPRIGHT
-    for start in range(directory + 2, directory + 2 + 12 * entries, 12):
-        tag, kind, values = struct.unpack_from(order + "HHI", content, start)
+    for entry in tiff_entries(content):
+        tag, kind, values, start = entry
         if tag == ORIENTATION:
-            turned = _turn(order, content, start)
+            turned = _orientation_in(content, entry)
         if tag in (254, 330) or (tag, kind, values) == (_DNG, 1, 4):
             (seen[tag],) = struct.unpack_from(order + "I", content, start + 8)
         if tag not in _TIFF_KEPT or tag in kept:
@@ -321,37 +302,30 @@ def _check_pieces(order: str, content: bytes, entries: Mapping[int, bytes]) -> N
 def orientation(exif: bytes) -> int:
     """Return the orientation from EXIF; upright if it is missing or invalid."""
     exif = exif.removeprefix(b"Exif\x00\x00")
-    order = {b"II*\x00": "<", b"MM\x00*": ">"}.get(exif[:4])
-    if order is None:
-        return UPRIGHT
-    try:
-        (directory,) = struct.unpack_from(order + "I", exif, 4)
-        (entries,) = struct.unpack_from(order + "H", exif, directory)
-        for start in range(directory + 2, directory + 2 + 12 * entries, 12):
-            if struct.unpack_from(order + "H", exif, start) == (ORIENTATION,):
-                return _turn(order, exif, start)
-    except struct.error:
-        return UPRIGHT  # cut off; the pixels may be fine
+    if exif.startswith(BEGINNINGS["image/tiff"]):
+        with suppress(struct.error):  # cut off; the pixels may be fine
+            return next(
+                (_orientation_in(exif, entry) for entry in tiff_entries(exif) if entry.tag == ORIENTATION), UPRIGHT
+            )
     return UPRIGHT
 
 
-def _turn(order: str, content: bytes, start: int) -> int:
+def _orientation_in(content: bytes, entry: TiffEntry) -> int:
     """Return the value of a directory's entry if it is one number from 1 to 8."""
-    _, kind, values = struct.unpack_from(order + "HHI", content, start)
-    letter = {3: "H", 4: "I", 9: "i"}.get(kind)
-    if letter is None or values != 1:
+    letter = {3: "H", 4: "I", 9: "i"}.get(entry.kind)
+    if letter is None or entry.values != 1:
         return UPRIGHT
-    (value,) = struct.unpack_from(order + letter, content, start + 8)
+    (value,) = struct.unpack_from(byte_order(content) + letter, content, entry.start + 8)
     return int(value) if 1 <= value <= 8 else UPRIGHT
 
 
-_PRUNERS: Final[Mapping[str, Callable[[bytes], Stripped]]] = {
+_STRIPPERS: Final[Mapping[str, Callable[[bytes], Stripped]]] = {
     "image/jpeg": _jpeg,
     "image/png": _png,
     "image/webp": _webp,
     "image/gif": _gif,
-    "image/bmp": _bmp,
+    "image/bmp": Stripped,
     "image/tiff": _tiff,
-    "image/avif": _avif,
-    "image/heic": _heic,
+    "image/avif": partial(_still, "image/avif"),
+    "image/heic": partial(_still, "image/heic"),
 }

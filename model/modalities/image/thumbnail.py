@@ -13,8 +13,8 @@ MEDIA_TYPE: Final = "image/webp"
 
 def thumbnail(content: bytes, side: int) -> bytes:
     """Return an image in any accepted format as WebP of at most `side` × `side` px. Raises InputError as decoding does."""
-    picture = Image.fromarray(ImageInput(side=side).decode(content))
-    picture.thumbnail((side, side))
+    image = Image.fromarray(ImageInput(side=side).decode(content))
+    image.thumbnail((side, side))
     file = io.BytesIO()
-    picture.save(file, "WEBP", quality=QUALITY)
+    image.save(file, "WEBP", quality=QUALITY)
     return file.getvalue()

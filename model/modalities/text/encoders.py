@@ -90,9 +90,9 @@ def _whole_precision(device: torch.device) -> AbstractContextManager[object]:
 class TransformerEncoder(nn.Module):
     """A BERT-shaped transformer (post-norm, GELU), mean over tokens: the shape of all-MiniLM-L6-v2.
 
-    `pool` names the layers whose means go side by side into the projection, 0 being the token embeddings; by default the last
-    one alone. Lower layers know more of words, upper ones more of sentences. `projection` is how many hidden units
-    the projection has; 0: it is one linear layer.
+    `pool` has the numbers of the layers whose means are concatenated for the projection, 0 being the token embeddings; by default
+    the last one alone. Lower layers represent words, upper ones sentences. `projection` is the number of hidden units of the
+    projection; with 0 it is one linear layer.
     Devlin et al., "BERT" (arXiv:1810.04805); pooling as in Reimers & Gurevych, "Sentence-BERT" (arXiv:1908.10084).
     The defaults are MiniLM's (arXiv:2002.10957); `presets.py` has its weights.
     """
@@ -126,10 +126,10 @@ class TransformerEncoder(nn.Module):
         states = self.dropout(self.norm(self.embed(ids) + self.positions(steps)))  # (B, L, W)
         # Added to attention's logits: 0 for a token, almost −∞ for padding.
         blocked = torch.where(mask, 0.0, -1e9)[:, None, None, :]  # (B, 1, 1, L)
-        seen = [states]
+        outputs = [states]
         for layer in self.layers:
-            seen.append(layer(seen[-1], blocked))
-        return self.project(self.dropout(torch.cat([_masked_mean(seen[layer], mask) for layer in self.pool], dim=1)))
+            outputs.append(layer(outputs[-1], blocked))
+        return self.project(self.dropout(torch.cat([_masked_mean(outputs[layer], mask) for layer in self.pool], dim=1)))
 
 
 class TransformersEncoder(nn.Module):
@@ -143,8 +143,8 @@ class TransformersEncoder(nn.Module):
     ) -> None:
         super().__init__()
         self.model = libraries.transformers_model(config)
-        if vocabulary > (known := config.get("vocab_size", vocabulary)):
-            raise ValueError(f"vocabulary of {vocabulary:,} tokens; the model has embeddings for {known:,}")
+        if vocabulary > (embedded := config.get("vocab_size", vocabulary)):
+            raise ValueError(f"vocabulary of {vocabulary:,} tokens; the model has embeddings for {embedded:,}")
         self.dropout = nn.Dropout(dropout)
         self.project = nn.Linear(features, width)
 

@@ -18,9 +18,9 @@ from polymodal.model.errors import TooLarge, Undecodable
 from polymodal.model.types import Array, InputSpec, Probe, Workload
 
 TOKENIZER_FILE: Final = "tokenizer.json"
-BYTES_PER_TOKEN: Final = 4  # about; other languages than English have more tokens
+BYTES_PER_TOKEN: Final = 4  # about, in English; texts in other languages have more tokens
 MOST_MARKS: Final = 256
-"""Most combining characters in a row: normalising the order of n takes time in n²."""
+"""Most combining characters in a row, because normalising n of them takes time in n²."""
 TokenIds = npt.NDArray[np.int64]
 
 
@@ -102,11 +102,11 @@ class TextInput:
         return Workload("text", len(content) / BYTES_PER_TOKEN)
 
     def probes(self) -> tuple[Probe, ...]:
-        """Return a text of one word, and one of as many as fit."""
+        """Return a text of one word, and one of `max_tokens` words."""
         return (Probe("word", "word " * self.max_tokens, most=float(self.max_tokens)),)
 
     def blank(self) -> TokenIds:
-        """Return two unknown tokens: the shortest text whose graph is not special."""
+        """Return two unknown tokens, because a graph that is traced with one is specialised for one."""
         return np.full(2, self._unknown_id, dtype=np.int64)
 
     def _as_characters(self, content: bytes | str) -> str:
@@ -121,8 +121,9 @@ class TextInput:
         try:
             return content.decode("utf-8-sig")
         except UnicodeDecodeError as problem:
-            found = f"a byte that is not UTF-8 at position {problem.start}"
-            raise Undecodable(self.name, found, "UTF-8 text") from problem
+            raise Undecodable(
+                self.name, f"a byte that is not UTF-8 at position {problem.start}", "UTF-8 text"
+            ) from problem
 
 
 INPUT: Final = TextInput

@@ -8,14 +8,14 @@ from typing import Any, Final
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
 PADDING, UNKNOWN = "[PAD]", "[UNK]"
-UNUSED: Final = "[unused"  # how BERT's names for tokens begin that no text holds
+UNUSED: Final = "[unused"  # beginning of the names of BERT's tokens that occur in no text
 
 
 def train_tokenizer(texts: Sequence[str], vocabulary: int = 8000) -> Tokenizer:
-    """Train a WordPiece vocabulary (lower case, without accents) on these texts; the same texts give the same one."""
+    """Train a WordPiece vocabulary (lower case, without accents); the same texts give the same vocabulary."""
     tokenizer = _word_pieces(models.WordPiece(unk_token=UNKNOWN))
     # The trainer numbers the pieces that continue a word in the order of a hash table, which differs in each run, and breaks
-    # ties by these numbers. As special tokens they have numbers already; the tokenizer is then built without them.
+    # ties by these numbers. Special tokens are numbered in the given order, so the pieces are special tokens of the trainer alone.
     pieces = sorted({f"##{character}" for text in texts for word in _words(tokenizer, text) for character in word[1:]})
     trainer = trainers.WordPieceTrainer(
         vocab_size=vocabulary, special_tokens=[PADDING, UNKNOWN, *pieces], show_progress=False, min_frequency=2
@@ -29,8 +29,8 @@ def train_tokenizer(texts: Sequence[str], vocabulary: int = 8000) -> Tokenizer:
 def prune(layout: Mapping[str, Any], texts: Iterable[str], frequent: int) -> tuple[Tokenizer, list[int]]:
     """Prune a tokenizer.json to the tokens of `texts` and the most frequent ones; return it with its tokens' old numbers.
 
-    The first `frequent` tokens count as these: BERT and Llama number theirs roughly by frequency. Names of tokens that no text
-    holds are left out of them. `texts` are cut into the same tokens as before. Single characters always stay, so that any word can
+    The most frequent tokens are those with numbers below `frequent`, because BERT and Llama number theirs roughly by frequency,
+    except BERT's unused ones. `texts` are cut into the same tokens as before. Single characters always stay, so that any word can
     still be spelt out. For WordPiece and BPE without a special case for the beginning or end of words.
     """
     whole = Tokenizer.from_str(json.dumps({**layout, "padding": None, "truncation": None}))
@@ -64,8 +64,8 @@ def _derivation(token: str, ranks: Mapping[tuple[str, ...], int]) -> Iterator[st
     """
     pieces = list(token)
     yield from pieces
-    while known := [(ranks[pair], at) for at, pair in enumerate(pairwise(pieces)) if pair in ranks]:
-        _, at = min(known)
+    while merges := [(ranks[pair], at) for at, pair in enumerate(pairwise(pieces)) if pair in ranks]:
+        _, at = min(merges)
         pieces[at : at + 2] = [pieces[at] + pieces[at + 1]]
         yield pieces[at]
 

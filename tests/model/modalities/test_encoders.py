@@ -1,6 +1,6 @@
-"""The one contract of all encoders: a row of the batch is encoded as if it were alone.
+"""All encoders encode each row of a batch as if it were alone.
 
-It is tested for every entry of the tables ENCODERS; a new one needs nothing here, unless it can be made smaller.
+The tests run for every entry of the tables ENCODERS; SMALL has options that make an encoder smaller.
 """
 
 import importlib.util
@@ -25,7 +25,11 @@ SMALL = {
     "image": {
         "cnn": {"channels": 4},
         **{
-            f"efficientnet-lite{variant}": {"widen": 0.2, "deepen": 0.4 * variant, "projection": 2 * variant}
+            f"efficientnet-lite{variant}": {
+                "width_multiplier": 0.2,
+                "depth_multiplier": 0.4 * variant,
+                "projection": 2 * variant,
+            }
             for variant in range(5)
         },
         "transformers": {"config": VIT, "features": 8, **HALF},
@@ -49,7 +53,7 @@ LENGTHS = (5, 1, 3, 5)
 
 
 def build(modality, name):
-    """A small encoder of that name; skips where its library is not installed."""
+    """Build a small encoder of this name; skips the test where its library is not installed."""
     if name == "timm":
         pytest.importorskip("timm", reason="timm is an optional package")
     torch.manual_seed(0)
@@ -57,7 +61,7 @@ def build(modality, name):
 
 
 def batch_of(modality):
-    """Four rows, different ones; texts of different lengths."""
+    """Return four different rows; texts have different lengths."""
     generator = torch.Generator().manual_seed(3)
     if modality == "image":
         tiles = torch.randint(0, 256, (4, 4, 4, 3), dtype=torch.uint8, generator=generator)
@@ -69,21 +73,17 @@ def batch_of(modality):
 
 @pytest.fixture(scope="module", params=EVERY, ids="-".join)
 def named(request):
-    """An encoder in evaluation mode, with a batch; its normalisation has seen that batch."""
+    """Return an encoder in evaluation mode, normalised for the batch that comes with it."""
     modality, name = request.param
     encoder = build(modality, name)
     batch = batch_of(modality)
     encoder.train()
     for layer in encoder.modules():
         if isinstance(layer, torch.nn.BatchNorm2d):
-            layer.momentum = None  # the mean of what it has seen
+            layer.momentum = None  # a plain mean over the batches
     with torch.no_grad():
         encoder(**batch)
     return name, encoder.eval(), batch
-
-
-def rows_of(batch, rows):
-    return {key: tensor[rows] for key, tensor in batch.items()}
 
 
 @torch.no_grad()
@@ -113,29 +113,23 @@ def test_a_row_is_encoded_as_if_it_were_alone(named):
     _, encoder, batch = named
     together = encoder(**batch)
     for row in range(4):
-        assert_close(encoder(**rows_of(batch, [row])), together[[row]], atol=1e-4, rtol=1e-4)
+        alone = {key: tensor[[row]] for key, tensor in batch.items()}
+        assert_close(encoder(**alone), together[[row]], atol=1e-4, rtol=1e-4)
 
 
-@torch.no_grad()
-def test_permuting_the_rows_permutes_the_embeddings(named):
-    _, encoder, batch = named
-    order = [2, 0, 3, 1]
-    assert_close(encoder(**rows_of(batch, order)), encoder(**batch)[order], atol=1e-4, rtol=1e-4)
-
-
-def test_every_weight_is_reached_by_the_gradient(named):
+def test_every_weight_has_a_gradient(named):
     _, encoder, batch = named
     encoder(**batch).square().sum().backward()
-    unreached = [name for name, each in encoder.named_parameters() if each.grad is None or not each.grad.any()]
+    unreached = [name for name, weight in encoder.named_parameters() if weight.grad is None or not weight.grad.any()]
     encoder.zero_grad()
-    # A key's bias moves every logit of a softmax alike.
+    # A key's bias adds the same number to every logit of a softmax.
     assert [name for name in unreached if not name.endswith("key.bias")] == []
 
 
 @pytest.mark.parametrize("modality", ENCODERS)
 @torch.no_grad()
 def test_exported_graphs_agree_with_torch(modality, exported):
-    """All encoders of a modality in one graph; those that differ in a number alone count once."""
+    """Exports all encoders of a modality in one graph, without those that differ from another one in numbers alone."""
     kinds = {}
     for name, entry in ENCODERS[modality].items():
         words = [value for value in getattr(entry, "keywords", {}).values() if isinstance(value, str)]
@@ -154,20 +148,20 @@ def test_exported_graphs_agree_with_torch(modality, exported):
     batch = batch_of(modality)
     traced = {key: tensor[:2, : None if modality == "image" else 2] for key, tensor in batch.items()}
     free = {key: {0: "batch"} if modality == "image" else {0: "batch", 1: "length"} for key in batch}
-    found = exported(Together(), {"batch": traced}, list(batch), {"batch": free})(batch)
-    for name, embeddings in zip(encoders, found.split(WIDTH, dim=1), strict=True):
+    output = exported(Together(), {"batch": traced}, list(batch), {"batch": free})(batch)
+    for name, embeddings in zip(encoders, output.split(WIDTH, dim=1), strict=True):
         assert_close(
-            embeddings, encoders[name](**batch), atol=1e-5, rtol=1e-4, msg=lambda told, name=name: f"{name}: {told}"
+            embeddings, encoders[name](**batch), atol=1e-5, rtol=1e-4, msg=lambda text, name=name: f"{name}: {text}"
         )
 
 
 @pytest.mark.parametrize("name", TEXT_ENCODERS)
 @torch.no_grad()
-def test_padding_does_not_move_a_text(name):
+def test_padding_does_not_change_an_embedding(name):
     encoder = build("text", name).eval()
     batch = batch_of("text")
     longer = {
-        "ids": torch.cat([batch["ids"], torch.full((4, 4), 7)], dim=1),  # not even padding with a real token
+        "ids": torch.cat([batch["ids"], torch.full((4, 4), 7)], dim=1),  # padding with a real token
         "mask": torch.cat([batch["mask"], torch.zeros(4, 4, dtype=torch.bool)], dim=1),
     }
     assert_close(encoder(**longer), encoder(**batch))
@@ -177,7 +171,7 @@ def test_padding_does_not_move_a_text(name):
 
 @pytest.mark.parametrize("name", TEXT_ENCODERS)
 @torch.no_grad()
-def test_the_order_of_the_words_matters_where_it_is_read(name):
+def test_every_text_encoder_but_the_static_one_reads_the_order_of_words(name):
     mask = torch.ones(2, 3, dtype=torch.bool)
     forwards, backwards = build("text", name).eval()(ids=torch.tensor([[3, 4, 5], [5, 4, 3]]), mask=mask)
     assert ((forwards - backwards).abs().max() > 1e-4) == (name not in ORDERLESS)
@@ -185,8 +179,8 @@ def test_the_order_of_the_words_matters_where_it_is_read(name):
 
 @pytest.mark.parametrize("name", ["lstm", "gru"])
 @torch.no_grad()
-def test_a_recurrent_encoder_reads_a_text_from_both_of_its_ends(name):
-    """Its backward half is its forward half on the mirrored text when both have the same weights."""
+def test_a_recurrent_encoder_reads_a_text_in_both_directions(name):
+    """With the same weights, the backward cell computes for a text what the forward cell computes for the mirrored one."""
     encoder = build("text", name).eval()
     encoder.backwards.load_state_dict(encoder.forwards.state_dict())
     states = []
@@ -199,7 +193,7 @@ def test_a_recurrent_encoder_reads_a_text_from_both_of_its_ends(name):
 
 
 @torch.no_grad()
-def test_the_static_encoder_sees_nothing_but_the_mean_of_its_tokens():
+def test_the_static_encoder_projects_the_mean_of_its_tokens():
     encoder = build("text", "static").eval()
     mask = torch.tensor([[True, True, True, False]])
     ids = torch.tensor([[3, 4, 4, 9]])
@@ -213,10 +207,10 @@ def test_the_static_encoder_sees_nothing_but_the_mean_of_its_tokens():
     ("variant", "weights", "blocks"),
     [(0, 4_652_008, 16), (1, 5_416_680, 21), (2, 6_092_072, 21), (3, 8_197_096, 24), (4, 13_006_568, 30)],
 )
-def test_a_variant_of_efficientnet_lite_is_as_large_as_published(variant, weights, blocks):
+def test_an_efficientnet_lite_has_the_published_number_of_weights(variant, weights, blocks):
     with torch.device("meta"):
         encoder = IMAGE_ENCODERS[f"efficientnet-lite{variant}"](1000)
-    assert sum(each.numel() for each in encoder.parameters()) == weights
+    assert sum(weight.numel() for weight in encoder.parameters()) == weights
     assert len(encoder.blocks) == blocks
 
 
@@ -224,10 +218,10 @@ def test_a_variant_of_efficientnet_lite_is_as_large_as_published(variant, weight
 @torch.no_grad()
 def test_any_side_is_halved_rounding_up(side):
     encoder = build("image", "efficientnet-lite1").eval()
-    seen = []
-    encoder.head.register_forward_hook(lambda *_: seen.append(_[2].shape))
+    shapes = []
+    encoder.head.register_forward_hook(lambda _module, _inputs, output: shapes.append(output.shape))
     encoder(torch.zeros(1, side, side, 3, dtype=torch.uint8))
-    assert seen[0][2:] == (-(-side // 32), -(-side // 32))
+    assert shapes[0][2:] == (-(-side // 32), -(-side // 32))
 
 
 @pytest.mark.parametrize(
@@ -238,19 +232,19 @@ def test_any_side_is_halved_rounding_up(side):
         ("image", "timm", "timm", "timm"),
     ],
 )
-def test_a_library_that_is_missing_is_named_with_what_brings_it(monkeypatch, modality, name, package, extra):
+def test_a_missing_library_is_named_with_its_requirement(monkeypatch, modality, name, package, extra):
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(ModelError, match=f"the package {package} is not installed; pip install '{extra}' brings it"):
         ENCODERS[modality][name](WIDTH, **COMMON[modality], **SMALL[modality][name])
 
 
-def test_a_config_decides_neither_how_a_model_runs_nor_where_code_lies():
+def test_a_config_chooses_neither_the_attention_nor_remote_code():
     config = {**BERT, "_attn_implementation": "owner/kernel", "auto_map": {"AutoModel": "owner/code--model.Model"}}
     encoder = TEXT_ENCODERS["transformers"](WIDTH, VOCABULARY, config=config, features=8)
     assert type(encoder.model).__module__.startswith("transformers.models.bert.")
     assert encoder.model.config._attn_implementation == "sdpa"
 
 
-def test_a_vocabulary_beyond_the_models_is_refused():
+def test_a_vocabulary_larger_than_the_models_is_rejected():
     with pytest.raises(ValueError, match="vocabulary of 31 tokens; the model has embeddings for 30"):
         TEXT_ENCODERS["transformers"](WIDTH, VOCABULARY + 1, config=BERT, features=8)

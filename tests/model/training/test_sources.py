@@ -643,7 +643,7 @@ def npm(tmp_path, monkeypatch):
     program(tmp_path / "bin", "npm", f"echo run >>{tmp_path}/runs; cp {file} .")
     monkeypatch.setenv("PATH", f"{tmp_path}/bin", prepend=":")
     monkeypatch.setattr(packages, "POLL_SECONDS", 0.01)
-    package = Package("npm", "@scope/p", "1.0.0", packages._sha256(file), file.stat().st_size, ("package/en/",))
+    package = Package("npm", "@scope/p", "1.0.0", packages.file_sha256(file), file.stat().st_size, ("package/en/",))
     return package, lambda: (tmp_path / "runs").read_text().count("run") if (tmp_path / "runs").exists() else 0
 
 

@@ -1,4 +1,4 @@
-"""AVIF and HEIC: the primary image alone, turned and cut as its boxes say, and nothing that lies reaches a decoder."""
+"""AVIF and HEIC files are reduced to their primary image, turned and cropped by its boxes; forged sizes never reach a decoder."""
 
 import io
 import struct
@@ -21,7 +21,7 @@ pytestmark = needs_avif
 
 
 def shades(size=SIZE):
-    """A different colour in each quarter."""
+    """Return an image with a different colour in each quarter."""
     quarters = np.zeros((size[1], size[0], 3), np.uint8)
     quarters[: size[1] // 2, : size[0] // 2] = (255, 0, 0)
     quarters[: size[1] // 2, size[0] // 2 :] = (0, 255, 0)
@@ -37,12 +37,12 @@ def heic(image, **options):
     return content.getvalue()
 
 
-def near(found, expected, tolerance=8):
-    return found.shape == expected.shape and np.abs(found.astype(int) - expected.astype(int)).mean() < tolerance
+def near(pixels, expected, tolerance=8):
+    return pixels.shape == expected.shape and np.abs(pixels.astype(int) - expected.astype(int)).mean() < tolerance
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_an_avif_is_turned_once(orientation):
+def test_an_avif_is_turned_once_by_its_boxes(orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation  # Pillow writes it as boxes
     content = saved(shades(), "AVIF", exif=exif, quality=95)
@@ -50,7 +50,7 @@ def test_an_avif_is_turned_once(orientation):
     assert near(INPUT.decode(content), np.asarray(shades() if turn is None else shades().transpose(turn)))
 
 
-def test_exif_without_boxes_does_not_turn():
+def test_exif_without_boxes_does_not_turn_an_avif():
     data, configuration = av1(SIZE)
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -58,7 +58,7 @@ def test_exif_without_boxes_does_not_turn():
     assert INPUT.decode(heif(items, [(b"cdsc", 2, [1])])).shape == (48, 64, 3)
 
 
-def test_a_clean_aperture_is_cut_out_before_turning():
+def test_a_clean_aperture_is_cropped_before_turning():
     aperture = box(b"clap", struct.pack(">IIIIiIiI", 8, 1, 4, 1, 0, 1, 0, 1))
     assert INPUT.decode(avif(SIZE, aperture)).shape == (4, 8, 3)
     assert INPUT.decode(avif(SIZE, aperture, box(b"irot", b"\x01"))).shape == (8, 4, 3)
@@ -66,25 +66,25 @@ def test_a_clean_aperture_is_cut_out_before_turning():
         INPUT.decode(avif(SIZE, box(b"clap", struct.pack(">IIIIiIiI", 99, 1, 4, 1, 0, 1, 0, 1))))
 
 
-def test_transparency_is_put_on_white():
+def test_transparent_pixels_become_white():
     clear = shades().convert("RGBA")
     clear.putalpha(0)
     assert near(INPUT.decode(saved(clear, "AVIF")), np.full((48, 64, 3), 255), 2)
 
 
-def test_tiles_are_put_together():
-    found = INPUT.decode(avif_grid([(255, 255, 255), 0, 0, (255, 255, 255)], 2, (100, 90)))
-    assert found.shape == (90, 100, 3)
-    assert [int(found[y, x, 0]) > 128 for y, x in ((5, 5), (5, 90), (80, 5), (80, 90))] == [True, False, False, True]
+def test_tiles_are_joined():
+    pixels = INPUT.decode(avif_grid([(255, 255, 255), 0, 0, (255, 255, 255)], 2, (100, 90)))
+    assert pixels.shape == (90, 100, 3)
+    assert [int(pixels[y, x, 0]) > 128 for y, x in ((5, 5), (5, 90), (80, 5), (80, 90))] == [True, False, False, True]
 
 
-def test_of_a_sequence_the_first_image_is_read():
+def test_the_first_image_of_a_sequence_is_read():
     content = saved(shades(), "AVIF", save_all=True, append_images=[Image.new("RGB", SIZE)], quality=95)
     assert near(INPUT.decode(content), np.asarray(shades()))
     assert b"moov" not in still("image/avif", content).content
 
 
-def test_metadata_thumbnails_and_other_items_are_left_out():
+def test_metadata_thumbnails_and_other_items_are_stripped():
     data, configuration = av1()
     other = (b"av01", data, (ispe((16, 12)), configuration))
     content = heif(
@@ -104,19 +104,19 @@ def test_the_size_is_read_from_the_header(kind):
 
 
 @pytest.mark.parametrize("stated", [(60_000, 60_000), (16_385, 16)])
-def test_a_vast_image_is_refused_from_its_header(stated):
+def test_a_vast_image_is_rejected_by_its_header(stated):
     with pytest.raises(TooLarge, match=f"{stated[0]:,} × {stated[1]:,} px"):
         INPUT.decode(avif(stated=stated))
 
 
-def test_compressed_data_of_another_size_than_its_header_never_reaches_a_decoder(monkeypatch):
-    monkeypatch.setitem(FORMATS, "image/avif", lambda file: pytest.fail("a decoder was asked"))
+def test_compressed_data_of_another_size_than_in_the_header_never_reaches_a_decoder(monkeypatch):
+    monkeypatch.setitem(FORMATS, "image/avif", lambda file: pytest.fail("a decoder was called"))
     with pytest.raises(Undecodable) as caught:
         INPUT.decode(avif((200, 100), stated=(16, 12)))
     assert "another size" in caught.value.__notes__[0]
 
 
-def test_more_frames_than_layers_are_refused():
+def test_more_frames_than_layers_are_rejected():
     data, configuration = av1()
     with pytest.raises(ValueError, match="5 frames"):
         still("image/avif", heif([(b"av01", data * 5, (ispe((16, 12)), configuration))]))
@@ -140,10 +140,10 @@ def test_items_must_not_share_their_bytes():
 
 @needs_heic
 @pytest.mark.parametrize("mode", ["RGB", "L", "RGBA"])
-def test_a_heic_keeps_its_look(mode):
+def test_a_heic_keeps_its_pixels(mode):
     image = shades((301, 203)).convert(mode)
-    found = INPUT.decode(heic(image, quality=95))
-    assert near(found, np.asarray(image.convert("RGB")))  # odd sides are a clean aperture
+    pixels = INPUT.decode(heic(image, quality=95))  # odd sides are a clean aperture
+    assert near(pixels, np.asarray(image.convert("RGB")))
 
 
 @needs_heic
@@ -155,17 +155,22 @@ def test_a_heic_is_turned_by_its_boxes(turns):
 
 
 def _with_property(content, new):
-    """The one image of a file with one more property."""
-    properties = {}
-    for name in (b"ispe", b"hvcC", b"pixi"):
-        at = content.index(name) - 4
-        properties[name] = content[at : at + int.from_bytes(content[at : at + 4], "big")]
-    data = content[content.index(b"mdat") + 4 :]
-    return heif([(b"hvc1", data, (*properties.values(), new))], brands=b"heicmif1")
+    """Return a file of one image with one more property."""
+    properties = [property_of(content, name) for name in (b"ispe", b"hvcC", b"pixi")]
+    return heif([(b"hvc1", data_of(content), (*properties, new))], brands=b"heicmif1")
+
+
+def property_of(content, name):
+    start = content.index(name) - 4
+    return content[start : start + int.from_bytes(content[start : start + 4], "big")]
+
+
+def data_of(content):
+    return content[content.index(b"mdat") + 4 :]
 
 
 @needs_heic
-def test_tiles_10_bits_and_several_images_of_heic_are_read():
+def test_a_heic_with_tiles_or_with_more_than_8_bits_is_read():
     import pillow_heif
 
     content = io.BytesIO()
@@ -177,25 +182,17 @@ def test_tiles_10_bits_and_several_images_of_heic_are_read():
 
 
 @needs_heic
-def test_a_heic_whose_slices_or_sizes_lie_never_reaches_a_decoder(monkeypatch):
-    monkeypatch.setitem(FORMATS, "image/heic", lambda file: pytest.fail("a decoder was asked"))
-    alone = still("image/heic", heic(shades())).content
-    data = alone[alone.index(b"mdat") + 4 :]
-    at = alone.index(b"hvcC") - 4
-    configuration = alone[at : at + int.from_bytes(alone[at : at + 4], "big")]
-    big = still("image/heic", heic(shades((400, 300)))).content
-    start = big.index(b"hvcC") - 4
-    of_big = big[start : start + int.from_bytes(big[start : start + 4], "big")]
-    for payload, size, properties in (
-        (data * 2, (64, 64), configuration),
-        (data[:-5], (64, 64), configuration),
-        (big[big.index(b"mdat") + 4 :], (64, 64), of_big),
-    ):
+def test_a_heic_with_forged_slices_or_sizes_never_reaches_a_decoder(monkeypatch):
+    monkeypatch.setitem(FORMATS, "image/heic", lambda file: pytest.fail("a decoder was called"))
+    small, large = (still("image/heic", heic(shades(size))).content for size in (SIZE, (400, 300)))
+    data = data_of(small)
+    for payload, file in ((data * 2, small), (data[:-5], small), (data_of(large), large)):
+        items = [(b"hvc1", payload, (ispe((64, 64)), property_of(file, b"hvcC")))]
         with pytest.raises(Undecodable):
-            INPUT.decode(heif([(b"hvc1", payload, (ispe(size), properties))], brands=b"heicmif1"))
+            INPUT.decode(heif(items, brands=b"heicmif1"))
 
 
-def test_boxes_are_bounded():
+def test_the_number_and_size_of_boxes_are_limited():
     alone = (b"av01", *av1()[:1], (ispe((16, 12)), av1()[1]))
     with pytest.raises(ValueError, match="4,096 boxes"):
         still("image/avif", heif([alone], before=full(b"free") * 5000))

@@ -1,11 +1,11 @@
-"""Bytes are named for what they are, and those that aren't decoded with what to do."""
+"""The format of a file is recognised by its bytes; other kinds are rejected by name, with advice."""
 
 import pytest
 
 from polymodal.model.errors import UnsupportedFormat
 from polymodal.model.modalities.image.formats import BEGINNINGS, SUFFIXES, sniff
 from polymodal.model.modalities.image.input import FORMATS, ImageInput
-from tests.hostile.images import avif, png
+from tests.hostile.images import png
 
 OTHERS = {
     b"\xff\x0a\x00": ("JPEG XL", "export it as PNG"),
@@ -52,7 +52,7 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("content", OTHERS, ids=lambda content: OTHERS[content][0])
-def test_what_is_not_decoded_is_named_with_what_to_do(content):
+def test_a_kind_that_is_not_decoded_is_named_with_advice(content):
     with pytest.raises(UnsupportedFormat) as caught:
         ImageInput().decode(content)
     name, advice = OTHERS[content]
@@ -70,7 +70,7 @@ def test_an_image_whose_decoder_is_missing_is_named_and_not_listed(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("brands", "found"),
+    ("brands", "media_type"),
     [
         pytest.param(b"avif\x00\x00\x00\x00avifmif1miaf", "image/avif", id="avif"),
         pytest.param(b"mif1\x00\x00\x00\x00mif1avif", "image/avif", id="avif-as-mif1"),
@@ -80,17 +80,11 @@ def test_an_image_whose_decoder_is_missing_is_named_and_not_listed(monkeypatch):
         pytest.param(b"isom\x00\x00\x00\x00isomiso2", None, id="video"),
     ],
 )
-def test_brands_say_which_of_the_image_formats_a_media_file_is(brands, found):
-    assert sniff((8 + len(brands)).to_bytes(4, "big") + b"ftyp" + brands) == found
+def test_the_format_of_a_media_file_is_read_from_its_brands(brands, media_type):
+    assert sniff((8 + len(brands)).to_bytes(4, "big") + b"ftyp" + brands) == media_type
 
 
 def test_every_format_has_suffixes_and_a_beginning():
     assert set(FORMATS) <= set(SUFFIXES)
     assert set(SUFFIXES) == {*BEGINNINGS, "image/avif", "image/heic"}
     assert len({name for names in SUFFIXES.values() for name in names}) == sum(map(len, SUFFIXES.values()))
-
-
-def test_a_name_or_a_declared_type_changes_nothing():
-    assert sniff(png()) == "image/png"
-    if "image/avif" in FORMATS:
-        assert sniff(avif()) == "image/avif"
