@@ -1,4 +1,4 @@
-"""Metrics of one split for one set of modalities, with intervals, and the same by source."""
+"""Metrics of one split for one set of modalities: in all with intervals, and by source."""
 
 import math
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from polymodal.model.targets.contract import Scoring
 from polymodal.model.types import Array
 
 RESAMPLES: Final = 1000
-"""Draws of the bootstrap over groups."""
+"""Number of draws of the bootstrap over groups."""
 TAILS: Final = (2.5, 97.5)
 """Percentiles that bound a 95 % interval."""
 FEWEST_GROUPS: Final = 6

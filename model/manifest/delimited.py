@@ -33,8 +33,7 @@ ENCODING_NAMES: Final = {
     "utf-16-be": "UTF-16",
     "cp1252": "Windows-1252",
 }
-# First bytes of other files with a table's suffix.
-NO_TABLES: Final = {
+SIGNATURES: Final = {
     b"PK\x03\x04": "a workbook or another zip file",
     b"\xd0\xcf\x11\xe0": "an Excel workbook",
     b"\x1f\x8b": "compressed by gzip",
@@ -43,6 +42,7 @@ NO_TABLES: Final = {
     codecs.BOM_UTF32_LE: "UTF-32 text",
     codecs.BOM_UTF32_BE: "UTF-32 text",
 }
+"""First bytes of files that are not delimited text, whatever their suffix."""
 
 _SEPARATOR_LINE: Final = re.compile(r'"?sep=([^"\r\n]?)"?(?:\r\n?|\n|$)', re.IGNORECASE)
 _NOT_ASCII: Final = re.compile(r"""[^\s,;|"]*[^\x00-\x7f][^\s,;|"]*""")
@@ -72,8 +72,8 @@ def separator_name(separator: str) -> str:
 def delimited_rows(path: Path, known: Sequence[str], result: CheckResult) -> Iterator[tuple[str, dict[str, str]]]:
     """Yield place and cells, by normalised column name, of each row of a delimited file that is not blank.
 
-    `known` are the columns whose names decide between separators. A table with exactly these was written by polymodal: its cells
-    are restored. Adds errors to the result, and how the file was read if that is unusual.
+    `known` are the columns whose names decide between separators. A table with exactly these was written by polymodal, so its
+    cells are restored. Adds errors to the result, and a warning with encoding and separator if they are unusual.
     """
     previous_limit = csv.field_size_limit(MAX_CELL)
     try:
@@ -104,19 +104,18 @@ def _named_rows(rows: "_Rows", known: Sequence[str], result: CheckResult) -> Ite
     result.columns.update((name, title.strip()) for name, title in zip(names, header, strict=True) if name)
     ours = tuple(names) == tuple(known)
     nameless = [number for number, name in enumerate(names) if not name]
-    for line, found in rows:
-        # Empty cells at the end may be missing, or be more than there are columns: spreadsheets do both.
-        while len(found) > len(names) and not found[-1].strip(BLANKS):
-            found.pop()
-        if len(found) > len(names):
+    for line, row in rows:
+        # Spreadsheets omit empty cells at the end of a row, or write more of them than there are columns.
+        while len(row) > len(names) and not row[-1].strip(BLANKS):
+            row.pop()
+        if len(row) > len(names):
             separator = separator_name(rows.form.separator)
             allowed = (
                 f"{len(names)}, as many as columns, separated by {separator}; a cell with these needs quotes around it"
             )
-            result.errors.append(f"line {line}: {len(found)} cells; allowed: {allowed}")
+            result.errors.append(f"line {line}: {len(row)} cells; allowed: {allowed}")
             continue
-        cells = [*map(restored, found)] if ours else found
-        cells += [""] * (len(names) - len(cells))
+        cells = [*(map(restored, row) if ours else row), *[""] * (len(names) - len(row))]
         for number in [number for number in nameless if cells[number].strip(BLANKS)]:
             nameless.remove(number)
             result.warnings.append(
@@ -139,13 +138,13 @@ class _Unreadable(Exception):
 def _encoding_of(file: io.BufferedReader) -> tuple[str, str]:
     """Return the encoding of a file, and an example for messages if it was guessed. Raises _Unreadable.
 
-    It is UTF-8 if all of the file is; UTF-16 with a byte order mark or obvious first characters; else Windows-1252, unless
-    most lines are UTF-8.
+    It is UTF-8 if the whole file is valid; UTF-16 with a byte order mark or zeros in the first characters; else Windows-1252,
+    unless most lines are UTF-8.
     """
     start = file.read(4)
-    for signature, meaning in NO_TABLES.items():
+    for signature, kind in SIGNATURES.items():
         if start.startswith(signature):
-            raise _Unreadable(f"{meaning}; allowed: a table as text, which a spreadsheet saves as «CSV UTF-8»")
+            raise _Unreadable(f"{kind}; allowed: a table as text, which a spreadsheet saves as «CSV UTF-8»")
     if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return "utf-16", ""
     if len(start) == 4 and (zeros := [byte == 0 for byte in start]) in ([False, True] * 2, [True, False] * 2):
@@ -207,7 +206,7 @@ def _form_of(sample: str, known: Sequence[str]) -> _Form:
 
 
 def _fit(sample: str, separator: str, known: Sequence[str]) -> tuple[int, float, int]:
-    """Return how well a separator fits, compared in this order: known columns, rows as wide as the header, columns."""
+    """Return the fit of a separator: known columns, share of rows as wide as the header, columns; compared in this order."""
     rows = list(_sample_rows(sample, separator))
     if not rows:
         return 0, 0.0, 0
@@ -240,9 +239,11 @@ class _Rows:
         self._lines: list[str] = []  # of the current row, to locate a fault
         for _ in range(form.skipped):
             next(file, None)
-        self._reader = csv.reader(self._kept(), delimiter=form.separator, skipinitialspace=form.padded, strict=True)
+        self._reader = csv.reader(
+            self._recorded_lines(), delimiter=form.separator, skipinitialspace=form.padded, strict=True
+        )
 
-    def _kept(self) -> Iterator[str]:
+    def _recorded_lines(self) -> Iterator[str]:
         for line in self._file:
             self._lines.append(line)
             yield line
@@ -272,9 +273,10 @@ class _Rows:
 
 
 def _quote_fault(lines: Sequence[str], first: int, form: _Form) -> str:
-    """Return which quote of a row, whose lines begin with number `first`, is misplaced; "" if none is."""
+    """Return the message about the misplaced quote of a row, whose lines begin with number `first`; "" if there is none."""
     allowed = 'allowed: quotes around a whole cell, and "" for a quote within it'
-    opened, state = first, "start"  # of a cell; then in an "unquoted" or "quoted" one, or "closed" after its quote
+    # States: at the "start" of a cell, in an "unquoted" or "quoted" one, or "closed" after its closing quote.
+    opened, state = first, "start"
     for number, line in enumerate(lines, start=first):
         at = 0
         while at < len(line):

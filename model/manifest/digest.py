@@ -1,4 +1,4 @@
-"""The data digest of a manifest: the rows and bytes that a model was trained on."""
+"""The data digest of a manifest, which identifies the rows and bytes that a model was trained on."""
 
 import hashlib
 import json
@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from polymodal.model.digest import sha256_of
 from polymodal.model.manifest.paths import portable_name
 from polymodal.model.manifest.rows import Row
 from polymodal.model.modalities import MODALITIES
@@ -53,9 +54,4 @@ def cells_of(row: Row, root: Path) -> dict[str, str]:
 
 def digests_of_files(row: Row) -> dict[str, str]:
     """Return the SHA-256 of each of a row's files, by modality."""
-    return {name: _file_digest(value) for name, value in row.inputs.items() if isinstance(value, Path)}
-
-
-def _file_digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()  # reads in blocks
+    return {name: sha256_of(value) for name, value in row.inputs.items() if isinstance(value, Path)}

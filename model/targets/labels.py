@@ -16,8 +16,6 @@ from polymodal.model.targets.contract import Figure
 from polymodal.model.types import Array, FloatArray, Prediction
 
 DECIMALS: Final = 6  # of a score, and of a number in standard deviations; single precision has no more
-
-
 CALIBRATION_ERROR: Final = Figure(
     "calibration error",
     explanation="Calibration error is the mean gap between confidence and accuracy over 15 bins of equal mass.",
