@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from polymodal.model.digest import sha256_of
+from polymodal.model.digest import file_sha256
 from polymodal.model.manifest.paths import portable_name
 from polymodal.model.manifest.rows import Row
 from polymodal.model.modalities import MODALITIES
@@ -54,4 +54,4 @@ def cells_of(row: Row, root: Path) -> dict[str, str]:
 
 def digests_of_files(row: Row) -> dict[str, str]:
     """Return the SHA-256 of each of a row's files, by modality."""
-    return {name: sha256_of(value) for name, value in row.inputs.items() if isinstance(value, Path)}
+    return {name: file_sha256(value) for name, value in row.inputs.items() if isinstance(value, Path)}

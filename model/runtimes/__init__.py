@@ -42,7 +42,7 @@ RUNTIMES: Final[Mapping[str, tuple[str, str]]] = {
 
 
 def suitable(bundle: Bundle) -> tuple[str, ...]:
-    """Return the runtimes that "auto" stands for, best first; the next one is used if one fails the golden inputs."""
+    """Return the runtimes that "auto" tries, best first: the next one is used if one fails the golden inputs."""
     if not bundle.has_graph("head"):
         return ("torch",)
     in_8_bits = any(bundle.has_graph(name + INT8) for name in bundle.config.network.order)
