@@ -50,7 +50,6 @@ class Network:
         self._runtime = runtime
         self._inputs = bundle.inputs
         self._order = network.order
-        self._width = network.width
         self.target = TARGETS[network.target].scoring.of(bundle.config)
         self.scale = network.scale
         """Scale of a regression's numbers; None for labels."""
@@ -103,7 +102,7 @@ class Network:
     def encode(self, modality: str, samples: Sequence[Sample]) -> FloatArray:
         """Return one modality's embeddings (B, D): computed, or cached, or zero for rows without the modality."""
         rows = [row for row, sample in enumerate(samples) if modality in sample.arrays]
-        embeddings = np.zeros((len(samples), self._width), dtype=np.float32)
+        embeddings = np.zeros((len(samples), self.description.dimensions), dtype=np.float32)
         if rows:
             batch = self._inputs[modality].collate([samples[row].arrays[modality] for row in rows])
             embeddings[rows] = self._runtime.encode(modality, batch)

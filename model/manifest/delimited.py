@@ -80,13 +80,13 @@ def delimited_rows(path: Path, known: Sequence[str], result: CheckResult) -> Ite
         with path.open("rb") as file:
             encoding, example = _encoding_of(file)
         with path.open(encoding=encoding, newline="") as text:
-            form = _form_of(text.read(SAMPLE), known)
-        result.separators[path] = form.separator
-        if encoding != UTF_8 or form.separator != ("\t" if path.suffix.lower() == ".tsv" else ","):
-            read_as = f"read as {ENCODING_NAMES[encoding]}{example}, separated by {separator_name(form.separator)}"
+            dialect = _dialect_of(text.read(SAMPLE), known)
+        result.separators[path] = dialect.separator
+        if encoding != UTF_8 or dialect.separator != ("\t" if path.suffix.lower() == ".tsv" else ","):
+            read_as = f"read as {ENCODING_NAMES[encoding]}{example}, separated by {separator_name(dialect.separator)}"
             result.warnings.append(f"{path.name}: {read_as}")
         with path.open(encoding=encoding, newline="") as text:
-            yield from _named_rows(_Rows(text, form), known, result)
+            yield from _named_rows(_Rows(text, dialect), known, result)
     except _Unreadable as problem:
         result.errors.append(str(problem))
         result.cut_off.append(path)
@@ -109,7 +109,7 @@ def _named_rows(rows: "_Rows", known: Sequence[str], result: CheckResult) -> Ite
         while len(row) > len(names) and not row[-1].strip(BLANKS):
             row.pop()
         if len(row) > len(names):
-            separator = separator_name(rows.form.separator)
+            separator = separator_name(rows.dialect.separator)
             allowed = (
                 f"{len(names)}, as many as columns, separated by {separator}; a cell with these needs quotes around it"
             )
@@ -188,7 +188,7 @@ def _example_of_windows_1252(file: io.BufferedReader) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class _Form:
+class _Dialect:
     separator: str
     padded: bool = False
     """Whether a blank follows each separator, as in «image, text, label»; it belongs to no cell."""
@@ -196,13 +196,13 @@ class _Form:
     """Lines before the table: 1 where the first one is Excel's «sep=;»."""
 
 
-def _form_of(sample: str, known: Sequence[str]) -> _Form:
+def _dialect_of(sample: str, known: Sequence[str]) -> _Dialect:
     """Return the separator that Excel's line names, or else the one that fits the sample best."""
     named = _SEPARATOR_LINE.match(sample)
     table = sample[named.end() :] if named else sample
     separator = named[1] or "," if named else max(SEPARATORS, key=lambda candidate: _fit(table, candidate, known))
     header = next(_sample_rows(table, separator), [])
-    return _Form(separator, any(name.startswith(" ") for name in header[1:]), 1 if named else 0)
+    return _Dialect(separator, any(name.startswith(" ") for name in header[1:]), 1 if named else 0)
 
 
 def _fit(sample: str, separator: str, known: Sequence[str]) -> tuple[int, float, int]:
@@ -233,14 +233,14 @@ def _is_blank(row: Sequence[str]) -> bool:
 class _Rows:
     """Iterates over rows with their line numbers, without blank rows. Raises _Unreadable for a misplaced quote."""
 
-    def __init__(self, file: io.TextIOWrapper, form: _Form) -> None:
-        self.form = form
+    def __init__(self, file: io.TextIOWrapper, dialect: _Dialect) -> None:
+        self.dialect = dialect
         self._file = file
         self._lines: list[str] = []  # of the current row, to locate a fault
-        for _ in range(form.skipped):
+        for _ in range(dialect.skipped):
             next(file, None)
         self._reader = csv.reader(
-            self._recorded_lines(), delimiter=form.separator, skipinitialspace=form.padded, strict=True
+            self._recorded_lines(), delimiter=dialect.separator, skipinitialspace=dialect.padded, strict=True
         )
 
     def _recorded_lines(self) -> Iterator[str]:
@@ -254,12 +254,12 @@ class _Rows:
     def __next__(self) -> tuple[int, list[str]]:
         while True:
             self._lines.clear()
-            line = self._reader.line_num + self.form.skipped + 1
+            line = self._reader.line_num + self.dialect.skipped + 1
             try:
                 row = next(self._reader)
             except csv.Error as error:
                 raise _Unreadable(
-                    _quote_fault(self._lines, line, self.form) or f"line {line}: broken CSV ({error})"
+                    _quote_fault(self._lines, line, self.dialect) or f"line {line}: broken CSV ({error})"
                 ) from error
             if not _is_blank(row):
                 return line, row
@@ -268,11 +268,11 @@ class _Rows:
         """Return whether the row has a quoted cell whose lines all look like rows of this width, as a stray quote causes."""
         if len(self._lines) < 4 or width < 2:
             return False
-        rows = csv.reader(self._lines[1:-1], delimiter=self.form.separator)
+        rows = csv.reader(self._lines[1:-1], delimiter=self.dialect.separator)
         return all(len(row) == width for row in rows)
 
 
-def _quote_fault(lines: Sequence[str], first: int, form: _Form) -> str:
+def _quote_fault(lines: Sequence[str], first: int, dialect: _Dialect) -> str:
     """Return the message about the misplaced quote of a row, whose lines begin with number `first`; "" if there is none."""
     allowed = 'allowed: quotes around a whole cell, and "" for a quote within it'
     # States: at the "start" of a cell, in an "unquoted" or "quoted" one, or "closed" after its closing quote.
@@ -286,14 +286,14 @@ def _quote_fault(lines: Sequence[str], first: int, form: _Form) -> str:
                     at += 1
                 elif character == '"':
                     state = "closed"
-            elif character == form.separator:
+            elif character == dialect.separator:
                 state = "start"
             elif state == "closed" and character not in "\r\n":
                 end = "" if number == opened else f" in line {number}"
                 return f"line {opened}: broken CSV (a quoted cell ends{end} before {line[at : at + 20].strip()!r}); {allowed}"
             elif state == "start" and character == '"':
                 opened, state = number, "quoted"
-            elif not (state == "start" and character == " " and form.padded):
+            elif not (state == "start" and character == " " and dialect.padded):
                 state = "unquoted" if state != "closed" else state
             at += 1
     return (

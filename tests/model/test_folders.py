@@ -186,23 +186,15 @@ def test_class_folders_that_look_the_same_are_one_label(things):
 # --- splits ---
 
 
-@pytest.mark.parametrize(
-    ("name", "split"),
-    [
-        ("Train", "train"),
-        ("TRAINING", "train"),
-        ("Validation", "validation"),
-        ("Val", "validation"),
-        ("valid", "validation"),
-        ("DEV", "validation"),
-        ("Test", "test"),
-        ("testing", "test"),
-        ("eval", "test"),
-        ("Evaluation", "test"),
-        ("Unseen", "unseen"),
-        ("test\u200b", "test"),
-    ],
-)
+FOLDERS = {
+    "train": ("Train", "TRAINING"),
+    "validation": ("Validation", "Val", "valid", "DEV"),
+    "test": ("Test", "testing", "eval", "Evaluation", "test\u200b"),
+    "unseen": ("Unseen",),
+}
+
+
+@pytest.mark.parametrize(("name", "split"), [(name, split) for split, names in FOLDERS.items() for name in names])
 def test_split_folders_are_recognised_in_any_case(things, name, split):
     folder = things("train/cats/1.png", "train/dogs/1.png", f"{name}/cats/2.png")
     rows = {(row.label, row.split) for row in read_manifest(folder).rows if row.inputs["image"].name == "2.png"}
