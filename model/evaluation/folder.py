@@ -15,7 +15,7 @@ PAGE: Final = "index.html"
 
 
 def write_folder(evaluation: Evaluation, out: Path) -> None:
-    """Write metrics.json, each figure of each set of modalities as PNG and SVG, and index.html; the rest of `out` stays."""
+    """Write metrics.json, each figure of each set of modalities as PNG and SVG, and index.html; other files of `out` are kept."""
     target = evaluation.description.target
     figures: dict[str, Figure] = {}
     for key, answers in evaluation.answers.items():

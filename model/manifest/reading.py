@@ -20,7 +20,7 @@ from polymodal.model.manifest.tables import READERS, unknown_format
 from polymodal.model.spelling import spelled, visible
 from polymodal.model.targets import DEFAULT_TARGET, TARGETS
 
-LISTED = 20  # kinds of problems shown in the message; the rest is counted
+LISTED = 20  # most kinds of problems in the message; the rest is counted
 
 
 class ManifestError(ModelError):

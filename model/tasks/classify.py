@@ -11,11 +11,10 @@ from polymodal.model.capabilities import Capability
 from polymodal.model.errors import InvalidParameter
 from polymodal.model.targets import TARGETS
 from polymodal.model.targets.contract import Scoring
-from polymodal.model.tasks.contract import Batch, Schema, Task, TaskAnswer, TaskOptions
+from polymodal.model.tasks.contract import EXAMPLE_DIGEST, Batch, Schema, Task, TaskAnswer, TaskOptions
 from polymodal.model.types import Arrays, Description, Observed, TensorSpec
 
 SCORES: Final = "scores"
-_DIGEST: Final = "9f2c41d7a0b35e88c6f1d2047b9ae3515dd0c7e6f84a2b913c605e7f18d4ab20"
 
 
 def _integral(value: object) -> object:
@@ -64,13 +63,13 @@ class Classification(TaskAnswer):
             "examples": [
                 {
                     "model": "illustrations",
-                    "digest": _DIGEST,
+                    "digest": EXAMPLE_DIGEST,
                     "modalities": ["image", "text"],
                     "labels": [{"label": "transport", "score": 0.91}, {"label": "places", "score": 0.06}],
                 },
                 {
                     "model": "tags",
-                    "digest": _DIGEST,
+                    "digest": EXAMPLE_DIGEST,
                     "modalities": ["image", "text"],
                     "labels": [
                         {"label": "boat", "score": 0.88, "selected": True},
@@ -80,7 +79,7 @@ class Classification(TaskAnswer):
                 },
                 {
                     "model": "prices",
-                    "digest": _DIGEST,
+                    "digest": EXAMPLE_DIGEST,
                     "modalities": ["text"],
                     "labels": [],
                     "value": 129.5,

@@ -6,13 +6,16 @@ B items of a batch.
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, Final, cast
 
 from pydantic import BaseModel, ConfigDict
 
 from polymodal.model.capabilities import Capability, Embeds, Model, Scores
 from polymodal.model.stages import Stages
 from polymodal.model.types import Array, Arrays, Description, FloatArray, Inputs, Observed, Sample, TensorSpec
+
+EXAMPLE_DIGEST: Final = "9f2c41d7a0b35e88c6f1d2047b9ae3515dd0c7e6f84a2b913c605e7f18d4ab20"
+"""Version of the models in examples of answers."""
 
 
 class Schema(BaseModel):

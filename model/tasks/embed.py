@@ -9,13 +9,11 @@ import numpy as np
 from pydantic import ConfigDict
 
 from polymodal.model.capabilities import Capability
-from polymodal.model.tasks.contract import Batch, Task, TaskAnswer, TaskOptions
+from polymodal.model.tasks.contract import EXAMPLE_DIGEST, Batch, Task, TaskAnswer, TaskOptions
 from polymodal.model.types import Arrays, Description, FloatArray, TensorSpec
 
 DECIMALS: Final = 7  # of a number whose magnitude is at most 1; single precision has no more
 SHORTEST: Final = 1e-12  # a shorter vector has no direction and is not normalised
-
-_DIGEST: Final = "9f2c41d7a0b35e88c6f1d2047b9ae3515dd0c7e6f84a2b913c605e7f18d4ab20"
 
 
 class EmbedOptions(TaskOptions):
@@ -30,7 +28,7 @@ class Embedding(TaskAnswer):
             "examples": [
                 {
                     "model": "illustrations",
-                    "digest": _DIGEST,
+                    "digest": EXAMPLE_DIGEST,
                     "modalities": ["image", "text"],
                     "aligned": False,
                     "embeddings": {"image": [0.6, -0.8, 0.0], "text": [0.0, 0.28, 0.96]},
