@@ -11,6 +11,7 @@ README.md            the model card
 SHA256SUMS           a digest of every file above (`sha256sum -c` checks it); its own digest is the model's version
 """
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable, Mapping
@@ -24,7 +25,6 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from polymodal.model.config import FORMAT, BundleConfig, upgraded
-from polymodal.model.digest import file_sha256
 from polymodal.model.errors import BundleError
 from polymodal.model.modalities import MODALITIES, Input
 from polymodal.model.targets import check_config
@@ -102,7 +102,7 @@ def _read(directory: Path) -> Bundle:
         path = directory / file
         if not path.is_file():
             raise BundleError(f"{directory}: {file} is missing, though {SUMS} lists it")
-        if file_sha256(path) != recorded:
+        if _sha256(path) != recorded:
             raise BundleError(f"{directory}: {file} was altered: its SHA-256 is not the one in {SUMS}")
     if unlisted := [file for file in REQUIRED if file not in sums]:
         raise BundleError(f"{directory}: {', '.join(unlisted)} is missing from {SUMS}")
@@ -113,7 +113,7 @@ def _read(directory: Path) -> Bundle:
     return Bundle(
         directory=directory,
         config=config,
-        digest=file_sha256(directory / SUMS),
+        digest=_sha256(directory / SUMS),
         inputs=_load_inputs(directory, config),
         report=_read_object(directory / REPORT),
         golden=_read_golden(directory / GOLDEN),
@@ -185,7 +185,7 @@ def _write(
     (fresh / GOLDEN).write_text(_as_json(golden), encoding="utf-8")
     (fresh / CARD).write_text(card, encoding="utf-8")
     files = sorted(path.relative_to(fresh).as_posix() for path in fresh.rglob("*") if path.is_file())
-    (fresh / SUMS).write_text("".join(f"{file_sha256(fresh / file)}  {file}\n" for file in files), encoding="utf-8")
+    (fresh / SUMS).write_text("".join(f"{_sha256(fresh / file)}  {file}\n" for file in files), encoding="utf-8")
 
 
 def check_replaceable(directory: Path) -> None:
@@ -328,3 +328,8 @@ def _read_golden(path: Path) -> tuple[Mapping[str, Any], ...]:
 
 def _as_json(content: Any) -> str:  # noqa: ANN401 — JSON
     return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
