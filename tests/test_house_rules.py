@@ -183,6 +183,7 @@ def modules(*names):
             "prometheus_client", ["app/observe/metrics.py", "app/api/routes/metrics.py"], id="prometheus-client"
         ),
         pytest.param("pyarrow", ["model/manifest/tables.py", "model/evaluation/scores.py"], id="pyarrow"),
+        pytest.param("jinja2", ["model/evaluation/page.py"], id="jinja2"),
         pytest.param("tokenizers", ["model/modalities/text"], id="tokenizers"),
         pytest.param("huggingface_hub", ["model/modalities/hub.py"], id="huggingface-hub"),
         pytest.param(

@@ -1,4 +1,4 @@
-"""The four tables drive the rest: a modality and a task of the tests are trained on, served, documented and called.
+"""A modality and a task that tests add to the tables are trained on, served, documented and called without other changes.
 
 Real processes, as a user would start them. Python runs `sitecustomize` at the start of each, which is all that adds the toys
 to their tables: the command line, the service and its workers are those of every user.
@@ -103,7 +103,7 @@ def test_the_command_line_checks_and_predicts_the_toy_modality(folder, environme
     assert "--tone-encoder" in run(folder, environment, "train", "--help").stdout
 
 
-def test_the_command_line_embeds_it(folder, environment, bundle):
+def test_the_command_line_embeds_the_toy_modality(folder, environment, bundle):
     done = run(folder, environment, "embed", str(bundle), "things.csv", "--out", "vectors.jsonl", "--restart")
     assert done.returncode == 0, done.stderr
     rows = [json.loads(line) for line in (folder / "vectors.jsonl").read_text().splitlines()]
@@ -112,7 +112,7 @@ def test_the_command_line_embeds_it(folder, environment, bundle):
 
 
 @pytest.mark.parametrize(("tone", "label"), [(LOUD, "loud"), (QUIET, "quiet")])
-def test_it_is_served_as_a_form_as_json_and_in_a_batch(address, tone, label):
+def test_the_toy_modality_is_served_in_forms_json_and_batches(address, tone, label):
     encoded = base64.b64encode(tone).decode()
     form = httpx.post(f"{address}/v1/classify", files={"tone": tone}, data={"text": "a note"})
     single = httpx.post(f"{address}/v1/classify", json={"tone": encoded, "text": "a note"})
@@ -126,7 +126,7 @@ def test_it_is_served_as_a_form_as_json_and_in_a_batch(address, tone, label):
     assert batch.json()["items"][1]["problem"]["input"] == "tone"
 
 
-def test_its_limit_holds_while_it_is_read(address):
+def test_the_limit_of_the_toy_modality_holds_while_it_is_read(address):
     answer = httpx.post(f"{address}/v1/classify", files={"tone": bytes(65)})
     assert (answer.status_code, answer.json()["found"]) == (413, "more than 64 bytes")
 
@@ -145,7 +145,7 @@ def test_the_toy_task_is_served_with_options_that_reach_the_worker(address):
     assert (wrong.status_code, wrong.json()["allowed"]) == (422, "a number above 0")
 
 
-def test_both_are_documented(address):
+def test_toy_modality_and_task_are_documented(address):
     document = httpx.get(f"{address}/openapi.json").json()
     assert {"/v1/measure", "/v1/measure/batch"} <= set(document["paths"])
     schemas = document["components"]["schemas"]
@@ -157,14 +157,14 @@ def test_both_are_documented(address):
     assert [spec["name"] for spec in model["inputs"]] == ["text", "tone"]
 
 
-def test_both_are_measured(address):
+def test_toy_modality_and_task_have_metrics(address):
     httpx.post(f"{address}/v1/measure", files={"tone": LOUD})
     metrics = httpx.get(f"{address}/metrics").text
     assert 'http_route="/v1/measure"' in metrics
     assert 'stage="encode_tone"' in metrics
 
 
-async def test_the_client_calls_both(address):
+async def test_the_client_calls_toy_modality_and_task(address):
     with Client(address) as client:
         answer = client.classify(inputs={"tone": LOUD})
         assert answer.best.label == "loud"

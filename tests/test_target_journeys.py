@@ -1,4 +1,4 @@
-"""The other targets from end to end: drawn shapes → `polymodal train` → bundle → HTTP → what the predictor says."""
+"""Multi-label and regression from end to end: drawn shapes, `polymodal train`, bundle, HTTP, command line."""
 
 import base64
 import csv
@@ -19,52 +19,51 @@ from polymodal.model.bundle import read_bundle
 from polymodal.model.runtimes import start_runtime
 from tests.in_process import serving
 
-PARTS = (("train", 32), ("validation", 16), ("test", 12))
+SPLITS = (("train", 32), ("validation", 16), ("test", 12))
 SIZES = ("tiny", "small", "large", "huge")
 
 
 def png(shapes, side=14):
-    """A red circle on the left, a blue square on the right, or both, or none."""
-    picture = Image.new("RGB", (48, 32), "white")
-    draw = ImageDraw.Draw(picture)
+    """Draw a red circle on the left, a blue square on the right, or both, or none."""
+    image = Image.new("RGB", (48, 32), "white")
+    draw = ImageDraw.Draw(image)
     if "circle" in shapes:
         draw.ellipse((2, 8, 18, 24), fill="red")
     if "square" in shapes:
         draw.rectangle((22, 4, 22 + side, 4 + side), fill="blue")
     content = io.BytesIO()
-    picture.save(content, "PNG")
+    image.save(content, "PNG")
     return content.getvalue()
 
 
 def several(number, chance):
-    """Which of two shapes there are: a picture, words, and the cell that names them."""
+    """Return an image with any of two shapes, words, and the cell that names the shapes."""
     shapes = [shape for bit, shape in enumerate(("circle", "square")) if number >> bit & 1]
     words = " and ".join(f"a {'red' if shape == 'circle' else 'blue'} {shape}" for shape in shapes) or "an empty page"
     return png(shapes), words, "|".join(shapes)
 
 
 def size(number, chance):
-    """How large a square is: a picture, words, and its side in tenths of a pixel."""
+    """Return an image with a square, words, and the cell with its side in tenths of a pixel."""
     kind = number % len(SIZES)
     side = 5 + 6 * kind + int(chance.integers(3))
     return png(["square"], side), f"a {SIZES[kind]} square", f"{side / 10}"
 
 
 def write_manifest(folder: Path, example) -> Path:
-    """Every fourth training row lacks its picture, every fifth its words."""
+    """Write images and a manifest, in which some training rows lack their image or their words."""
     (folder / "images").mkdir()
     chance = np.random.default_rng(3)
     with (folder / "manifest.csv").open("w", encoding="utf-8", newline="") as file:
         table = csv.writer(file)
         table.writerow(["image", "text", "label", "split"])
-        for split, count in PARTS:
+        for split, count in SPLITS:
             for number in range(count):
-                picture, words, label = example(number, chance)
+                image, words, label = example(number, chance)
                 name = f"images/{split}-{number}.png"
-                (folder / name).write_bytes(picture)
-                less = split == "train" and number
-                pictured, worded = not (less and number % 5 == 1), not (less and number % 5 == 3)
-                table.writerow([name if pictured else "", words if worded else "", label, split])
+                (folder / name).write_bytes(image)
+                missing = number % 5 if split == "train" else 0  # 1: no image, 3: no words
+                table.writerow(["" if missing == 1 else name, "" if missing == 3 else words, label, split])
     return folder
 
 
@@ -79,7 +78,7 @@ def train(folder: Path, target: str, *options: str) -> Path:
 
 @pytest.fixture(scope="module")
 def tags(tmp_path_factory) -> Path:
-    """A multi-label bundle; without graphs, as its head is that of a single-label one."""
+    """A multi-label bundle, without graphs, because its head is that of a single-label bundle."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(import_module("polymodal.model.training.train"), "export_graphs", lambda *_: {})
         folder = write_manifest(tmp_path_factory.mktemp("tags"), several)
@@ -92,7 +91,7 @@ def sides(tmp_path_factory) -> Path:
     return train(write_manifest(tmp_path_factory.mktemp("sides"), size), "regression", "--augment", "none")
 
 
-QUESTIONS = [
+REQUESTS = [
     {"image": png(["circle"]), "text": "a red circle"},
     {"image": png(["square"], 23)},
     {"text": "a blue square and a red circle"},
@@ -100,17 +99,17 @@ QUESTIONS = [
 ]
 
 
-def as_json(parts):
-    return {**parts, "image": base64.b64encode(parts["image"]).decode()} if "image" in parts else parts
+def as_json(inputs):
+    return {**inputs, "image": base64.b64encode(inputs["image"]).decode()} if "image" in inputs else inputs
 
 
 async def answers_of(bundle):
-    """What HTTP says to the questions, one by one and as a batch, and what the predictor says to each."""
+    """Return predictions of the requests, HTTP answers to them one by one and as a batch, and the model's description."""
     predictor = load_bundle(bundle, threads=1)
-    alone = [predictor.predict([predictor.prepare(parts)])[0] for parts in QUESTIONS]
+    alone = [predictor.predict([predictor.prepare(inputs)])[0] for inputs in REQUESTS]
     async with serving(bundle, name="shapes") as client:
-        single = [await client.post("/v1/classify", json=as_json(parts)) for parts in QUESTIONS]
-        batch = await client.post("/v1/classify/batch", json={"items": [as_json(parts) for parts in QUESTIONS]})
+        single = [await client.post("/v1/classify", json=as_json(inputs)) for inputs in REQUESTS]
+        batch = await client.post("/v1/classify/batch", json={"items": [as_json(inputs) for inputs in REQUESTS]})
         described = (await client.get("/v1/models/shapes")).json()
     together = [item["classification"] for item in batch.json()["items"]]
     return alone, [answer.json() for answer in single], together, described
@@ -173,7 +172,7 @@ def test_a_number_is_learned_and_measured(sides):
             predictor.prepare({"image": png(["square"], 24), "text": "a huge square"}),
         ]
     )
-    assert tiny.value < 1.4 < huge.value  # the mean of the training part
+    assert tiny.value < 1.4 < huge.value  # the mean of the train split
     metrics = predictor.description.report["metrics"]["test"]["image+text"]
     assert metrics["r2"] > 0.5
     assert metrics["intervals"]["mae"][0] <= metrics["mae"] <= metrics["intervals"]["mae"][1]
@@ -195,16 +194,16 @@ def polymodal(*arguments):
         pytest.param("sides", "root mean squared error", "predictions", id="regression"),
     ],
 )
-def test_another_task_is_evaluated_as_it_was_measured(request, tmp_path, name, title, kind):
+def test_another_target_is_evaluated_with_the_metrics_of_its_training(request, tmp_path, name, title, kind):
     bundle = request.getfixturevalue(name)
-    in_float = tmp_path / "float32"  # as it was measured; without the manifest there are no graphs in 8 bits
+    in_float = tmp_path / "float32"  # as in training; without the manifest no graphs in 8 bits are exported
     polymodal("export", bundle, "--out", in_float)
     shown = polymodal("evaluate", in_float, bundle.parents[1], "--out", tmp_path)
     assert title in shown
     metrics = json.loads((tmp_path / "metrics.json").read_bytes())["metrics"]
     recorded = load_bundle(bundle, threads=1).description.report["metrics"]["test"]
     for key, figures in recorded.items():
-        # Equal drawings of equal numbers lie exactly on the ends of intervals, and rounding may put them on either side.
+        # Equal images have numbers exactly on the ends of intervals, and rounding may put them on either side.
         compared = [metric for metric, value in figures.items() if isinstance(value, float) and metric != "coverage"]
         for metric in compared:
             assert metrics[key][metric] == pytest.approx(figures[metric], abs=1e-4), (key, metric)
@@ -213,33 +212,33 @@ def test_another_task_is_evaluated_as_it_was_measured(request, tmp_path, name, t
     assert title in (tmp_path / "index.html").read_text(encoding="utf-8")
 
 
-def test_selected_labels_are_scored_in_bulk_as_they_are_predicted(tags, tmp_path):
+def test_a_file_of_scores_has_the_selected_labels(tags, tmp_path):
     polymodal("score", tags, tags.parents[1], "--out", tmp_path / "scores.jsonl")
     rows = [json.loads(line) for line in (tmp_path / "scores.jsonl").read_text(encoding="utf-8").splitlines()]
     assert list(rows[0]) == ["id", "label", "score_circle", "score_square", "error"]
     alone = json.loads(polymodal("predict", tags, "--text", "a red circle and a blue square", "--json"))
-    assert {each["label"] for each in alone["labels"] if each["selected"]} == {"circle", "square"}
+    assert {entry["label"] for entry in alone["labels"] if entry["selected"]} == {"circle", "square"}
     assert {row["label"] for row in rows} >= {"", "circle|square"}
     assert "selected" in polymodal("predict", tags, "--text", "a red circle")
 
 
-def test_numbers_are_scored_in_bulk_as_they_are_predicted(sides, tmp_path):
+def test_a_file_of_scores_has_the_predicted_numbers(sides, tmp_path):
     polymodal("score", sides, sides.parents[1], "--out", tmp_path / "scores.csv")
     with (tmp_path / "scores.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == ["id", "value", "low", "high", "error"]
-    picture = sides.parents[1] / "images/train-0.png"
-    answer = json.loads(polymodal("predict", sides, "--image", picture, "--text", "a tiny square", "--json"))
+    image = sides.parents[1] / "images/train-0.png"
+    answer = json.loads(polymodal("predict", sides, "--image", image, "--text", "a tiny square", "--json"))
     assert float(rows[0]["value"]) == pytest.approx(answer["value"], abs=1e-4)
     assert float(rows[0]["low"]) == pytest.approx(answer["interval"]["low"], abs=1e-4)
-    assert f"{answer['value']}" in polymodal("predict", sides, "--image", picture, "--text", "a tiny square")
+    assert f"{answer['value']}" in polymodal("predict", sides, "--image", image, "--text", "a tiny square")
     refused = CliRunner().invoke(command_line, ["predict", str(sides), "--text", "huge", "--top-k", "2"])
     assert refused.exit_code == 1
     assert "answers with a number" in refused.stderr
 
 
 @pytest.mark.parametrize("runtime", ["onnx", "torch"])
-def test_a_regression_bundle_that_says_another_number_is_refused(sides, runtime):
+def test_a_regression_bundle_that_fails_its_golden_inputs_is_rejected(sides, runtime):
     bundle = read_bundle(sides)
     served = start_runtime(runtime, bundle, threads=1)
     Network(bundle, served).warm_up()

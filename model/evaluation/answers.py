@@ -14,7 +14,7 @@ import numpy.typing as npt
 from polymodal.model.config import sets_to_measure, subset_key
 from polymodal.model.errors import ModelError
 from polymodal.model.evaluation.measures import measure
-from polymodal.model.evaluation.stream import Found, Prepared, prepared
+from polymodal.model.evaluation.stream import CheckedRow, Prepared, prepared
 from polymodal.model.faults import Fault, Faults, fault_of
 from polymodal.model.kinds.network import Network
 from polymodal.model.manifest import SPLITS, Row, Table, open_table, read_splits
@@ -26,14 +26,14 @@ from polymodal.model.types import Array, Description, Sample
 
 ALL: Final = "all"
 
-Track = Callable[[Iterator[Found], int], Iterator[Found]]
+Track = Callable[[Iterator[CheckedRow], int], Iterator[CheckedRow]]
 """Passes rows on and may report progress. Arguments: rows and their number."""
 Warn = Callable[[Sequence[str]], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """A bundle's scores with one set of modalities; rows with none of them are left out."""
+    """A bundle's scores for one set of modalities; rows that have none of them are left out."""
 
     offered: str
     """The set, e.g. "image+text"."""
@@ -42,7 +42,7 @@ class Answers:
     used: tuple[str, ...]
     """Offered modalities of each row, e.g. "image"."""
     scores: Array
-    """The target's scores, a row for each of N."""
+    """(N, …), as the target's `scores` returns them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ class Evaluation:
     """The split, or "all"."""
     rows: tuple[Row, ...]
     targets: Array
-    """The target's right values, N of them."""
+    """True values (N, …), as the target's `array` returns them."""
     answers: Mapping[str, Answers]
     """By set of modalities; only sets that some row has."""
     skipped: tuple[Skipped, ...]
@@ -121,12 +121,12 @@ def evaluate(
     table = open_table(manifest, roots=roots)
     if warn:
         warn(Faults(table.warnings).lines())
-    divided = read_splits(splits) if splits else None
-    chosen_split = _chosen_split(table, split, divided is not None)
+    split_by_id = read_splits(splits) if splits else None
+    chosen_split = _chosen_split(table, split, has_splits=split_by_id is not None or table.has_splits)
 
-    def rows() -> Iterator[Found]:
-        found = table.rows(description.target)
-        return found if divided is None else _divided(found, divided)
+    def rows() -> Iterator[CheckedRow]:
+        checked = table.rows(description.target)
+        return checked if split_by_id is None else _with_splits(checked, split_by_id)
 
     order = tuple(spec.name for spec in description.inputs)
     # Only sets of modalities that rows have are measured; they are known before decoding.
@@ -136,7 +136,7 @@ def evaluate(
     for batch in prepared(predictor, chosen, workers=workers):
         collected.add(predictor, order, batch)
     if not collected.rows:
-        raise ModelError(_nothing_left(table, chosen_split, collected.skipped))
+        raise ModelError(_no_rows_message(table, chosen_split, collected.skipped))
     cells = [row.label for row in collected.rows]
     targets = TARGETS[description.target].cells.array(cells, _spelled_labels(description), predictor.scale)
     answers = collected.answers()
@@ -165,38 +165,36 @@ def _spelled_labels(description: Description) -> tuple[str, ...]:
     return tuple(label if spelled(label) in labels else spelled(label) for label in labels)
 
 
-def _chosen_split(table: Table, split: str | None, divided: bool) -> str:
-    has_parts = divided or table.has_splits
+def _chosen_split(table: Table, split: str | None, *, has_splits: bool) -> str:
     if split is None:
-        return "test" if has_parts else ALL
+        return "test" if has_splits else ALL
     if split not in (*SPLITS, ALL):
         raise ModelError(f"split: {split!r}; allowed: {', '.join(SPLITS)}, {ALL}")
-    if split != ALL and not has_parts:
-        allowed = f"{ALL}, or --splits with the split.csv that its training has left"
-        raise ModelError(f"{table.path}: its rows name no split, so there is no {split} part; allowed: {allowed}")
+    if split != ALL and not has_splits:
+        allowed = f"{ALL}, or --splits with the split.csv that its training wrote"
+        raise ModelError(f"{table.path}: its rows have no split, so there is no {split} split; allowed: {allowed}")
     return split
 
 
-def _divided(rows: Iterator[Found], splits: Mapping[str, str]) -> Iterator[Found]:
+def _with_splits(rows: Iterator[CheckedRow], split_by_id: Mapping[str, str]) -> Iterator[CheckedRow]:
+    """Yield rows with these splits; a row whose id has none gets an error."""
+    missing = "its id has no split in the file given with --splits; allowed: the manifest that was split"
     for row, errors in rows:
-        known = row.id in splits
-        problem = (
-            () if known else ("its id has no split in the file given with --splits; allowed: the manifest it is of",)
-        )
-        yield replace(row, split=splits.get(row.id, "")), (*errors, *problem)
+        split = split_by_id.get(row.id)
+        yield replace(row, split=split or ""), (errors if split is not None else (*errors, missing))
 
 
-def _of_split(rows: Iterator[Found], chosen_split: str) -> Iterator[Found]:
+def _of_split(rows: Iterator[CheckedRow], chosen_split: str) -> Iterator[CheckedRow]:
     """Yield the rows of a split, and those with errors whose split is unknown."""
     for row, errors in rows:
         if chosen_split in (ALL, row.split) or (errors and row.split not in SPLITS):
             yield row, errors
 
 
-def _nothing_left(table: Table, chosen_split: str, skipped: list[Skipped]) -> str:
-    where = f"{table.path}: no row" if chosen_split == ALL else f"{table.path}: no row of the {chosen_split} part"
+def _no_rows_message(table: Table, chosen_split: str, skipped: list[Skipped]) -> str:
+    where = f"{table.path}: no row" if chosen_split == ALL else f"{table.path}: no row of the {chosen_split} split"
     if not skipped:
-        return f"{where} is there; allowed: a part that has rows, or --split {ALL}"
+        return f"{where} exists; allowed: a split that has rows, or --split {ALL}"
     first = skipped[0]
     return f"{where} can be predicted; {len(skipped)} were skipped, the first, {first.id}, for: {first.problem}"
 
@@ -228,8 +226,8 @@ class _Collected:
             used = [sample.present & set(key.split("+")) for sample in samples]
             kept = [index for index, names in enumerate(used) if names]
             if kept:
-                left = {name: vectors[kept] for name, vectors in embeddings.items()}
-                scores = predictor.scores(left, [used[index] for index in kept])
+                chosen = {name: vectors[kept] for name, vectors in embeddings.items()}
+                scores = predictor.scores(chosen, [used[index] for index in kept])
                 names = [subset_key(used[index], order) for index in kept]
                 batches.append(([first + index for index in kept], names, scores))
 

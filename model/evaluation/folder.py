@@ -1,4 +1,4 @@
-"""The folder that `polymodal evaluate --out` writes; imported only then, because figures need matplotlib."""
+"""The folder that `polymodal evaluate --out` writes; imported only then, because it needs matplotlib and Jinja2."""
 
 import json
 from pathlib import Path
@@ -15,7 +15,7 @@ PAGE: Final = "index.html"
 
 
 def write_folder(evaluation: Evaluation, out: Path) -> None:
-    """Write metrics.json, each figure of each set of modalities as PNG and SVG, and index.html; the rest of `out` stays."""
+    """Write metrics.json, each figure of each set of modalities as PNG and SVG, and index.html; other files of `out` are kept."""
     target = evaluation.description.target
     figures: dict[str, Figure] = {}
     for key, answers in evaluation.answers.items():
@@ -25,5 +25,5 @@ def write_folder(evaluation: Evaluation, out: Path) -> None:
     plots.save(figures, out)
     metrics = json.dumps(evaluation.as_json(), indent=1, ensure_ascii=False) + "\n"
     (out / METRICS).write_text(metrics, encoding="utf-8")
-    written = {name: (out / f"{name}.svg").read_bytes() for name in figures}
-    (out / PAGE).write_text(write_page(evaluation, written), encoding="utf-8")
+    images = {name: (out / f"{name}.svg").read_bytes() for name in figures}
+    (out / PAGE).write_text(write_page(evaluation, images), encoding="utf-8")

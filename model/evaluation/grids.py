@@ -1,4 +1,4 @@
-"""An evaluation's metrics as tables of strings, for terminals and pages."""
+"""Tables of an evaluation's metrics as strings, for terminals and pages."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ def summary_grid(evaluation: Evaluation) -> Grid:
     """Return every metric of every set of modalities, with its interval if it has one."""
     metrics = evaluation.metrics
     rows = []
-    for name in _measured(evaluation):
+    for name in _numbers(evaluation):
         figure = _figure(evaluation, name)
         rows.append((figure.title, *(_with_interval(measures, name, figure.form) for measures in metrics.values())))
     return Grid(("given", *(spaced(key) for key in metrics)), tuple(rows))
@@ -29,14 +29,18 @@ def summary_grid(evaluation: Evaluation) -> Grid:
 def label_grid(evaluation: Evaluation) -> Grid:
     """Return items and metrics of each label for each set of modalities; no rows without labels."""
     metrics = evaluation.metrics
-    labels: Mapping[str, Mapping[str, Any]] = _first(evaluation).get("labels", {})
-    named = [name for name in next(iter(labels.values()), {}) if name != "items"]
-    shown = ", ".join(_figure(evaluation, name).title for name in named)
+    labels: Mapping[str, Mapping[str, Any]] = next(iter(metrics.values())).get("labels", {})
+    names = [name for name in next(iter(labels.values()), {}) if name != "items"]
+    titles = ", ".join(_figure(evaluation, name).title for name in names)
+
+    def cell(measures: Mapping[str, float]) -> str:
+        return "  ".join(f"{measures[name]:.2f}" for name in names)
+
     rows = tuple(
-        (label, f"{measures['items']:,}", *(_figures(entry["labels"][label], named) for entry in metrics.values()))
-        for label, measures in labels.items()
+        (label, f"{first['items']:,}", *(cell(measures["labels"][label]) for measures in metrics.values()))
+        for label, first in labels.items()
     )
-    return Grid(("label", "items", *(f"{spaced(key)}: {shown}" for key in metrics)), rows)
+    return Grid(("label", "items", *(f"{spaced(key)}: {titles}" for key in metrics)), rows)
 
 
 def explanation(evaluation: Evaluation) -> str:
@@ -45,7 +49,7 @@ def explanation(evaluation: Evaluation) -> str:
         "In brackets: 95 % intervals by a bootstrap that draws whole groups of rows. Where groups are too few, or all answers "
         "right or all wrong, a share of right answers has Wilson's interval, and other measures have none."
     )
-    explanations = (_figure(evaluation, name).explanation for name in _measured(evaluation))
+    explanations = (_figure(evaluation, name).explanation for name in _numbers(evaluation))
     return " ".join([brackets, *filter(None, explanations)])
 
 
@@ -54,14 +58,11 @@ def spaced(key: str) -> str:
     return key.replace("+", " + ")
 
 
-def _first(evaluation: Evaluation) -> Mapping[str, Any]:
-    measures: Mapping[str, Any] = next(iter(evaluation.metrics.values()))
-    return measures
-
-
-def _measured(evaluation: Evaluation) -> list[str]:
+def _numbers(evaluation: Evaluation) -> list[str]:
     """Return the names of metrics that are single numbers."""
-    return [name for name, value in _first(evaluation).items() if not isinstance(value, Mapping | list)]
+    return [
+        name for name, value in next(iter(evaluation.metrics.values())).items() if not isinstance(value, Mapping | list)
+    ]
 
 
 def _figure(evaluation: Evaluation, name: str) -> Figure:
@@ -79,7 +80,3 @@ def _with_interval(measures: Mapping[str, Any], name: str, form: str) -> str:
         return f"{value:{form}}"
     low, high = interval
     return f"{value:{form}} [{low:{form}}, {high:{form}}]"
-
-
-def _figures(measures: Mapping[str, Any], names: list[str]) -> str:
-    return "  ".join(f"{measures[name]:.2f}" for name in names)

@@ -1,4 +1,4 @@
-"""Metrics of one split for one set of modalities, with intervals, and the same by source."""
+"""Metrics of one split for one set of modalities: in all with intervals, and by source."""
 
 import math
 from collections.abc import Sequence
@@ -12,12 +12,12 @@ from polymodal.model.targets.contract import Scoring
 from polymodal.model.types import Array
 
 RESAMPLES: Final = 1000
-"""Draws of the bootstrap over groups."""
+"""Number of draws of the bootstrap over groups."""
 TAILS: Final = (2.5, 97.5)
 """Percentiles that bound a 95 % interval."""
 FEWEST_GROUPS: Final = 6
-"""Fewest groups for which a bootstrap can be right 95 % of the time: n values are on both sides of their median with
-probability 1 − 2¹⁻ⁿ, and the bootstrap never goes beyond them."""
+"""Fewest groups for a 95 % interval. The values of n groups lie on both sides of their median with probability 1 − 2¹⁻ⁿ, and a
+bootstrap never leaves their range."""
 
 
 def measure(scores: Array, targets: Array, rows: Sequence[Row], target: Scoring) -> dict[str, Any]:

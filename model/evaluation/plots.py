@@ -1,6 +1,6 @@
 """Figures of trainings and of bundles. The same numbers give the same files, byte for byte.
 
-They use matplotlib's objects only: pyplot would keep global state and look for a display.
+Only matplotlib's objects are used, because pyplot keeps global state and opens a display.
 """
 
 import io
@@ -14,7 +14,6 @@ from typing import Any, Final
 import matplotlib
 import numpy as np
 import numpy.typing as npt
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
@@ -38,7 +37,7 @@ STYLE: Final[dict[Any, Any]] = {  # matplotlib's keys are a long Literal
 }
 DPI: Final = 120
 KINDS: Final = ("png", "svg")
-WITHOUT_ORIGIN: Final[Mapping[str, dict[str, Any]]] = {
+NO_ORIGIN: Final[Mapping[str, dict[str, Any]]] = {
     "png": {"Software": None},
     "svg": {"Date": None, "Creator": None},
 }  # metadata that would change with the day, or with the version of matplotlib
@@ -53,7 +52,7 @@ def render(figure: Figure, kind: str) -> bytes:
     """Return the bytes of a PNG or SVG file."""
     file = io.BytesIO()
     with _styled():
-        figure.savefig(file, format=kind, dpi=DPI, metadata=WITHOUT_ORIGIN[kind])
+        figure.savefig(file, format=kind, dpi=DPI, metadata=NO_ORIGIN[kind])
     return file.getvalue()
 
 
@@ -96,7 +95,7 @@ def confusion(counts: npt.NDArray[np.int64], labels: Sequence[str]) -> Figure:
         bar = figure.colorbar(image, shrink=0.8, format=PercentFormatter(1, decimals=0))
         bar.set_label("share of the true label's items")
         bar.outline.set_visible(False)
-        return _settled(figure)
+        return _with_fixed_layout(figure)
 
 
 def reliability_diagram(confidence: FloatArray, correct: Truths) -> Figure:
@@ -128,7 +127,7 @@ def reliability_diagram(confidence: FloatArray, correct: Truths) -> Figure:
         lower.hist(confidence, bins=np.linspace(0, 1, BINS + 1).tolist(), color=BLUE)
         lower.set(xlabel="confidence (score of the answer)", ylabel="items")
         lower.yaxis.set_major_locator(MaxNLocator(3, integer=True))
-        return _settled(figure)
+        return _with_fixed_layout(figure)
 
 
 def predictions(scores: Array, right: Array) -> Figure:
@@ -148,7 +147,7 @@ def predictions(scores: Array, right: Array) -> Figure:
         axes.set(xlabel="right number", ylabel="what the model said")
         axes.set_title(f"predictions, {len(right):,} items")
         axes.legend(frameon=False)
-        return _settled(figure)
+        return _with_fixed_layout(figure)
 
 
 def learning_curves(history: Sequence[Mapping[str, float]], best_epoch: int, watched: str) -> Figure:
@@ -170,22 +169,18 @@ def learning_curves(history: Sequence[Mapping[str, float]], best_epoch: int, wat
         if keys:
             right.legend(frameon=False)
         for axes in (left, right):
-            _mark_best(axes, best_epoch)
+            if best_epoch:
+                axes.axvline(best_epoch, color=GREY, linestyle=":", linewidth=1, zorder=0)
             axes.set_xlabel("epoch")
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        return _settled(figure)
+        return _with_fixed_layout(figure)
 
 
-def _settled(figure: Figure) -> Figure:
-    """Fix the layout, because each drawing would move it a little."""
+def _with_fixed_layout(figure: Figure) -> Figure:
+    """Fix the layout, because every rendering would move it a little."""
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
     return figure
-
-
-def _mark_best(axes: Axes, best_epoch: int) -> None:
-    if best_epoch:
-        axes.axvline(best_epoch, color=GREY, linestyle=":", linewidth=1, zorder=0)
 
 
 def _shortened(label: str) -> str:
@@ -194,7 +189,7 @@ def _shortened(label: str) -> str:
 
 @contextmanager
 def _styled() -> Iterator[None]:
-    """Apply the style whatever the user's matplotlibrc; a script that the font lacks is drawn as boxes in a PNG."""
+    """Apply the style and ignore the user's matplotlibrc; characters that the font lacks are drawn as boxes in a PNG."""
     with warnings.catch_warnings(), matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(STYLE)

@@ -1,7 +1,7 @@
 """Write scores or embeddings of every row of a manifest to a file; an interrupted run can be continued.
 
-Rows that are done are in FILE.part next to the output: JSON lines, of which the first names the bundle and the manifest. When
-every row is there, it is rewritten in the output's own format, which then appears at once.
+Finished rows are kept in FILE.part next to the output: JSON lines, of which the first names the bundle and the manifest. After
+the last row they are written in the output's own format, to a temporary file that is then renamed.
 """
 
 import json
@@ -13,30 +13,30 @@ from pathlib import Path
 from typing import IO, Any, Final, TypedDict, Unpack
 
 from polymodal.model.errors import ModelError
-from polymodal.model.evaluation.stream import BATCH, Found, prepared
+from polymodal.model.evaluation.stream import BATCH, CheckedRow, prepared
 from polymodal.model.faults import Fault, Faults, fault_of
 from polymodal.model.kinds.network import Network
-from polymodal.model.manifest import Table, csv_line, open_table
+from polymodal.model.manifest import csv_line, open_table
 from polymodal.model.modalities import MODALITIES
 from polymodal.model.tasks.contract import Batch
 from polymodal.model.tasks.embed import DECIMALS, Embed
 from polymodal.model.types import Sample
 
 FORMAT: Final = 1
-"""Version of the lines of FILE.part."""
+"""Version of the format of FILE.finished."""
 ERRORS_SHOWN: Final = 20
 """Most rows with errors that are shown; the rest is counted."""
 FAULT: Final = "fault"
-"""Key of a row's fault in FILE.part."""
-ROW_GROUP: Final = 4096  # rows that a Parquet file is written by
+"""Key of a row's fault in FILE.finished."""
+ROW_GROUP: Final = 4096  # rows that are written to a Parquet file at once
 
 embed_task: Final = Embed()
 
 Cells = dict[str, str | float | list[float] | None]
 Compute = Callable[[Sequence[Sample]], Sequence[Cells]]
 """Returns the cells of the rows of samples."""
-Track = Callable[[Iterator[Found], int, int], Iterator[Found]]
-"""Passes rows on and may report progress. Arguments: rows, their total, and those that an earlier run has done."""
+Track = Callable[[Iterator[CheckedRow], int, int], Iterator[CheckedRow]]
+"""Passes rows on and may report progress. Arguments: rows, their total number, and the number that an earlier run finished."""
 Warn = Callable[[Sequence[str]], None]
 
 
@@ -47,9 +47,9 @@ class RunSummary:
     out: Path
     rows: int
     resumed: int
-    """Rows of an earlier run."""
+    """Number of rows that an earlier run finished."""
     failed: int
-    """Rows without scores."""
+    """Number of rows without scores."""
     errors: tuple[tuple[str, str], ...]
     """Id and reason of the first ERRORS_SHOWN of them."""
     warnings: tuple[str, ...]
@@ -59,10 +59,10 @@ class RunSummary:
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C; the file `part` keeps the rows that are done."""
+    """Ctrl-C; the file at `path` keeps the finished rows."""
 
-    def __init__(self, part: Path, rows: int) -> None:
-        super().__init__(f"stopped; {part} holds {rows:,} rows, and the same command goes on from there")
+    def __init__(self, path: Path, rows: int) -> None:
+        super().__init__(f"stopped; {path} holds {rows:,} rows, and the same command goes on from there")
 
 
 def score(predictor: Network, manifest: Path, out: Path, **options: Unpack["Options"]) -> RunSummary:
@@ -120,32 +120,35 @@ def _write(
     table = open_table(manifest, labelled=False, roots=options.get("roots", ()))
     if warn:
         warn(Faults(table.warnings).lines())
-    part = _Part(out.with_name(out.name + ".part"), _header(predictor, task, table))
+    header = {"format": FORMAT, "task": task, "bundle": predictor.description.digest, "manifest": table.digest}
+    finished = _FinishedRows(out.with_name(out.name + ".part"), header)
     if restart:
-        part.path.unlink(missing_ok=True)
-    resumed = part.resume()
-    found = islice(table.rows(None), resumed, None)
+        finished.path.unlink(missing_ok=True)
+    resumed = finished.resume()
+    rows = islice(table.rows(None), resumed, None)
     try:
-        rows = watch(found, table.length, resumed) if watch else found
-        _compute(predictor, compute, rows, part, options.get("workers", 1))
+        tracked = watch(rows, table.length, resumed) if watch else rows
+        _compute(predictor, compute, tracked, finished, options.get("workers", 1))
     except KeyboardInterrupt as interrupt:
-        raise Interrupted(part.path, part.rows) from interrupt
-    if part.rows != table.length:
-        raise ModelError(f"{part.path}: {part.rows:,} rows instead of {table.length:,}; --restart starts again")
-    failed, errors, faults = _finish(part, out, ("id", *columns, "error"))
+        raise Interrupted(finished.path, finished.rows) from interrupt
+    if finished.rows != table.length:
+        raise ModelError(f"{finished.path}: {finished.rows:,} rows instead of {table.length:,}; --restart starts again")
+    failed, errors, faults = _finish(finished, out, ("id", *columns, "error"))
     return RunSummary(out, table.length, resumed, failed, errors, table.warnings, tuple(faults.lines()))
 
 
-def _compute(predictor: Network, compute: Compute, found: Iterator[Found], part: "_Part", workers: int) -> None:
-    with part.appending() as file:
-        for batch in prepared(predictor, found, workers=workers, size=BATCH):
+def _compute(
+    predictor: Network, compute: Compute, rows: Iterator[CheckedRow], finished: "_FinishedRows", workers: int
+) -> None:
+    with finished.appending() as file:
+        for batch in prepared(predictor, rows, workers=workers, size=BATCH):
             samples = [row.sample for row in batch if row.sample is not None]
             computed = iter(compute(samples) if samples else ())
             lines: list[Cells] = []
             for row in batch:
                 cells = _failed(row.problem) if row.sample is None else next(computed)
                 lines.append({"id": row.row.id, **cells})
-            part.add(file, lines)
+            finished.add(file, lines)
 
 
 def _failed(problem: str) -> Cells:
@@ -154,15 +157,11 @@ def _failed(problem: str) -> Cells:
     return {"error": fault, FAULT: json.dumps([fault.found, fault.value, fault.allowed, fault.kind])}
 
 
-# --- what is in progress ---
+# --- finished rows ---
 
 
-def _header(predictor: Network, task: str, table: Table) -> dict[str, Any]:
-    return {"format": FORMAT, "task": task, "bundle": predictor.description.digest, "manifest": table.digest}
-
-
-class _Part:
-    """FILE.part: a header, then a line for each row that is done, in the manifest's order."""
+class _FinishedRows:
+    """FILE.part: a header, then a line for each finished row, in the manifest's order."""
 
     def __init__(self, path: Path, header: Mapping[str, Any]) -> None:
         self.path = path
@@ -170,7 +169,7 @@ class _Part:
         self._header = dict(header)
 
     def resume(self) -> int:
-        """Cut off an incomplete last line, and count the rows that are done.
+        """Cut off an incomplete last line, and return the number of finished rows.
 
         Raises ModelError when the file belongs to another bundle or manifest, or is damaged.
         """
@@ -179,7 +178,9 @@ class _Part:
             self.path.write_text(_line(self._header), encoding="utf-8")
             return 0
         self._check_header()
-        os.truncate(self.path, self._whole_bytes())
+        with self.path.open("rb") as file:
+            complete = sum(len(line) for line in file if line.endswith(b"\n"))
+        os.truncate(self.path, complete)
         self.rows = sum(1 for _ in self.read())
         return self.rows
 
@@ -188,13 +189,13 @@ class _Part:
         return self.path.open("a", encoding="utf-8", newline="\n")
 
     def add(self, file: IO[str], lines: list[Cells]) -> None:
-        """Write rows that are done, as whole lines that survive the end of this process."""
+        """Append finished rows and flush them, so that they survive the end of this process."""
         file.write("".join(map(_line, lines)))
         file.flush()
         self.rows += len(lines)
 
     def read(self) -> Iterator[Cells]:
-        """Yield the rows that are done. Raises ModelError for a damaged line."""
+        """Yield the finished rows. Raises ModelError for a damaged line."""
         with self.path.open("rb") as file:
             for number, line in enumerate(islice(file, 1, None), start=2):
                 try:
@@ -214,21 +215,16 @@ class _Part:
     def _check_header(self) -> None:
         with self.path.open("rb") as file:
             try:
-                found = json.loads(file.readline())
+                header = json.loads(file.readline())
             except ValueError:
-                found = None
-        if not isinstance(found, dict) or found.get("format") != FORMAT:
-            raise ModelError(f"{self.path}: not what an interrupted run leaves; --restart starts again")
-        found.setdefault("task", "score")  # all that older releases wrote
-        for what in ("task", "bundle", "manifest"):
-            if found.get(what) != self._header[what]:
-                problem = f"begun with another {what}, {found.get(what)}; this one is {self._header[what]}"
+                header = None
+        if not isinstance(header, dict) or header.get("format") != FORMAT:
+            raise ModelError(f"{self.path}: not written by an interrupted run; --restart starts again")
+        header.setdefault("task", "score")  # the only task of older releases
+        for name in ("task", "bundle", "manifest"):
+            if header.get(name) != self._header[name]:
+                problem = f"started with another {name}, {header.get(name)}; this one is {self._header[name]}"
                 raise ModelError(f"{self.path}: {problem}; --restart starts again")
-
-    def _whole_bytes(self) -> int:
-        """Return the size up to the end of the last complete line."""
-        with self.path.open("rb") as file:
-            return sum(len(line) for line in file if line.endswith(b"\n"))
 
 
 def _line(content: Mapping[str, Any]) -> str:
@@ -245,23 +241,25 @@ def _check_output(out: Path, restart: bool) -> None:
     if out.is_dir():
         raise ModelError(f"{out}: is a folder; allowed: a file")
     if out.exists() and not restart:
-        raise ModelError(f"{out}: is there already; allowed: a new file, or --restart to replace this one")
+        raise ModelError(f"{out}: already exists; allowed: a new file, or --restart to replace this one")
     if out.suffix.lower() == ".parquet":
-        import pyarrow.parquet  # noqa: F401, PLC0415 — optional, and better missed now than after hours
+        import pyarrow.parquet  # noqa: F401, PLC0415 — optional; a missing package is reported now, not after hours
 
 
-def _finish(part: _Part, out: Path, names: tuple[str, ...]) -> tuple[int, tuple[tuple[str, str], ...], Faults]:
+def _finish(
+    finished: _FinishedRows, out: Path, names: tuple[str, ...]
+) -> tuple[int, tuple[tuple[str, str], ...], Faults]:
     """Write the output to a temporary file, then rename it.
 
-    Returns how many rows failed, the first of them, and all of them by kind.
+    Returns the number of failed rows, the first of them, and all of them by kind.
     """
     failed = 0
     errors: list[tuple[str, str]] = []
     faults = Faults()
 
-    def watched() -> Iterator[Cells]:
+    def rows() -> Iterator[Cells]:
         nonlocal failed
-        for cells in part.read():
+        for cells in finished.read():
             if "error" in cells:
                 failed += 1
                 if len(errors) < ERRORS_SHOWN:
@@ -271,29 +269,27 @@ def _finish(part: _Part, out: Path, names: tuple[str, ...]) -> tuple[int, tuple[
 
     fresh = out.with_name(f".{out.name}.fresh")
     try:
-        WRITERS[out.suffix.lower()](fresh, watched(), names)
+        WRITERS[out.suffix.lower()](fresh, rows(), names)
         fresh.replace(out)
     finally:
         fresh.unlink(missing_ok=True)
-    part.path.unlink()
+    finished.path.unlink()
     return failed, tuple(errors), faults
 
 
 def _fault(cells: Cells) -> Fault:
-    """Remove and return the fault of a row; an older release wrote the sentence alone."""
+    """Remove and return the fault of a row; older releases wrote only the sentence."""
     sentence = str(cells["error"])
-    found, value, allowed, kind = json.loads(str(cells.pop(FAULT, "null"))) or (sentence, "", "", sentence)
-    return Fault(found, value, allowed=allowed, kind=kind, place=str(cells["id"]))
+    fault, value, allowed, kind = json.loads(str(cells.pop(FAULT, "null"))) or (sentence, "", "", sentence)
+    return Fault(fault, value, allowed=allowed, kind=kind, place=str(cells["id"]))
 
 
 def _write_csv(path: Path, rows: Iterable[Cells], names: tuple[str, ...]) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
         file.write(csv_line(names))
-        file.writelines(csv_line(_in_csv(cells[name]) for name in names) for cells in rows)
-
-
-def _in_csv(cell: str | float | list[float] | None) -> str | float | None:
-    return json.dumps(cell) if isinstance(cell, list) else cell
+        for row in rows:
+            cells = (row[name] for name in names)
+            file.write(csv_line(json.dumps(cell) if isinstance(cell, list) else cell for cell in cells))
 
 
 def _write_jsonl(path: Path, rows: Iterable[Cells], names: tuple[str, ...]) -> None:

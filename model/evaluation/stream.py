@@ -1,4 +1,4 @@
-"""Prepare a manifest's rows for a bundle: threads decode while the network runs, and never all rows are in memory."""
+"""Prepare a manifest's rows for a bundle: threads decode a few batches ahead, so that memory stays bounded."""
 
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -16,7 +16,7 @@ from polymodal.model.types import Sample
 BATCH: Final = 32
 AHEAD: Final = 3  # batches in memory: one that is computed, the others decoded meanwhile
 
-Found = tuple[Row, tuple[str, ...]]
+CheckedRow = tuple[Row, tuple[str, ...]]
 """A row and its errors in the table."""
 
 
@@ -29,21 +29,23 @@ class Prepared:
     problem: str = ""
 
 
-def prepared(predictor: Network, rows: Iterable[Found], *, workers: int, size: int = BATCH) -> Iterator[list[Prepared]]:
+def prepared(
+    predictor: Network, rows: Iterable[CheckedRow], *, workers: int, size: int = BATCH
+) -> Iterator[list[Prepared]]:
     """Yield batches of rows in their order, decoded ahead by `workers` threads; a bad row does not affect its batch."""
     names = {spec.name for spec in predictor.description.inputs}
     source = iter(rows)
-    waiting: deque[Future[Prepared]] = deque()
+    pending: deque[Future[Prepared]] = deque()
     with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
         try:
             while True:
-                free = AHEAD * size - len(waiting)
-                waiting.extend(pool.submit(_prepare, predictor, names, *found) for found in islice(source, free))
-                if not waiting:
+                free = AHEAD * size - len(pending)
+                pending.extend(pool.submit(_prepare, predictor, names, *checked) for checked in islice(source, free))
+                if not pending:
                     return
-                yield [waiting.popleft().result() for _ in range(min(size, len(waiting)))]
+                yield [pending.popleft().result() for _ in range(min(size, len(pending)))]
         finally:
-            for future in waiting:
+            for future in pending:
                 future.cancel()
 
 

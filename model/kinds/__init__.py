@@ -28,10 +28,9 @@ def load_bundle(
 
 
 def _kind_of(directory: Path) -> str:
-    """Read the kind of a bundle; "network" for format 2, which names none, and for broken bundles, which that kind reports."""
+    """Return the kind of a bundle; "network" for format 2, which has no kind, and for broken bundles, which that kind rejects."""
     try:
-        content = json.loads((directory / "config.json").read_bytes())
-        kind = content.get("kind", "network")
+        kind = json.loads((directory / "config.json").read_bytes()).get("kind", "network")
     except (OSError, ValueError, AttributeError):
         kind = "network"
     if kind not in KINDS:

@@ -1,4 +1,4 @@
-"""The model kind `network`: from the inputs of an item to a Sample, from Samples to embeddings, scores and Predictions.
+"""The model kind `network`: prepares inputs of an item as a Sample, and computes embeddings, scores and Predictions of Samples.
 
 B examples, M modalities, D embedding width, K labels.
 """
@@ -50,7 +50,6 @@ class Network:
         self._runtime = runtime
         self._inputs = bundle.inputs
         self._order = network.order
-        self._width = network.width
         self.target = TARGETS[network.target].scoring.of(bundle.config)
         self.scale = network.scale
         """Scale of a regression's numbers; None for labels."""
@@ -101,9 +100,9 @@ class Network:
         return embeddings
 
     def encode(self, modality: str, samples: Sequence[Sample]) -> FloatArray:
-        """Return one modality's embeddings (B, D); only rows that have it and no cached embedding are computed, others are zero."""
+        """Return one modality's embeddings (B, D): computed, or cached, or zero for rows without the modality."""
         rows = [row for row, sample in enumerate(samples) if modality in sample.arrays]
-        embeddings = np.zeros((len(samples), self._width), dtype=np.float32)
+        embeddings = np.zeros((len(samples), self.description.dimensions), dtype=np.float32)
         if rows:
             batch = self._inputs[modality].collate([samples[row].arrays[modality] for row in rows])
             embeddings[rows] = self._runtime.encode(modality, batch)
@@ -172,8 +171,9 @@ class Network:
                 prediction = self.predict_golden(golden)
                 deviation = self.target.deviation(prediction, golden.get(self._runtime.name, golden))
             except (InputError, AttributeError, LookupError, TypeError, ValueError) as problem:
-                found = f"golden input {number} cannot be replayed: {problem}"
-                raise BundleError(f"{self._bundle.directory}: {found}") from problem
+                raise BundleError(
+                    f"{self._bundle.directory}: golden input {number} cannot be replayed: {problem}"
+                ) from problem
             if not deviation <= GOLDEN_TOLERANCE:  # written so that NaN fails too
                 raise BundleError(
                     f"{self._bundle.directory}: golden input {number} scores {deviation:.3f} away from what the bundle recorded; "

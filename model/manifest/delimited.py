@@ -33,8 +33,7 @@ ENCODING_NAMES: Final = {
     "utf-16-be": "UTF-16",
     "cp1252": "Windows-1252",
 }
-# First bytes of other files with a table's suffix.
-NO_TABLES: Final = {
+SIGNATURES: Final = {
     b"PK\x03\x04": "a workbook or another zip file",
     b"\xd0\xcf\x11\xe0": "an Excel workbook",
     b"\x1f\x8b": "compressed by gzip",
@@ -43,6 +42,7 @@ NO_TABLES: Final = {
     codecs.BOM_UTF32_LE: "UTF-32 text",
     codecs.BOM_UTF32_BE: "UTF-32 text",
 }
+"""First bytes of files that are not delimited text, whatever their suffix."""
 
 _SEPARATOR_LINE: Final = re.compile(r'"?sep=([^"\r\n]?)"?(?:\r\n?|\n|$)', re.IGNORECASE)
 _NOT_ASCII: Final = re.compile(r"""[^\s,;|"]*[^\x00-\x7f][^\s,;|"]*""")
@@ -72,21 +72,21 @@ def separator_name(separator: str) -> str:
 def delimited_rows(path: Path, known: Sequence[str], result: CheckResult) -> Iterator[tuple[str, dict[str, str]]]:
     """Yield place and cells, by normalised column name, of each row of a delimited file that is not blank.
 
-    `known` are the columns whose names decide between separators. A table with exactly these was written by polymodal: its cells
-    are restored. Adds errors to the result, and how the file was read if that is unusual.
+    `known` are the columns whose names decide between separators. A table with exactly these was written by polymodal, so its
+    cells are restored. Adds errors to the result, and a warning with encoding and separator if they are unusual.
     """
     previous_limit = csv.field_size_limit(MAX_CELL)
     try:
         with path.open("rb") as file:
             encoding, example = _encoding_of(file)
         with path.open(encoding=encoding, newline="") as text:
-            form = _form_of(text.read(SAMPLE), known)
-        result.separators[path] = form.separator
-        if encoding != UTF_8 or form.separator != ("\t" if path.suffix.lower() == ".tsv" else ","):
-            read_as = f"read as {ENCODING_NAMES[encoding]}{example}, separated by {separator_name(form.separator)}"
+            dialect = _dialect_of(text.read(SAMPLE), known)
+        result.separators[path] = dialect.separator
+        if encoding != UTF_8 or dialect.separator != ("\t" if path.suffix.lower() == ".tsv" else ","):
+            read_as = f"read as {ENCODING_NAMES[encoding]}{example}, separated by {separator_name(dialect.separator)}"
             result.warnings.append(f"{path.name}: {read_as}")
         with path.open(encoding=encoding, newline="") as text:
-            yield from _named_rows(_Rows(text, form), known, result)
+            yield from _named_rows(_Rows(text, dialect), known, result)
     except _Unreadable as problem:
         result.errors.append(str(problem))
         result.cut_off.append(path)
@@ -104,19 +104,18 @@ def _named_rows(rows: "_Rows", known: Sequence[str], result: CheckResult) -> Ite
     result.columns.update((name, title.strip()) for name, title in zip(names, header, strict=True) if name)
     ours = tuple(names) == tuple(known)
     nameless = [number for number, name in enumerate(names) if not name]
-    for line, found in rows:
-        # Empty cells at the end may be missing, or be more than there are columns: spreadsheets do both.
-        while len(found) > len(names) and not found[-1].strip(BLANKS):
-            found.pop()
-        if len(found) > len(names):
-            separator = separator_name(rows.form.separator)
+    for line, row in rows:
+        # Spreadsheets omit empty cells at the end of a row, or write more of them than there are columns.
+        while len(row) > len(names) and not row[-1].strip(BLANKS):
+            row.pop()
+        if len(row) > len(names):
+            separator = separator_name(rows.dialect.separator)
             allowed = (
                 f"{len(names)}, as many as columns, separated by {separator}; a cell with these needs quotes around it"
             )
-            result.errors.append(f"line {line}: {len(found)} cells; allowed: {allowed}")
+            result.errors.append(f"line {line}: {len(row)} cells; allowed: {allowed}")
             continue
-        cells = [*map(restored, found)] if ours else found
-        cells += [""] * (len(names) - len(cells))
+        cells = [*(map(restored, row) if ours else row), *[""] * (len(names) - len(row))]
         for number in [number for number in nameless if cells[number].strip(BLANKS)]:
             nameless.remove(number)
             result.warnings.append(
@@ -139,13 +138,13 @@ class _Unreadable(Exception):
 def _encoding_of(file: io.BufferedReader) -> tuple[str, str]:
     """Return the encoding of a file, and an example for messages if it was guessed. Raises _Unreadable.
 
-    It is UTF-8 if all of the file is; UTF-16 with a byte order mark or obvious first characters; else Windows-1252, unless
-    most lines are UTF-8.
+    It is UTF-8 if the whole file is valid; UTF-16 with a byte order mark or zeros in the first characters; else Windows-1252,
+    unless most lines are UTF-8.
     """
     start = file.read(4)
-    for signature, meaning in NO_TABLES.items():
+    for signature, kind in SIGNATURES.items():
         if start.startswith(signature):
-            raise _Unreadable(f"{meaning}; allowed: a table as text, which a spreadsheet saves as «CSV UTF-8»")
+            raise _Unreadable(f"{kind}; allowed: a table as text, which a spreadsheet saves as «CSV UTF-8»")
     if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return "utf-16", ""
     if len(start) == 4 and (zeros := [byte == 0 for byte in start]) in ([False, True] * 2, [True, False] * 2):
@@ -189,7 +188,7 @@ def _example_of_windows_1252(file: io.BufferedReader) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class _Form:
+class _Dialect:
     separator: str
     padded: bool = False
     """Whether a blank follows each separator, as in «image, text, label»; it belongs to no cell."""
@@ -197,17 +196,17 @@ class _Form:
     """Lines before the table: 1 where the first one is Excel's «sep=;»."""
 
 
-def _form_of(sample: str, known: Sequence[str]) -> _Form:
+def _dialect_of(sample: str, known: Sequence[str]) -> _Dialect:
     """Return the separator that Excel's line names, or else the one that fits the sample best."""
     named = _SEPARATOR_LINE.match(sample)
     table = sample[named.end() :] if named else sample
     separator = named[1] or "," if named else max(SEPARATORS, key=lambda candidate: _fit(table, candidate, known))
     header = next(_sample_rows(table, separator), [])
-    return _Form(separator, any(name.startswith(" ") for name in header[1:]), 1 if named else 0)
+    return _Dialect(separator, any(name.startswith(" ") for name in header[1:]), 1 if named else 0)
 
 
 def _fit(sample: str, separator: str, known: Sequence[str]) -> tuple[int, float, int]:
-    """Return how well a separator fits, compared in this order: known columns, rows as wide as the header, columns."""
+    """Return the fit of a separator: known columns, share of rows as wide as the header, columns; compared in this order."""
     rows = list(_sample_rows(sample, separator))
     if not rows:
         return 0, 0.0, 0
@@ -234,15 +233,17 @@ def _is_blank(row: Sequence[str]) -> bool:
 class _Rows:
     """Iterates over rows with their line numbers, without blank rows. Raises _Unreadable for a misplaced quote."""
 
-    def __init__(self, file: io.TextIOWrapper, form: _Form) -> None:
-        self.form = form
+    def __init__(self, file: io.TextIOWrapper, dialect: _Dialect) -> None:
+        self.dialect = dialect
         self._file = file
         self._lines: list[str] = []  # of the current row, to locate a fault
-        for _ in range(form.skipped):
+        for _ in range(dialect.skipped):
             next(file, None)
-        self._reader = csv.reader(self._kept(), delimiter=form.separator, skipinitialspace=form.padded, strict=True)
+        self._reader = csv.reader(
+            self._recorded_lines(), delimiter=dialect.separator, skipinitialspace=dialect.padded, strict=True
+        )
 
-    def _kept(self) -> Iterator[str]:
+    def _recorded_lines(self) -> Iterator[str]:
         for line in self._file:
             self._lines.append(line)
             yield line
@@ -253,12 +254,12 @@ class _Rows:
     def __next__(self) -> tuple[int, list[str]]:
         while True:
             self._lines.clear()
-            line = self._reader.line_num + self.form.skipped + 1
+            line = self._reader.line_num + self.dialect.skipped + 1
             try:
                 row = next(self._reader)
             except csv.Error as error:
                 raise _Unreadable(
-                    _quote_fault(self._lines, line, self.form) or f"line {line}: broken CSV ({error})"
+                    _quote_fault(self._lines, line, self.dialect) or f"line {line}: broken CSV ({error})"
                 ) from error
             if not _is_blank(row):
                 return line, row
@@ -267,14 +268,15 @@ class _Rows:
         """Return whether the row has a quoted cell whose lines all look like rows of this width, as a stray quote causes."""
         if len(self._lines) < 4 or width < 2:
             return False
-        rows = csv.reader(self._lines[1:-1], delimiter=self.form.separator)
+        rows = csv.reader(self._lines[1:-1], delimiter=self.dialect.separator)
         return all(len(row) == width for row in rows)
 
 
-def _quote_fault(lines: Sequence[str], first: int, form: _Form) -> str:
-    """Return which quote of a row, whose lines begin with number `first`, is misplaced; "" if none is."""
+def _quote_fault(lines: Sequence[str], first: int, dialect: _Dialect) -> str:
+    """Return the message about the misplaced quote of a row, whose lines begin with number `first`; "" if there is none."""
     allowed = 'allowed: quotes around a whole cell, and "" for a quote within it'
-    opened, state = first, "start"  # of a cell; then in an "unquoted" or "quoted" one, or "closed" after its quote
+    # States: at the "start" of a cell, in an "unquoted" or "quoted" one, or "closed" after its closing quote.
+    opened, state = first, "start"
     for number, line in enumerate(lines, start=first):
         at = 0
         while at < len(line):
@@ -284,14 +286,14 @@ def _quote_fault(lines: Sequence[str], first: int, form: _Form) -> str:
                     at += 1
                 elif character == '"':
                     state = "closed"
-            elif character == form.separator:
+            elif character == dialect.separator:
                 state = "start"
             elif state == "closed" and character not in "\r\n":
                 end = "" if number == opened else f" in line {number}"
                 return f"line {opened}: broken CSV (a quoted cell ends{end} before {line[at : at + 20].strip()!r}); {allowed}"
             elif state == "start" and character == '"':
                 opened, state = number, "quoted"
-            elif not (state == "start" and character == " " and form.padded):
+            elif not (state == "start" and character == " " and dialect.padded):
                 state = "unquoted" if state != "closed" else state
             at += 1
     return (

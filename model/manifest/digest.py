@@ -1,4 +1,4 @@
-"""The data digest of a manifest: the rows and bytes that a model was trained on."""
+"""The data digest of a manifest, which identifies the rows and bytes that a model was trained on."""
 
 import hashlib
 import json

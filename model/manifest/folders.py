@@ -1,4 +1,4 @@
-"""Folders of files: the files that are rows, and those that are left out."""
+"""Find the files below a folder that are rows of a manifest, and count those that are left out."""
 
 import os
 import unicodedata
@@ -19,7 +19,7 @@ SYSTEM_NAMES: Final = frozenset(
     )
 )
 """Names that operating systems, network storage and tools create, in addition to those that begin with a dot."""
-NAMED: Final = 5  # files or folders that a warning names; the rest is counted
+NAMED: Final = 5  # most files or folders that a warning names; the rest is counted
 
 
 @dataclass(slots=True)
@@ -44,15 +44,15 @@ class Listing:
     """Folders without read permission."""
 
     def left_out(self) -> Iterator[str]:
-        """Yield a sentence for each reason why files are left out."""
+        """Yield a warning for each reason why files are left out."""
         if self.hidden:
             yield f"left out, hidden or of the system: {numbered(self.hidden)}"
         if self.other:
             suffixes = Counter(Path(name).suffix.lower() or "no suffix" for name in self.other)
             allowed = ", ".join(sorted(suffix for modality in MODALITIES.values() for suffix in modality.suffixes))
-            yield f"left out, no {a_file()} by suffix: {numbered(suffixes)}: {listed(self.other)}; allowed: {allowed}"
+            yield f"left out, no {file_noun()} by suffix: {numbered(suffixes)}: {listed(self.other)}; allowed: {allowed}"
         if self.empty:
-            yield f"left out, {files()} of 0 bytes: {listed(self.empty)}; allowed: files that are here as a whole"
+            yield f"left out, {file_noun('s')} of 0 bytes: {listed(self.empty)}; allowed: files that are here as a whole"
         if self.lost:
             yield f"left out, links that lead nowhere or back: {listed(self.lost)}; allowed: files and folders"
         if self.garbled:
@@ -61,7 +61,7 @@ class Listing:
             counts = Counter(dict.fromkeys(self.without_files, 0))
             for name in (*self.other, *self.empty, *self.lost):
                 counts.update(folder for parent in Path(name).parents if (folder := f"{parent.as_posix()}/") in counts)
-            yield f"folders without a {a_file()}, with the files left out there: {numbered(counts)}"
+            yield f"folders without a {file_noun()}, with the files left out there: {numbered(counts)}"
 
 
 def walk(top: Path) -> Listing:
@@ -89,12 +89,12 @@ def _walk(folder: Path, top: Path, listing: Listing, above: frozenset[tuple[int,
         path = (folder / entry.name).relative_to(top)
         if is_hidden(entry.name):
             name = "._*" if entry.name.startswith("._") else entry.name
-            listing.hidden[f"{name}/" if _holds(entry.is_dir) else name] += 1
+            listing.hidden[f"{name}/" if _is_true(entry.is_dir) else name] += 1
         elif any("\ud800" <= character <= "\udfff" for character in entry.name):
             listing.garbled.append(path.as_posix())
-        elif _holds(entry.is_dir):
+        elif _is_true(entry.is_dir):
             _walk(folder / entry.name, top, listing, above | {identity})
-        elif not _holds(entry.is_file):
+        elif not _is_true(entry.is_file):
             listing.lost.append(path.as_posix())
         elif modality_of(path) is None:
             listing.other.append(path.as_posix())
@@ -106,7 +106,7 @@ def _walk(folder: Path, top: Path, listing: Listing, above: frozenset[tuple[int,
         listing.without_files[without_files:] = [f"{place}/"]  # in place of those below it
 
 
-def _holds(test: Callable[[], bool]) -> bool:
+def _is_true(test: Callable[[], bool]) -> bool:
     """Return the result of a test of an entry; False for a loop of links."""
     try:
         return test()
@@ -120,18 +120,13 @@ def modality_of(path: PurePath) -> str | None:
     return next((name for name, modality in MODALITIES.items() if suffix in modality.suffixes), None)
 
 
-def a_file() -> str:
-    """Return users' word for a file of the modalities, such as "picture"."""
-    return " or ".join(modality.common_noun for modality in MODALITIES.values() if not modality.textual)
-
-
-def files() -> str:
-    """Return users' word for files of the modalities, such as "pictures"."""
-    return " or ".join(f"{modality.common_noun}s" for modality in MODALITIES.values() if not modality.textual)
+def file_noun(plural: str = "") -> str:
+    """Return users' noun for a file of any modality, with the plural's ending if it is given."""
+    return " or ".join(f"{modality.common_noun}{plural}" for modality in MODALITIES.values() if not modality.textual)
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file or folder is hidden, or belongs to an operating system or a tool."""
+    """Return whether a file or folder is hidden, or belongs to an operating system or a tool."""
     return name.lower().startswith((".", "~$", "@syno")) or name.lower() in SYSTEM_NAMES
 
 

@@ -12,8 +12,7 @@ from typing import Any
 from polymodal.model.faults import Fault
 from polymodal.model.manifest.folders import (
     Listing,
-    a_file,
-    files,
+    file_noun,
     is_hidden,
     listed,
     modality_of,
@@ -37,7 +36,7 @@ FOLDER_SPLITS = {
     "unseen": "unseen",
 }
 
-# Usual names of columns in other tables, for hints; MODALITIES has those of modalities.
+# Usual names of columns in other tables, for hints. MODALITIES has the names for modalities.
 USUAL_NAMES = {
     "label": ("class", "category", "target", "answer", "tag", "y", "labels"),
     "split": ("part", "subset", "fold", "set"),
@@ -55,7 +54,7 @@ class Record:
 
     where: str
     cells: Mapping[str, Any]
-    base: Path  # what its paths are relative to
+    base: Path  # folder that its paths are relative to
     split: str = ""  # from the name of a split folder
     decimal_mark: str = "."
 
@@ -82,23 +81,23 @@ def _folder_records(root: Path, result: CheckResult) -> Iterator[Record]:
     if table:
         yield from _table_records(table, {}, "", result)
         return
-    found = walk(root)
-    for folder in found.closed:
-        result.errors.append(f"folder {folder!r} must not be read by this user; allowed: one with read permission")
-    parts = {Path(): ""}
+    listing = walk(root)
+    for closed in listing.closed:
+        result.errors.append(f"folder {closed!r} must not be read by this user; allowed: one with read permission")
+    splits = {Path(): ""}  # by folder, relative to the root
     if not _table_in(root, "metadata", CheckResult()):
-        folders = (entry.name for entry in sorted(root.iterdir()) if entry.is_dir() and not is_hidden(entry.name))
-        parts = {Path(name): split for name in folders if (split := folder_split(name))} or parts
-    rest = found.files
-    for part, split in parts.items():
-        inside = [path.relative_to(part) for path in rest if path.is_relative_to(part)]
-        rest = [path for path in rest if not path.is_relative_to(part)]
-        yield from _imagefolder_records(root, part, split, inside, found, result)
+        names = (entry.name for entry in sorted(root.iterdir()) if entry.is_dir() and not is_hidden(entry.name))
+        splits = {Path(name): split for name in names if (split := folder_split(name))} or splits
+    rest = listing.files
+    for folder, split in splits.items():
+        inside = [path.relative_to(folder) for path in rest if path.is_relative_to(folder)]
+        rest = [path for path in rest if not path.is_relative_to(folder)]
+        yield from _imagefolder_records(root, folder, split, inside, listing, result)
     if rest:
         others = Counter(f"{path.parts[0]}/" if len(path.parts) > 1 else path.name for path in rest)
-        allowed = f"{files()} in {', '.join(f'{part}/' for part in parts)}"
+        allowed = f"{file_noun('s')} in {', '.join(f'{folder}/' for folder in splits)}"
         result.warnings.append(f"left out, next to the split folders: {numbered(others)}; allowed: {allowed}")
-    result.warnings.extend(found.left_out())
+    result.warnings.extend(listing.left_out())
 
 
 def folder_split(name: str) -> str:
@@ -120,27 +119,27 @@ def _table_in(folder: Path, stem: str, result: CheckResult) -> Path | None:
 
 
 def _imagefolder_records(
-    root: Path, part: Path, split: str, inside: Sequence[Path], found: Listing, result: CheckResult
+    root: Path, folder: Path, split: str, inside: Sequence[Path], listing: Listing, result: CheckResult
 ) -> Iterator[Record]:
-    """Yield the rows of the files in one folder, the root or one of its split folders."""
-    table = _table_in(root / part, "metadata", result)
+    """Yield the rows of the files `inside` one folder, the root or one of its split folders."""
+    table = _table_in(root / folder, "metadata", result)
     if not table:
         for path in inside:
             modality = MODALITIES[modality_of(path) or ""]
-            where = f"{modality.common_noun} {printable((part / path).as_posix())}"
-            yield _completed(Record(where, {modality.name: path.as_posix()}, root / part, split))
-        result.warnings.extend(_label_hints(part, inside))
+            where = f"{modality.common_noun} {printable((folder / path).as_posix())}"
+            yield _with_label_and_split(Record(where, {modality.name: path.as_posix()}, root / folder, split))
+        result.warnings.extend(_label_hints(folder, inside))
         return
-    name = (part / table.name).as_posix()
-    found.other = [other for other in found.other if other != name]
+    name = (folder / table.name).as_posix()
+    listing.other = [other for other in listing.other if other != name]
     paths = set()
     for record in _table_records(table, _metadata_columns(), split, result):
         for cell in _file_cells(record):
             paths.add(spelled(os.path.normpath(table.parent / spelled(cell))))
-        yield _completed(record)
-    unlisted = [(part / path).as_posix() for path in inside if spelled(str(table.parent / path)) not in paths]
+        yield _with_label_and_split(record)
+    unlisted = [(folder / path).as_posix() for path in inside if spelled(str(table.parent / path)) not in paths]
     if unlisted:
-        result.warnings.append(f"left out, not in {name}: {listed(unlisted)}; allowed: a row for each {a_file()}")
+        result.warnings.append(f"left out, not in {name}: {listed(unlisted)}; allowed: a row for each {file_noun()}")
 
 
 def _metadata_columns() -> dict[str, str]:
@@ -155,13 +154,13 @@ def _file_cells(record: Record) -> list[str]:
     return [cell for cell in cells if isinstance(cell, str)]
 
 
-def _label_hints(part: Path, inside: Sequence[Path]) -> Iterator[str]:
+def _label_hints(top: Path, inside: Sequence[Path]) -> Iterator[str]:
     """Yield reasons why folder names may not be the intended labels."""
-    loose = [(part / path).as_posix() for path in inside if path.parent == Path()]
+    loose = [(top / path).as_posix() for path in inside if path.parent == Path()]
     folders = Counter(path.parent for path in inside if path.parent != Path())
     if loose and folders:
-        yield f"next to the class folders, so without a label: {listed(loose)}; allowed: {files()} in a class folder"
-    counts = Counter({f"{(part / folder).as_posix()}/": count for folder, count in folders.items()})
+        yield f"next to the class folders, so without a label: {listed(loose)}; allowed: {file_noun('s')} in a class folder"
+    counts = Counter({f"{(top / folder).as_posix()}/": count for folder, count in folders.items()})
     if inner := [name for name, folder in zip(counts, folders, strict=True) if any(map(folder_split, folder.parts))]:
         yield f"folders named after splits, but not read as splits: {listed(inner)}; allowed: split folders at the top"
     if len({len(folder.parts) for folder in folders}) > 1:
@@ -169,14 +168,14 @@ def _label_hints(part: Path, inside: Sequence[Path]) -> Iterator[str]:
     by_label: dict[str, list[str]] = {}
     for name, folder in zip(counts, folders, strict=True):
         by_label.setdefault(spelled(folder.name), []).append(name)
-    for label, several in by_label.items():
-        if len(several) > 1:
+    for label, names in by_label.items():
+        if len(names) > 1:
             kind = "labels are the names of several folders"
-            yield Fault(f"label {label!r} is the name of several folders: {listed(several)}", repr(label), kind=kind)
+            yield Fault(f"label {label!r} is the name of several folders: {listed(names)}", repr(label), kind=kind)
 
 
-def _completed(record: Record) -> Record:
-    """Add label and split from the path of its file."""
+def _with_label_and_split(record: Record) -> Record:
+    """Return a record with label and split from the path of its file, where its cells have none."""
     if not (cells := _file_cells(record)):
         return record
     path = PurePosixPath(next(filter(None, cells), ""))
@@ -194,9 +193,9 @@ def _table_records(path: Path, aliases: Mapping[str, str], split: str, result: C
     known = (*column_names(), *aliases)
     reported: set[str] = set()
     decimal_mark = ""
-    for place, found in read(path, known, result):
+    for place, row in read(path, known, result):
         cells: dict[str, Any] = {}
-        for name, value in found.items():
+        for name, value in row.items():
             if name in known:
                 column = aliases.get(name, name) or _modality_of_cell(value)
                 # Of both `text` and `caption`, the first that is not empty.
@@ -204,11 +203,8 @@ def _table_records(path: Path, aliases: Mapping[str, str], split: str, result: C
                     cells[column] = value
             elif name not in reported:
                 reported.add(name)
-                written = result.columns[name]
-                hint = column_hint(written, known)
-                result.warnings.append(
-                    f"{prefix}unknown column {written!r}{hint} is ignored; allowed: {', '.join(known)}"
-                )
+                column = f"{result.columns[name]!r}{column_hint(result.columns[name], known)}"
+                result.warnings.append(f"{prefix}unknown column {column} is ignored; allowed: {', '.join(known)}")
         if not decimal_mark and (decimal_mark := _decimal_mark(cells.get("label"), result.separators.get(path))) == ",":
             label = f"label {cells['label'].strip()!r}"
             result.warnings.append(
@@ -233,12 +229,6 @@ def _decimal_mark(label: object, separator: str | None) -> str:
 
 def column_hint(name: str, known: Sequence[str]) -> str:
     """Return " (did you mean …?)" with the known column that an unknown one resembles, "" if it resembles none."""
-    similar = similar_column(name, known)
-    return f" (did you mean {similar!r}?)" if similar else ""
-
-
-def similar_column(name: str, known: Sequence[str]) -> str:
-    """Return the known column that an unknown one resembles, "" if it resembles none."""
     plain = name.strip().lower()
     usual_names = USUAL_NAMES | {name: modality.usual_columns for name, modality in MODALITIES.items()}
 
@@ -247,4 +237,5 @@ def similar_column(name: str, known: Sequence[str]) -> str:
 
     # As a whole, with a typo, or by one of its words: "caption", "lable", "image_path".
     words = [column for word in plain.replace("-", " ").replace("_", " ").split() for column in usual(word)]
-    return next(iter([*usual(plain), *difflib.get_close_matches(plain, known, n=1), *words]), "")
+    similar = next(iter([*usual(plain), *difflib.get_close_matches(plain, known, n=1), *words]), "")
+    return f" (did you mean {similar!r}?)" if similar else ""

@@ -20,7 +20,7 @@ from polymodal.model.manifest.tables import READERS, unknown_format
 from polymodal.model.spelling import spelled, visible
 from polymodal.model.targets import DEFAULT_TARGET, TARGETS
 
-LISTED = 20  # kinds of problems shown in the message; the rest is counted
+LISTED = 20  # most kinds of problems in the message; the rest is counted
 
 
 class ManifestError(ModelError):
@@ -45,7 +45,7 @@ class Manifest:
     digest: str
     """The data digest, see `data_digest`: changes with any cell, any file's bytes, and the order of the rows."""
     file_digests: tuple[Mapping[str, str], ...] = field(repr=False, compare=False, default=())
-    """SHA-256 of each row's files by modality; kept so that no file is read twice."""
+    """SHA-256 of each row's files by modality; kept so that files are not read twice."""
     target: str = DEFAULT_TARGET
     """Name in the table TARGETS by which label cells were read."""
     split_seed: int | None = None
@@ -81,7 +81,7 @@ def read_manifest(path: Path, target: str = DEFAULT_TARGET, roots: Sequence[Path
 
     Files may be below the manifest's folder, and below `roots`. Raises ManifestError with every problem in it.
     """
-    path = Path(os.path.abspath(path))  # not resolve(): a user's links stay what they are
+    path = Path(os.path.abspath(path))  # not resolve(), which would follow a user's links
     rows, result = read_rows(path, target, roots)
     if result.errors:
         raise ManifestError(path, result.errors)
@@ -97,7 +97,7 @@ def folder_of(path: Path) -> Path:
 
 
 def absolute(roots: Sequence[Path]) -> tuple[Path, ...]:
-    """Return the folders' absolute paths; links stay what they are."""
+    """Return the folders' absolute paths, without following links."""
     return tuple(Path(os.path.abspath(root)) for root in roots)
 
 
@@ -130,7 +130,7 @@ class Table:
 
     @property
     def has_splits(self) -> bool:
-        """Return whether rows have splits."""
+        """Whether rows have splits."""
         return "split" in self.columns or self.split_folders
 
     def rows(self, target: str | None) -> Iterator[tuple[Row, tuple[str, ...]]]:

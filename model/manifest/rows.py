@@ -47,7 +47,7 @@ def check_rows(records: Sequence[Record], paths: FilePaths, targets: Cells, resu
     if records:
         result.errors.extend(column_problems(columns, result))
     rows: list[Row] = []
-    seen: dict[str, str] = {}  # id → where
+    seen: dict[str, str] = {}  # id → place of its first row
     for number, record in enumerate(records, start=1):
         row, errors = check_row(number, record, paths, columns, targets)
         if row.id in seen:
@@ -60,7 +60,7 @@ def check_rows(records: Sequence[Record], paths: FilePaths, targets: Cells, resu
     spellings = Spellings()
     for record in records:
         spellings.add(record)
-    result.warnings.extend([*spellings.warnings(), *_alike(rows, columns, targets)])
+    result.warnings.extend([*spellings.warnings(), *_confusable_names(rows, columns, targets)])
     return rows
 
 
@@ -68,17 +68,17 @@ def column_problems(columns: Set[str], result: CheckResult, labelled: bool = Tru
     """Yield the required columns that are missing, with those that exist."""
     known = column_names()
     names = [f"{name!r}{'' if plain in known else column_hint(name, known)}" for plain, name in result.columns.items()]
-    found = f"found: {', '.join(names[:COLUMNS_NAMED]) or 'no names'}{', …' if len(names) > COLUMNS_NAMED else ''}"
+    existing = f"found: {', '.join(names[:COLUMNS_NAMED]) or 'no names'}{', …' if len(names) > COLUMNS_NAMED else ''}"
     allowed = ""
     if separators := sorted(set(result.separators.values())):
-        found += f", separated by {' and '.join(map(separator_name, separators))}"
+        existing += f", separated by {' and '.join(map(separator_name, separators))}"
         allowed = f", separated by {', '.join(SEPARATORS.values())}"
     if labelled and "label" not in columns:
-        yield f"no column 'label'; {found}; allowed: a manifest with one{allowed}"
+        yield f"no column 'label'; {existing}; allowed: a manifest with one{allowed}"
     if not columns & MODALITIES.keys():
         several = "both" if len(MODALITIES) == 2 else "more"
         inputs = " or ".join(map(repr, MODALITIES))
-        yield f"no column {inputs}; {found}; allowed: a manifest with one or {several}{allowed}"
+        yield f"no column {inputs}; {existing}; allowed: a manifest with one or {several}{allowed}"
 
 
 def split_named(cell: str) -> str:
@@ -89,12 +89,12 @@ def split_named(cell: str) -> str:
 def _split_problems(rows: Sequence[Row], records: Sequence[Record]) -> Iterator[str]:
     without = [record.where for row, record in zip(rows, records, strict=True) if not row.split]
     if without and len(without) < len(rows):
-        found = f"{len(without)} of {len(rows)} rows have no split, the first is {without[0]}"
-        yield f"{found}; allowed: a split in every row, or in none"
+        problem = f"{len(without)} of {len(rows)} rows have no split, the first is {without[0]}"
+        yield f"{problem}; allowed: a split in every row, or in none"
 
 
 class Spellings:
-    """Counts the cells with invisible characters, which are read without them."""
+    """Counts the cells that are read without their invisible characters."""
 
     def __init__(self) -> None:
         self._cells: dict[str, int] = {}
@@ -112,7 +112,7 @@ class Spellings:
                         first[cell] = read
 
     def warnings(self) -> Iterator[str]:
-        """Yield one sentence for each column that has such cells."""
+        """Yield a warning for each column that has such cells."""
         for column, count in self._cells.items():
             first = self._first[column]
             named = ", ".join(f"{cell!a} as {read!r}" for cell, read in first.items())
@@ -127,7 +127,7 @@ def _name(column: str, cell: str) -> str:
     return visible(cell).strip() if column == "id" else spelled(cell)
 
 
-def _alike(rows: Sequence[Row], columns: Set[str], targets: Cells) -> Iterator[str]:
+def _confusable_names(rows: Sequence[Row], columns: Set[str], targets: Cells) -> Iterator[str]:
     """Yield labels, groups and sources that are easily mistaken for each other."""
     labels = Counter(label for row in rows for label in targets.labels([row.label]) if label)
     yield from _near_equal("labels", labels, look)
@@ -146,8 +146,7 @@ def _near_equal(what: str, counts: Counter[str], key: Callable[[str], str]) -> I
             named = " and ".join(
                 f"{shown(name, names)} ({counts[name]:,} row{'s' * (counts[name] != 1)})" for name in names
             )
-            found = f"{what} {{}} differ {how}, and stay apart"
-            yield Fault(found, named, allowed="one spelling, where one is meant")
+            yield Fault(f"{what} {{}} differ {how}, and stay apart", named, allowed="one spelling, where one is meant")
 
 
 def check_row(
@@ -155,15 +154,15 @@ def check_row(
 ) -> tuple[Row, list[str]]:
     """Return the row and its errors; a row with errors is only for finding more of them.
 
-    A missing column was reported once, so it is not reported again.
+    A missing column is not an error of the row, because `column_problems` reports it once.
     """
     errors: list[str] = []
     cells = {name: _text_of(name, record.cells.get(name), errors) for name in column_names() if name != "label"}
     label = _label_of(record, targets, errors) if "label" in columns else ""
     inputs = dict(_inputs_of(cells, record.base, paths, errors))
     if all(cells[modality] == "" for modality in MODALITIES) and columns & MODALITIES.keys():
-        found = f"neither {' nor '.join(MODALITIES)}" if len(MODALITIES) == 2 else f"none of {', '.join(MODALITIES)}"
-        errors.append(f"{found}; allowed: at least one of them")
+        missing = f"neither {' nor '.join(MODALITIES)}" if len(MODALITIES) == 2 else f"none of {', '.join(MODALITIES)}"
+        errors.append(f"{missing}; allowed: at least one of them")
     split = split_named(cells["split"]) if cells["split"] else record.split
     if split and split not in SPLITS:
         errors.append(Fault("split {}", repr(split), allowed=f"{', '.join(SPLITS)}, or no split in any row"))
@@ -187,11 +186,11 @@ def _inputs_of(
     for name, modality in MODALITIES.items():
         if not (cell := cells[name]):
             continue
-        found = cell if modality.textual else paths.find(name, cell, base)
-        if isinstance(found, Fault):
-            errors.append(found)
+        value = cell if modality.textual else paths.find(name, cell, base)
+        if isinstance(value, Fault):
+            errors.append(value)
         else:
-            yield name, found
+            yield name, value
 
 
 def _label_of(record: Record, targets: Cells, errors: list[str]) -> str:
@@ -213,8 +212,9 @@ def _text_of(name: str, value: object, errors: list[str]) -> str | None:
     problem = ""
     modality = MODALITIES.get(name)
     if not isinstance(value, str):
-        found = f"{name} is a {type(value).__name__}"
-        problem = f"{found}; allowed: a path" if modality and not modality.textual else f"{found}; allowed: text"
+        is_path = modality and not modality.textual
+        kind = f"{name} is a {type(value).__name__}"
+        problem = f"{kind}; allowed: a path" if is_path else f"{kind}; allowed: text"
     elif "\0" in value:
         problem = f"{name} holds a NUL byte; allowed: text without"
     elif any("\ud800" <= character <= "\udfff" for character in value):

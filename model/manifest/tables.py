@@ -9,7 +9,7 @@ from typing import Any, Final
 from polymodal.model.manifest.delimited import delimited_rows, normalised_name, same_columns
 from polymodal.model.manifest.result import CheckResult
 
-ELSEWHERE: Final = {
+ADVICE: Final = {
     "workbook": "in a spreadsheet, save the sheet as «CSV UTF-8»",
     "packed": "unpack the file first",
     "json": "write an object a line, for example with `jq -c '.[]' things.json > things.jsonl`, or in pandas with "
@@ -26,7 +26,7 @@ OTHER_SUFFIXES: Final = {
 def unknown_format(path: Path) -> str:
     """Return the problem with a file whose suffix has no reader."""
     suffix = path.suffix.lower()
-    remedy = f"; {ELSEWHERE[OTHER_SUFFIXES[suffix]]}" if suffix in OTHER_SUFFIXES else ""
+    remedy = f"; {ADVICE[OTHER_SUFFIXES[suffix]]}" if suffix in OTHER_SUFFIXES else ""
     return f"format {path.suffix or '(none)'!r}; allowed: {', '.join(READERS)}, or a folder{remedy}"
 
 
@@ -45,7 +45,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _jsonl_rows(path: Path, known: Sequence[str], result: CheckResult) -> Iterator[tuple[str, dict[str, Any]]]:
     try:
-        # Bytes that are not UTF-8 become surrogates, so that they are reported with their line and don't end the reading.
+        # Bytes that are not UTF-8 become surrogates, so that they are reported with their line and the other lines are read.
         with path.open(encoding=_json_encoding(path), errors="surrogateescape", newline="\n") as file:
             for number, line in enumerate(file, start=1):
                 if line.strip():
@@ -98,9 +98,7 @@ def _parquet_rows(path: Path, known: Sequence[str], result: CheckResult) -> Iter
         import pyarrow  # noqa: PLC0415
         import pyarrow.parquet  # noqa: PLC0415
     except ImportError:
-        result.errors.append(
-            "reading .parquet needs pyarrow: pip install 'polymodal[train]', or save the table as .csv"
-        )
+        result.errors.append("reading .parquet needs pyarrow: pip install 'polymodal[train]', or save it as .csv")
         return
     try:
         number = 0
@@ -116,6 +114,8 @@ def _parquet_rows(path: Path, known: Sequence[str], result: CheckResult) -> Iter
 
 
 Reader = Callable[[Path, Sequence[str], CheckResult], Iterator[tuple[str, dict[str, Any]]]]
+"""Yields place and cells, by normalised column name, of each row, and adds errors to the result. Arguments: path, expected columns,
+result."""
 
 READERS: Final[Mapping[str, Reader]] = {
     ".csv": delimited_rows,
@@ -126,5 +126,4 @@ READERS: Final[Mapping[str, Reader]] = {
     ".tab": delimited_rows,
     ".txt": delimited_rows,
 }
-"""Readers by file suffix, which yield place and cells by normalised column name of each row and add errors to the result. Their
-arguments are the path, the expected columns and the result."""
+"""By file suffix."""

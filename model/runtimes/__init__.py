@@ -1,4 +1,4 @@
-"""Runtimes, which execute the same network with different engines; one module each.
+"""Runtimes, which execute the same network with different engines. Each is a module of this package.
 
 B examples, M modalities, D embedding width, K labels.
 """
@@ -13,8 +13,8 @@ from polymodal.model.bundle import INT8, Bundle
 from polymodal.model.errors import BundleError
 from polymodal.model.types import Array, FloatArray
 
-# Since 1.29 ONNX Runtime sends telemetry about processes and models, and keeps a file for it in the folder of temporary files.
-# It reads this variable when it is imported: https://github.com/microsoft/onnxruntime/pull/27379
+# Since 1.29 ONNX Runtime sends telemetry about processes and models, and keeps a file of it in the folder for temporary files.
+# It reads this variable on import: https://github.com/microsoft/onnxruntime/pull/27379
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 
@@ -32,8 +32,8 @@ class Runtime(Protocol):
         ...
 
 
-# By module name, because serving with one engine must not import another (torch takes seconds and hundreds of megabytes).
-# Each module has `start(bundle, threads) -> Runtime`; the second name is the package that it imports.
+# Module, and the package that it imports. The module is named, because serving with one engine must not import another (torch
+# takes seconds and hundreds of megabytes). It has a function `start(bundle, threads) -> Runtime`.
 RUNTIMES: Final[Mapping[str, tuple[str, str]]] = {
     "onnx-int8": ("polymodal.model.runtimes.onnx_int8_runtime", "onnxruntime"),
     "onnx": ("polymodal.model.runtimes.onnx_runtime", "onnxruntime"),
@@ -42,7 +42,7 @@ RUNTIMES: Final[Mapping[str, tuple[str, str]]] = {
 
 
 def suitable(bundle: Bundle) -> tuple[str, ...]:
-    """Return the runtimes that "auto" means for a bundle, best first; the next one serves if one fails the golden inputs."""
+    """Return the runtimes that "auto" tries, best first: the next one is used if one fails the golden inputs."""
     if not bundle.has_graph("head"):
         return ("torch",)
     in_8_bits = any(bundle.has_graph(name + INT8) for name in bundle.config.network.order)

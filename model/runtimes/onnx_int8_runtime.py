@@ -1,7 +1,7 @@
 """The fast CPU runtime: ONNX Runtime with encoders that compute in 8 bits, where the bundle has them.
 
-It takes half the time and less than half the memory of float32. The loss of accuracy was measured at export, and a bundle has no
-such graph that loses more than training allows.
+It takes half the time and less than half the memory of float32. Its loss of accuracy was measured at export, which keeps only
+graphs whose loss is within the limit of training.
 """
 
 from collections.abc import Mapping

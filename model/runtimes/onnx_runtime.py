@@ -1,7 +1,7 @@
 """The CPU runtime: exported graphs executed by ONNX Runtime, with the bundle's weights.
 
-The graphs contain no weights. They name them as the network does below the graph's prefix and get them from
-weights.safetensors, so that a bundle holds every weight once.
+The graphs contain no weights. They name them as the network does, without the graph's prefix, and get them from
+weights.safetensors, so that a bundle stores every weight once.
 
 B examples, M modalities, D embedding width, K labels.
 """
@@ -19,11 +19,11 @@ from polymodal.model.types import Array, FloatArray
 
 HEAD: Final = "head"
 UNUSED: Final = "unused:"
-"""Prefix of a key of a graph's metadata that names a weight which the network has and the graph does not."""
+"""Prefix of a metadata key that names a weight of the network that the graph does not have."""
 PRECISE: Final = "session.x64quantprecision"
-"""Entry of a session's options that makes products of 8-bit numbers exact on x86-64 without VNNI."""
+"""Session option that makes products of 8-bit numbers exact on x86-64 without VNNI."""
 NO_OVERFLOW: Final = "no-overflow"
-"""A key of the metadata of a graph in 8 bits whose sums of two products never leave 16 bits."""
+"""Metadata key of a graph in 8 bits whose sums of two products never exceed 16 bits."""
 ERRORS_ONLY: Final = 3  # ONNX Runtime's log level; its warnings are about its own optimiser
 
 
@@ -63,17 +63,17 @@ def open_graph(bundle: Bundle, name: str, weights: Mapping[str, Array], threads:
 
 
 def open_session(graph: bytes, weights: Mapping[str, Array], threads: int) -> ort.InferenceSession:
-    """Open a session of a graph with those of the weights, by their names in the graph, that it needs."""
+    """Open a session of a graph with the weights that it needs; `weights` has them by their names in the graph."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.enable_cpu_mem_arena = False  # it keeps the memory of the largest batch and makes nothing faster
+    options.enable_cpu_mem_arena = False  # the arena keeps the memory of the largest batch and is not faster
     options.log_severity_level = ERRORS_ONLY
     if not processor().has_vnni and not _has_key(graph, NO_OVERFLOW):
         # Without VNNI, ONNX Runtime adds pairs of products in 16 bits, which overflow. With this entry it takes unsigned weights:
         # exact, and slower. With VNNI nothing overflows, and the entry made convolutions 2.5 times slower (decision 0010).
         options.add_session_config_entry(PRECISE, "1")
-    # ONNX Runtime rejects a weight that its graph lacks; the exporter lists those that serving doesn't need.
+    # ONNX Runtime rejects a weight that the graph lacks; the exporter lists these in the metadata.
     used = {
         key: ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array))  # torch's may be in channels-last layout
         for key, array in weights.items()

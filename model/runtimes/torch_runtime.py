@@ -12,7 +12,7 @@ from polymodal.model.types import Array, FloatArray
 
 
 class TorchRuntime:
-    """Executes a network that has its weights already."""
+    """Executes a network whose weights are loaded."""
 
     name = "torch"
 
@@ -49,12 +49,8 @@ def load_network(bundle: Bundle) -> MultimodalClassifier:
         network = build_network(bundle.config.network)
     except ModelError as problem:  # a library that it is built from is missing
         raise BundleError(f"{bundle.directory}: {problem}") from problem
-    except (
-        LookupError,
-        TypeError,
-        ValueError,
-        RuntimeError,
-    ) as problem:  # an unknown encoder or fusion, or options that it doesn't take
+    # An unknown encoder or fusion, or options that it doesn't take.
+    except (LookupError, TypeError, ValueError, RuntimeError) as problem:
         raise BundleError(f"{bundle.directory}: the network cannot be built from config.json: {problem!r}") from problem
     weights = {name: torch.from_numpy(array) for name, array in bundle.read_weights().items()}
     try:

@@ -1,4 +1,4 @@
-"""Targets, which classifiers predict: label cells, head and loss, calibration, metrics and wording.
+"""Targets: what a classifier is trained to predict. Each has label cells, head and loss, calibration, metrics, and words.
 
 A new target is a package in this one and an entry in TARGETS. The modules of heads and plots are named, not imported, because
 scoring must not need torch or matplotlib.
@@ -32,7 +32,7 @@ class Target:
     head: str
     """Module and name of the class of its head, a `model.targets.heads.Head`."""
     plots: str
-    """Module and name of the function that draws its answers, a `model.evaluation.plots.Draw`."""
+    """Module and name of the function that draws its figures, a `model.evaluation.plots.Draw`."""
 
 
 _PACKAGE: Final = "polymodal.model.targets"
@@ -82,9 +82,9 @@ def check_config(config: BundleConfig) -> None:
         allowed = f"at least {fewest}" if fewest else "none"
         raise ValueError(f"network.labels: {count} labels; allowed for {name}: {allowed}")
     if (network.scale is not None) != scoring.scaled:
-        found = "no scale" if scoring.scaled else "scale"
+        problem = "no scale" if scoring.scaled else "scale"
         scaled = ", ".join(other for other, entry in TARGETS.items() if entry.scoring.scaled)
-        raise ValueError(f"network: {found}; allowed: one for {scaled}, none otherwise")
+        raise ValueError(f"network: {problem}; allowed: one for {scaled}, none otherwise")
     if (calibrated := config.calibrated_by) != scoring.calibrated_by:
         has, allowed = (", ".join(sorted(names)) for names in (calibrated, scoring.calibrated_by))
         raise ValueError(f"calibrated by {has or 'nothing'}; allowed for {name}: {allowed}")

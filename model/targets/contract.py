@@ -15,14 +15,14 @@ SEPARATOR: Final = "|"
 """Separates the labels of one cell."""
 
 Answered = Mapping[str, tuple[FloatArray, Array]]
-"""Logits (N, K) and targets by set of present modalities, for the rows that have exactly this set."""
+"""Logits (N, K) and targets of the rows that have exactly one set of modalities, by that set."""
 
 
 class WrongCell(Exception):
     """A label cell that its target can't read, with the `fault` to report."""
 
-    def __init__(self, found: str, value: str = "", *, allowed: str = "") -> None:
-        self.fault = Fault(found, value, allowed=allowed)
+    def __init__(self, problem: str, value: str = "", *, allowed: str = "") -> None:
+        self.fault = Fault(problem, value, allowed=allowed)
         super().__init__(self.fault)
 
 
@@ -30,10 +30,10 @@ class Cells(Protocol):
     """Reads the label cells of a target; `normalise` and `validate` raise WrongCell."""
 
     hyperparameters: Mapping[str, Any]
-    """Values that this target changes in every preset."""
+    """Hyperparameters that this target changes in every preset."""
 
     def normalise(self, value: object, decimal_mark: str = ".") -> object:
-        """Return a cell of a file as text if this target has a rule for it; numbers in texts have this decimal mark."""
+        """Convert a cell of a file to text where this target has a rule for it; numbers in texts have this decimal mark."""
         ...
 
     def validate(self, cell: str) -> str:
@@ -45,7 +45,7 @@ class Cells(Protocol):
         ...
 
     def strata(self, cells: Sequence[str]) -> list[tuple[str, ...]]:
-        """Return the strata of each cell, never none, that splits should represent in proportion."""
+        """Return the strata of each cell, at least one, which splits represent in proportion."""
         ...
 
     def scale(self, training: Sequence[str]) -> Scale | None:
@@ -57,15 +57,15 @@ class Cells(Protocol):
         ...
 
     def hint(self, cells: Sequence[str]) -> str:
-        """Return a hint that cells look like those of another target; empty if they don't."""
+        """Return a hint if the cells look like those of another target, else ""."""
         ...
 
     def array(self, cells: Sequence[str], labels: tuple[str, ...], scale: Scale | None) -> Array:
-        """Return the network's targets, one of N for each row."""
+        """Return the network's targets (N, …) of the cells."""
         ...
 
     def balanced_weights(self, training: Sequence[str], labels: tuple[str, ...]) -> dict[str, float]:
-        """Return a weight for each label that lets rare labels count as much as frequent ones."""
+        """Return weights by label with which rare labels count as much as frequent ones."""
         ...
 
 
@@ -92,7 +92,7 @@ class Scoring(Protocol):
     fewest_labels: ClassVar[int]
     """0 if the target has no labels."""
     scaled: ClassVar[bool]
-    """Whether the target predicts numbers, which have a scale."""
+    """Whether the target predicts numbers, and so has a scale."""
     calibrated_by: ClassVar[frozenset[str]]
     """Fields of BundleConfig that `calibrate` fits."""
     watched: ClassVar[str]
@@ -100,9 +100,9 @@ class Scoring(Protocol):
     figures: ClassVar[Mapping[str, Figure]]
     """Metrics that a model card shows, by name; the first is the headline, which `summary` has too."""
     other_figures: ClassVar[Mapping[str, Figure]]
-    """Further metrics, which no model card shows; one that is in neither table is shown by its name."""
+    """Metrics that no model card shows. One that is in neither table is shown by its name."""
     proportions: ClassVar[Mapping[str, float]]
-    """Metrics of the summary that are the share of right items, with the share of all items that they are measured on."""
+    """Metrics of the summary that are a share of right items, and the share of all items that each is measured on."""
 
     @classmethod
     def of(cls, config: BundleConfig) -> Self:
@@ -136,7 +136,7 @@ class Scoring(Protocol):
         ...
 
     def observed(self, row: Array) -> Observed:
-        """Return the values that metrics count, from one row of `scores`."""
+        """Return the values that the service's metrics count, from one row of `scores`."""
         ...
 
     def columns(self) -> tuple[str, ...]:
@@ -156,7 +156,7 @@ class Scoring(Protocol):
         ...
 
     def summary(self, scores: Array, targets: Array) -> dict[str, float]:
-        """Return the main numbers of `metrics`, which get confidence intervals."""
+        """Return the numbers of `metrics` that get confidence intervals."""
         ...
 
     def golden(self, prediction: Prediction) -> dict[str, Any]:

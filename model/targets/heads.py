@@ -1,4 +1,4 @@
-"""Heads: from the fused embedding to logits, with the loss that training minimises. Torch.
+"""Heads compute logits from the fused embedding, and the loss that training minimises. Torch.
 
 B examples, D embedding width, K labels.
 """
@@ -33,6 +33,6 @@ class LabelHead(Head):
 
 def linear(width: int, outputs: int, dropout: float) -> nn.Sequential:
     """Build dropout and one linear layer: (B, D) to (B, outputs)."""
-    # No normalisation before it: that would make every embedding equally long, and no temperature could then separate confident
+    # Without normalisation, which would make all embeddings equally long, so that no temperature could separate confident
     # predictions from others (docs/decisions/0007).
     return nn.Sequential(nn.Dropout(dropout), nn.Linear(width, outputs))

@@ -13,14 +13,13 @@ import numpy.typing as npt
 from polymodal.model.faults import Fault
 from polymodal.model.metrics import Truths, reliability
 from polymodal.model.targets.contract import Figure
+from polymodal.model.targets.wording import CALIBRATION_ERROR as CALIBRATION_ERROR_MEANING
 from polymodal.model.types import Array, FloatArray, Prediction
 
 DECIMALS: Final = 6  # of a score, and of a number in standard deviations; single precision has no more
-
-
 CALIBRATION_ERROR: Final = Figure(
     "calibration error",
-    explanation="Calibration error is the mean gap between confidence and accuracy over 15 bins of equal mass.",
+    explanation=f"Calibration error {CALIBRATION_ERROR_MEANING}.",
 )
 OTHER_FIGURES: Final[Mapping[str, Figure]] = {
     "negative_log_likelihood": Figure(

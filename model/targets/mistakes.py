@@ -1,4 +1,4 @@
-"""The worst mistakes of a model, for people to look at.
+"""The worst mistakes of a model, as the page of an evaluation shows them.
 
 N rows.
 """

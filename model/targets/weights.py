@@ -1,4 +1,4 @@
-"""Class weights, which multiply the loss of labels."""
+"""Class weights, which multiply the loss of each label."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from polymodal.model.targets.numbers import is_number
 
 
 def class_weights(option: str, target: str, training: Sequence[str], labels: tuple[str, ...]) -> dict[str, float]:
-    """Return the weight of each label for "none" (empty), "balanced", or LABEL=WEIGHT,… (1 for labels that are not named).
+    """Parse "none" (no weights), "balanced", or LABEL=WEIGHT,… (1 for labels that are not named) to weights by label.
 
     Raises ModelError when a label is unknown or a weight is no positive number.
     """

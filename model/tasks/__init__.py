@@ -12,5 +12,5 @@ TASKS: Final[dict[str, Task]] = {task.name: task for task in (Classify(), Embed(
 
 
 def tasks_of(description: Description) -> tuple[str, ...]:
-    """Return the names of the tasks that a model is capable of."""
+    """Return the names of the tasks that a model can do."""
     return tuple(name for name, task in TASKS.items() if task.needs in description.capabilities)

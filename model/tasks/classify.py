@@ -11,11 +11,10 @@ from polymodal.model.capabilities import Capability
 from polymodal.model.errors import InvalidParameter
 from polymodal.model.targets import TARGETS
 from polymodal.model.targets.contract import Scoring
-from polymodal.model.tasks.contract import Batch, Schema, Task, TaskAnswer, TaskOptions
+from polymodal.model.tasks.contract import EXAMPLE_DIGEST, Batch, Schema, Task, TaskAnswer, TaskOptions
 from polymodal.model.types import Arrays, Description, Observed, TensorSpec
 
 SCORES: Final = "scores"
-_DIGEST: Final = "9f2c41d7a0b35e88c6f1d2047b9ae3515dd0c7e6f84a2b913c605e7f18d4ab20"
 
 
 def _integral(value: object) -> object:
@@ -24,7 +23,7 @@ def _integral(value: object) -> object:
 
 
 class ClassifyOptions(TaskOptions):
-    """Which labels to answer."""
+    """Options that limit the labels of an answer."""
 
     allowed: ClassVar[Mapping[str, str]] = {
         "top_k": "an integer from 1 to the number of labels, as JSON writes numbers",
@@ -32,13 +31,13 @@ class ClassifyOptions(TaskOptions):
     }
 
     top_k: Annotated[int, Field(ge=1), BeforeValidator(_integral)] | None = None
-    """Answer only the best labels, at most this many; from 1 to the number of labels; 3.0 is 3. Not for a regression."""
+    """Largest number of labels in the answer, best first; from 1 to the number of labels; 3.0 is 3. Not for a regression."""
     threshold: Annotated[float, Field(ge=0, le=1)] | None = None
-    """Answer only labels with at least this score. Not for a regression."""
+    """Lowest score of a label in the answer. Not for a regression."""
 
 
 class LabelScore(Schema):
-    """How sure the model is of one label."""
+    """The score of one label."""
 
     label: str
     score: float
@@ -48,12 +47,12 @@ class LabelScore(Schema):
 
 
 class Range(Schema):
-    """Where a number probably lies."""
+    """An interval around a number."""
 
     low: float
     high: float
     coverage: float
-    """For which part of examples like those of the validation part the right number is in there."""
+    """Share of examples like those of the validation split whose true number lies in the interval."""
 
 
 class Classification(TaskAnswer):
@@ -64,13 +63,13 @@ class Classification(TaskAnswer):
             "examples": [
                 {
                     "model": "illustrations",
-                    "digest": _DIGEST,
+                    "digest": EXAMPLE_DIGEST,
                     "modalities": ["image", "text"],
                     "labels": [{"label": "transport", "score": 0.91}, {"label": "places", "score": 0.06}],
                 },
                 {
                     "model": "tags",
-                    "digest": _DIGEST,
+                    "digest": EXAMPLE_DIGEST,
                     "modalities": ["image", "text"],
                     "labels": [
                         {"label": "boat", "score": 0.88, "selected": True},
@@ -80,7 +79,7 @@ class Classification(TaskAnswer):
                 },
                 {
                     "model": "prices",
-                    "digest": _DIGEST,
+                    "digest": EXAMPLE_DIGEST,
                     "modalities": ["text"],
                     "labels": [],
                     "value": 129.5,
@@ -91,11 +90,11 @@ class Classification(TaskAnswer):
     )
 
     labels: list[LabelScore]
-    """Best first; only those that top_k and threshold let through. Empty for a regression."""
+    """Best first, limited by top_k and threshold. Empty for a regression."""
     value: float | None = None
     """The number; only in the answers of a regression."""
     interval: Range | None = None
-    """Around the value; missing where the model has none."""
+    """Around the value; missing if the model has none."""
 
 
 class Classify(Task):
@@ -106,7 +105,7 @@ class Classify(Task):
     summary = "Classify a picture with its text; either may be missing"
     details = (
         "Scores per label, best first; of a regression a number with its interval.\n\n"
-        "The answer says which inputs were used, and which version of which model."
+        "The answer names the inputs that were used, and the model with its version."
     )
     batch_summary = "Classify many examples; a bad one fails alone"
     answers = "Scores per label, best first; or a number, of a regression."
@@ -141,7 +140,7 @@ class Classify(Task):
     def answer(
         self, arrays: Arrays, used: frozenset[str], options: ClassifyOptions, description: Description
     ) -> Classification:
-        """Rank and round the scores, and leave out those that the options exclude."""
+        """Rank and round the scores, without those that the options exclude."""
         decoded: Mapping[str, Any] = _scoring(description).decode(arrays[SCORES])
         selected, interval = decoded.get("selected"), decoded.get("interval")
         ranked = sorted(decoded["scores"].items(), key=lambda entry: entry[1], reverse=True)

@@ -1,4 +1,4 @@
-"""Interface of tasks: options of clients, computation in a worker, answer of the service. The table TASKS names them.
+"""Interface of tasks: options of clients, computation in a worker, answer of the service. The table TASKS has its implementations.
 
 B items of a batch.
 """
@@ -6,13 +6,16 @@ B items of a batch.
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, Final, cast
 
 from pydantic import BaseModel, ConfigDict
 
 from polymodal.model.capabilities import Capability, Embeds, Model, Scores
 from polymodal.model.stages import Stages
 from polymodal.model.types import Array, Arrays, Description, FloatArray, Inputs, Observed, Sample, TensorSpec
+
+EXAMPLE_DIGEST: Final = "9f2c41d7a0b35e88c6f1d2047b9ae3515dd0c7e6f84a2b913c605e7f18d4ab20"
+"""Version of the models in examples of answers."""
 
 
 class Schema(BaseModel):
@@ -22,19 +25,19 @@ class Schema(BaseModel):
 
 
 class TaskOptions(Schema):
-    """What a client may choose about a task; the model is chosen next to it."""
+    """Options of a task that a client may set in addition to the model."""
 
     allowed: ClassVar[Mapping[str, str]] = {}
     """Allowed values by field, for error messages."""
 
 
 class TaskAnswer(Schema):
-    """What is answered about one item, whatever the task."""
+    """Fields of every task's answer about one item."""
 
     model: str
-    """Name of the model that answered."""
+    """Name of the model."""
     digest: str
-    """Its version: the SHA-256 of its files."""
+    """The model's version: the SHA-256 of its files."""
     modalities: list[str]
     """The inputs that were used."""
 
@@ -49,7 +52,7 @@ class Batch:
     """Result of `Task.worker_options` for each sample."""
     stages: Stages = field(default_factory=Stages)
     embeddings: Mapping[str, FloatArray] = field(default_factory=dict)
-    """(B, D) by modality, after `embed` has run; the service may cache them."""
+    """(B, D) by modality, once `embed` has run; the service may cache them."""
 
     def embed(self) -> Mapping[str, FloatArray]:
         """Compute embeddings (B, D) of every modality of a model that embeds."""
@@ -63,7 +66,7 @@ class Batch:
 
 
 class Task(ABC):
-    """An operation that clients request. Without state: one object serves all models."""
+    """An operation that clients request. It has no state, because one object serves all models."""
 
     name: ClassVar[str]
     """Used in the path /v1/NAME, in scopes of keys, in metrics."""
@@ -78,7 +81,7 @@ class Task(ABC):
     answers: ClassVar[str]
     """Meaning of the status 200, for OpenAPI."""
     answer_names: ClassVar[tuple[str, ...]]
-    """Names of the examples of `Answer`."""
+    """Names of the examples in the schema of `Answer`, for OpenAPI."""
     result: ClassVar[str]
     """Name of the answer in an item of a batch."""
     batch_name: ClassVar[str]
@@ -90,7 +93,7 @@ class Task(ABC):
     """Names of the stages that `run` measures in addition to those of the model."""
     Options: ClassVar[type[TaskOptions]]
     Answer: ClassVar[type["TaskAnswer"]]
-    """Answer about one item; the examples of its schema are those of OpenAPI."""
+    """Schema of the answer about one item."""
 
     def check(self, options: Any, description: Description) -> None:  # noqa: ANN401, B027 — own Options; most reject none
         """Raise InvalidParameter for options that this model does not support."""

@@ -9,17 +9,15 @@ import numpy as np
 from pydantic import ConfigDict
 
 from polymodal.model.capabilities import Capability
-from polymodal.model.tasks.contract import Batch, Task, TaskAnswer, TaskOptions
+from polymodal.model.tasks.contract import EXAMPLE_DIGEST, Batch, Task, TaskAnswer, TaskOptions
 from polymodal.model.types import Arrays, Description, FloatArray, TensorSpec
 
 DECIMALS: Final = 7  # of a number whose magnitude is at most 1; single precision has no more
-SHORTEST: Final = 1e-12  # a shorter vector has no direction, and stays as it is
-
-_DIGEST: Final = "9f2c41d7a0b35e88c6f1d2047b9ae3515dd0c7e6f84a2b913c605e7f18d4ab20"
+SHORTEST: Final = 1e-12  # a shorter vector has no direction and is not normalised
 
 
 class EmbedOptions(TaskOptions):
-    """No options but the model."""
+    """No options except the model."""
 
 
 class Embedding(TaskAnswer):
@@ -30,7 +28,7 @@ class Embedding(TaskAnswer):
             "examples": [
                 {
                     "model": "illustrations",
-                    "digest": _DIGEST,
+                    "digest": EXAMPLE_DIGEST,
                     "modalities": ["image", "text"],
                     "aligned": False,
                     "embeddings": {"image": [0.6, -0.8, 0.0], "text": [0.0, 0.28, 0.96]},
@@ -53,7 +51,7 @@ class Embed(Task):
     summary = "Embed the inputs of an example: one vector of unit length for each"
     details = (
         "Vectors of one modality and of one version of a model may be compared: their dot product is the cosine similarity.\n\n"
-        "Vectors of different modalities only where the answer says that they are aligned."
+        "Vectors of different modalities may be compared only if `aligned` is true."
     )
     batch_summary = "Embed many examples; a bad one fails alone"
     answers = "One vector for each input."
@@ -90,6 +88,6 @@ class Embed(Task):
 
 
 def normalised(rows: FloatArray) -> FloatArray:
-    """Divide vectors (B, D) by their Euclidean lengths; one without a direction stays as it is."""
+    """Divide vectors (B, D) by their Euclidean lengths, except those that are shorter than SHORTEST."""
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
     return (rows / np.where(lengths > SHORTEST, lengths, 1.0)).astype(np.float32)

@@ -1,4 +1,4 @@
-"""What is fitted on the validation part keeps what it promises on data it has not seen."""
+"""Calibration that is fitted on the validation split holds on other data."""
 
 import numpy as np
 import pytest
@@ -22,14 +22,14 @@ def log_sigmoid(logits, targets):
     return -np.logaddexp(0, np.where(targets > 0, -logits, logits)).mean(axis=1)
 
 
-def test_the_temperature_that_spoilt_scores_is_found_again():
+def test_the_temperature_of_scaled_logits_is_recovered():
     generator = np.random.default_rng(0)
     honest = generator.normal(size=(4000, 3)) * 2
     targets = generator.random((4000, 3)) < 1 / (1 + np.exp(-honest))
     assert fit_temperature((3 * honest).astype(np.float32), targets, log_sigmoid) == pytest.approx(3, rel=0.1)
 
 
-def test_without_rows_a_temperature_changes_nothing():
+def test_without_rows_the_temperature_is_1():
     assert fit_temperature(np.zeros((0, 3), dtype=np.float32), np.zeros((0, 3)), log_sigmoid) == 1.0
     assert min(TEMPERATURES) < 1 < max(TEMPERATURES)
 
@@ -52,7 +52,7 @@ def test_a_set_without_calibration_has_that_of_the_nearest_measured_set(key, mea
 
 
 def answers(rows, wrong):
-    """Logits that are sure of label 0, and targets of which every `wrong`-th is label 1."""
+    """Return logits that favour label 0, and targets of which every `wrong`-th is label 1."""
     return np.tile(np.asarray([[4.0, 0.0]], dtype=np.float32), (rows, 1)), np.arange(rows) % wrong == wrong - 1
 
 
@@ -65,7 +65,7 @@ def log_softmax(logits, targets):
     [
         pytest.param((FEWEST_ROWS, FEWEST_ROWS), {"image", "text"}, id="enough"),
         pytest.param((FEWEST_ROWS, FEWEST_ROWS - 1), {"image"}, id="too-few-of-one"),
-        pytest.param((FEWEST_ROWS - 1, 2), {"image", "text"}, id="too-few-of-all-are-better-than-nothing"),
+        pytest.param((FEWEST_ROWS - 1, 2), {"image", "text"}, id="too-few-of-all"),
     ],
 )
 def test_a_set_with_too_few_rows_has_no_temperature_of_its_own(rows, fitted):
@@ -85,7 +85,7 @@ def config(**calibration):
     return BundleConfig.model_validate({"name": "x", "network": network, **calibration})
 
 
-def test_a_report_names_the_measured_sets_and_what_the_others_fall_back_to():
+def test_every_set_has_the_set_that_it_is_calibrated_by():
     sources = calibration_sources(config(temperatures={"image+text": 2.0, "image": 1.0}), ["image+text", "text"])
     assert sources == {
         "image+text+audio": "image+text",
@@ -96,7 +96,7 @@ def test_a_report_names_the_measured_sets_and_what_the_others_fall_back_to():
     }
 
 
-def test_where_nothing_was_measured_or_nothing_falls_back_no_source_is_named():
+def test_a_set_without_calibration_and_fallback_has_no_source():
     assert set(calibration_sources(config(half_widths={}), []).values()) == {None}
     alone = calibration_sources(config(half_widths={"image": 1.0}, fallback="none"), [])
     assert (alone["image"], alone["text"]) == ("image", None)
@@ -130,10 +130,8 @@ def test_no_other_threshold_has_a_better_f1(seed):
     generator = np.random.default_rng(seed)
     truth = generator.random(60) < 0.3
     scores = np.clip(0.3 * truth + generator.random(60) * 0.6, 0, 1).round(2)
-    best = f1_score(truth, scores >= threshold(scores, truth))
-    assert best == pytest.approx(
-        max(f1_score(truth, scores >= each, zero_division=0) for each in np.linspace(0.005, 0.895, 90))
-    )
+    best = max(f1_score(truth, scores >= other, zero_division=0) for other in np.linspace(0.005, 0.895, 90))
+    assert f1_score(truth, scores >= threshold(scores, truth)) == pytest.approx(best)
 
 
 @pytest.mark.parametrize(
@@ -141,22 +139,22 @@ def test_no_other_threshold_has_a_better_f1(seed):
     [
         pytest.param(9, 9, id="nine-are-just-enough"),
         pytest.param(19, 18, id="nineteen"),
-        pytest.param(29, 27, id="where-floating-point-would-say-28"),
+        pytest.param(29, 27, id="where-floating-point-gives-28"),
         pytest.param(100, 91, id="hundred"),
     ],
 )
-def test_a_half_width_is_a_residual_of_that_rank(items, rank):
+def test_a_half_width_is_the_residual_of_this_rank(items, rank):
     residuals = np.random.default_rng(0).permutation(items) + 1.0
     assert conformal_half_width(residuals, 0.9) == rank
 
 
 @pytest.mark.parametrize("items", [0, 1, 8])
-def test_too_few_residuals_tell_no_half_width(items):
+def test_too_few_residuals_have_no_half_width(items):
     assert conformal_half_width(np.ones(items), 0.9) is None
 
 
-def test_intervals_hold_as_often_as_they_promise_whatever_the_noise():
-    """Over many calibrations the coverage is between 0.9 and 0.9 + 1 / (n + 1), for any distribution of the noise."""
+def test_intervals_have_their_coverage_for_any_noise():
+    """The mean coverage over many calibrations is between 0.9 and 0.9 + 1 / (n + 1)."""
     generator = np.random.default_rng(0)
     for noise in (generator.standard_normal, generator.standard_cauchy, generator.standard_exponential):
         held = []

@@ -1,4 +1,4 @@
-"""Label cells: how each target reads them, what it refuses, and when they look like those of another target."""
+"""Label cells: how each target reads them, which it rejects, and when they look like those of another target."""
 
 from decimal import Decimal
 
@@ -16,7 +16,7 @@ SINGLE, MULTI, NUMBER = (TARGETS[name].cells for name in ("single-label", "multi
 
 
 @pytest.mark.parametrize(
-    ("target", "found", "cell"),
+    ("target", "value", "cell"),
     [
         pytest.param("single-label", "lamps", "lamps", id="a-label"),
         pytest.param("single-label", "red|green", "red|green", id="one-label-with-a-bar-in-it"),
@@ -31,12 +31,12 @@ SINGLE, MULTI, NUMBER = (TARGETS[name].cells for name in ("single-label", "multi
         pytest.param("regression", Decimal("12.50"), "12.5", id="a-decimal"),
     ],
 )
-def test_a_cell_has_one_spelling(target, found, cell):
-    assert TARGETS[target].cells.validate(TARGETS[target].cells.normalise(found)) == cell
+def test_a_cell_is_normalised(target, value, cell):
+    assert TARGETS[target].cells.validate(TARGETS[target].cells.normalise(value)) == cell
 
 
 @pytest.mark.parametrize(
-    ("target", "found", "problem"),
+    ("target", "value", "problem"),
     [
         pytest.param("single-label", "", "no label; allowed: any text", id="no-label"),
         pytest.param("single-label", ["red"], "a list; allowed: text, or lists with --target multi-label", id="list"),
@@ -58,9 +58,9 @@ def test_a_cell_has_one_spelling(target, found, cell):
         pytest.param("regression", "1_000", "label '1_000'", id="underscore"),
     ],
 )
-def test_a_cell_that_cannot_be_read_is_explained(target, found, problem):
+def test_a_cell_that_cannot_be_read_is_explained(target, value, problem):
     with pytest.raises(WrongCell, match=problem.replace("«|»", r"«\|»")):
-        TARGETS[target].cells.validate(TARGETS[target].cells.normalise(found))
+        TARGETS[target].cells.validate(TARGETS[target].cells.normalise(value))
 
 
 def test_labels_are_sorted_and_numbers_have_none():
@@ -69,7 +69,7 @@ def test_labels_are_sorted_and_numbers_have_none():
     assert NUMBER.labels(["1.0"]) == ()
 
 
-def test_targets_are_what_the_network_is_to_say():
+def test_cells_are_converted_to_the_targets_of_the_network():
     assert SINGLE.array(["b", "a"], ("a", "b"), None).tolist() == [1, 0]
     several = MULTI.array(["c|a", "", "b|b"], ("a", "b", "c"), None)
     assert several.tolist() == [[1, 0, 1], [0, 0, 0], [0, 1, 0]]
@@ -77,7 +77,7 @@ def test_targets_are_what_the_network_is_to_say():
     assert NUMBER.array(["110.0", "95.0"], (), Scale(mean=100, std=10)).tolist() == [1.0, -0.5]
 
 
-def test_numbers_are_scaled_by_the_training_part():
+def test_only_numbers_have_a_scale():
     assert NUMBER.scale(["1.0", "3.0"]) == Scale(mean=2, std=1)
     assert SINGLE.scale(["1.0", "3.0"]) is None
 
@@ -102,7 +102,7 @@ def test_numbers_are_scaled_by_the_training_part():
         pytest.param("regression", ["1.0", "2.0"], ["1.0", "2.0"], [], id="two-numbers"),
     ],
 )
-def test_what_cannot_be_learned_is_said(target, cells, training, problems):
+def test_cells_that_cannot_be_learned_are_reported(target, cells, training, problems):
     assert TARGETS[target].cells.problems(cells, training) == problems
 
 
@@ -116,10 +116,13 @@ def test_what_cannot_be_learned_is_said(target, cells, training, problems):
             id="measured",
         ),
         pytest.param(
-            "single-label", [str(each) for each in range(100)], "100 different numbers", id="nearly-every-row-another"
+            "single-label",
+            [str(number) for number in range(100)],
+            "100 different numbers",
+            id="nearly-every-row-another",
         ),
-        pytest.param("single-label", [str(each % 10) for each in range(100)], "", id="ten-digits-are-names"),
-        pytest.param("single-label", [str(each % 50) for each in range(1000)], "", id="fifty-numbered-classes"),
+        pytest.param("single-label", [str(number % 10) for number in range(100)], "", id="ten-digits-are-names"),
+        pytest.param("single-label", [str(number % 50) for number in range(1000)], "", id="fifty-numbered-classes"),
         pytest.param("single-label", ["a|b", "a", "b|c"], "2 of 3 labels hold «|», e.g. 'a|b'", id="bars"),
         pytest.param("single-label", ["a|b", *["a", "b"] * 50], "", id="one-bar-is-a-name"),
         pytest.param("single-label", ["a", "b"], "", id="names"),
@@ -130,9 +133,9 @@ def test_what_cannot_be_learned_is_said(target, cells, training, problems):
     ],
 )
 def test_cells_that_look_like_those_of_another_target_give_a_hint(target, cells, hint):
-    found = TARGETS[target].cells.hint(cells)
-    assert hint in found
-    assert bool(hint) == bool(found)
+    actual = TARGETS[target].cells.hint(cells)
+    assert hint in actual
+    assert bool(hint) == bool(actual)
 
 
 TRAINING = ["ant"] * 6 + ["bee"] * 3 + ["cat"]
@@ -140,31 +143,31 @@ LABELS = ("ant", "bee", "cat")
 
 
 def test_balanced_weights_are_those_of_scikit_learn():
-    found = class_weights("balanced", "single-label", TRAINING, LABELS)
-    wanted = compute_class_weight("balanced", classes=np.asarray(LABELS), y=np.asarray(TRAINING))
-    assert list(found.values()) == pytest.approx(wanted)
-    assert sum(found[label] for label in TRAINING) / len(TRAINING) == pytest.approx(1)
+    weights = class_weights("balanced", "single-label", TRAINING, LABELS)
+    expected = compute_class_weight("balanced", classes=np.asarray(LABELS), y=np.asarray(TRAINING))
+    assert list(weights.values()) == pytest.approx(expected)
+    assert sum(weights[label] for label in TRAINING) / len(TRAINING) == pytest.approx(1)
 
 
 def test_balanced_weights_of_several_labels_are_the_ratio_of_absent_to_present():
-    found = class_weights("balanced", "multi-label", ["a|b", "a", "", "a"], ("a", "b"))
-    assert found == pytest.approx({"a": 1 / 3, "b": 3})
+    weights = class_weights("balanced", "multi-label", ["a|b", "a", "", "a"], ("a", "b"))
+    assert weights == pytest.approx({"a": 1 / 3, "b": 3})
     absent, present = compute_class_weight("balanced", classes=np.asarray([0, 1]), y=np.asarray([1, 0, 0, 0]))
-    assert found["b"] == pytest.approx(present / absent)
+    assert weights["b"] == pytest.approx(present / absent)
 
 
-def test_a_label_that_every_row_has_keeps_some_weight():
+def test_a_label_of_every_row_has_a_weight_above_0():
     assert class_weights("balanced", "multi-label", ["a", "a"], ("a",)) == {"a": 0.5}
 
 
-def test_weights_may_be_named_one_by_one():
+def test_weights_are_given_by_label():
     assert class_weights("none", "single-label", TRAINING, LABELS) == {}
     assert class_weights("bee=2,cat=0.5", "single-label", TRAINING, LABELS) == {"ant": 1, "bee": 2, "cat": 0.5}
     assert class_weights("a=b=3", "single-label", ["a=b", "c"], ("a=b", "c")) == {"a=b": 3, "c": 1}
 
 
 @pytest.mark.parametrize(
-    ("wanted", "problem"),
+    ("option", "problem"),
     [
         pytest.param(
             "dog=2",
@@ -178,13 +181,13 @@ def test_weights_may_be_named_one_by_one():
         pytest.param("ant=nan", "'nan' for 'ant'", id="nan"),
     ],
 )
-def test_wrong_weights_are_explained(wanted, problem):
+def test_wrong_weights_are_explained(option, problem):
     with pytest.raises(ModelError) as caught:
-        class_weights(wanted, "single-label", TRAINING, LABELS)
+        class_weights(option, "single-label", TRAINING, LABELS)
     assert problem in str(caught.value)
 
 
-@pytest.mark.parametrize("wanted", ["balanced", "low=2"])
-def test_numbers_have_no_weights(wanted):
+@pytest.mark.parametrize("option", ["balanced", "low=2"])
+def test_numbers_have_no_weights(option):
     with pytest.raises(ModelError, match=r"class weights: '.*'; allowed for (this )?regression( data)?: none"):
-        class_weights(wanted, "regression", ["1.0", "2.0"], ())
+        class_weights(option, "regression", ["1.0", "2.0"], ())

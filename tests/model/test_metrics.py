@@ -1,4 +1,4 @@
-"""Metrics against numbers worked out by hand and against scikit-learn."""
+"""Metrics, compared with numbers worked out by hand and with scikit-learn."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ from polymodal.model.metrics import (
 )
 
 
-def test_whoever_is_as_often_right_as_sure_has_no_calibration_error():
+def test_scores_that_equal_the_accuracy_have_no_calibration_error():
     confidence = np.repeat(np.asarray([0.25, 0.5, 0.75, 1.0], dtype=np.float32), 300)
     turn = np.arange(300)
     correct = np.concatenate([turn % 4 < quarters for quarters in (1, 2, 3, 4)])
@@ -68,8 +68,8 @@ def test_f1_and_its_means_are_those_of_scikit_learn():
     truth, selected = generator.random((200, 4)) < [0.5, 0.2, 0.05, 0.9], generator.random((200, 4)) < 0.4
     counts = selection_counts(selected, truth)
     precision, recall, f1 = ratios(*counts)
-    wanted = reference.precision_recall_fscore_support(truth, selected, zero_division=0)
-    assert np.stack([precision, recall, f1, counts[2]]) == pytest.approx(np.stack(wanted), abs=1e-6)
+    expected = reference.precision_recall_fscore_support(truth, selected, zero_division=0)
+    assert np.stack([precision, recall, f1, counts[2]]) == pytest.approx(np.stack(expected), abs=1e-6)
     assert macro(f1, counts[2]) == pytest.approx(reference.f1_score(truth, selected, average="macro"), abs=1e-6)
     scores = generator.random((200, 4))
     assert average_precisions(scores, truth).mean() == pytest.approx(
@@ -77,7 +77,7 @@ def test_f1_and_its_means_are_those_of_scikit_learn():
     )
 
 
-def test_a_mean_over_no_labels_is_nothing():
+def test_a_mean_over_no_labels_is_0():
     assert macro(np.zeros(2, dtype=np.float32), np.zeros(2, dtype=np.int64)) == 0.0
 
 
@@ -91,19 +91,18 @@ def test_a_mean_over_no_labels_is_nothing():
     ],
 )
 def test_r_squared_is_that_of_scikit_learn(values, targets):
-    found = r_squared(np.asarray(values), np.asarray(targets))
-    assert found == pytest.approx(reference.r2_score(targets, values))
+    assert r_squared(np.asarray(values), np.asarray(targets)) == pytest.approx(reference.r2_score(targets, values))
 
 
-def test_whoever_abstains_on_the_least_sure_tenth_is_measured_on_the_rest():
+def test_accuracy_at_90_percent_coverage_is_that_of_the_surest_items():
     confidence = np.linspace(0.1, 1.0, 10, dtype=np.float32)
     assert accuracy_at_coverage(confidence, np.arange(10) != 0) == 1  # wrong when least sure
     assert accuracy_at_coverage(confidence, np.arange(10) != 9) == pytest.approx(8 / 9)  # wrong when surest
 
 
 @pytest.mark.parametrize(("items", "kept"), [(1, 1), (2, 2), (9, 9), (10, 9), (11, 10), (100, 90)])
-def test_nine_tenths_of_the_items_are_rounded_up(items, kept):
-    """The surest half an item too few would be noticed: exactly the `kept` surest are right."""
+def test_the_number_of_covered_items_is_rounded_up(items, kept):
+    """The `kept` surest items are right, and no others."""
     correct = np.arange(items) < kept
     sure = -np.arange(items, dtype=np.float32)
     assert accuracy_at_coverage(sure, correct) == 1
@@ -111,7 +110,7 @@ def test_nine_tenths_of_the_items_are_rounded_up(items, kept):
     assert accuracy_at_coverage(sure, correct) == pytest.approx(1 - 1 / kept)
 
 
-def test_bins_of_reliability_hold_equally_many_items():
+def test_bins_of_reliability_have_equal_numbers_of_items():
     confidence = np.linspace(0, 1, 30, dtype=np.float32) ** 3
     items, sure, right = reliability(confidence, np.arange(30) >= 15)
     assert items.tolist() == [2] * 15
@@ -119,7 +118,7 @@ def test_bins_of_reliability_hold_equally_many_items():
     assert right.tolist() == [0] * 7 + [0.5] + [1] * 7
 
 
-def test_a_confusion_matrix_is_scikit_learn_s():
+def test_a_confusion_matrix_is_that_of_scikit_learn():
     chance = np.random.default_rng(0)
     chosen, right = chance.integers(4, size=(2, 50))
     assert confusion_matrix(chosen, right, 4).tolist() == reference.confusion_matrix(right, chosen).tolist()
@@ -134,13 +133,13 @@ def test_a_confusion_matrix_is_scikit_learn_s():
         pytest.param(0.5, 100, (0.4038, 0.5962), id="half-of-a-hundred"),
     ],
 )
-def test_an_interval_of_a_proportion_is_wilson_s(share, items, interval):
+def test_the_interval_of_a_proportion_has_known_values(share, items, interval):
     low, high = wilson(np.asarray([share]), np.asarray([items]))
     assert (low[0], high[0]) == pytest.approx(interval, abs=1e-4)
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0])
-def test_an_interval_of_a_proportion_has_a_width_and_holds_the_proportion(share):
+def test_the_interval_of_0_or_1_has_a_width_and_holds_the_proportion(share):
     low, high = wilson(np.asarray(share), np.asarray(2.0))
     assert 0 <= low <= share <= high <= 1
     assert high - low == pytest.approx(0.6576, abs=1e-4)

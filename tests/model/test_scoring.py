@@ -1,4 +1,4 @@
-"""From logits to answers, and how good answers are, against numbers worked out by hand and against scikit-learn."""
+"""Scores, predictions and metrics from logits, compared with numbers worked out by hand and with scikit-learn."""
 
 import math
 
@@ -53,13 +53,13 @@ CONFIGS = {
 }
 
 
+def config_of(name):
+    return BundleConfig.model_validate({"name": "x", **CONFIGS[name]})
+
+
 def scoring_of(name):
-    return TARGETS[name].scoring.of(BundleConfig.model_validate({"name": "x", **CONFIGS[name]}))
-
-
-@pytest.mark.parametrize("name", TARGETS)
-def test_a_config_that_suits_its_target_is_accepted(name):
-    check_config(BundleConfig.model_validate({"name": "x", **CONFIGS[name]}))
+    check_config(config_of(name))
+    return TARGETS[name].scoring.of(config_of(name))
 
 
 EXAMPLES = {
@@ -70,7 +70,7 @@ EXAMPLES = {
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_a_card_shows_metrics_that_there_are_and_its_headline_has_an_interval(name):
+def test_metrics_of_the_card_exist_and_the_first_has_an_interval(name):
     target, (outputs, right) = scoring_of(name), EXAMPLES[name]
     scores = target.scores(outputs, ["text"] * 2)
     assert set(target.figures) <= set(target.metrics(scores, right))
@@ -79,7 +79,7 @@ def test_a_card_shows_metrics_that_there_are_and_its_headline_has_an_interval(na
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_what_was_recorded_is_no_way_off_and_anything_else_is(name):
+def test_only_another_prediction_deviates_from_the_golden_one(name):
     target, (outputs, _) = scoring_of(name), EXAMPLES[name]
     first, second = (
         Prediction(used=frozenset({"text"}), bundle="x", **target.decode(row))
@@ -90,13 +90,13 @@ def test_what_was_recorded_is_no_way_off_and_anything_else_is(name):
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_rows_of_scores_are_decoded_without_the_bundle_s_calibration(name):
+def test_rows_of_scores_are_decoded_without_calibration(name):
     target, (outputs, _) = scoring_of(name), EXAMPLES[name]
-    config = BundleConfig.model_validate({"name": "x", **CONFIGS[name]})
-    elsewhere = TARGETS[name].scoring.for_answers(config.network.labels, config.thresholds, config.network.scale)
+    config = config_of(name)
+    uncalibrated = TARGETS[name].scoring.for_answers(config.network.labels, config.thresholds, config.network.scale)
     for row in target.scores(outputs, ["text"] * 2):
-        assert elsewhere.decode(row) == target.decode(row)
-        assert elsewhere.observed(row) == target.observed(row)
+        assert uncalibrated.decode(row) == target.decode(row)
+        assert uncalibrated.observed(row) == target.observed(row)
 
 
 def single_label(count):
@@ -120,7 +120,7 @@ def multi_label(*thresholds):
         pytest.param(Regression(Scale(mean=0, std=1), {}), [1.0, 0.5, 1.5], set(), None, None, id="a-number"),
     ],
 )
-def test_labels_score_and_entropy_of_an_answer_are_counted(target, row, labels, score, ratio):
+def test_metrics_count_labels_score_and_entropy(target, row, labels, score, ratio):
     observed = target.observed(np.asarray(row, dtype=np.float32))
     assert observed.labels == labels
     assert observed.score == (score and pytest.approx(score, abs=1e-6))
@@ -138,7 +138,7 @@ def test_every_target_has_columns_mistakes_and_figures(name):
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_what_is_watched_is_the_best_when_all_is_right(name):
+def test_the_monitored_metric_is_1_when_all_is_right(name):
     _, right = EXAMPLES[name]
     best = {
         "single-label": np.eye(3, dtype=np.float32)[targets(0, 1)],
@@ -155,7 +155,7 @@ SINGLE = SingleLabel(LABELS, {"text": 1.0, "image": 2.0})
 
 
 def certain(*chosen):
-    """Scores that are sure of these labels."""
+    """Return scores of 1 for these labels."""
     return np.eye(3, dtype=np.float32)[list(chosen)]
 
 
@@ -178,7 +178,7 @@ def test_a_temperature_divides_the_logits(temperature, expected):
     assert scores == pytest.approx(np.asarray(expected), abs=1e-6)
 
 
-def test_each_row_has_the_temperature_of_what_it_has():
+def test_each_row_has_the_temperature_of_its_set_of_modalities():
     both = SINGLE.scores(np.log(logits([4, 1], [4, 1])), ["text", "image"])
     assert both == pytest.approx(np.asarray([[0.8, 0.2], [2 / 3, 1 / 3]]), abs=1e-6)
 
@@ -193,15 +193,15 @@ def test_huge_logits_do_not_overflow():
     st.floats(0.05, 20),
 )
 def test_scores_sum_to_one_and_keep_the_order(rows, temperature):
-    given_logits = logits(*rows)
-    scores = SingleLabel(LABELS, {"text": temperature}).scores(given_logits, ["text"] * len(rows))
+    outputs = logits(*rows)
+    scores = SingleLabel(LABELS, {"text": temperature}).scores(outputs, ["text"] * len(rows))
     assert scores.sum(axis=1) == pytest.approx(np.ones(len(rows)), abs=1e-5)
-    best = given_logits.argmax(axis=1)
+    best = outputs.argmax(axis=1)
     assert (scores[np.arange(len(rows)), best] == scores.max(axis=1)).all()
 
 
 def test_accuracy_and_macro_f1_by_hand():
-    # ant: 2 of 3 found, 1 wrong guess: precision 2/3, recall 2/3; bee: 1 of 1 and 1 wrong: 1/2, 1; cat: 0 of 1: 0, 0
+    # ant: 2 of 3 hits, 1 wrong guess: precision 2/3, recall 2/3; bee: 1 of 1 and 1 wrong: 1/2, 1; cat: 0 of 1: 0, 0
     measured = SINGLE.metrics(certain(0, 0, 1, 1, 0), targets(0, 0, 0, 1, 2))
     assert measured["items"] == 5
     assert measured["accuracy"] == pytest.approx(3 / 5)
@@ -218,26 +218,26 @@ def test_macro_f1_is_over_the_labels_that_occur():
     assert measured["macro_f1"] == pytest.approx((1 + 2 / 3) / 2)
 
 
-def test_abstaining_is_measured_with_everything_else():
-    """Of ten rows the least sure one is left out: it is one of the five that are wrong."""
+def test_accuracy_at_90_percent_coverage_leaves_out_the_least_sure_row():
+    """It is one of the five wrong ones."""
     scores = np.asarray([[0.9, 0.1, 0], [0.4, 0.6, 0]] * 5, dtype=np.float32)
     measured = SINGLE.metrics(scores, targets(*[0, 0] * 5))
     assert measured["accuracy_at_90_percent_coverage"] == pytest.approx(5 / 9)
 
 
-def test_how_sure_the_surest_90_percent_are_is_reported():
+def test_confidence_at_90_percent_coverage_is_the_second_lowest_of_ten():
     confidence = np.linspace(0.5, 0.95, 10, dtype=np.float32)
     scores = np.stack([confidence, 1 - confidence, np.zeros(10)], axis=1).astype(np.float32)
     measured = SINGLE.metrics(scores, targets(*[0] * 10))
-    assert measured["confidence_at_90_percent_coverage"] == pytest.approx(0.55)  # the least sure one, 0.5, is left out
+    assert measured["confidence_at_90_percent_coverage"] == pytest.approx(0.55)
 
 
-def test_what_is_taken_for_what_is_reported_by_true_label():
+def test_a_confusion_matrix_has_rows_by_true_label():
     measured = SINGLE.metrics(certain(0, 0, 1, 1, 0), targets(0, 0, 0, 1, 2))
     assert measured["confusion"] == [[2, 1, 0], [0, 1, 0], [1, 0, 0]]
 
 
-def test_a_confusion_matrix_of_very_many_labels_is_left_out():
+def test_a_confusion_matrix_of_many_labels_is_left_out():
     many = SingleLabel(tuple(map(str, range(CONFUSED + 1))), {})
     scores = np.eye(CONFUSED + 1, dtype=np.float32)
     assert "confusion" not in many.metrics(scores, np.arange(CONFUSED + 1))
@@ -251,9 +251,9 @@ def test_the_bins_of_reliability_add_up_to_the_calibration_error(target):
     truth = np.eye(3, dtype=np.float32)[right]
     measured = MULTI.metrics(scores, truth) if target == "multi" else SINGLE.metrics(scores, right)
     bins = measured["reliability"]
-    items = sum(each["items"] for each in bins)
+    items = sum(entry["items"] for entry in bins)
     assert items == (600 if target == "multi" else 200)
-    error = sum(each["items"] * abs(each["accuracy"] - each["confidence"]) for each in bins) / items
+    error = sum(entry["items"] * abs(entry["accuracy"] - entry["confidence"]) for entry in bins) / items
     assert error == pytest.approx(measured["calibration_error"], abs=1e-5)
 
 
@@ -262,12 +262,12 @@ def test_likelihood_by_hand():
     assert SINGLE.metrics(scores, targets(1, 1))["negative_log_likelihood"] == pytest.approx(np.log(4) / 2)
 
 
-def test_a_score_of_zero_for_the_truth_is_costly_but_finite():
+def test_the_likelihood_of_a_score_of_0_is_finite():
     measured = SINGLE.metrics(certain(0), targets(1))
     assert measured["negative_log_likelihood"] == pytest.approx(np.log(1e12), rel=1e-3)
 
 
-def test_a_single_label_answer_has_scores_and_nothing_else():
+def test_a_single_label_row_is_decoded_to_scores():
     assert SINGLE.decode(np.asarray([0.5, 0.25, 0.25], dtype=np.float32)) == {
         "scores": {"ant": 0.5, "bee": 0.25, "cat": 0.25}
     }
@@ -278,7 +278,7 @@ def test_a_single_label_answer_has_scores_and_nothing_else():
 MULTI = MultiLabel(LABELS, {"text": 1.0, "image": 2.0}, np.asarray([0.5, 0.5, 0.2]))
 
 
-def test_every_label_is_scored_by_itself():
+def test_labels_of_a_multi_label_target_are_scored_independently():
     scores = MULTI.scores(np.log(logits([3, 1, 1 / 3], [9, 1, 1 / 9])), ["text", "image"])
     assert scores == pytest.approx(np.asarray([[0.75, 0.5, 0.25], [0.75, 0.5, 0.25]]), abs=1e-6)
 
@@ -287,19 +287,19 @@ def test_huge_logits_of_independent_labels_do_not_overflow():
     assert MULTI.scores(logits([3e38, 0, -3e38]), ["text"]).tolist() == [[1.0, 0.5, 0.0]]
 
 
-def test_a_label_is_selected_from_its_own_threshold_on():
+def test_a_label_is_selected_at_its_threshold():
     decoded = MULTI.decode(np.asarray([0.49, 0.5, 0.3], dtype=np.float32))
     assert decoded["selected"] == {"bee", "cat"}
     assert decoded["scores"] == {"ant": 0.49, "bee": 0.5, "cat": 0.3}
 
 
-def test_thresholds_are_found_by_their_labels_name():
+def test_thresholds_are_in_the_order_of_the_labels():
     assert scoring_of("multi-label").thresholds.tolist() == [0.25, 0.5, 0.75]
 
 
 @pytest.fixture
 def many():
-    """Scores of 300 rows that know something of four labels, and the truth: one label is rare, one does not occur."""
+    """Scores and truth of 300 rows and four labels, which are correlated; one label is rare, one does not occur."""
     generator = np.random.default_rng(0)
     truth = generator.random((300, 4)) < [0.5, 0.3, 0.03, 0.0]
     scores = np.clip(0.25 * truth + 0.7 * generator.random((300, 4)), 0, 1).astype(np.float32)
@@ -318,7 +318,7 @@ def test_multi_label_metrics_are_those_of_scikit_learn(many):
     assert measured["exact_match"] == pytest.approx(reference.accuracy_score(truth, selected))
     precision = reference.average_precision_score(truth[:, :3], scores[:, :3], average="macro")
     assert measured["mean_average_precision"] == pytest.approx(precision, abs=1e-6)
-    loss = np.mean([reference.log_loss(truth[:, each], scores[:, each], labels=[False, True]) for each in range(4)])
+    loss = np.mean([reference.log_loss(truth[:, k], scores[:, k], labels=[False, True]) for k in range(4)])
     assert measured["negative_log_likelihood"] == pytest.approx(loss, rel=1e-4)
     assert [measured["labels"][name]["items"] for name in "abcd"] == truth.sum(axis=0).tolist()
     assert measured["labels"]["c"]["threshold"] == pytest.approx(0.3)
@@ -327,17 +327,17 @@ def test_multi_label_metrics_are_those_of_scikit_learn(many):
 def test_calibration_is_over_the_decisions_about_all_labels():
     scores = np.full((200, 3), 0.25, dtype=np.float32)
     truth = np.zeros((200, 3), dtype=np.float32)
-    truth[::2] = 1  # predicted with a quarter, true for a half
+    truth[::2] = 1  # scored 1/4, true for 1/2
     assert MULTI.metrics(scores, truth)["calibration_error"] == pytest.approx(0.25, abs=0.02)
 
 
-def test_early_stopping_of_several_labels_watches_the_mean_average_precision(many):
+def test_early_stopping_of_multi_label_targets_monitors_mean_average_precision(many):
     scores, truth = many
-    wanted = reference.average_precision_score(truth[:, :3], scores[:, :3], average="macro")
-    assert MultiLabel.monitor(scores, truth.astype(np.float32)) == pytest.approx(wanted, abs=1e-6)
+    expected = reference.average_precision_score(truth[:, :3], scores[:, :3], average="macro")
+    assert MultiLabel.monitor(scores, truth.astype(np.float32)) == pytest.approx(expected, abs=1e-6)
 
 
-def test_a_part_in_which_no_label_occurs_can_be_measured():
+def test_a_split_without_any_label_can_be_measured():
     scores, truth = np.full((2, 3), 0.1, dtype=np.float32), np.zeros((2, 3), dtype=np.float32)
     assert MultiLabel.monitor(scores, truth) == 0.0
     measured = MULTI.metrics(scores, truth)
@@ -353,14 +353,17 @@ def test_several_labels_are_calibrated_by_temperatures_and_thresholds():
         "text": ((4 * honest[:1000]).astype(np.float32), truth[:1000]),
         "image": ((honest[1000:] / 2).astype(np.float32), truth[1000:]),
     }
-    found = MultiLabel.calibrate(answered, BundleConfig.model_validate({"name": "x", **CONFIGS["multi-label"]}).network)
-    assert found["temperatures"]["text"] == pytest.approx(4, rel=0.2)
-    assert found["temperatures"]["image"] == pytest.approx(0.5, rel=0.2)
-    assert set(found["thresholds"]) == set(LABELS)
+    fitted = MultiLabel.calibrate(answered, config_of("multi-label").network)
+    assert fitted["temperatures"]["text"] == pytest.approx(4, rel=0.2)
+    assert fitted["temperatures"]["image"] == pytest.approx(0.5, rel=0.2)
+    assert set(fitted["thresholds"]) == set(LABELS)
     scores = 1 / (1 + np.exp(-honest))
     for index, label in enumerate(LABELS):
-        best = max(reference.f1_score(truth[:, index], scores[:, index] >= each) for each in np.linspace(0.1, 0.7, 61))
-        chosen = reference.f1_score(truth[:, index], scores[:, index] >= found["thresholds"][label])
+        best = max(
+            reference.f1_score(truth[:, index], scores[:, index] >= threshold)
+            for threshold in np.linspace(0.1, 0.7, 61)
+        )
+        chosen = reference.f1_score(truth[:, index], scores[:, index] >= fitted["thresholds"][label])
         assert chosen == pytest.approx(best, abs=0.02)
 
 
@@ -369,7 +372,7 @@ def test_several_labels_are_calibrated_by_temperatures_and_thresholds():
 PRICES = Regression(Scale(mean=100, std=10), {"text": 5.0})
 
 
-def test_a_number_comes_in_its_own_unit_with_its_interval():
+def test_a_number_is_decoded_in_its_unit_with_its_interval():
     scores = PRICES.scores(logits([0.5], [0.5]), ["text", "image"])
     assert PRICES.decode(scores[0]) == {"scores": {}, "value": 105.0, "interval": Interval(100.0, 110.0, 0.9)}
     assert PRICES.decode(scores[1]) == {"scores": {}, "value": 105.0, "interval": None}
@@ -384,12 +387,12 @@ def test_a_number_comes_in_its_own_unit_with_its_interval():
         pytest.param(Scale(mean=2e9, std=3), 2000000003.333333, id="far-from-zero"),
     ],
 )
-def test_a_number_has_the_digits_that_its_scale_is_worth(scale, value):
+def test_a_number_is_rounded_by_its_scale(scale, value):
     target = Regression(scale, {})
     assert target.decode(target.scores(logits([10 / 9]), ["text"])[0])["value"] == pytest.approx(value, rel=1e-15)
 
 
-def test_errors_are_those_of_scikit_learn_in_the_numbers_unit():
+def test_errors_in_the_unit_of_the_numbers_are_those_of_scikit_learn():
     generator = np.random.default_rng(0)
     right = generator.normal(size=50).astype(np.float32)
     outputs = (right + generator.normal(size=50) / 2).astype(np.float32)[:, None]
@@ -402,7 +405,7 @@ def test_errors_are_those_of_scikit_learn_in_the_numbers_unit():
     assert measured["mean_interval_width"] == pytest.approx(10)
 
 
-def test_without_intervals_nothing_is_said_of_them():
+def test_metrics_of_intervals_are_none_without_intervals():
     measured = PRICES.metrics(PRICES.scores(logits([0.5]), ["image"]), np.asarray([0.4], dtype=np.float32))
     assert (measured["coverage"], measured["mean_interval_width"]) == (None, None)
 
@@ -417,8 +420,7 @@ def test_intervals_hold_nine_in_ten_numbers_for_every_set_of_modalities():
         return {key: (outputs[key][:, None], right[key]) for key in noise}
 
     few = {"image+text": (logits([0.0]), np.zeros(1, dtype=np.float32))}
-    config = BundleConfig.model_validate({"name": "x", **CONFIGS["regression"]})
-    widths = Regression.calibrate(answered(500) | few, config.network)["half_widths"]
+    widths = Regression.calibrate(answered(500) | few, config_of("regression").network)["half_widths"]
     assert set(widths) == {"text", "image"}
     assert widths["image"] / widths["text"] == pytest.approx(4, rel=0.2)
     target = Regression(Scale(mean=100, std=10), widths)
@@ -426,6 +428,6 @@ def test_intervals_hold_nine_in_ten_numbers_for_every_set_of_modalities():
         assert target.metrics(target.scores(outputs, [key] * 4000), right)["coverage"] == pytest.approx(0.9, abs=0.03)
 
 
-def test_a_number_that_is_none_is_infinitely_far_from_what_was_recorded():
+def test_nan_deviates_from_any_golden_number():
     lost = Prediction(scores={}, used=frozenset(), bundle="x", value=math.nan)
     assert math.isnan(PRICES.deviation(lost, {"value": 1.0}))

@@ -15,7 +15,7 @@ from polymodal.model.types import Array
 class MultiLabelCells:
     """Cells with any number of labels, separated by |."""
 
-    # Smoothing towards 1/2 would make many rare labels likelier than they are.
+    # Smoothing moves targets towards 1/2, which would overestimate rare labels.
     hyperparameters: Mapping[str, Any] = {"smoothing": 0.0}
 
     def normalise(self, value: object, decimal_mark: str = ".") -> object:
@@ -48,10 +48,10 @@ class MultiLabelCells:
         return None
 
     def problems(self, cells: Sequence[str], training: Sequence[str]) -> list[str]:
-        """Return the labels without rows in the train split, or that there are no labels."""
-        labels = self.labels(cells)
-        learnt = set(self.labels(training))
-        return without_training_rows(labels, learnt) + ([] if labels else ["no labels; at least one is needed"])
+        """Return faults for labels without rows in the train split, and for no labels at all."""
+        if not (labels := self.labels(cells)):
+            return ["no labels; at least one is needed"]
+        return without_training_rows(labels, set(self.labels(training)))
 
     def hint(self, cells: Sequence[str]) -> str:
         """Return a hint if every row has exactly one label."""
@@ -68,7 +68,7 @@ class MultiLabelCells:
         return array
 
     def balanced_weights(self, training: Sequence[str], labels: tuple[str, ...]) -> dict[str, float]:
-        """Return rows without the label / rows with it: the ratio of the "balanced" weights n / (2 nₖ) of its two values."""
+        """Return (rows without the label) / (rows with it), the ratio of the "balanced" weights n / (2 nₖ) of its two values."""
         counts = Counter(label for cell in training for label in set(_labels_of(cell)))
         return {label: max(1, len(training) - counts[label]) / counts[label] for label in labels}
 

@@ -8,5 +8,5 @@ from polymodal.model.types import Array
 
 
 def draw(scoring: MultiLabel, scores: Array, targets: Array) -> dict[str, Figure]:
-    """Draw the reliability diagram over the decisions about all labels."""
+    """Draw one reliability diagram of the decisions about all labels."""
     return {"reliability": reliability_diagram(scores.ravel(), targets.ravel() > 0)}

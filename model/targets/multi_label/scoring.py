@@ -114,7 +114,9 @@ class MultiLabel(LabelScoring):
     def mistakes(self, scores: Array, targets: Array, most: int) -> Mistakes:
         """Return rows with a wrong decision, by the score of the worst one."""
         selected, truth = scores >= self.thresholds, targets > 0
-        sure = np.where(selected != truth, np.where(selected, scores, 1 - scores), -1.0)  # (N, K), -1 where it is right
+        sure = np.where(
+            selected != truth, np.where(selected, scores, 1 - scores), -1.0
+        )  # (N, K), -1 for right decisions
         rows = ranked((selected != truth).any(axis=1), sure.max(axis=1))
         worst = []
         for row in rows[:most]:
@@ -140,8 +142,8 @@ class MultiLabel(LabelScoring):
         precisions = average_precisions(scores, truth)
         likelihood = np.clip(np.where(truth, scores, 1 - scores), 1e-12, 1)
         labels = metrics_by_label(self.labels, support, *ratios(hits, guesses, support))
-        for measured, precision, threshold in zip(labels.values(), precisions, self.thresholds, strict=True):
-            measured |= {"average_precision": float(precision), "threshold": float(threshold)}
+        for measures, precision, threshold in zip(labels.values(), precisions, self.thresholds, strict=True):
+            measures |= {"average_precision": float(precision), "threshold": float(threshold)}
         return {
             "items": len(targets),
             **self.summary(scores, targets),

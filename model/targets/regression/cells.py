@@ -15,7 +15,7 @@ from polymodal.model.types import Array
 FEWEST_NUMBERS: Final = 2
 """Cells with at most this many different numbers look like names."""
 MOST_BINS: Final = 10
-"""Most bins of numbers, which are the strata of a split."""
+"""Most bins of numbers; the bins are the strata of a split."""
 ROWS_OF_A_BIN: Final = 10
 """Fewest rows of each bin."""
 
@@ -26,7 +26,7 @@ class RegressionCells:
     hyperparameters: Mapping[str, Any] = {"smoothing": 0.0}
 
     def normalise(self, value: object, decimal_mark: str = ".") -> object:
-        """Return a number as text with a decimal point; raises WrongCell for a point in a table with decimal commas."""
+        """Return a number as text with a decimal point. Raises WrongCell for a point in a table with decimal commas."""
         if isinstance(value, float | Decimal):
             return str(value)
         if decimal_mark == "," and isinstance(value, str):
@@ -49,7 +49,7 @@ class RegressionCells:
         return ()
 
     def strata(self, cells: Sequence[str]) -> list[tuple[str, ...]]:
-        """Return up to ten bins of equal mass, by rising numbers; equal numbers are in one bin."""
+        """Return the bin of each number: up to ten bins with nearly equal numbers of cells, equal numbers in one bin."""
         numbers = np.asarray([float(cell) for cell in cells])
         bins = min(MOST_BINS, max(1, len(cells) // ROWS_OF_A_BIN))
         edges = np.quantile(numbers, np.arange(1, bins) / bins) if len(cells) else []
@@ -61,7 +61,7 @@ class RegressionCells:
         return Scale(mean=float(numbers.mean()), std=float(numbers.std()))
 
     def problems(self, cells: Sequence[str], training: Sequence[str]) -> list[str]:
-        """Return that the train split has fewer than two different numbers."""
+        """Return a fault if the train split has fewer than two different numbers."""
         if training and not np.std([float(cell) for cell in training]) > 0:
             return ["only one number in the train part; at least two are needed"]
         return []

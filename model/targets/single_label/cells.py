@@ -19,7 +19,7 @@ MANY_NUMBERS: Final = 20
 ROWS_OF_A_NAME: Final = 5
 """Fewest rows per different number, on average, of numbers that are names."""
 SOME: Final = 0.05
-"""Smallest share of cells with a separator that looks like lists of labels."""
+"""Smallest share of cells with a separator at which cells look like lists of labels."""
 
 
 class SingleLabelCells:
@@ -54,14 +54,15 @@ class SingleLabelCells:
         return None
 
     def problems(self, cells: Sequence[str], training: Sequence[str]) -> list[str]:
-        """Return the labels without rows in the train split, or that there are fewer than two."""
-        problems = without_training_rows(self.labels(cells), set(training))
-        if len(self.labels(cells)) < SingleLabel.fewest_labels:
+        """Return faults for labels without rows in the train split, and for fewer than two labels."""
+        labels = self.labels(cells)
+        problems = without_training_rows(labels, set(training))
+        if len(labels) < SingleLabel.fewest_labels:
             problems.append("only one label; at least two are needed")
         return problems
 
     def hint(self, cells: Sequence[str]) -> str:
-        """Return a hint if many different numbers look like measurements, or cells with | like lists."""
+        """Return a hint if cells look like lists of labels, or like measurements."""
         separated = sum(SEPARATOR in cell for cell in cells)
         if separated > 1 and separated >= SOME * len(cells):
             example = next(cell for cell in cells if SEPARATOR in cell)

@@ -14,7 +14,7 @@ BAD = [
     {"id": "strange", "text": "a table", "label": "furniture"},
     {"id": "empty", "label": "sea"},
 ]
-"""What is added to the test part: rows that can't be read, and one whose label no bundle knows."""
+"""Rows added to the test split: some can't be read, and one has a label that the bundle lacks."""
 
 
 @pytest.fixture(scope="session")
@@ -24,7 +24,7 @@ def served(predictors) -> Network:
 
 @pytest.fixture(scope="session")
 def with_bad_rows(manifest_folder, tmp_path_factory) -> Path:
-    """`manifest.csv` with the drawn data set's test part, and the bad rows in between."""
+    """Path of a manifest.csv with the test split of `manifest_folder` and the bad rows in between."""
     folder = tmp_path_factory.mktemp("bad")
     shutil.copytree(manifest_folder / "images", folder / "images")
     (folder / "images/broken.png").write_bytes((folder / "images/test-sea-0.png").read_bytes()[:60])

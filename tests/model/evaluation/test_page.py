@@ -1,4 +1,4 @@
-"""index.html stands alone, lets nothing run, and shows what was measured and what went wrong."""
+"""index.html is self-contained, runs no scripts, and shows the metrics, the worst mistakes and the skipped rows."""
 
 import base64
 import csv
@@ -45,7 +45,7 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def evaluation(served, manifest_folder, tmp_path_factory):
-    """Rows whose texts and ids are attacks, and whose labels are mostly wrong, so that they are shown; some are skipped."""
+    """Rows whose texts and ids are attacks; most labels are wrong, so that the rows are shown as mistakes; one row is skipped."""
     folder = tmp_path_factory.mktemp("hostile")
     Image.open(manifest_folder / "images/test-sea-0.png").resize((400, 360)).save(folder / "large.png")
     rows = [
@@ -73,30 +73,30 @@ def page(folder):
     return Page((folder / "index.html").read_text(encoding="utf-8"))
 
 
-def test_the_folder_holds_measures_figures_and_the_page(folder, evaluation):
+def test_the_folder_holds_metrics_figures_and_the_page(folder, evaluation):
     figures = [f"{kind}-{key}" for kind in ("confusion", "reliability") for key in ("image+text", "image", "text")]
     files = ["index.html", "metrics.json", *(f"{name}.{suffix}" for name in figures for suffix in ("png", "svg"))]
     assert sorted(path.name for path in folder.iterdir()) == sorted(files)
     assert json.loads((folder / "metrics.json").read_bytes()) == json.loads(json.dumps(evaluation.as_json()))
 
 
-def test_hostile_text_is_shown_and_nothing_else(page):
+def test_hostile_texts_are_shown_as_text(page):
     known = {"html", "head", "meta", "title", "style", "body", "h1", "h2", "h3", "p", "dl", "dt", "dd", "div", "table"}
     known |= {"thead", "tbody", "tr", "th", "td", "img", "ul", "li", "span", "strong", "code"}
     assert {tag for tag, _ in page.elements} <= known
     assert not [name for _, attributes in page.elements for name in attributes if name.startswith("on")]
     for number, text in enumerate(HOSTILE):
         assert f"{text} blue, deep water" in page.texts
-        assert f"{number} {spelled(text)}" in page.texts  # an id loses what turns the order of its letters
+        assert f"{number} {spelled(text)}" in page.texts  # an id has no characters that reverse its letters
     assert any("label '<script>alert(2)</script>' is not one of the bundle's" in text for text in page.texts)
 
 
-def test_hostile_labels_and_names_are_escaped_too(evaluation):
+def test_hostile_labels_and_names_are_escaped(evaluation):
     labels = ("<script>alert(3)</script>", "tomato")
     description = replace(evaluation.description, labels=labels, name="<script>alert(4)</script>")
     metrics = {
-        key: {**told, "labels": dict(zip(labels, told["labels"].values(), strict=True))}
-        for key, told in evaluation.metrics.items()
+        key: {**measures, "labels": dict(zip(labels, measures["labels"].values(), strict=True))}
+        for key, measures in evaluation.metrics.items()
     }
     target = replace(evaluation.target, labels=labels)
     page = Page(write_page(replace(evaluation, description=description, target=target, metrics=metrics), {}))
@@ -105,7 +105,7 @@ def test_hostile_labels_and_names_are_escaped_too(evaluation):
     assert "<script>alert(4)</script>: all rows" in page.texts
 
 
-def test_nothing_comes_from_elsewhere(page):
+def test_the_page_loads_no_other_file(page):
     for _, attributes in page.elements:
         assert not {"href", "srcset", "action", "style"} & set(attributes)
         assert attributes.get("src", "data:").startswith("data:")
@@ -113,7 +113,7 @@ def test_nothing_comes_from_elsewhere(page):
     assert not page.all("link")
 
 
-def test_the_policy_allows_this_style_and_inlined_pictures_alone(page, folder):
+def test_the_policy_allows_only_this_style_and_inlined_images(page, folder):
     (policy,) = [meta["content"] for meta in page.all("meta") if meta.get("http-equiv") == "Content-Security-Policy"]
     rules = dict(rule.split(" ", 1) for rule in policy.split("; "))
     text = (folder / "index.html").read_text(encoding="utf-8")
@@ -125,33 +125,29 @@ def test_the_policy_allows_this_style_and_inlined_pictures_alone(page, folder):
     assert text.index("Content-Security-Policy") < text.index("<title>")
 
 
-def test_the_worst_mistakes_are_shown_with_what_was_said(page, evaluation):
-    """Four of five rows are wrong, with each of three sets; the right one is not shown."""
+def test_the_worst_mistakes_are_shown_with_the_prediction(page, evaluation):
+    """Four of five rows are wrong for each of three sets of modalities; the right one is not shown."""
     assert page.texts.count("sea") >= 3 * 4
-    assert any(
-        text == "4 of 5 answers are wrong. These are the wrong ones that it is surest of." for text in page.texts
-    )
+    assert "4 of 5 answers are wrong. These are the wrong ones that it is surest of." in page.texts
     assert "right" not in page.texts
     both = evaluation.answers["image+text"]
     assert f", {both.scores[0].max():.0%} sure" in page.texts
 
 
-def test_pictures_are_inlined_small(page):
-    pictures = [image["src"] for image in page.all("img") if image["src"].startswith("data:image/webp")]
-    assert len(pictures) == 2 * 4  # with "image+text" and "image", not with "text"
-    assert max(map(len, pictures)) < 20_000
+def test_images_are_inlined_as_thumbnails(page):
+    images = [image["src"] for image in page.all("img") if image["src"].startswith("data:image/webp")]
+    assert len(images) == 2 * 4  # with "image+text" and "image", not with "text"
+    assert max(map(len, images)) < 20_000
 
 
-def test_a_picture_that_has_gone_meanwhile_is_no_reason_to_fail(evaluation, tmp_path):
+def test_a_deleted_image_is_named_as_missing(evaluation, tmp_path):
     rows = tuple(replace(row, inputs={**row.inputs, "image": tmp_path / "gone.png"}) for row in evaluation.rows)
     assert "(picture no longer there)" in Page(write_page(replace(evaluation, rows=rows), {})).texts
 
 
-def test_who_makes_no_mistake_is_told_so(served, manifest_folder):
-    folder = manifest_folder
-    found = evaluate(served, folder, split="train")
-    right = found.answers["text"].scores.argmax(axis=1)
-    targets = found.targets.copy()
-    targets[found.answers["text"].rows] = right
-    only_text = replace(found, targets=targets, answers={"text": found.answers["text"]})
+def test_a_model_without_mistakes_gets_a_sentence_in_their_place(evaluation):
+    answers = evaluation.answers["text"]
+    targets = evaluation.targets.copy()
+    targets[answers.rows] = answers.scores.argmax(axis=1)
+    only_text = replace(evaluation, targets=targets, answers={"text": answers})
     assert "None: every answer is right." in Page(write_page(only_text, {})).texts

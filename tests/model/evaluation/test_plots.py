@@ -1,4 +1,4 @@
-"""Figures: the same each time, of any labels, and true to their numbers."""
+"""Figures are reproducible, show any labels, and agree with their numbers."""
 
 import numpy as np
 import pytest
@@ -48,7 +48,7 @@ def test_the_same_numbers_give_the_same_files(answers, tmp_path):
         assert first.startswith(b"\x89PNG" if file.endswith("png") else b"<?xml")
 
 
-def test_a_file_says_nothing_of_when_and_by_what_it_was_made(answers):
+def test_a_file_has_no_date_and_no_creator(answers):
     figure = figures(answers)["reliability"]
     assert b"Software" not in plots.render(figure, "png")
     for word in (b"dc:date", b"dc:creator"):
@@ -56,7 +56,7 @@ def test_a_file_says_nothing_of_when_and_by_what_it_was_made(answers):
 
 
 def test_labels_are_drawn_as_they_are_written(answers):
-    """No formula, no markup; in an SVG as text, which a reader's fonts show whatever the script."""
+    """Neither as formula nor as markup; in an SVG as text, which the reader's fonts show in any script."""
     svg = plots.render(figures(answers)["confusion"], "svg").decode()
     for written in ("a$b$", r"$\frac{", "漢字", "&lt;b&gt;&amp;amp;", "x" * 27 + "…"):
         assert f">{written}</text>" in svg
@@ -80,12 +80,12 @@ def test_a_label_without_items_has_an_empty_row():
     assert figure.axes[0].images[0].get_array().tolist() == [[0, 0], [0.25, 0.75]]
 
 
-def test_a_reliability_diagram_tells_the_calibration_error():
+def test_a_reliability_diagram_shows_the_calibration_error():
     confidence, correct = np.full(30, 0.75, dtype=np.float32), np.arange(30) % 4 == 0
     assert "calibration error 0.4" in plots.reliability_diagram(confidence, correct).axes[0].get_title()
 
 
-def test_one_answer_is_enough_for_a_diagram():
+def test_a_reliability_diagram_of_one_answer_can_be_drawn():
     assert plots.render(plots.reliability_diagram(np.ones(1, dtype=np.float32), np.ones(1, dtype=np.bool_)), "png")
 
 
@@ -99,16 +99,16 @@ def test_learning_curves_show_every_set_and_the_best_epoch():
     assert list(score.lines[2].get_xdata()) == [2, 2]
 
 
-def test_a_training_of_no_epoch_has_empty_curves():
+def test_learning_curves_without_epochs_are_empty():
     assert plots.render(plots.learning_curves([], best_epoch=0, watched="accuracy"), "svg")
 
 
-def test_decisions_about_several_labels_are_judged_together():
+def test_a_multi_label_diagram_has_the_decisions_about_all_labels():
     target = MultiLabel(("circle", "square"), {}, np.full(2, 0.5))
     scores = np.tile(np.asarray([0.75, 0.25], dtype=np.float32), (40, 1))
     targets = np.zeros((40, 2), dtype=np.float32)
-    targets[:30, 0] = 1  # as often as it is sure of a circle
-    targets[:10, 1] = 1  # and of a square
+    targets[:30, 0] = 1  # as often as the circle's score
+    targets[:10, 1] = 1  # as often as the square's score
     (diagram,) = plots.answer_figures("multi-label", target, scores, targets).values()
     title = diagram.axes[0].get_title()
     assert title.startswith("reliability")
@@ -116,7 +116,7 @@ def test_decisions_about_several_labels_are_judged_together():
     assert sum(bar.get_height() for bar in diagram.axes[1].patches) == 80
 
 
-def test_numbers_are_drawn_over_the_right_ones_in_their_own_unit():
+def test_predicted_numbers_are_drawn_over_true_ones_in_their_unit():
     target = Regression(Scale(mean=100, std=10), {})
     scores = np.asarray([[90.0, 80, 100], [120, np.nan, np.nan]])
     (figure,) = plots.answer_figures("regression", target, scores, np.asarray([-1.0, 1.0])).values()

@@ -1,4 +1,4 @@
-"""Scores of a whole manifest in a file: complete, in order, resumable, and never half-written."""
+"""The file of scores of a manifest is complete, in order, resumable, and never half-written."""
 
 import csv
 import json
@@ -17,14 +17,14 @@ COLUMNS = ["id", "label", "score", "score_sea", "score_tomato", "error"]
 
 @pytest.fixture(scope="module")
 def expected(served, with_bad_rows):
-    """Id to scores by label for the good rows, "" for the others, in order."""
-    told = {}
-    for row, wrong in open_table(with_bad_rows).rows(None):
-        parts = {"image": row.inputs["image"].read_bytes()} if "image" in row.inputs and row.id != "broken" else {}
-        parts |= {"text": row.inputs["text"]} if "text" in row.inputs else {}
-        bad = wrong or row.id == "broken"
-        told[row.id] = "" if bad else dict(served.predict([served.prepare(parts)])[0].scores)
-    return told
+    """Scores by label of the good rows, "" for bad ones, by id and in order."""
+    scores_by_id = {}
+    for row, errors in open_table(with_bad_rows).rows(None):
+        inputs = {"image": row.inputs["image"].read_bytes()} if "image" in row.inputs and row.id != "broken" else {}
+        inputs |= {"text": row.inputs["text"]} if "text" in row.inputs else {}
+        bad = errors or row.id == "broken"
+        scores_by_id[row.id] = "" if bad else dict(served.predict([served.prepare(inputs)])[0].scores)
+    return scores_by_id
 
 
 def read(path):
@@ -42,7 +42,7 @@ def read(path):
 
 
 def only(folder):
-    """The one file that is left there."""
+    """Return the name of the only file in a folder."""
     (path,) = folder.iterdir()
     return path.name
 
@@ -68,16 +68,15 @@ def test_every_row_gets_its_scores_or_a_reason(served, with_bad_rows, expected, 
     assert only(tmp_path) == out.name
 
 
-def test_all_formats_say_the_same(served, with_bad_rows, tmp_path):
+def test_all_formats_hold_the_same_rows(served, with_bad_rows, tmp_path):
     outs = [tmp_path / f"scores{suffix}" for suffix in (".csv", ".jsonl", ".parquet")]
     for out in outs:
         score(served, with_bad_rows, out)
-    tables, other, third = map(read, outs)
-    assert tables == other == third
+    csv_rows, *others = map(read, outs)
+    assert others == [csv_rows] * 2
 
 
-def test_a_parquet_file_has_one_type_for_each_column(served, tmp_path):
-    """Also where a column is empty."""
+def test_a_parquet_file_has_a_type_for_each_column_even_if_it_is_empty(served, tmp_path):
     (tmp_path / "manifest.csv").write_text("text\nblue\n", encoding="utf-8")
     score(served, tmp_path / "manifest.csv", tmp_path / "scores.parquet")
     schema = pyarrow.parquet.read_schema(tmp_path / "scores.parquet")
@@ -91,7 +90,7 @@ def test_labels_are_not_needed(served, tmp_path):
 
 
 class Interruption:
-    """Ctrl-C after so many rows were taken from the manifest."""
+    """Raises KeyboardInterrupt after `after` rows of the manifest."""
 
     def __init__(self, after):
         self.after = after
@@ -112,7 +111,7 @@ def small_batches(monkeypatch):
 
 
 @pytest.mark.usefixtures("small_batches")
-def test_an_interrupted_run_goes_on_and_ends_as_if_nothing_had_been(served, with_bad_rows, tmp_path):
+def test_a_resumed_run_writes_the_same_rows_as_an_uninterrupted_one(served, with_bad_rows, tmp_path):
     whole, out = tmp_path / "whole.jsonl", tmp_path / "scores.jsonl"
     score(served, with_bad_rows, whole)
     with pytest.raises(Interrupted, match=r"scores\.jsonl\.part holds 4 rows, and the same command goes on from there"):
@@ -127,15 +126,15 @@ def test_an_interrupted_run_goes_on_and_ends_as_if_nothing_had_been(served, with
 
 
 @pytest.fixture
-def part(served, with_bad_rows, tmp_path, small_batches):
-    """What an interrupted run has left, of the output scores.csv."""
+def unfinished(served, with_bad_rows, tmp_path, small_batches):
+    """FILE.part of an interrupted run whose output is scores.csv."""
     with pytest.raises(KeyboardInterrupt):
         score(served, with_bad_rows, tmp_path / "scores.csv", watch=Interruption(after=10))
     return tmp_path / "scores.csv.part"
 
 
 @pytest.mark.usefixtures("small_batches")
-def test_equal_reasons_are_one_line_also_of_rows_that_an_earlier_run_did(served, tmp_path):
+def test_equal_reasons_are_one_line_in_a_resumed_run(served, tmp_path):
     lines = ["image,text", *(f"{number}.png," for number in range(9)), ",blue"]
     (tmp_path / "rows.csv").write_text("\n".join(lines), encoding="utf-8")
     out = tmp_path / "scores.jsonl"
@@ -149,12 +148,12 @@ def test_equal_reasons_are_one_line_also_of_rows_that_an_earlier_run_did(served,
     assert read(out)[0]["error"] == f"image '0.png' is not there; {allowed}"
 
 
-def test_a_part_of_an_older_release_goes_on(served, with_bad_rows, part):
-    header, *lines = [json.loads(line) for line in part.read_text(encoding="utf-8").splitlines()]
+def test_an_unfinished_run_of_an_older_release_is_resumed(served, with_bad_rows, unfinished):
+    header, *lines = [json.loads(line) for line in unfinished.read_text(encoding="utf-8").splitlines()]
     older = [{name: cell for name, cell in line.items() if name != "fault"} for line in lines]
     assert older != lines
-    part.write_text("".join(json.dumps(line) + "\n" for line in [header, *older]), encoding="utf-8")
-    scored = score(served, with_bad_rows, part.with_suffix(""))
+    unfinished.write_text("".join(json.dumps(line) + "\n" for line in [header, *older]), encoding="utf-8")
+    scored = score(served, with_bad_rows, unfinished.with_suffix(""))
     assert len(scored.faults) == scored.failed == 3
 
 
@@ -165,66 +164,68 @@ def test_images_below_a_root_are_scored(served, manifest_folder, tmp_path):
     assert (scored.rows, scored.failed) == (1, 0)
 
 
-def test_a_line_that_a_crash_left_unfinished_is_scored_again(served, with_bad_rows, part, expected):
-    lines = part.read_bytes().splitlines(keepends=True)
-    part.write_bytes(b"".join(lines[:-1]) + lines[-1][:7])
-    out = part.with_suffix("")
+def test_an_incomplete_last_line_is_scored_again(served, with_bad_rows, unfinished, expected):
+    lines = unfinished.read_bytes().splitlines(keepends=True)
+    unfinished.write_bytes(b"".join(lines[:-1]) + lines[-1][:7])
+    out = unfinished.with_suffix("")
     scored = score(served, with_bad_rows, out)
     assert scored.resumed == len(lines) - 2  # without the header and the torn line
     assert [row["id"] for row in read(out)] == list(expected)
 
 
-def test_a_crash_before_the_first_line_was_written_loses_nothing(served, with_bad_rows, part):
-    part.write_bytes(b'{"format"')
-    assert score(served, with_bad_rows, part.with_suffix("")).resumed == 0
+def test_an_incomplete_header_is_written_again(served, with_bad_rows, unfinished):
+    unfinished.write_bytes(b'{"format"')
+    assert score(served, with_bad_rows, unfinished.with_suffix("")).resumed == 0
 
 
-def test_another_manifest_does_not_go_on_from_there(served, with_bad_rows, part, tmp_path):
+def test_a_run_is_not_resumed_with_another_manifest(served, with_bad_rows, unfinished, tmp_path):
     changed = with_bad_rows.with_name("changed.csv")
     changed.write_text(with_bad_rows.read_text(encoding="utf-8").replace("blue", "azure"), encoding="utf-8")
-    with pytest.raises(ModelError, match=r"scores\.csv\.part: begun with another manifest, .*; --restart starts again"):
+    with pytest.raises(
+        ModelError, match=r"scores\.csv\.part: started with another manifest, .*; --restart starts again"
+    ):
         score(served, changed, tmp_path / "scores.csv")
     scored = score(served, changed, tmp_path / "scores.csv", restart=True)
     assert scored.resumed == 0
 
 
-def test_another_bundle_does_not_go_on_from_there(served, with_bad_rows, part, tmp_path):
-    header, *lines = part.read_text(encoding="utf-8").splitlines(keepends=True)
+def test_a_run_is_not_resumed_with_another_bundle(served, with_bad_rows, unfinished, tmp_path):
+    header, *lines = unfinished.read_text(encoding="utf-8").splitlines(keepends=True)
     other = {**json.loads(header), "bundle": "0" * 64}
-    part.write_text("".join([json.dumps(other) + "\n", *lines]), encoding="utf-8")
-    with pytest.raises(ModelError, match="begun with another bundle, 0000"):
+    unfinished.write_text("".join([json.dumps(other) + "\n", *lines]), encoding="utf-8")
+    with pytest.raises(ModelError, match="started with another bundle, 0000"):
         score(served, with_bad_rows, tmp_path / "scores.csv")
 
 
 @pytest.mark.parametrize(
-    ("content", "problem"),
+    "content",
     [
-        pytest.param(b"precious notes\n", "not what an interrupted run leaves", id="something-else"),
-        pytest.param(b"notes without an end", "not what an interrupted run leaves", id="no-line-end"),
-        pytest.param(b"notes\nwithout an end", "not what an interrupted run leaves", id="unfinished-line"),
-        pytest.param(b"[]\n", "not what an interrupted run leaves", id="other-json"),
+        pytest.param(b"precious notes\n", id="something-else"),
+        pytest.param(b"notes without an end", id="no-line-end"),
+        pytest.param(b"notes\nwithout an end", id="unfinished-line"),
+        pytest.param(b"[]\n", id="other-json"),
     ],
 )
-def test_a_part_that_is_something_else_is_left_alone(served, with_bad_rows, tmp_path, content, problem):
+def test_a_file_of_this_name_that_no_run_wrote_is_kept(served, with_bad_rows, tmp_path, content):
     other = tmp_path / "scores.csv.part"
     other.write_bytes(content)
-    with pytest.raises(ModelError, match=problem):
+    with pytest.raises(ModelError, match="not written by an interrupted run"):
         score(served, with_bad_rows, tmp_path / "scores.csv")
     assert other.read_bytes() == content
 
 
-def test_a_damaged_part_is_refused(served, with_bad_rows, part):
-    lines = part.read_bytes().splitlines(keepends=True)
+def test_a_damaged_line_is_rejected(served, with_bad_rows, unfinished):
+    lines = unfinished.read_bytes().splitlines(keepends=True)
     lines[2] = b'{"id"\n'
-    part.write_bytes(b"".join(lines))
+    unfinished.write_bytes(b"".join(lines))
     with pytest.raises(ModelError, match="line 3 is damaged; --restart starts again"):
-        score(served, with_bad_rows, part.with_suffix(""))
+        score(served, with_bad_rows, unfinished.with_suffix(""))
 
 
-def test_an_output_that_is_there_is_replaced_only_on_request(served, with_bad_rows, tmp_path):
+def test_an_existing_output_is_replaced_only_on_request(served, with_bad_rows, tmp_path):
     out = tmp_path / "scores.csv"
     out.write_text("hours of work", encoding="utf-8")
-    with pytest.raises(ModelError, match="is there already; allowed: a new file, or --restart to replace this one"):
+    with pytest.raises(ModelError, match="already exists; allowed: a new file, or --restart to replace this one"):
         score(served, with_bad_rows, out)
     assert out.read_text(encoding="utf-8") == "hours of work"
     score(served, with_bad_rows, out, restart=True)
@@ -238,14 +239,14 @@ def test_an_output_that_is_there_is_replaced_only_on_request(served, with_bad_ro
         pytest.param("scores", r"format '\(none\)'", id="none"),
     ],
 )
-def test_an_output_that_cannot_be_written_is_refused_before_the_work(served, with_bad_rows, tmp_path, name, problem):
+def test_an_output_in_an_unknown_format_is_rejected_before_the_work(served, with_bad_rows, tmp_path, name, problem):
     with pytest.raises(ModelError, match=problem):
         score(served, with_bad_rows, tmp_path / name)
     assert not list(tmp_path.iterdir())
 
 
-def test_an_output_that_fails_half_way_leaves_nothing_half_written(served, with_bad_rows, part, monkeypatch):
-    out = part.with_suffix("")
+def test_a_failed_output_is_removed_and_the_finished_rows_are_kept(served, with_bad_rows, unfinished, monkeypatch):
+    out = unfinished.with_suffix("")
 
     def fail(path, rows, names):
         path.write_text(f"{next(iter(rows))['id']}", encoding="utf-8")
@@ -255,11 +256,11 @@ def test_an_output_that_fails_half_way_leaves_nothing_half_written(served, with_
         patch.setitem(WRITERS, ".csv", fail)
         with pytest.raises(OSError, match="No space left"):
             score(served, with_bad_rows, out)
-    assert only(out.parent) == part.name
-    assert score(served, with_bad_rows, out).resumed == 16  # nothing was lost
+    assert only(out.parent) == unfinished.name
+    assert score(served, with_bad_rows, out).resumed == 16
 
 
-def test_cells_that_csv_must_quote_come_back(served, tmp_path):
+def test_cells_that_csv_quotes_are_read_back(served, tmp_path):
     names = ['a "quoted", id', "line\nbreak", "carriage\rreturn"]
     lines = [json.dumps({"id": name, "text": "blue"}) for name in names]
     (tmp_path / "manifest.jsonl").write_text("\n".join(lines), encoding="utf-8")
@@ -267,7 +268,7 @@ def test_cells_that_csv_must_quote_come_back(served, tmp_path):
     assert [row["id"] for row in read(tmp_path / "scores.csv")] == names
 
 
-def test_a_csv_file_runs_nothing_in_a_spreadsheet_and_other_formats_keep_texts(tmp_path):
+def test_formulas_are_escaped_in_csv_only(tmp_path):
     names = ("id", "label", "score", "score_=1", "error")
     row = dict(zip(names, ("=1+1", "@SUM(A1)", -0.5, None, "-1: no picture"), strict=True))
     for suffix, write in WRITERS.items():
@@ -278,9 +279,9 @@ def test_a_csv_file_runs_nothing_in_a_spreadsheet_and_other_formats_keep_texts(t
     assert pyarrow.parquet.read_table(tmp_path / "scores.parquet").to_pylist() == [row]
 
 
-def test_a_run_with_formulas_for_ids_goes_on_where_it_stopped(served, tmp_path, small_batches):
+def test_a_run_with_formulas_as_ids_is_resumed(served, tmp_path, small_batches):
     ids = ["=1+1", "-7", "@x", "'=1", *"abcdefghijkl"]
-    (tmp_path / "manifest.jsonl").write_text("\n".join(json.dumps({"id": each, "text": "blue"}) for each in ids))
+    (tmp_path / "manifest.jsonl").write_text("\n".join(json.dumps({"id": name, "text": "blue"}) for name in ids))
     with pytest.raises(Interrupted):
         score(served, tmp_path, tmp_path / "scores.csv", watch=Interruption(after=10))
     assert score(served, tmp_path, tmp_path / "scores.csv").resumed > 0
@@ -288,7 +289,7 @@ def test_a_run_with_formulas_for_ids_goes_on_where_it_stopped(served, tmp_path, 
     assert written == ["'=1+1", "'-7", "'@x", "''=1", *"abcdefghijkl"]
 
 
-def test_what_a_spreadsheet_wrote_is_scored_and_what_was_found_is_reported_first(served, tmp_path):
+def test_a_table_of_a_spreadsheet_is_scored_with_warnings_first(served, tmp_path):
     (tmp_path / "new.csv").write_bytes("Text;mood\r\ngrün, deep water;calm\r\nripe fruit;\r\n;\r\n".encode("cp1252"))
     reported = []
     scored = score(served, tmp_path / "new.csv", tmp_path / "scores.csv", warn=reported.extend)
@@ -316,7 +317,7 @@ def test_every_row_gets_a_vector_for_each_of_its_inputs_or_a_reason(served, with
             assert np.linalg.norm(vector) == pytest.approx(1, abs=1e-5)
 
 
-def test_an_interrupted_run_is_not_continued_by_another_task(served, with_bad_rows, tmp_path):
+def test_a_run_is_not_resumed_by_another_task(served, with_bad_rows, tmp_path):
     out = tmp_path / "out.jsonl"
 
     def stop(rows, total, done):
@@ -325,6 +326,6 @@ def test_an_interrupted_run_is_not_continued_by_another_task(served, with_bad_ro
 
     with pytest.raises(Interrupted):
         embed(served, with_bad_rows, out, watch=stop)
-    with pytest.raises(ModelError, match="begun with another task, embed; this one is score"):
+    with pytest.raises(ModelError, match="started with another task, embed; this one is score"):
         score(served, with_bad_rows, out)
     assert embed(served, with_bad_rows, out).rows == len(read(out))
