@@ -61,7 +61,7 @@ def fresh(network_config):
 
 @pytest.fixture
 def validate(examples, network_config):
-    """Accuracy on the validation part by set of modalities."""
+    """Accuracy on the validation split by set of modalities."""
 
     def measure(network, split="validation"):
         runtime = TorchRuntime(network, torch.device("cpu"))

@@ -52,11 +52,11 @@ def parts(**labels):
     ("rows", "error"),
     [
         pytest.param(parts(train="aa", validation="a"), "only one label; at least two are needed", id="one-label"),
-        pytest.param(parts(train="ab"), "no rows in the validation part", id="no-validation"),
-        pytest.param(parts(validation="ab"), "no rows in the train part", id="no-train"),
+        pytest.param(parts(train="ab"), "no rows in the validation split", id="no-validation"),
+        pytest.param(parts(validation="ab"), "no rows in the train split", id="no-train"),
         pytest.param(
             parts(train="ab", validation="abc", test="cc"),
-            "label 'c' has no rows in the train part",
+            "label 'c' has no rows in the train split",
             id="never-learned",
         ),
         pytest.param(
@@ -64,7 +64,7 @@ def parts(**labels):
                 *parts(train="ab", validation="ab", test="ab"),
                 *(row(name, label="a", split=split, group="Anna") for name, split in (("1", "train"), ("2", "test"))),
             ],
-            "group 'Anna' has rows in several parts, 1 in train and 1 in test",
+            "group 'Anna' has rows in several splits, 1 in train and 1 in test",
             id="group-in-two-parts",
         ),
     ],
@@ -79,15 +79,15 @@ def test_parts_that_cannot_be_trained_on_are_an_error(rows, error):
     [
         pytest.param(
             parts(train="aabc", validation="abc", test="ab"),
-            "label 'c' has no rows in the test part, and 1 in train",
+            "label 'c' has no rows in the test split, and 1 in train",
             id="not-in-test",
         ),
         pytest.param(
             parts(train="aabc", validation="ab", test="ab"),
-            "label 'c' has no rows in the validation and test parts",
+            "label 'c' has no rows in the validation and test splits",
             id="only-in-train",
         ),
-        pytest.param(parts(train="ab", validation="ab"), "no rows in the test part", id="no-test"),
+        pytest.param(parts(train="ab", validation="ab"), "no rows in the test split", id="no-test"),
     ],
 )
 def test_parts_that_say_less_than_one_would_think_are_a_warning(rows, warning):
@@ -109,10 +109,10 @@ def test_labels_of_rows_with_several_are_checked_one_by_one():
         row("4", label="", split="test"),
     ]
     found = check_splits(rows, "multi-label")
-    assert found.errors == ["label 'small' has no rows in the train part"]
+    assert found.errors == ["label 'small' has no rows in the train split"]
     assert [warning.partition(",")[0] for warning in found.warnings] == [
-        "label 'large' has no rows in the validation and test parts",
-        "label 'red' has no rows in the test part",
+        "label 'large' has no rows in the validation and test splits",
+        "label 'red' has no rows in the test split",
     ]
 
 
@@ -120,7 +120,7 @@ def test_numbers_need_no_rows_of_their_own_in_every_part():
     rows = [
         row(str(number), label=f"{number}.5", split=split) for number, split in enumerate(("train", "train", "test"))
     ]
-    assert check_splits(rows, "regression").errors == ["no rows in the validation part"]
+    assert check_splits(rows, "regression").errors == ["no rows in the validation split"]
     whole = [*rows, row("v", label="9.0", split="validation")]
     assert (check_splits(whole, "regression").errors, check_splits(whole, "regression").warnings) == ([], [])
 
@@ -134,8 +134,8 @@ def test_labels_that_look_like_those_of_another_task_are_a_warning():
 # --- modalities ---
 
 TEXTS = with_parts("train", text=4)
-NO_IMAGE = "no row of the train part has an image, so the network will not take one"
-NO_TEST = "no rows in the test part: the report"
+NO_IMAGE = "no row of the train split has an image, so the network will not take one"
+NO_TEST = "no rows in the test split: the report"
 
 
 @pytest.mark.parametrize(
@@ -144,7 +144,7 @@ NO_TEST = "no rows in the test part: the report"
         pytest.param(
             [*TEXTS, *with_parts("validation", image=4)],
             [
-                "no usable rows in the validation part: none of its 4 has a text, which the train part has; "
+                "no usable rows in the validation split: none of its 4 has a text, which the train split has; "
                 "allowed: rows with a text"
             ],
             [f"{NO_IMAGE}; rows that have nothing else are left out, 4 in validation"],
@@ -152,8 +152,8 @@ NO_TEST = "no rows in the test part: the report"
         ),
         pytest.param(
             [*with_parts("train", image=4), *with_parts("validation", text=2)],
-            ["no usable rows in the validation part: none of its 2 has an image, which the train part has"],
-            ["no row of the train part has a text, so the network will not take one; rows that have nothing else"],
+            ["no usable rows in the validation split: none of its 2 has an image, which the train split has"],
+            ["no row of the train split has a text, so the network will not take one; rows that have nothing else"],
             id="validation-has-texts-alone",
         ),
         pytest.param(
@@ -184,7 +184,7 @@ NO_TEST = "no rows in the test part: the report"
             ],
             [],
             [
-                "no row of the validation and test parts has an image and a text together: answers from that are neither "
+                "no row of the validation and test splits has an image and a text together: answers from that are neither "
                 "calibrated nor measured there"
             ],
             id="no-row-has-both",
@@ -193,8 +193,8 @@ NO_TEST = "no rows in the test part: the report"
             [*with_parts("train", both=4), *with_parts("validation", text=2), *with_parts("test", both=2)],
             [],
             [
-                "no row of the validation part has an image and a text together",
-                "no row of the validation part has an image: answers from that are neither calibrated",
+                "no row of the validation split has an image and a text together",
+                "no row of the validation split has an image: answers from that are neither calibrated",
             ],
             id="validation-has-fewer-modalities",
         ),
@@ -253,7 +253,7 @@ def test_a_part_that_only_broken_images_fill_is_reported_with_them(tmp_path):
     inspection = inspect(tmp_path, "single-label", 0, 1)
     broken, empty = inspection.result.errors
     assert broken.startswith("row 3: image b.png: bytes of no known")
-    assert empty == "no rows in the validation part"
+    assert empty == "no rows in the validation split"
     assert inspection.as_json()["rows"] == {"train": 2}
 
 
@@ -350,7 +350,7 @@ def test_a_picture_that_was_saved_again_smaller_is_found_in_the_other_part(tmp_p
     looks = [picture(1), picture(2), resaved(1, tmp_path), picture(3)]
     (warning,) = check_near_duplicates(rows, {"image": dict(enumerate(map(fingerprint_of_image, looks)))})
     assert warning.startswith(
-        "1 picture of the test part is nearly equal to one of the train part (1 of them under another"
+        "1 picture of the test split is nearly equal to one of the train split (1 of them under another"
     )
     assert "'c' ≈ 'a'" in warning
 
@@ -359,7 +359,9 @@ def test_many_equal_pictures_are_counted_and_five_pairs_named():
     rows = [row("a"), *(row(f"t{number}", split="test") for number in range(2000))]
     prints = dict.fromkeys(range(len(rows)), fingerprint_of_image(picture(1)))
     (warning,) = check_near_duplicates(rows, {"image": prints})
-    assert warning.startswith("2,000 pictures of the test part are nearly equal to one of the train part: 't0' ≈ 'a', ")
+    assert warning.startswith(
+        "2,000 pictures of the test split are nearly equal to one of the train split: 't0' ≈ 'a', "
+    )
     assert warning.count("≈") == 5
     assert "and 1995 more" in warning
 
@@ -409,8 +411,8 @@ def test_everything_wrong_is_said_at_once(data):
     )
     expected = [
         "line 5: image 'images/lost.png' is not there",
-        "no rows in the validation part",
-        "label 'c' has no rows in the train part",
+        "no rows in the validation split",
+        "label 'c' has no rows in the train split",
         "row 2: image images/broken.png: bytes of no known picture format",
         "row 3: image images/empty.png: 0 bytes",
     ]
@@ -462,7 +464,7 @@ def test_labels_that_are_not_measured_are_one_line_with_their_counts():
     assert len(result.warnings) == 4
     (line,) = Faults(result.warnings).lines()
     assert line.startswith(
-        "4 × labels have no rows in the validation and test parts: learned, but not measured there: 'b', 1 in"
+        "4 × labels have no rows in the validation and test splits: learned, but not measured there: 'b', 1 in"
     )
 
 

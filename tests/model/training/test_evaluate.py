@@ -18,7 +18,7 @@ from polymodal.model.training import evaluate
 
 @pytest.fixture
 def answers(fresh, examples, network_config):
-    """What an untrained network says of the test part."""
+    """What an untrained network says of the test split."""
     runtime = TorchRuntime(fresh(seed=5), torch.device("cpu"))
     return evaluate.predict(runtime, examples, examples.split("test"), network_config)
 

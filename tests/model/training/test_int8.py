@@ -1,4 +1,4 @@
-"""A bundle computes in 8 bits only what a gate on the validation part lets through, and says what that costs."""
+"""A bundle computes in 8 bits only what a gate on the validation split lets through, and says what that costs."""
 
 import json
 from importlib import import_module

@@ -67,6 +67,6 @@ def test_other_data_is_refused(older_bundle, manifest_folder, tmp_path):
     other.mkdir()
     (other / "images").symlink_to(manifest_folder / "images")
     (other / "manifest.csv").write_text("".join(lines[:-1]), encoding="utf-8")
-    with pytest.raises(ModelError, match="other rows, labels or parts"):
+    with pytest.raises(ModelError, match="other rows, labels or splits"):
         remeasure(older_bundle, tmp_path / "newer", source=other, work=tmp_path / "work", workers=1)
     assert not (tmp_path / "newer").exists()

@@ -11,7 +11,7 @@ from PIL import Image
 
 from polymodal.model.manifest import read_manifest
 from polymodal.model.modalities.image.near_duplicates import ALIKE, EQUAL, Fingerprint, near_pairs
-from polymodal.model.training.sources import emoji, illustrations, openclipart, packages, pictures, tuxpaint
+from polymodal.model.training.sources import emoji, illustrations, images, openclipart, packages, tuxpaint
 from polymodal.model.training.sources.captions import Mask, normalised
 from polymodal.model.training.sources.grouping import (
     CONTRADICTORY,
@@ -21,9 +21,9 @@ from polymodal.model.training.sources.grouping import (
     group_names,
     over_the_cap,
 )
+from polymodal.model.training.sources.images import Fingerprints, UnusableImage, fingerprint
 from polymodal.model.training.sources.items import Item, Reading
 from polymodal.model.training.sources.packages import Package, SourceError, obtain
-from polymodal.model.training.sources.pictures import Fingerprints, UnusablePicture, fingerprint
 from polymodal.model.training.sources.taxonomy import (
     DROPPED,
     LABELS,
@@ -229,9 +229,9 @@ def test_white_strokes_on_nothing_are_still_looked_at(tmp_path):
 
 def test_too_many_pixels_are_refused_before_decoding(tmp_path, monkeypatch):
     path = draw(tmp_path / "large.png", seed=1)
-    monkeypatch.setattr(pictures, "MAX_PIXELS", 40 * 30 - 1)
+    monkeypatch.setattr(images, "MAX_PIXELS", 40 * 30 - 1)
     monkeypatch.setattr(Image.Image, "convert", lambda *_: pytest.fail("decoded"))
-    with pytest.raises(UnusablePicture, match="40 × 30 px; allowed: 1,199 pixels"):
+    with pytest.raises(UnusableImage, match="40 × 30 px; allowed: 1,199 pixels"):
         fingerprint(path)
 
 
@@ -241,12 +241,12 @@ def test_too_many_pixels_are_refused_before_decoding(tmp_path, monkeypatch):
 )
 def test_a_broken_picture_is_unusable(tmp_path, content, problem):
     (tmp_path / "x.png").write_bytes(content)
-    with pytest.raises(UnusablePicture, match=problem):
+    with pytest.raises(UnusableImage, match=problem):
         fingerprint(tmp_path / "x.png")
 
 
 def test_a_picture_below_eight_pixels_is_unusable(tmp_path):
-    with pytest.raises(UnusablePicture, match="39 × 7 px; allowed: sides from 8 px"):
+    with pytest.raises(UnusableImage, match="39 × 7 px; allowed: sides from 8 px"):
         fingerprint(draw(tmp_path / "x.png", 1, size=(39, 7)))
 
 
@@ -255,7 +255,7 @@ def test_a_picture_is_decoded_once_even_in_the_next_run(tmp_path, monkeypatch):
     first = Fingerprints(tmp_path / "known.json")
     found = list(first.of(paths))
     first.save()
-    monkeypatch.setattr(pictures, "fingerprint", lambda path: pytest.fail("decoded again"))
+    monkeypatch.setattr(images, "fingerprint", lambda path: pytest.fail("decoded again"))
     again = list(Fingerprints(tmp_path / "known.json").of(paths))
     assert again[0] == found[0]
     assert str(again[1]) == str(found[1])
@@ -497,7 +497,7 @@ def test_svg_stamps_are_rendered_once(stamps, tmp_path, monkeypatch):
     monkeypatch.setattr(tuxpaint, "svg_renderer", lambda: renderer)
     for _ in range(2):
         reading = tuxpaint.read(stamps, tmp_path / "rendered")
-    assert reading.items[1].picture.read_bytes() == picture.read_bytes()
+    assert reading.items[1].image.read_bytes() == picture.read_bytes()
     assert (tmp_path / "runs").read_text() == "\n"
 
 
@@ -609,7 +609,7 @@ def test_a_split_never_separates_a_group(tmp_path):
     items = [
         replace(
             item(f"{number:03}", title=f"thing {'abcdefghijklm'[number % 13]}"),
-            picture=draw(tmp_path / f"{number}.png", number),
+            image=draw(tmp_path / f"{number}.png", number),
         )
         for number in range(60)
     ]

@@ -95,7 +95,7 @@ def test_checks_find_what_cannot_be_decoded_and_near_duplicates(tones):
     result = inspect(tones, "single-label", 0, 1).result
     assert result.errors == ["row 2: tone tones/train-1.tone: 5 samples; allowed: 8 samples"]
     assert any(
-        warning.startswith("1 recording of the test part is nearly equal to one of the train part: '25' ≈ '1'")
+        warning.startswith("1 recording of the test split is nearly equal to one of the train split: '25' ≈ '1'")
         for warning in result.warnings
     )
 

@@ -118,7 +118,7 @@ def test_a_label_of_one_row_is_learned_and_measured(changed_manifest, tmp_path):
 def test_the_test_part_can_be_left_unread(manifest_folder, tmp_path):
     predictor = run(manifest_folder, tmp_path / "choosing", measure_test=False)
     assert set(predictor.description.report["metrics"]) == {"validation"}
-    assert "test part" not in predictor.description.card
+    assert "test split" not in predictor.description.card
 
 
 @pytest.mark.usefixtures("without_graphs")
@@ -186,7 +186,7 @@ def test_training_and_validation_rows_are_enough(changed_manifest, tmp_path, cap
     predictor = run(folder, tmp_path / "out")
     report = predictor.description.report
     assert set(report["metrics"]) == {"validation"}
-    assert any(warning.startswith("no rows in the test part") for warning in report["warnings"])
+    assert any(warning.startswith("no rows in the test split") for warning in report["warnings"])
     told = capsys.readouterr().err
     assert [warning for warning in report["warnings"] if f"warning: {warning}\n" not in told] == []
 
@@ -194,8 +194,8 @@ def test_training_and_validation_rows_are_enough(changed_manifest, tmp_path, cap
 @pytest.mark.usefixtures("without_graphs")
 def test_equal_pictures_of_two_parts_are_warned_of_in_the_report(changed_manifest, tmp_path):
     predictor = run(changed_manifest(lambda row: row), tmp_path / "out")
-    (warning,) = (each for each in predictor.description.report["warnings"] if "test part are nearly equal" in each)
-    assert "one of the train part" in warning
+    (warning,) = (each for each in predictor.description.report["warnings"] if "test split are nearly equal" in each)
+    assert "one of the train split" in warning
     assert str(tmp_path) not in warning
 
 
@@ -320,7 +320,7 @@ def test_rows_that_the_network_cannot_take_are_neither_measured_nor_counted(chan
     measured = report["metrics"]["validation"]["text"]
     assert measured["items"] == 1
     assert all(interval is None or interval[0] < interval[1] for interval in measured["intervals"].values())
-    assert any(warning.startswith("no row of the train part has an image") for warning in report["warnings"])
+    assert any(warning.startswith("no row of the train split has an image") for warning in report["warnings"])
     resumed = run(tmp_path / "data", tmp_path / "out", target=target, resume=True)
     assert resumed.description.digest == predictor.description.digest
 
@@ -329,7 +329,7 @@ def test_rows_that_the_network_cannot_take_are_neither_measured_nor_counted(chan
 def test_a_part_that_cannot_be_measured_ends_a_training_before_it_begins(changed_manifest, tmp_path):
     change = {"train": without("image"), "validation": without("text"), "test": without("text")}
     folder = changed_manifest(lambda row: change[row["split"]](row))
-    with pytest.raises(ManifestError, match="no usable rows in the validation part: none of its 8 has a text"):
+    with pytest.raises(ManifestError, match="no usable rows in the validation split: none of its 8 has a text"):
         run(folder, tmp_path / "out")
     assert not (tmp_path / "out").exists()
     assert not (tmp_path / "out.run").exists()
