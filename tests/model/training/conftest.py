@@ -1,4 +1,4 @@
-"""A network of a few thousand weights and the drawn data set, prepared once: what the loop is tested with."""
+"""A network of a few thousand weights, and the drawn data set, prepared once for all tests."""
 
 import pytest
 import torch
@@ -50,7 +50,7 @@ def network_config(manifest, inputs):
 
 @pytest.fixture
 def fresh(network_config):
-    """`fresh()` builds the same untrained network each time."""
+    """`fresh()` returns a new network with the same untrained weights each time."""
 
     def build(seed=0, **changed):
         torch.manual_seed(seed)
