@@ -8,16 +8,8 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 LABELS: Final = (
-    "animals",
-    "flags",
-    "food",
-    "objects",
-    "people",
-    "places",
-    "plants",
-    "recreation",
-    "symbols",
-    "transport",
+    *("animals", "flags", "food", "objects", "people"),
+    *("places", "plants", "recreation", "symbols", "transport"),
 )
 
 DROPPED: Final = ""  # as a label: the folder is known and left out

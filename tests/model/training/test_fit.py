@@ -53,7 +53,7 @@ def interrupted(run, validate):
 
 
 class Interrupted(Exception):
-    """Stands for Ctrl-C, a kill or a power cut."""
+    """Simulates Ctrl-C, a kill or a power cut."""
 
 
 def assert_same(progress, other):
@@ -448,7 +448,7 @@ def test_an_epoch_has_every_training_row_once(examples):
 
 
 def test_workers_make_batches_at_the_same_time(examples, monkeypatch):
-    """Every batch waits until another one is begun; a single worker would wait for ever."""
+    """Every batch waits for another one to start, so a single worker would wait for ever."""
     barrier = threading.Barrier(2, timeout=20)
     monkeypatch.setattr(loop, "collate", lambda *args: barrier.wait() is not None and collate(*args))
     assert len(list(Batches(examples, CONFIG, workers=2).of(0))) == 4
