@@ -254,7 +254,7 @@ def _leak(
     more = f" and {len(words) - NAMED} more" if len(words) > NAMED else ""
     return (
         f"words in the {modality}s give label {label!r} away: {named}{more}, in groups with that label of all training groups with "
-        f"that word ({labelled} groups have the label); fine only if {modality}s will say so in use"
+        f"that word ({labelled} groups have the label); fine only if {modality}s in use contain them too"
     )
 
 

@@ -119,7 +119,7 @@ def assemble(
         text = mask.text(item.title, item.keywords)
         inputs: dict[str, Path | str] = {"image": image, **({"text": text} if text else {})}
         rows.append(Row(item.id, inputs, item.label, group, split, item.source, item.licence))
-    trained, unseen = ([fingerprint for _, fingerprint, _ in items] for items in selected)
+    trained, unseen = ([fingerprint for _, fingerprint, _ in kept] for kept in selected)
     familiar = [selected[1][index][0].id for index in seen_before(unseen, trained)]
     # A separate source, so that the metrics, which are also computed by source, exist without them.
     rows = [replace(row, source=FAMILIAR) if row.id in familiar else row for row in rows]
@@ -154,7 +154,7 @@ def _select(
     pairs: Sequence[tuple[Item, Fingerprint]], mask: Mask, dropped: Mapping[str, Counter[str]]
 ) -> list[tuple[Item, Fingerprint, str]]:
     """Return the items that stay with their groups, in their order; the others are counted in `dropped`."""
-    # Emoji are left out, because two vendors may draw a flag alike; in folders, an image that occurs twice is a mistake.
+    # Emoji are left out, because two vendors may draw the same flag; in folders, an image that occurs twice is a mistake.
     filed = [pair for pair in pairs if pair[0].source != emoji.SOURCE]
     leaving = duplicates([item for item, _ in filed], [fingerprint for _, fingerprint in filed])
     _count(leaving, dropped)
