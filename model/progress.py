@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -9,6 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from polymodal.model.faults import Faults
 
 console = Console(stderr=True)
+Item = TypeVar("Item")
 
 
 def warn(warnings: Iterable[str]) -> None:
@@ -30,3 +32,12 @@ def bar() -> Iterator[Progress]:
     )
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         yield progress
+
+
+def track(items: Iterable[Item], what: str, total: int, unit: str) -> Iterator[Item]:
+    """Yield the items, and show their number in a progress display."""
+    with bar() as progress:
+        task = progress.add_task(what, total=total, unit=unit)
+        for item in items:
+            yield item
+            progress.advance(task)

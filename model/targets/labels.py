@@ -123,4 +123,4 @@ def metrics_by_bin(confidence: FloatArray, correct: Truths) -> list[dict[str, fl
 
 def without_training_rows(labels: Sequence[str], learnt: set[str]) -> list[str]:
     """Return an error for each label that no row of the train split has."""
-    return [Fault("label {} has no rows in the train part", repr(label)) for label in labels if label not in learnt]
+    return [Fault("label {} has no rows in the train split", repr(label)) for label in labels if label not in learnt]

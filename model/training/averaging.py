@@ -1,4 +1,4 @@
-"""Averaged weights: a moving average over steps, interpolated with the initial weights of trained encoders."""
+"""A moving average of the weights over steps, interpolated with the initial weights of trained encoders."""
 
 import copy
 from collections.abc import Mapping
@@ -10,15 +10,15 @@ from torch import Tensor
 from polymodal.model.network import MultimodalClassifier
 from polymodal.model.training.presets import PROJECT, TrainingConfig
 
-YOUNG: Final = 10  # steps in which a new average forgets the untrained weights, whatever the decay
+WARM_UP: Final = 10  # steps with a smaller decay, so that the average soon contains little of the untrained weights
 
 
 class Average:
-    """A second network next to the trained one, which is validated and kept.
+    """The network that is validated and kept, next to the one that is trained.
 
     Its weights are an exponential moving average of the trained ones (Polyak & Juditsky, 1992). Those of encoders with trained
     initial weights (keys of `encoder_learning_rates`) are then interpolated with their values in `network` before training, which
-    keeps more accuracy on other data (WiSE-FT, Wortsman et al., arXiv:2109.01903). Without both, nothing is copied.
+    improves accuracy on other data (WiSE-FT, Wortsman et al., arXiv:2109.01903). Without both, nothing is copied.
     """
 
     def __init__(self, network: MultimodalClassifier, config: TrainingConfig) -> None:
@@ -42,8 +42,8 @@ class Average:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Add the weights after this step, counted from 1."""
-        decay = min(self._decay, step / (step + YOUNG))
+        """Add the weights after this step, counted from 1, to the average."""
+        decay = min(self._decay, step / (step + WARM_UP))
         trained = self._trained.state_dict()
         for name, weight in self._running.items():
             if weight.is_floating_point():

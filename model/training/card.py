@@ -11,12 +11,10 @@ from polymodal.model.targets import TARGETS
 from polymodal.model.targets.contract import Figure
 
 TITLES: Final = {
-    "test": "test part",
+    "test": "test split",
     "unseen": "unseen source (never trained or tuned on)",
-    "validation": "validation part",
+    "validation": "validation split",
 }
-
-
 IN_8_BITS: Final = "## In 8 bits"
 LIMITS: Final = "## Limits"
 NOTICES: Final = {
@@ -51,7 +49,7 @@ def write_card(config: BundleConfig, report: Mapping[str, Any], origins: tuple[s
 
 
 def _inputs(order: Sequence[str]) -> str:
-    """Return the inputs of a network in words."""
+    """Return a phrase for the inputs of a network."""
     if len(order) == 1:
         return order[0]
     *first, last = order
@@ -60,7 +58,7 @@ def _inputs(order: Sequence[str]) -> str:
 
 
 def with_8_bits(card: str, report: Mapping[str, Any]) -> str:
-    """Return a card with a section about the report's measures in 8 bits."""
+    """Return a card with a section about the report's metrics in 8 bits."""
     before, limits, after = without_8_bits(card).partition(LIMITS)
     return "\n\n".join([before.rstrip(), *in_8_bits(report["int8"]), limits + after])
 
@@ -81,10 +79,10 @@ def in_8_bits(measures: Mapping[str, Any]) -> tuple[str, str]:
     encoders = ", ".join(f"{name}: {what}" for name, what in measures["encoders"].items())
     tolerances = ", ".join(f"{allowed} of {what}" for what, allowed in measures["tolerance"].items())
     lines = [
-        f"On a CPU, encoders are executed by graphs in 8 bits ({encoders}). They were kept because on the validation part no "
+        f"On a CPU, encoders are executed by graphs in 8 bits ({encoders}). They were kept because on the validation split no "
         f"set of inputs lost more than {tolerances}; all other figures on this card are those of float32.",
         "",
-        f"| part | given | {' | '.join(f'{what}, {kind}' for what in measures['tolerance'] for kind in _KINDS)} |",
+        f"| split | given | {' | '.join(f'{what}, {kind}' for what in measures['tolerance'] for kind in _KINDS)} |",
         "|---|---" + "|---" * 2 * len(measures["tolerance"]) + "|",
     ]
     for split, kinds in measures["metrics"].items():
@@ -117,12 +115,12 @@ def _metrics(title: str, subsets: Mapping[str, Any], figures: Mapping[str, Figur
 
 
 def _calibration(config: BundleConfig, validation: Mapping[str, Any]) -> Iterator[str]:
-    """Name the sets of inputs that have no calibration of their own, and the rule for every other one."""
+    """Yield a paragraph about sets of inputs without a calibration of their own, if there are any."""
     sources = calibration_sources(config, validation)
     lacking = [f"{spaced(key)} (as {spaced(source)})" for key, source in sources.items() if source not in (key, None)]
     if lacking or len(config.network.order) > 2:
         rule = (
-            "a set of inputs with too few rows in the validation part is calibrated as the nearest set that has enough: the one "
+            "a set of inputs with too few rows in the validation split is calibrated as the nearest set that has enough: the one "
             "that differs in the fewest inputs, of equally near ones the smallest"
         )
         named = f" These are {', '.join(lacking)}." if lacking else ""
@@ -147,12 +145,12 @@ def _source_line(subset: str, sources: Mapping[str, Any], headline: str, figure:
 
 
 def _data(data: Mapping[str, Any]) -> str:
-    lines = ["| part | source (licence) | items |", "|---|---|---|"]
+    lines = ["| split | source (licence) | items |", "|---|---|---|"]
     for split, sources in data["items"].items():
         if split == "unseen":
             continue
         lines += [f"| {split} | {source} | {items} |" for source, items in sources.items()]
-    lines += ["", f"Only the training part shaped the weights. Data digest: `{data['digest']}`."]
+    lines += ["", f"Only the training split shaped the weights. Data digest: `{data['digest']}`."]
     lines += [f"\n{notice}" for licence, notice in NOTICES.items() if licence in str(data["items"].get("train", {}))]
     return "\n".join(lines)
 
@@ -171,9 +169,5 @@ def _training(config: BundleConfig, report: Mapping[str, Any]) -> str:
         f"Preset `{report['preset']}`: {encoders}; fusion: {network.fusion}. Best of {training['epochs_run']} epochs: "
         f"{training['best_epoch']}; seed {training['seed']}; code revision `{report['code']['revision']}`. Every hyper-parameter, "
         "the learning curve, and the metrics of every label are in `report.json`."
-        + (
-            f" Labels were weighted in the loss, so scores favour those with large weights: {weights}."
-            if weights
-            else ""
-        )
+        f"{f' Labels were weighted in the loss, so scores favour those with large weights: {weights}.' if weights else ''}"
     )

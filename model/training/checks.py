@@ -1,7 +1,7 @@
 """Checks of data sets before training.
 
-Errors prevent a training. Warnings are about data that may be right, but can make metrics look better or mean less than a reader
-would think.
+Errors prevent a training. Warnings are about data that may be correct, but that can make metrics look better, or mean less, than
+they seem to.
 """
 
 import math
@@ -17,7 +17,7 @@ from typing import Any, Final
 from polymodal.model.faults import Fault, Faults
 from polymodal.model.manifest import SPLITS, CheckResult, Manifest, ManifestError, Row, read_manifest, read_rows
 from polymodal.model.modalities import MODALITIES, Input
-from polymodal.model.progress import bar, warn
+from polymodal.model.progress import track, warn
 from polymodal.model.targets import DEFAULT_TARGET, TARGETS
 from polymodal.model.targets.contract import WrongCell
 from polymodal.model.training.examples import Examples, prepared
@@ -27,8 +27,9 @@ from polymodal.model.training.usable import check_modalities, learned_modalities
 
 NAMED: Final = 5  # most words, or pairs of near duplicates, that a warning names; the rest is counted
 
-# A word is suspicious if it implies the label almost always (precision), in many groups, for much of the label (recall), and if
-# that is unlikely by chance for any word of the vocabulary. The label's own name is suspicious sooner.
+# A word is suspicious if groups with it almost always have the label (precision), if there are many of them, if they are much of
+# the label's groups (recall), and if that is unlikely by chance for any word of the vocabulary. For words of the label's own name
+# the limits are lower.
 LEAK_GROUPS: Final = 20
 LEAK_PRECISION: Final = 0.99
 LEAK_RECALL: Final = 0.10
@@ -53,36 +54,39 @@ class Inspection:
 
     def summary(self) -> str:
         """Return text for a terminal: rows by label and split, then every kind of warning and error."""
-        parts = [split for split in SPLITS if any(row.split == split for row in self.rows)]
-        counts = label_counts(self.rows, self.target) if parts else {}
-        labels = sorted({label for part in parts for label in counts[part]})
+        rows, counts = self._rows_by_split(), self._labels_by_split()
+        labels = sorted({label for numbers in counts.values() for label in numbers})
         table = [
-            ["label", *parts],
-            *([label, *(str(counts[part].get(label, 0)) for part in parts)] for label in labels),
+            ["label", *rows],
+            *([label, *(str(numbers.get(label, 0)) for numbers in counts.values())] for label in labels),
+            ["all rows", *map(str, rows.values())],
         ]
-        table.append(["all rows", *(str(sum(row.split == part for row in self.rows)) for part in parts)])
-        widths = [max(len(line[column]) for line in table) for column in range(len(table[0]))]
+        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
         lines = ["  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]) for line in table]
         lines += [f"warning: {warning}" for warning in Faults(self.result.warnings).lines()]
         lines += [f"error: {error}" for error in Faults(self.result.errors).lines()]
-        found = (len(self.result.errors), len(self.result.warnings))
-        lines.append(
-            ", ".join(
-                f"{count} {what}{'s' * (count != 1)}" for count, what in zip(found, ("error", "warning"), strict=True)
-            )
-        )
+        numbers = {"error": len(self.result.errors), "warning": len(self.result.warnings)}
+        lines.append(", ".join(f"{number} {noun}{'s' * (number != 1)}" for noun, number in numbers.items()))
         return "\n".join(lines)
 
     def as_json(self) -> dict[str, Any]:
         """Return the same as JSON-ready values."""
-        parts = [split for split in SPLITS if any(row.split == split for row in self.rows)]
-        counts = label_counts(self.rows, self.target) if parts else {}
         return {
-            "rows": {part: sum(row.split == part for row in self.rows) for part in parts},
-            "labels": {part: counts[part] for part in parts},
+            "rows": self._rows_by_split(),
+            "labels": self._labels_by_split(),
             "errors": list(self.result.errors),
             "warnings": list(self.result.warnings),
         }
+
+    def _rows_by_split(self) -> dict[str, int]:
+        """Return the number of rows of each split that has any."""
+        numbers = Counter(row.split for row in self.rows)
+        return {split: numbers[split] for split in SPLITS if split in numbers}
+
+    def _labels_by_split(self) -> dict[str, dict[str, int]]:
+        splits = self._rows_by_split()
+        counts = label_counts(self.rows, self.target) if splits else {}
+        return {split: counts[split] for split in splits}
 
 
 def read_checked(
@@ -90,7 +94,7 @@ def read_checked(
 ) -> tuple[Manifest, tuple[str, ...]]:
     """Return a manifest of the usable rows with splits, and the warnings about its splits.
 
-    Raises ManifestError with all errors of `inspect`, unless only inputs are wrong: these are rejected when they are prepared.
+    Raises ManifestError with all errors of `inspect`, unless all of them are about inputs, which are rejected when prepared.
     """
     try:
         manifest = with_splits(read_manifest(source, target, roots), split_seed)
@@ -99,21 +103,21 @@ def read_checked(
         result = CheckResult(list(problem.problems))
     if result.errors:
         everything = inspect(source, target, split_seed, workers, roots).result
-        warn(everything.warnings)  # one of them may explain an error: labels that look like those of another target
+        warn(everything.warnings)  # one may explain an error, e.g. labels that look like those of another target
         raise ManifestError(source, everything.errors)
     return usable(manifest), (*manifest.warnings, *result.warnings)
 
 
 def inspect(source: Path, target: str, split_seed: int, workers: int, roots: Sequence[Path] = ()) -> Inspection:
-    """Run every check, which decodes every input; nothing is kept or raised."""
+    """Run every check and return the results, without raising an error. This decodes every input."""
     records, result = read_rows(source, target, roots)
     rows = tuple(records)
     divided = bool(rows) and not result.cut_off and _can_be_divided(rows, target)
     if divided:
         rows = rows if rows[0].split else split_rows(rows, split_seed, target)
-        of_parts = check_splits(rows, target)
-        result.errors.extend(of_parts.errors)
-        result.warnings.extend([*of_parts.warnings, *check_words(usable_rows(rows), target)])
+        of_splits = check_splits(rows, target)
+        result.errors.extend(of_splits.errors)
+        result.warnings.extend([*of_splits.warnings, *check_words(usable_rows(rows), target)])
     root = Path(os.path.abspath(source))
     inputs = _lenient_inputs(learned_modalities(rows))
     broken: set[int] = set()
@@ -128,7 +132,7 @@ def inspect(source: Path, target: str, split_seed: int, workers: int, roots: Seq
             fingerprints[name][number] = modules[name].fingerprint(arrays[name])
     result.warnings.extend(check_near_duplicates(rows, fingerprints))
     left = [row for number, row in enumerate(rows) if number not in broken]
-    if divided and broken:  # errors that the rows would have without the broken ones
+    if divided and broken:  # without the broken rows there may be other errors
         known = set(result.errors)
         result.errors.extend(error for error in check_splits(left, target).errors if error not in known)
     return Inspection(usable_rows(left) if divided else tuple(left), target, result)
@@ -145,7 +149,7 @@ def _can_be_divided(rows: Sequence[Row], target: str) -> bool:
 
 
 def _lenient_inputs(learned: Sequence[str]) -> dict[str, Input]:
-    """Return inputs that reject what every preset rejects, of all modalities if none is learned."""
+    """Return inputs that reject only what every preset rejects; those of all modalities if none is learned."""
     return {name: presets_of(name).lenient_input() for name in learned or MODALITIES}
 
 
@@ -153,16 +157,16 @@ def _lenient_inputs(learned: Sequence[str]) -> dict[str, Input]:
 
 
 def check_splits(rows: Sequence[Row], target: str = DEFAULT_TARGET) -> CheckResult:
-    """Check rows that all have a split: enough rows to learn, tune and measure with, and no group in two splits.
+    """Check rows that all have a split: are there enough to learn, tune and measure with, and is no group in two splits?
 
-    Rows without any input that is learned are only counted as left out.
+    Rows without any learned input are only counted as left out.
     """
     of_modalities = check_modalities(rows)
     rows = usable_rows(rows)
     cells = {split: [row.label for row in rows if row.split == split] for split in SPLITS}
     counts = label_counts(rows, target)
     errors = of_modalities.errors or [
-        f"no rows in the {split} part" for split in ("train", "validation") if not cells[split]
+        f"no rows in the {split} split" for split in ("train", "validation") if not cells[split]
     ]
     if cells["train"]:
         errors += TARGETS[target].cells.problems([row.label for row in rows], cells["train"])
@@ -171,36 +175,38 @@ def check_splits(rows: Sequence[Row], target: str = DEFAULT_TARGET) -> CheckResu
     for label, count in counts["train"].items():
         lacking = [split for split in ("validation", "test") if cells[split] and label not in counts[split]]
         if lacking:
-            parts = f"{' and '.join(lacking)} part{'s' if len(lacking) > 1 else ''}"
-            found = f"label {label!r} has no rows in the {parts}, and {count} in train: learned, but not measured there"
-            kind = f"labels have no rows in the {parts}: learned, but not measured there"
-            warnings.append(Fault(found, f"{label!r}, {count} in train", kind=kind))
+            splits = f"{' and '.join(lacking)} split{'s' * (len(lacking) > 1)}"
+            message = (
+                f"label {label!r} has no rows in the {splits}, and {count} in train: learned, but not measured there"
+            )
+            kind = f"labels have no rows in the {splits}: learned, but not measured there"
+            warnings.append(Fault(message, f"{label!r}, {count} in train", kind=kind))
     if cells["train"] and cells["validation"] and not cells["test"]:
         warnings.append(
-            "no rows in the test part: the report will have no figures but those that training was steered by"
+            "no rows in the test split: the report will have no figures but those that training was steered by"
         )
     return CheckResult([*errors, *_spanning_groups(rows)], warnings)
 
 
 def _spanning_groups(rows: Sequence[Row]) -> Iterator[str]:
-    parts: dict[str, Counter[str]] = {}
+    splits: dict[str, Counter[str]] = {}
     for row in rows:
-        parts.setdefault(row.group, Counter())[row.split] += 1
-    for group, counts in parts.items():
+        splits.setdefault(row.group, Counter())[row.split] += 1
+    for group, counts in splits.items():
         if len(counts) > 1:
-            found = " and ".join(f"{counts[split]} in {split}" for split in SPLITS if split in counts)
-            found = f"group {group!r} has rows in several parts, {found}"
-            allowed, kind = "all rows of a group in one part", "groups have rows in several parts"
-            yield Fault(found, repr(group), allowed=allowed, kind=kind)
+            numbers = " and ".join(f"{counts[split]} in {split}" for split in SPLITS if split in counts)
+            message = f"group {group!r} has rows in several splits, {numbers}"
+            allowed, kind = "all rows of a group in one split", "groups have rows in several splits"
+            yield Fault(message, repr(group), allowed=allowed, kind=kind)
 
 
 # --- words ---
 
 
 def check_words(rows: Sequence[Row], target: str = DEFAULT_TARGET) -> list[str]:
-    """Warn of words in the texts of the train split that give a label away, once for each label; groups are counted, not rows.
+    """Return warnings of words in the texts of the train split that give a label away, one for each label.
 
-    Numbers are not checked.
+    Groups are counted, not rows. Numbers are not checked.
     """
     textual = [name for name, modality in MODALITIES.items() if modality.textual]
     return [warning for name in textual for warning in _check_words(rows, name, target)]
@@ -248,7 +254,7 @@ def _leak(
     more = f" and {len(words) - NAMED} more" if len(words) > NAMED else ""
     return (
         f"words in the {modality}s give label {label!r} away: {named}{more}, in groups with that label of all training groups with "
-        f"that word ({labelled} groups have the label); fine only if {modality}s will say so in use"
+        f"that word ({labelled} groups have the label); fine only if {modality}s in use contain them too"
     )
 
 
@@ -290,10 +296,7 @@ def check_examples(examples: Examples, target: str) -> list[str]:
 
 
 def check_near_duplicates(rows: Sequence[Row], fingerprints: Fingerprints) -> list[str]:
-    """Warn of inputs of one split that are nearly equal to one of another, once for each two splits.
-
-    A later split is compared with the earlier ones, so that test inputs are compared with those of the train split.
-    """
+    """Return warnings of inputs that are nearly equal to one of an earlier split, one for each two splits."""
     return [
         _near_duplicates_warning(modality, *splits, pairs)
         for modality, of_rows in fingerprints.items()
@@ -304,22 +307,23 @@ def check_near_duplicates(rows: Sequence[Row], fingerprints: Fingerprints) -> li
 def _pairs(
     rows: Sequence[Row], modality: str, fingerprints: Mapping[int, Any]
 ) -> dict[tuple[str, str], list[tuple[Row, Row]]]:
-    """Return rows with near duplicates of earlier splits, by the two splits."""
+    """Return rows with their near duplicates in earlier splits, by the two splits."""
     find = MODALITIES[modality].module("near_duplicates").first_near_duplicates
     noun = f"{MODALITIES[modality].common_noun}s"
-    known: list[int] = []
-    pairs: dict[tuple[str, str], list[tuple[Row, Row]]] = {}
-    with bar() as progress:
-        task = progress.add_task(f"comparing {noun}", total=len(fingerprints), unit=noun)
+
+    def compared() -> Iterator[tuple[Row, Row | None]]:
+        known: list[int] = []
         for split in SPLITS:
             others = [number for number in fingerprints if rows[number].split == split]
-            found = find([fingerprints[number] for number in known], [fingerprints[number] for number in others])
-            for number, duplicate in zip(others, found, strict=True):
-                progress.advance(task)
-                if duplicate is not None:
-                    row, earlier = rows[number], rows[known[duplicate]]
-                    pairs.setdefault((split, earlier.split), []).append((row, earlier))
+            duplicates = find([fingerprints[number] for number in known], [fingerprints[number] for number in others])
+            for number, index in zip(others, duplicates, strict=True):
+                yield rows[number], None if index is None else rows[known[index]]
             known += others
+
+    pairs: dict[tuple[str, str], list[tuple[Row, Row]]] = {}
+    for row, earlier in track(compared(), f"comparing {noun}", len(fingerprints), noun):
+        if earlier is not None:
+            pairs.setdefault((row.split, earlier.split), []).append((row, earlier))
     return pairs
 
 
@@ -329,6 +333,8 @@ def _near_duplicates_warning(modality: str, split: str, other: str, pairs: Seque
     contradictory = sum(row.label != earlier.label for row, earlier in pairs)
     labels = f" ({contradictory} of them under another label)" if contradictory else ""
     noun = MODALITIES[modality].common_noun
-    found = f"1 {noun} of the {split} part is" if len(pairs) == 1 else f"{len(pairs):,} {noun}s of the {split} part are"
+    subject = (
+        f"1 {noun} of the {split} split is" if len(pairs) == 1 else f"{len(pairs):,} {noun}s of the {split} split are"
+    )
     remedy = "give both one `group`, or leave one out"
-    return f"{found} nearly equal to one of the {other} part{labels}: {named}{more}; {remedy}"
+    return f"{subject} nearly equal to one of the {other} split{labels}: {named}{more}; {remedy}"

@@ -9,12 +9,11 @@ from polymodal.model.errors import ModelError
 
 
 class Curves:
-    """Loss and rates after each step, validation scores after each epoch, all by the number of steps."""
+    """Loss and learning rates after each step, and validation scores after each epoch, by the number of steps."""
 
     def __init__(self, folder: Path) -> None:
         """Open the log. Raises ModelError without the package tensorboard."""
         try:
-            # An optional dependency, for --tensorboard only.
             from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415
         except ImportError as missing:
             advice = "pip install 'polymodal[tensorboard]' brings it; or leave --tensorboard out"
@@ -25,7 +24,7 @@ class Curves:
         self._steps = 0
 
     def begin(self, steps: int) -> None:
-        """Continue after this number of steps, dropping later ones of an interrupted run; at 0 an older log is removed."""
+        """Start after this number of steps: remove later steps of an interrupted run, and at 0 an older log."""
         if steps == 0:
             shutil.rmtree(self._folder, ignore_errors=True)
         self._steps = steps

@@ -23,7 +23,7 @@ BATCH: Final = 64
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """A network's logits of some rows with one set of modalities; rows with none of them are left out."""
+    """A network's logits for rows with one set of modalities; rows with none of them are left out."""
 
     offered: str
     """The set, e.g. "image+text"."""
@@ -48,9 +48,14 @@ def predict_from_embeddings(
 ) -> dict[str, Answers]:
     """Return answers for each set of modalities that is measured and that some row has, from embeddings (N, D) by modality."""
     present, order = examples.present(rows), network.order
-    keys = sets_to_measure(order, (frozenset(compress(order, row)) for row in present))
+    keys = measured_sets(examples, rows, order)
     answers = (_predict_set(runtime, embeddings, present, np.asarray(rows), key, order) for key in keys)
     return {entry.offered: entry for entry in answers if entry.offered in entry.used}
+
+
+def measured_sets(examples: Examples, rows: Sequence[int], order: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the sets of modalities to measure on these rows."""
+    return sets_to_measure(order, (frozenset(compress(order, row)) for row in examples.present(rows)))
 
 
 def encode(runtime: Runtime, examples: Examples, rows: Sequence[int], name: str, width: int) -> FloatArray:
@@ -81,7 +86,7 @@ def _predict_set(
 def calibrate(answers: Mapping[str, Answers], examples: Examples, network: NetworkConfig) -> dict[str, Any]:
     """Fit the calibration fields of BundleConfig to the rows that have exactly the offered set.
 
-    A set that is not among the answers, or has too few rows, gets none: the config's `fallback` decides about it.
+    A set without answers, or with too few rows, gets none; `fallback` of the config selects another set's calibration.
     """
     answered = {}
     for key, entry in answers.items():
@@ -99,10 +104,14 @@ def monitor(answers: Mapping[str, Answers], examples: Examples, target: str) -> 
 
 
 def report(answers: Mapping[str, Answers], config: BundleConfig, examples: Examples) -> dict[str, Any]:
-    """Return metrics of one split by set of modalities, with intervals, and the same by source."""
+    """Return the metrics of one split by set of modalities: with intervals, and by source too."""
     target = TARGETS[config.network.target].scoring.of(config)
-    measured = {}
-    for key, entry in answers.items():
-        scores, targets = target.scores(entry.logits, entry.used), examples.targets[entry.rows]
-        measured[key] = measure(scores, targets, [examples.rows[row] for row in entry.rows], target)
-    return measured
+    return {
+        key: measure(
+            target.scores(entry.logits, entry.used),
+            examples.targets[entry.rows],
+            [examples.rows[row] for row in entry.rows],
+            target,
+        )
+        for key, entry in answers.items()
+    }

@@ -1,4 +1,4 @@
-"""Prepared rows of a manifest, made once by the code that serves and kept on disk to bound memory.
+"""Prepared rows of a manifest: computed once, with the code that serving uses, and kept on disk to bound memory.
 
 N rows, M modalities, B rows of a batch.
 """
@@ -6,7 +6,7 @@ N rows, M modalities, B rows of a batch.
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ from polymodal.model.errors import InputError, NothingGiven
 from polymodal.model.faults import fault_of_input
 from polymodal.model.manifest import Manifest, ManifestError, Row, read_inputs
 from polymodal.model.modalities import Input, prepare
-from polymodal.model.progress import bar
+from polymodal.model.progress import track
 from polymodal.model.targets import TARGETS
 from polymodal.model.types import Array
 
@@ -53,7 +53,7 @@ class Examples:
 
 
 class ArrayStore:
-    """Arrays of one type and any shapes in one flat file, by row number, mapped into memory."""
+    """Arrays of one type and different shapes in one flat file, mapped into memory, by row number."""
 
     def __init__(self, path: Path, index: Mapping[str, Any]) -> None:
         self._items: dict[int, tuple[int, tuple[int, ...]]] = {
@@ -66,7 +66,7 @@ class ArrayStore:
         return np.asarray(self._data[offset : offset + int(np.prod(shape))]).reshape(shape)
 
     def has(self, row: int) -> bool:
-        """Return whether that row has this modality."""
+        """Return whether the store has an array of that row."""
         return row in self._items
 
 
@@ -85,7 +85,7 @@ class _Writer:
 
 
 def input_fingerprint(inputs: Mapping[str, Input]) -> str:
-    """Return the SHA-256 over every input's settings and files, which changes with preprocessing."""
+    """Return the SHA-256 of all inputs' settings and files, which changes with preprocessing."""
     with TemporaryDirectory() as folder:
         for entry in inputs.values():
             entry.save(Path(folder))
@@ -97,10 +97,10 @@ def input_fingerprint(inputs: Mapping[str, Input]) -> str:
 def prepare_examples(
     manifest: Manifest, inputs: Mapping[str, Input], fingerprint: str, folder: Path, *, workers: int
 ) -> Examples:
-    """Decode and preprocess every row, unless `folder` holds them already.
+    """Decode and preprocess every row, unless `folder` has the results of an earlier call.
 
-    Rows are prepared again if `fingerprint`, which is that of `input_fingerprint`, or the data have changed. Raises
-    ManifestError with every row that serving would reject.
+    Rows are prepared again if the data or `fingerprint`, which `input_fingerprint` returns, have changed. Raises ManifestError
+    with every row that serving would reject.
     """
     key = hashlib.sha256(f"{manifest.digest} {fingerprint}".encode()).hexdigest()
     index_file = folder / "index.json"
@@ -119,7 +119,7 @@ def prepare_examples(
 def prepared(
     rows: Sequence[Row], root: Path, inputs: Mapping[str, Input], workers: int, what: str
 ) -> Iterator[tuple[int, dict[str, Array] | str]]:
-    """Yield each row's number with its preprocessed arrays, or with a line that gives the error; only some are in memory.
+    """Yield each row's number with its preprocessed arrays, or with its error; at most CHUNK rows are in memory.
 
     Errors show paths relative to `root`; the progress bar shows `what`.
     """
@@ -128,18 +128,16 @@ def prepared(
         try:
             return _arrays_of(rows[number], inputs)
         except InputError as problem:
-            return fault_of_input(problem, _name(problem, rows[number], root)).at(f"row {rows[number].id}")
+            return fault_of_input(problem, _file_name(problem, rows[number], root)).at(f"row {rows[number].id}")
 
-    with ThreadPoolExecutor(workers) as pool, bar() as progress:
-        task = progress.add_task(what, total=len(rows), unit="rows")
-        for chunk in _chunks(range(len(rows))):
-            for number, arrays in zip(chunk, pool.map(arrays_of, chunk), strict=True):
-                yield number, arrays
-                progress.advance(task)
+    chunks = (range(start, min(start + CHUNK, len(rows))) for start in range(0, len(rows), CHUNK))
+    with ThreadPoolExecutor(workers) as pool:
+        results = (result for chunk in chunks for result in zip(chunk, pool.map(arrays_of, chunk), strict=True))
+        yield from track(results, what, len(rows), "rows")
 
 
-def _name(problem: InputError, row: Row, root: Path) -> str:
-    """Return the path of the file that an error is about, "" for a text."""
+def _file_name(problem: InputError, row: Row, root: Path) -> str:
+    """Return the path of the file that the error is about, "" for a text."""
     value = row.inputs.get(problem.input)
     return os.path.relpath(value, root) if isinstance(value, Path) else ""
 
@@ -169,8 +167,3 @@ def _arrays_of(row: Row, inputs: Mapping[str, Input]) -> dict[str, Array]:
     if contents and not arrays:
         raise NothingGiven(" and ".join(contents), "only blanks", "something in at least one of the row's inputs")
     return arrays
-
-
-def _chunks(numbers: range) -> Iterable[range]:
-    for start in range(0, len(numbers), CHUNK):
-        yield numbers[start : start + CHUNK]

@@ -35,7 +35,7 @@ class _FusionAndHead(nn.Module):
 
 
 def export_graphs(network: MultimodalClassifier, inputs: Mapping[str, Input], width: int) -> dict[str, bytes]:
-    """Return every graph by the name of its modality, and "head"; batch and text length stay free."""
+    """Return the encoders' graphs by modality, and "head"; the batch size and the length of texts stay free."""
     network = network.cpu().eval()
     graphs = {}
     for name, entry in inputs.items():
@@ -58,17 +58,20 @@ def export_graph(module: nn.Module, feed: dict[str, Any], names: list[str], free
 
 
 def _folded(model: onnx.ModelProto, weights: AbstractSet[str]) -> onnx.ModelProto:
-    """Fold nodes that depend on constants and shapes only: ONNX Runtime fuses a convolution with its activation only if bias and
-    the bounds of the activation are constants, and takes three times as long otherwise."""
+    """Fold nodes that depend only on constants and shapes.
 
-    def follows(node: Any) -> bool | None:  # noqa: ANN401 — onnx_ir.Node
-        """Return False for nodes that use a weight's numbers, which must stay; None lets the folder decide."""
+    ONNX Runtime fuses a convolution with its activation only if the bias and the bounds of the activation are constants; without
+    fusion it takes three times as long.
+    """
+
+    def should_fold(node: Any) -> bool | None:  # noqa: ANN401 — onnx_ir.Node
+        """Return False for nodes that use a weight's numbers, which must stay; None for the optimiser's default."""
         takes_numbers = (
             any(value is not None and value.name in weights for value in node.inputs) and node.op_type != "Shape"
         )
         return False if takes_numbers else None
 
-    optimizer.fold_constants(model, should_fold=follows)
+    optimizer.fold_constants(model, should_fold=should_fold)
     constants = {tensor.name: tensor for tensor in model.graph.initializer if tensor.name not in weights}
     for node in model.graph.node:
         bias = constants.get(node.input[2]) if node.op_type == "Conv" and node.input[2:] else None
@@ -90,8 +93,8 @@ def trace(
     module: nn.Module, feed: dict[str, Any], names: list[str], free: dict[str, Any], *, optimize: bool
 ) -> onnx.ModelProto:
     """Return the graph of `module(**feed)` with its weights."""
-    # While it exports, torch 2.13 replaces recurrent cells by a computation that leaves the length free, but doesn't clear the
-    # caches of operators: from the second export of a process on, the length could be fixed.
+    # During an export, torch 2.13 replaces recurrent cells by a computation with a free length, but doesn't clear the caches of
+    # operators. Without this, the length could be fixed from the second export of a process on.
     for cell in (torch.ops.aten.lstm.input, torch.ops.aten.gru.input):
         cell._dispatch_cache.clear()
     # The exporter prints to standard output and warns of its own internals.
@@ -115,9 +118,9 @@ def trace(
 
 
 def without_weights(model: onnx.ModelProto, weights: AbstractSet[str], *marks: str) -> bytes:
-    """Remove the weights' numbers, but not their names and shapes, and all traces of where the graph was made.
+    """Serialise a graph without the weights' numbers (names and shapes stay) and without metadata about its origin.
 
-    Weights of the network that the graph doesn't need are listed in its metadata, after `marks`.
+    The metadata gets `marks` and the names of the weights that the graph doesn't use.
     """
     graph = model.graph
     for tensor in graph.initializer:
@@ -125,21 +128,21 @@ def without_weights(model: onnx.ModelProto, weights: AbstractSet[str], *marks: s
             tensor.ClearField("raw_data")
             tensor.data_location = onnx.TensorProto.EXTERNAL
             tensor.external_data.add(key="location", value=WEIGHTS)
-    forget_origin(model)
+    remove_origin(model)
     for mark in marks:
         model.metadata_props.add(key=mark)
-    # Such as the mask token of an image model that was trained to fill in masked patches.
-    return sealed(model, unused=weights - {tensor.name for tensor in graph.initializer})
+    # Unused is, for example, the mask token of an image model that was trained to fill in masked patches.
+    return serialise(model, unused=weights - {tensor.name for tensor in graph.initializer})
 
 
-def sealed(model: onnx.ModelProto, unused: AbstractSet[str]) -> bytes:
+def serialise(model: onnx.ModelProto, unused: AbstractSet[str]) -> bytes:
     """Serialise a graph, with the names of the bundle's weights that it doesn't use."""
     for name in sorted(unused):
         model.metadata_props.add(key=f"{UNUSED}{name}")
     return model.SerializeToString(deterministic=True)
 
 
-def forget_origin(model: onnx.ModelProto) -> None:
+def remove_origin(model: onnx.ModelProto) -> None:
     """Remove metadata about where and from which code a graph was made."""
     graph = model.graph
     for node in graph.node:

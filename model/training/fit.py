@@ -1,11 +1,11 @@
-"""The training loop: prepared examples in, the best weights out.
+"""The training loop, from prepared examples to the best weights.
 
 B examples, M modalities, D embedding width, K labels.
 """
 
 import math
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -23,14 +23,14 @@ from polymodal.cores import available_cpus
 from polymodal.model.errors import ModelError
 from polymodal.model.modalities import MODALITIES
 from polymodal.model.network import MultimodalClassifier
-from polymodal.model.progress import bar, console
+from polymodal.model.progress import console, track
 from polymodal.model.training.averaging import Average
 from polymodal.model.training.curves import Curves
 from polymodal.model.training.examples import Examples
 from polymodal.model.training.presets import TrainingConfig
 
 SAMPLED_SETS: Final = 4
-"""Sets of modalities that a batch's loss is computed for, in addition to the whole set, if there are more than two modalities."""
+"""Number of sets of modalities for a batch's loss, in addition to the whole set, if there are more than two modalities."""
 LARGEST_GRADIENT: Final = 1.0  # norm to which gradients are clipped
 
 Batch = dict[str, Any]
@@ -40,7 +40,7 @@ Validate = Callable[[MultimodalClassifier], Mapping[str, float]]
 
 @dataclass(slots=True)
 class Progress:
-    """State of a training after a whole number of epochs: all that resuming needs besides the optimiser."""
+    """State of a training after a number of epochs: all that resuming needs besides the optimiser."""
 
     fingerprint: str
     """Digest of data, network and hyper-parameters; a checkpoint of another one is rejected."""
@@ -54,10 +54,10 @@ class Progress:
 class Objective(nn.Module):
     """The network with its training loss: the expected loss under whole-modality dropout.
 
-    With probability 1 − p an example keeps all it has; otherwise one of the smaller sets of modalities is left of it, each
-    equally likely. As fusion is cheap compared with encoding, the expectation over these sets is computed for one or two
-    modalities. For more there would be 2^M − 2 sets, and it is estimated without bias from SAMPLED_SETS of them, which are drawn
-    for every batch from torch's generator.
+    With probability 1 − p an example keeps all its modalities; otherwise it keeps one of the smaller sets, each equally likely.
+    For one or two modalities the expectation over these sets is computed, because fusion is cheap compared with encoding. For
+    more there would be 2^M − 2 sets, so it is estimated without bias from SAMPLED_SETS of them, which are drawn for every batch
+    from torch's generator.
     """
 
     label_weights: Tensor | None
@@ -122,13 +122,12 @@ def fit(
     device: str = "auto",
     workers: int = 1,
     curves: Curves | None = None,
-    watched: str = "accuracy",
+    metric: str = "accuracy",
 ) -> Progress:
     """Train until the validation score stops improving, and return the progress with the best weights.
 
-    After every epoch `checkpoint` holds all that is needed to go on from there with `resume`; a run that was interrupted
-    and resumed ends as the uninterrupted one would have. `watched` names the metric of `validate`. Raises ModelError as
-    `choose_device` does.
+    After every epoch `checkpoint` is replaced; with `resume` the training continues from it. An interrupted and resumed run has
+    the same result as an uninterrupted one. `metric` names what `validate` returns. Raises ModelError as `choose_device` does.
     """
     accelerator = _accelerator(choose_device(device, config.precision), config.precision)
     for name, parameter in network.named_parameters():
@@ -153,9 +152,10 @@ def fit(
 
     while progress.epoch < config.epochs and progress.epoch - progress.best_epoch < config.patience:
         torch.manual_seed(config.seed + progress.epoch)
-        _begin_training(network, config)
+        _set_training_mode(network, config)
         losses = []
-        for batch in _shown(batches.of(progress.epoch), f"epoch {progress.epoch + 1}/{config.epochs}", len(batches)):
+        title = f"epoch {progress.epoch + 1}/{config.epochs}"
+        for batch in track(batches.of(progress.epoch), title, len(batches), "batches"):
             loss = objective(send_to_device(batch, accelerator.device))
             optimizer.zero_grad(set_to_none=True)
             accelerator.backward(loss)
@@ -171,12 +171,14 @@ def fit(
         if curves:
             curves.epoch(scores)
         _save(checkpoint, progress, stateful)
-        _print_epoch(progress, scores, watched)
+        figures = "  ".join(f"{key} {value:.3f}" for key, value in scores.items())
+        loss_figure = f"loss {progress.history[-1]['loss']:.3f}"
+        console.print(f"epoch {progress.epoch}: {loss_figure}  validation {metric}: {figures}")
     return progress
 
 
 def choose_device(device: str, precision: str) -> str:
-    """Return cpu, cuda or mps; "auto" is the fastest one of this machine.
+    """Return cpu, cuda or mps; for "auto" the fastest one of this machine.
 
     Raises ModelError for a device that this machine lacks, or that cannot compute with this precision.
     """
@@ -185,8 +187,8 @@ def choose_device(device: str, precision: str) -> str:
     if device not in ("auto", *available):
         raise ModelError(f"device: {device!r} is not on this machine; allowed here: auto, {', '.join(available)}")
     chosen = available[0] if device == "auto" else device
-    halves = {"fp16": chosen != "cpu", "bf16": chosen == "cpu" or is_bf16_available()}
-    allowed = ["fp32", *(name for name, able in halves.items() if able)]
+    half_precisions = {"fp16": chosen != "cpu", "bf16": chosen == "cpu" or is_bf16_available()}
+    allowed = ["fp32", *(name for name, supported in half_precisions.items() if supported)]
     if precision not in allowed:
         raise ModelError(f"precision: {precision!r} on {chosen}; allowed there: {', '.join(allowed)}")
     return chosen
@@ -203,8 +205,8 @@ def _accelerator(device: str, precision: str) -> Accelerator:
     return Accelerator(cpu=device == "cpu", mixed_precision="no" if precision == "fp32" else precision)
 
 
-def _begin_training(network: MultimodalClassifier, config: TrainingConfig) -> None:
-    """Set training mode, except for frozen modules: their dropout is off, and batch normalisation keeps its statistics.
+def _set_training_mode(network: MultimodalClassifier, config: TrainingConfig) -> None:
+    """Set training mode, except for frozen modules, which have no dropout and keep the statistics of batch normalisation.
 
     torch records no gradients for a frozen encoder, because nothing before it requires one.
     """
@@ -222,12 +224,6 @@ def _record(progress: Progress, network: MultimodalClassifier, loss: float, scor
     progress.history.append(
         {"epoch": progress.epoch, "loss": loss, **{f"validation {k}": v for k, v in scores.items()}}
     )
-
-
-def _print_epoch(progress: Progress, scores: Mapping[str, float], watched: str) -> None:
-    """Print the results of an epoch, which are on the disk already."""
-    figures = "  ".join(f"{key} {value:.3f}" for key, value in scores.items())
-    console.print(f"epoch {progress.epoch}: loss {progress.history[-1]['loss']:.3f}  validation {watched}: {figures}")
 
 
 def collate(
@@ -254,10 +250,10 @@ def collate(
 
 
 class Batches:
-    """Batches of training rows, whose order and augmentations depend on the seed and the epoch only.
+    """Batches of training rows, whose order and augmentations depend only on the seed and the epoch.
 
-    `workers` threads collate and augment in the background, a few batches ahead, so memory stays bounded. They are threads
-    because numpy and torch release the interpreter's lock, and nothing is copied.
+    `workers` threads collate and augment in the background, a few batches ahead, so memory stays bounded. Threads are enough,
+    because numpy and torch release the interpreter's lock.
     """
 
     def __init__(self, examples: Examples, config: TrainingConfig, workers: int) -> None:
@@ -271,25 +267,24 @@ class Batches:
 
     def of(self, epoch: int) -> Iterator[Batch]:
         """Yield the batches of one epoch, counted from 0."""
-        chance = torch.Generator().manual_seed(self._config.seed * 100_003 + epoch)
-        order = torch.randperm(len(self._rows), generator=chance)
-        seeds = torch.randint(2**31, (len(self),), generator=chance).tolist()  # one per batch
-        coming: deque[Future[Batch]] = deque()
+        generator = torch.Generator().manual_seed(self._config.seed * 100_003 + epoch)
+        order = torch.randperm(len(self._rows), generator=generator)
+        seeds = torch.randint(2**31, (len(self),), generator=generator).tolist()  # one per batch
+        waiting: deque[Future[Batch]] = deque()
         pool = ThreadPoolExecutor(self._workers)
         try:
             # Nearly equal sizes, so that no batch is tiny.
             for rows, seed in zip(self._rows[order].tensor_split(len(self)), seeds, strict=True):
-                coming.append(pool.submit(self._make, rows.tolist(), seed))
-                if len(coming) > 2 * self._workers:
-                    yield coming.popleft().result()
-            while coming:
-                yield coming.popleft().result()
+                waiting.append(pool.submit(self._make, rows.tolist(), seed))
+                if len(waiting) > 2 * self._workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
         finally:
             pool.shutdown(cancel_futures=True)
 
     def _make(self, rows: list[int], seed: int) -> Batch:
-        chance = torch.Generator().manual_seed(seed)
-        return collate(self._examples, rows, chance, self._config.augment)
+        return collate(self._examples, rows, torch.Generator().manual_seed(seed), self._config.augment)
 
 
 def _parameter_groups(network: MultimodalClassifier, config: TrainingConfig) -> list[dict[str, Any]]:
@@ -298,13 +293,9 @@ def _parameter_groups(network: MultimodalClassifier, config: TrainingConfig) -> 
     for name, parameter in network.named_parameters():
         if not parameter.requires_grad:
             continue
-        _, _, inside = name.partition("encoders.")
-        fresh = not inside or ".project." in name
-        rate = (
-            config.learning_rate
-            if fresh
-            else config.encoder_learning_rates.get(inside.split(".")[0], config.learning_rate)
-        )
+        rate = config.learning_rate
+        if name.startswith("encoders.") and ".project." not in name:
+            rate = config.encoder_learning_rates.get(name.split(".")[1], rate)
         groups.setdefault((rate, parameter.ndim > 1), []).append(parameter)
     return [
         {"params": parameters, "lr": rate, "weight_decay": config.weight_decay if decays else 0.0}
@@ -324,16 +315,8 @@ def _schedule(config: TrainingConfig, steps: int) -> Callable[[int], float]:
     return factor
 
 
-def _shown(loader: Iterable[Batch], what: str, length: int) -> Iterator[Batch]:
-    with bar() as progress:
-        task = progress.add_task(what, total=length, unit="batches")
-        for batch in loader:
-            yield batch
-            progress.advance(task)
-
-
 def _save(path: Path, progress: Progress, stateful: Mapping[str, Any]) -> None:
-    """Write all that resuming needs, and replace the older checkpoint atomically."""
+    """Replace the checkpoint atomically by one with all that resuming needs."""
     temporary = path.with_suffix(".part")
     torch.save(
         {"progress": asdict(progress), **{name: value.state_dict() for name, value in stateful.items()}}, temporary

@@ -1,4 +1,4 @@
-"""Select encoders in 8 bits for a bundle: the fastest that pass an agreement gate on the validation split.
+"""Select encoders in 8 bits for a bundle: the fastest ones whose metrics on the validation split are close to float32.
 
 A set of graphs passes if, for every set of modalities, the metric that training monitors (accuracy, mean average precision, R²)
 falls by at most 0.005 against float32, the calibration error rises by at most 0.01, and the negative log-likelihood, which is more
@@ -40,38 +40,38 @@ CALIBRATION_LOSS: Final = 0.01
 """Largest rise of the calibration error, or of the share of numbers outside their intervals."""
 LIKELIHOOD_LOSS: Final = 0.02
 """Largest rise of the mean negative log-likelihood, in nats."""
-RANGE_PICTURES: Final = 200
-"""Examples of the train split for measuring the ranges of activations."""
+RANGE_EXAMPLES: Final = 200
+"""Number of examples of the train split from which the ranges of activations are measured."""
 FIRST_IN_FLOAT: Final = (0, 1, 3, 5)
-"""Numbers of first convolutions that stay float32, in the order of attempts."""
+"""How many of the first convolutions stay float32, in the order of attempts."""
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A way to compute an encoder, made on demand."""
+    """A way to compute an encoder."""
 
-    what: str
-    """Name for the report."""
+    name: str
+    """Name in the report."""
     make: Callable[[], bytes] | None = None
-    """The graph in 8 bits; None for float32."""
+    """Returns the graph in 8 bits; None for float32."""
 
 
 @dataclass(frozen=True, slots=True)
 class Quantised:
-    """Graphs in 8 bits of a bundle."""
+    """Selected graphs in 8 bits of a bundle."""
 
     graphs: Mapping[str, bytes]
     """By the name of their file in onnx/; empty if none passed."""
     runtime: Runtime
-    """Runtime that executes them, and the others in float32."""
+    """Runtime that executes them, and the other encoders in float32."""
     report: Mapping[str, Any]
-    """Choice for each encoder, tolerances, metrics next to those of float32, and attempts."""
+    """Selected candidates, tolerances, metrics with those of float32, and attempts."""
 
-    def replayed(self, golden: list[dict[str, Any]], draft: Bundle) -> list[dict[str, Any]]:
-        """Add this runtime's predictions to golden inputs."""
+    def replayed(self, golden: list[dict[str, Any]], bundle: Bundle) -> list[dict[str, Any]]:
+        """Return golden inputs with this runtime's predictions added."""
         if not self.graphs:
             return golden
-        predictor = Network(draft, self.runtime)
+        predictor = Network(bundle, self.runtime)
         return [{**entry, NAME: predictor.target.golden(predictor.predict_golden(entry))} for entry in golden]
 
 
@@ -85,24 +85,19 @@ def quantise(
     splits: Sequence[str] = (),
     threads: int,
 ) -> Quantised:
-    """Try graphs in 8 bits on the validation split, first all at once; measure the selected ones on `splits` too.
+    """Try graphs in 8 bits on the validation split, the fastest combination first; measure the selected ones on `splits` too.
 
-    `stored` and `graphs` are the bundle's, in float32. A modality without validation rows stays in float32.
+    `stored` has the weights as the bundle stores them, `graphs` its graphs in float32. A modality without validation rows stays
+    in float32.
     """
     network = network.cpu().eval()
     validation = examples.split("validation")
-    measured = {name for name in config.network.order if any(map(examples.stores[name].has, validation))}
-    candidates = {
-        name: (
-            *(
-                _candidates(name, network, encoder_weights(stored, name), graphs[name], examples)
-                if name in measured
-                else ()
-            ),
-            Candidate("float32"),
-        )
-        for name in config.network.order
-    }
+    candidates: dict[str, tuple[Candidate, ...]] = {}
+    for name in config.network.order:
+        measurable = any(map(examples.stores[name].has, validation))
+        weights = encoder_weights(stored, name)
+        quantised = _candidates(name, network, weights, graphs[name], examples) if measurable else ()
+        candidates[name] = (*quantised, Candidate("float32"))
     return _Gate(config, stored, graphs, examples, threads).decide(candidates, splits)
 
 
@@ -116,7 +111,7 @@ def _candidates(
             yield Candidate("int8 matrices", lambda: made)
         return
     rows = [row for row in examples.split("train") if examples.stores[name].has(row)]
-    chosen = np.random.default_rng(0).permutation(len(rows))[:RANGE_PICTURES]
+    chosen = np.random.default_rng(0).permutation(len(rows))[:RANGE_EXAMPLES]
     batches = [examples.collate(name, [rows[index]]) for index in chosen.tolist()]
 
     @cache
@@ -129,12 +124,12 @@ def _candidates(
 
     for in_float in FIRST_IN_FLOAT:
         if in_float < count:
-            words = "int8 convolutions" + (f" but the first {in_float}" if in_float else "")
-            yield Candidate(words, partial(make, in_float))
+            title = "int8 convolutions" + (f" but the first {in_float}" if in_float else "")
+            yield Candidate(title, partial(make, in_float))
 
 
 class _Gate:
-    """Computes embeddings once for each candidate, and metrics of any combination of them."""
+    """Computes the metrics of combinations of candidates; each candidate's embeddings are computed once."""
 
     def __init__(
         self,
@@ -154,26 +149,26 @@ class _Gate:
         self._head = open_session(graphs[HEAD], decompress_weights(head_weights(stored)), threads)
 
     def decide(self, candidates: Mapping[str, tuple[Candidate, ...]], splits: Sequence[str]) -> Quantised:
-        """Return the first combination that passes; float32 alone always does."""
-        order, in_float = self._config.network.order, {name: entry[-1] for name, entry in candidates.items()}
-        reference = self._figures(in_float, "validation")
+        """Return the first combination that passes; float32 for all encoders always does."""
+        float32 = {name: entry[-1] for name, entry in candidates.items()}
+        reference = self._figures(float32, "validation")
         tried = []
         for chosen in _by_speed(candidates):
             figures = self._figures(chosen, "validation")
             passed = all(_passes(figures[key], reference[key]) for key in reference)
-            tried.append({"encoders": _words(chosen), "passed": passed, "validation": figures})
+            tried.append({"encoders": _names(chosen), "passed": passed, "validation": figures})
             if passed:
                 break
         opened = {name: self._open(name, candidate) for name, candidate in chosen.items()}
         sessions = {name: session for name, (_, session) in opened.items()}
         return Quantised(
             {name + INT8: graph for name, (graph, _) in opened.items() if graph is not None},
-            OnnxRuntime({**sessions, HEAD: self._head}, order, NAME),
+            OnnxRuntime({**sessions, HEAD: self._head}, self._config.network.order, NAME),
             {
-                "encoders": _words(chosen),
+                "encoders": _names(chosen),
                 "tolerance": _tolerances(next(iter(reference.values()))),
                 "metrics": {
-                    split: {"float32": self._figures(in_float, split), "int8": self._figures(chosen, split)}
+                    split: {"float32": self._figures(float32, split), "int8": self._figures(chosen, split)}
                     for split in ("validation", *splits)
                 },
                 "tried": tried,
@@ -181,20 +176,20 @@ class _Gate:
         )
 
     def _open(self, name: str, candidate: Candidate) -> tuple[bytes | None, ort.InferenceSession]:
-        key = (name, candidate.what)
+        key = (name, candidate.name)
         if key not in self._opened:
             stored, graph = encoder_weights(self._stored, name), None
             if candidate.make is None:
                 session = open_session(self._graphs[name], decompress_weights(stored), self._threads)
             else:
-                console.print(f"{name}: {candidate.what} …")
+                console.print(f"{name}: {candidate.name} …")
                 graph = candidate.make()
                 session = open_session(graph, in_8_bits(stored), self._threads)
             self._opened[key] = graph, session
         return self._opened[key]
 
     def _embeddings(self, name: str, candidate: Candidate, split: str) -> FloatArray:
-        key = (name, candidate.what, split)
+        key = (name, candidate.name, split)
         if key not in self._embedded:
             runtime = OnnxRuntime({name: self._open(name, candidate)[1]}, (name,))
             width, rows = self._config.network.width, self._examples.split(split)
@@ -202,7 +197,7 @@ class _Gate:
         return self._embedded[key]
 
     def _figures(self, chosen: Mapping[str, Candidate], split: str) -> dict[str, dict[str, float]]:
-        """Return the metrics of the gate, by set of modalities that some row of the split has."""
+        """Return the compared metrics by set of modalities that some row of the split has."""
         network, rows = self._config.network, self._examples.split(split)
         embeddings = {name: self._embeddings(name, candidate, split) for name, candidate in chosen.items()}
         head = OnnxRuntime({HEAD: self._head}, network.order)
@@ -214,36 +209,35 @@ class _Gate:
         targets = self._examples.targets[answers.rows]
         metrics = target.metrics(target.scores(answers.logits, answers.used), targets)
         error = metrics.get("calibration_error")
-        if error is None:  # intervals should hold numbers with the probability COVERAGE
+        if error is None:  # a regression, whose intervals should contain numbers with the probability COVERAGE
             error = max(0.0, COVERAGE - (metrics["coverage"] or 0.0))
         figures = {target.watched: target.monitor(answers.logits, targets), CALIBRATION: float(error)}
-        likelihood = metrics.get("negative_log_likelihood")  # a number has none
+        likelihood = metrics.get("negative_log_likelihood")  # regressions have none
         return figures if likelihood is None else {**figures, LIKELIHOOD: likelihood}
 
 
-def _words(chosen: Mapping[str, Candidate]) -> dict[str, str]:
-    return {name: entry.what for name, entry in chosen.items()}
+def _names(chosen: Mapping[str, Candidate]) -> dict[str, str]:
+    return {name: entry.name for name, entry in chosen.items()}
 
 
 def _by_speed(candidates: Mapping[str, tuple[Candidate, ...]]) -> Iterator[dict[str, Candidate]]:
-    """Yield every combination: those with fewer encoders in float32 first, then those with earlier candidates."""
+    """Yield every combination: first those with fewer encoders in float32, among these those with earlier candidates."""
 
-    def slowness(places: tuple[int, ...]) -> tuple[int, int]:
-        chosen = zip(candidates.values(), places, strict=True)
-        return sum(entry[place].make is None for entry, place in chosen), sum(places)
+    def slowness(combination: tuple[tuple[int, Candidate], ...]) -> tuple[int, int]:
+        return sum(entry.make is None for _, entry in combination), sum(place for place, _ in combination)
 
-    for places in sorted(product(*(range(len(entry)) for entry in candidates.values())), key=slowness):
-        yield {name: entry[place] for (name, entry), place in zip(candidates.items(), places, strict=True)}
+    for combination in sorted(product(*map(enumerate, candidates.values())), key=slowness):
+        yield dict(zip(candidates, (entry for _, entry in combination), strict=True))
 
 
 def _tolerances(figures: Iterable[str]) -> dict[str, float]:
     errors = {CALIBRATION: CALIBRATION_LOSS, LIKELIHOOD: LIKELIHOOD_LOSS}
-    return {what: errors.get(what, LOSS) for what in figures}
+    return {name: errors.get(name, LOSS) for name in figures}
 
 
 def _passes(figures: Mapping[str, float], reference: Mapping[str, float]) -> bool:
-    """Return whether the monitored metric, which is first, falls and the errors rise by no more than their tolerances."""
-    watched = next(iter(reference))
-    lost = {what: figures[what] - reference[what] for what in reference}
-    lost[watched] = -lost[watched]
-    return all(lost[what] <= allowed for what, allowed in _tolerances(reference).items())
+    """Return whether the fall of the first metric, which training monitors, and the rise of the errors are tolerable."""
+    monitored = next(iter(reference))
+    losses = {name: figures[name] - reference[name] for name in reference}
+    losses[monitored] = -losses[monitored]
+    return all(losses[name] <= allowed for name, allowed in _tolerances(reference).items())

@@ -24,7 +24,7 @@ PROJECT: Final = re.compile(r"encoders\.\w+\.project\.")  # from an encoder's fe
 
 @dataclass(frozen=True, slots=True)
 class TrainingConfig:
-    """Hyper-parameters of the training loop, which the bundle's report has."""
+    """Hyper-parameters of the training loop, as in the bundle's report."""
 
     epochs: int = 30
     """Most epochs; early stopping usually ends sooner."""
@@ -39,7 +39,7 @@ class TrainingConfig:
     """Share of all steps during which the rates rise."""
     weight_decay: float = 0.01
     modality_dropout: float = 0.5
-    """Probability that an example loses some of its modalities. Its expectation is computed, not sampled."""
+    """Probability that an example loses some of its modalities; see `Objective`."""
     smoothing: float = 0.05
     """Label smoothing: the probability mass taken from the right label."""
     class_weights: Mapping[str, float] = field(default_factory=dict)
@@ -49,7 +49,7 @@ class TrainingConfig:
     averaging: float = 0.0
     """Decay per step of the moving average of weights, which is validated and kept. 0: the last weights."""
     retained: float = 0.0
-    """Interpolation, from 0 to 1, of encoders towards their trained initial weights for validation and the bundle."""
+    """Share of the trained initial weights, from 0 to 1, in the encoders that are validated and kept."""
     augment: tuple[str, ...] = tuple(MODALITIES)
     """Modalities whose training examples are augmented."""
     precision: str = "fp32"
@@ -75,14 +75,14 @@ class Recipe:
 
 
 def cnn_rnn(manifest: Manifest, cache: Path, encoders: Mapping[str, str]) -> Recipe:
-    """Make small encoders from scratch (for images a CNN, for texts a bidirectional LSTM), concatenation, a linear head."""
+    """Return a recipe with small encoders from scratch (a CNN, a bidirectional LSTM), concatenation and a linear head."""
     branches = _branches("cnn-rnn", manifest, cache, encoders, trained=False)
     network = _network(manifest, branches, width=128, fusion="concat", dropout=0.2)
     return _recipe("cnn-rnn", network, branches, TrainingConfig(learning_rate=2e-3))
 
 
 def pretrained_encoders(manifest: Manifest, cache: Path, encoders: Mapping[str, str]) -> Recipe:
-    """Make trained encoders (EfficientNet-lite0, upper half fine-tuned; MiniLM, frozen), perceptrons, their sum, a linear head."""
+    """Return a recipe with trained encoders (EfficientNet-lite0, partly fine-tuned; MiniLM, frozen), their sum, a linear head."""
     branches = _branches("pretrained", manifest, cache, encoders, trained=True)
     network = _network(manifest, branches, width=256, fusion="sum", dropout=0.2)
     training = TrainingConfig(
@@ -102,7 +102,7 @@ PRESETS: Final[Mapping[str, Callable[[Manifest, Path, Mapping[str, str]], Recipe
     "cnn-rnn": cnn_rnn,
     "pretrained": pretrained_encoders,
 }
-"""Arguments: the data, the folder for downloads, and by modality the encoders that replace the preset's."""
+"""Arguments: the data, the folder for downloads, and the encoders that replace the preset's, by modality."""
 
 
 def presets_of(modality: str) -> Presets:
@@ -111,7 +111,7 @@ def presets_of(modality: str) -> Presets:
 
 
 def make_branch(modality: str, encoder: str, options: BranchOptions) -> Branch:
-    """Return the branch with the encoder of that name, or with the model at that address. Raises ModelError."""
+    """Return a branch with the encoder of that name, or with the model at that address. Raises ModelError."""
     presets = presets_of(modality)
     if is_address(encoder):
         return presets.read_model(encoder, options)
@@ -127,12 +127,12 @@ def make_branch(modality: str, encoder: str, options: BranchOptions) -> Branch:
 def _branches(
     preset: str, manifest: Manifest, cache: Path, encoders: Mapping[str, str], *, trained: bool
 ) -> dict[str, Branch]:
-    """Return the branch of each modality that any training row has; others can't be learned. Raises ModelError."""
+    """Return the branch of each modality that any training row has. Raises ModelError."""
     rows = manifest.by_split("train")
     branches = {}
     for name in learned_modalities(rows):
-        own = presets_of(name).PRESETS.get(preset)
-        encoder = encoders.get(name) or (own.encoder if own else None)
+        default = presets_of(name).PRESETS.get(preset)
+        encoder = encoders.get(name) or (default.encoder if default else None)
         if encoder is None:
             raise ModelError(f"preset {preset!r} has no {name} encoder; choose one with --{name}-encoder")
         values = (row.inputs.get(name) for row in rows)
@@ -159,15 +159,15 @@ def _network(
 
 
 def _recipe(preset: str, network: NetworkConfig, branches: Mapping[str, Branch], training: TrainingConfig) -> Recipe:
-    """Build the recipe; an encoder of which only the embeddings were trained before learns at the full rate."""
+    """Return the recipe; an encoder with initial weights for its embeddings alone learns at the full rate."""
     weights = {
         f"encoders.{name}.{key}": array for name, branch in branches.items() for key, array in branch.weights.items()
     }
     frozen = tuple(f"encoders.{name}.{prefix}" for name, branch in branches.items() for prefix in branch.frozen)
     tuned = {name for name, branch in branches.items() if any(not key.startswith("embed.") for key in branch.weights)}
-    own = {name: presets_of(name).PRESETS.get(preset, PresetBranch("")) for name in branches}
-    rates = {name: entry.learning_rate for name, entry in own.items() if name in tuned and entry.learning_rate}
-    augment = tuple(name for name, entry in own.items() if entry.augmented)
+    defaults = {name: presets_of(name).PRESETS.get(preset, PresetBranch("")) for name in branches}
+    rates = {name: entry.learning_rate for name, entry in defaults.items() if name in tuned and entry.learning_rate}
+    augment = tuple(name for name, entry in defaults.items() if entry.augmented)
     return Recipe(
         network=network,
         inputs={name: branch.input for name, branch in branches.items()},

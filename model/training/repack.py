@@ -1,6 +1,6 @@
-"""Rewrite a bundle: with new graphs, optionally in 8 bits, or with metrics that its report lacks."""
+"""Rewrite a bundle with new graphs, optionally in 8 bits, or with metrics that its report lacks."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
@@ -25,7 +25,7 @@ from polymodal.model.training.splits import describe_split
 from polymodal.model.training.train import load_verified
 
 ADDED: Final = "added"
-"""Key of a report for the metrics that were added after the training, and by which release."""
+"""Key of a report for the metrics that `remeasure` added after the training."""
 
 
 def export(
@@ -41,8 +41,8 @@ def export(
 ) -> Network:
     """Write the bundle at `directory` to `out` with new graphs: in float32, and with the manifest `source` in 8 bits too.
 
-    The manifest must be the one that the bundle was trained on, because its train split gives ranges and its validation split
-    decides; prepared rows are kept in `work`. Weights and calibration don't change. Raises ModelError.
+    `source` must be the manifest that the bundle was trained on: its train split gives the ranges of activations, its validation
+    split selects the graphs. Prepared rows are kept in `work`. Weights and calibration don't change. Raises ModelError.
     """
     check_replaceable(out)
     use_available_cores()
@@ -87,27 +87,34 @@ def remeasure(
 ) -> tuple[str, ...]:
     """Write the bundle at `directory` to `out` with the metrics that its report lacks, and return their names.
 
-    The report of an older release gets the confusion matrix, reliability and other metrics of every split that it has. Its own
-    figures and all other files don't change. Predictions are those of the bundle in float32. The manifest must have the same rows
-    in the same splits; its images may differ if another version drew them, so the report has its data digest. Raises ModelError.
+    These are the confusion matrix, reliability and other metrics of every split in the report of an older release. Its metrics
+    and all other files don't change. Predictions are those of the bundle in float32. The manifest must have the same rows in the
+    same splits; its images may differ if another version drew them, so the report gets its data digest. Raises ModelError.
     """
     check_replaceable(out)
     use_available_cores()
     bundle, threads = read_bundle(directory), torch.get_num_threads()
-    exact = suitable(bundle)[-1]
-    runtime = start_runtime(exact, bundle, threads=threads)
+    float32 = suitable(bundle)[-1]
+    runtime = start_runtime(float32, bundle, threads=threads)
     manifest = _read(source, bundle.config.network.target, split_seed, workers, roots)
     if bundle.report["data"]["split"] not in (describe_split(manifest), describe_split(manifest, escaped=False)):
-        raise ModelError(f"{source}: other rows, labels or parts; allowed: the manifest that the bundle was trained on")
+        raise ModelError(
+            f"{source}: other rows, labels or splits; allowed: the manifest that the bundle was trained on"
+        )
     examples = prepare_examples(manifest, bundle.inputs, input_fingerprint(bundle.inputs), work, workers=workers)
-    metrics, added = {}, set[str]()
-    for split, known in bundle.report["metrics"].items():
+    metrics: dict[str, dict[str, Any]] = {}
+    added: set[str] = set()
+    for split, reported in bundle.report["metrics"].items():
         answers = evaluate.predict(runtime, examples, examples.split(split), bundle.config.network)
-        fresh = evaluate.report(answers, bundle.config, examples)
-        metrics[split] = {key: _completed(measures, fresh.get(key, {}), added) for key, measures in known.items()}
+        computed = evaluate.report(answers, bundle.config, examples)
+        metrics[split] = {}
+        for key, measures in reported.items():
+            lacking = {name: value for name, value in computed.get(key, {}).items() if name not in measures}
+            metrics[split][key] = {**measures, **lacking}
+            added.update(lacking)
     report = {**bundle.report, "metrics": metrics}
     if added:
-        report[ADDED] = {"measures": sorted(added), "runtime": exact, "data": manifest.digest}
+        report[ADDED] = {"measures": sorted(added), "runtime": float32, "data": manifest.digest}
     write_bundle(
         out,
         config=bundle.config,
@@ -122,20 +129,14 @@ def remeasure(
     return tuple(sorted(added))
 
 
-def _completed(measures: Mapping[str, Any], fresh: Mapping[str, Any], added: set[str]) -> dict[str, Any]:
-    lacking = {name: value for name, value in fresh.items() if name not in measures}
-    added |= set(lacking)
-    return {**measures, **lacking}
-
-
 def _graphs(bundle: Bundle) -> dict[str, bytes]:
-    """Return every graph of a bundle, by the name that `write_bundle` takes."""
+    """Return the graphs of a bundle as `write_bundle` takes them."""
     paths = (PurePosixPath(file) for file in bundle.files)
     return {path.stem: (bundle.directory / path).read_bytes() for path in paths if path.suffix == ".onnx"}
 
 
 def _read(source: Path, target: str, split_seed: int, workers: int, roots: Sequence[Path]) -> Manifest:
-    """Read a manifest with splits, and print its warnings. Raises ManifestError."""
+    """Return a manifest with splits, and print its warnings. Raises ManifestError."""
     manifest, _ = read_checked(source, target, split_seed, workers, roots)
     warn(manifest.warnings)
     return manifest
@@ -144,7 +145,7 @@ def _read(source: Path, target: str, split_seed: int, workers: int, roots: Seque
 def _examples(
     bundle: Bundle, source: Path, work: Path, split_seed: int, workers: int, roots: Sequence[Path]
 ) -> Examples:
-    """Prepare the manifest's rows if the bundle was trained on it. Raises ModelError."""
+    """Return the prepared rows of the manifest that the bundle was trained on. Raises ModelError."""
     manifest = _read(source, bundle.config.network.target, split_seed, workers, roots)
     trained, digest = bundle.report["data"]["digest"], manifest.digest
     if trained != digest:

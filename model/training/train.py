@@ -1,14 +1,14 @@
-"""Train a bundle from a manifest: prepare, fit, calibrate, measure, export, write."""
+"""Train a bundle from a manifest: prepare, fit, calibrate, measure, export and write."""
 
 import base64
 import hashlib
 import json
 import platform
 import subprocess
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from importlib import metadata
-from itertools import compress
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,7 +25,7 @@ from polymodal.model.bundle import (
     write_bundle,
 )
 from polymodal.model.calibration import calibration_sources
-from polymodal.model.config import BundleConfig, Name, NetworkConfig, sets_to_measure
+from polymodal.model.config import BundleConfig, Name, NetworkConfig
 from polymodal.model.errors import ModelError
 from polymodal.model.evaluation import plots
 from polymodal.model.fusion import FUSIONS
@@ -50,12 +50,12 @@ from polymodal.model.training.int8 import quantise
 from polymodal.model.training.presets import PRESETS, Recipe, TrainingConfig
 from polymodal.model.training.splits import describe_split, write_split
 
-COUNTER: Final = "num_batches_tracked"  # of batch normalisation: no weight, and torch fills it in when it is absent
+COUNTER: Final = "num_batches_tracked"  # of batch normalisation: no weight, and torch adds it when it is absent
 GOLDEN_BYTES: Final = 12_000
-"""Most bytes of a golden input; a larger file is used only as a thumbnail, and only if there is no smaller file."""
+"""Most bytes of a golden input; a larger file becomes a thumbnail, and is used only if there is no smaller file."""
 GOLDEN_SIDE: Final = 96
 """Pixels of such a thumbnail, which has about 2 kB."""
-GOLDEN_LABELS: Final = 5  # for each set of modalities one golden input of so many labels
+GOLDEN_LABELS: Final = 5  # most golden inputs for each set of modalities, of different labels
 LOGIT_TOLERANCE: Final = 0.01
 """Largest deviation of the written bundle's logits from the trained network's; torch and ONNX Runtime differ by about 1e-5."""
 
@@ -78,13 +78,13 @@ def train(
     changes: Mapping[str, Any] | None = None,
     roots: Sequence[Path] = (),
 ) -> Network:
-    """Train on the manifest at `source` and write the bundle `out`; work in progress is in `out` + ".run".
+    """Train on the manifest at `source`, write the bundle `out` and return it loaded; work in progress is in `out` + ".run".
 
-    `target` defines the label cells. `changes` replaces hyper-parameters of the preset by name, "fusion", and by modality
-    "encoders"; "freeze" names modalities whose trained encoder stays as it is, and "augment" those whose examples are changed by
-    chance, or "none"; "class_weights" are words as `model.targets.cells.class_weights` reads them. `split_seed` divides a manifest
-    without splits. Files may be below the manifest's folder and below `roots`. With `int8`, encoders are quantised too where that
-    loses next to nothing. Raises ModelError, and ManifestError with everything wrong with the data.
+    `target` defines the label cells. `changes` replaces hyper-parameters of the preset by name, "fusion", and "encoders" by
+    modality; "freeze" and "augment" list modalities (or "none") whose encoder is frozen and whose examples are augmented;
+    "class_weights" has the strings that `model.targets.weights.class_weights` reads. `split_seed` divides a manifest without
+    splits. Files may be below the manifest's folder and below `roots`. With `int8`, encoders that lose next to nothing are
+    quantised too. Raises ModelError, and ManifestError with all errors of the data.
     """
     name = _model_name(name or out.name)
     check_replaceable(out)
@@ -116,7 +116,7 @@ def train(
             device=device,
             workers=workers,
             curves=curves,
-            watched=TARGETS[target].scoring.watched,
+            metric=TARGETS[target].scoring.watched,
         )
     except KeyboardInterrupt:
         console.print(f"stopped; {work} holds everything up to the last whole epoch, and --resume goes on from there")
@@ -131,7 +131,7 @@ def train(
 
 
 def _model_name(name: str) -> str:
-    """Return a valid name; checked before hours of training. Raises ModelError."""
+    """Return the name if it is valid. Raises ModelError."""
     try:
         return TypeAdapter(Name).validate_python(name)
     except ValidationError as problem:
@@ -154,26 +154,19 @@ def _recipe(manifest: Manifest, preset: str, cache: Path, changes: Mapping[str, 
     for key in ("fusion", "encoders", "freeze"):
         hyper.pop(key, None)
     if "freeze" in changes:
-        hyper["frozen"] = _frozen(recipe, changes["freeze"])
+        names = _modalities(recipe, "freeze", changes["freeze"])
+        hyper["frozen"] = (*recipe.training.frozen, *(f"encoders.{name}." for name in names)) if names else ()
     if "augment" in changes:
         hyper["augment"] = _modalities(recipe, "augment", changes["augment"])
     if "class_weights" in hyper:
-        hyper["class_weights"] = class_weights(
-            hyper["class_weights"], manifest.target, manifest.cells("train"), manifest.labels
-        )
-    return replace(
-        recipe, network=recipe.network.model_copy(update={"fusion": fusion}), training=replace(recipe.training, **hyper)
-    )
-
-
-def _frozen(recipe: Recipe, names: Sequence[str]) -> tuple[str, ...]:
-    """Return the prefixes of frozen weights: those of the preset and of these modalities; none with "none"."""
-    chosen = _modalities(recipe, "freeze", names)
-    return (*recipe.training.frozen, *(f"encoders.{name}." for name in chosen)) if chosen else ()
+        cells = manifest.cells("train")
+        hyper["class_weights"] = class_weights(hyper["class_weights"], manifest.target, cells, manifest.labels)
+    network = recipe.network.model_copy(update={"fusion": fusion})
+    return replace(recipe, network=network, training=replace(recipe.training, **hyper))
 
 
 def _modalities(recipe: Recipe, option: str, names: Sequence[str]) -> tuple[str, ...]:
-    """Return the different modalities that an option names; none with "none". Raises ModelError."""
+    """Return the modalities that an option names, without repetitions; () for "none". Raises ModelError."""
     allowed = (*recipe.network.order, "none")
     if unknown := [name for name in names if name not in allowed]:
         raise ModelError(f"{option} {', '.join(unknown)}: not known; known are {', '.join(allowed)}")
@@ -183,9 +176,9 @@ def _modalities(recipe: Recipe, option: str, names: Sequence[str]) -> tuple[str,
 
 
 def initial_network(recipe: Recipe) -> MultimodalClassifier:
-    """Build the recipe's network with its trained initial weights, the others random.
+    """Return the recipe's network with its trained initial weights, the others random.
 
-    Raises ModelError when a trained weight has no place, or when a frozen weight would stay random.
+    Raises ModelError if the network lacks a trained weight, or if a frozen weight would stay random.
     """
     network = build_network(recipe.network)
     weights = {name: torch.from_numpy(array.copy()) for name, array in recipe.weights.items()}
@@ -197,14 +190,14 @@ def initial_network(recipe: Recipe) -> MultimodalClassifier:
         modality = untrained[0].split(".")[1]
         encoder = recipe.network.modalities[modality].encoder.name
         raise ModelError(
-            f"freeze {modality}: no trained weights for {len(untrained)} parts of the encoder {encoder!r}, such as "
+            f"freeze {modality}: no trained weights for {len(untrained)} weights of the encoder {encoder!r}, such as "
             f"{untrained[0]}; allowed: an encoder that begins with trained weights"
         )
     return network
 
 
 def validator(examples: Examples, config: NetworkConfig) -> Validate:
-    """Return a function that measures a network of this config on the validation split, for each set of modalities."""
+    """Return a function that measures a network of this config on the validation split, by set of modalities."""
     rows = examples.split("validation")
 
     def validate(network: MultimodalClassifier) -> dict[str, float]:
@@ -227,7 +220,7 @@ def _finish(
     measure_test: bool,
     int8: bool,
 ) -> Network:
-    """Calibrate, measure and write the best weights as they are stored."""
+    """Calibrate and measure the best weights, rounded as bundles store them, and write the bundle."""
     stored = compress_weights(
         {key: entry.numpy() for key, entry in progress.best_weights.items() if not key.endswith(COUNTER)}
     )
@@ -262,15 +255,15 @@ def _finish(
         splits = [split for split in answers if split != "validation"]
         threads = torch.get_num_threads()
         quantised = quantise(network, config, stored, graphs, examples, splits=splits, threads=threads)
-        golden = quantised.replayed(golden, _draft(config, recipe.inputs))
+        golden = quantised.replayed(golden, _unwritten(config, recipe.inputs))
         graphs |= quantised.graphs
         report["int8"] = quantised.report
     _draw(_work_folder(out) / "plots", progress, answers["validation"], config, examples)
 
     def verify(written: Path) -> None:
         bundle = read_bundle(written)
-        exact = suitable(bundle)[-1]  # computes in float32, as the trained network does
-        served = start_runtime(exact, bundle, threads=torch.get_num_threads())
+        float32 = suitable(bundle)[-1]
+        served = start_runtime(float32, bundle, threads=torch.get_num_threads())
         rows = examples.split("validation")
         _check_agreement(out, answers["validation"], evaluate.predict(served, examples, rows, recipe.network))
         load_verified(written)
@@ -290,7 +283,7 @@ def _finish(
 
 
 def load_verified(folder: Path) -> Network:
-    """Load a bundle as serving does; raises BundleError unless its golden inputs are reproduced."""
+    """Return a bundle loaded as serving does. Raises BundleError unless its golden inputs are reproduced."""
     predictor = load_network(folder, threads=torch.get_num_threads())
     predictor.warm_up()
     return predictor
@@ -315,7 +308,7 @@ def _draw(
 
 
 def _check_agreement(out: Path, trained: Mapping[str, Answers], served: Mapping[str, Answers]) -> None:
-    """Compare the written bundle's logits with the trained network's on the validation split. Raises ModelError."""
+    """Raise ModelError if the written bundle's logits on the validation split differ from the trained network's."""
     deviation = float(np.max([np.abs(entry.logits - served[key].logits).max() for key, entry in trained.items()]))
     if not deviation <= LOGIT_TOLERANCE:  # written so that NaN fails too
         raise ModelError(
@@ -325,10 +318,10 @@ def _check_agreement(out: Path, trained: Mapping[str, Answers], served: Mapping[
 
 def _golden(config: BundleConfig, runtime: TorchRuntime, examples: Examples) -> list[dict[str, Any]]:
     """Return validation rows of different label cells, preferably small ones, for each set of modalities, with predictions."""
-    predictor = Network(_draft(config, examples.inputs), runtime)
+    predictor = Network(_unwritten(config, examples.inputs), runtime)
     golden = []
-    order, validation = config.network.order, examples.split("validation")
-    for key in sets_to_measure(order, (frozenset(compress(order, row)) for row in examples.present(validation))):
+    validation = examples.split("validation")
+    for key in evaluate.measured_sets(examples, validation, config.network.order):
         names = key.split("+")
         rows = [
             examples.rows[number] for number in validation if all(examples.stores[name].has(number) for name in names)
@@ -343,8 +336,8 @@ def _golden(config: BundleConfig, runtime: TorchRuntime, examples: Examples) -> 
     return golden
 
 
-def _draft(config: BundleConfig, inputs: Mapping[str, Input]) -> Bundle:
-    """Return an unwritten bundle with what a Network needs."""
+def _unwritten(config: BundleConfig, inputs: Mapping[str, Input]) -> Bundle:
+    """Return a bundle that is not on the disk, with all that a Network needs."""
     return Bundle(Path(), config, digest="", inputs=inputs, report={}, golden=(), card="")
 
 
@@ -353,7 +346,7 @@ def _file_bytes(value: Path | str) -> int:
 
 
 def _golden_input(modality: str, value: Path | str) -> str:
-    """Return a text as it is, a file as base64, of its thumbnail if it is large and its modality has these."""
+    """Return a text unchanged; of a file the base64, or that of its thumbnail if the file is large and has one."""
     if isinstance(value, str):
         return value
     content = value.read_bytes()
@@ -365,16 +358,15 @@ def _golden_input(modality: str, value: Path | str) -> str:
 
 def _describe_data(manifest: Manifest) -> dict[str, Any]:
     """Return digest, counts by split, source and licence, and the splits."""
-    counts: dict[str, dict[str, int]] = {}
+    counts: dict[str, Counter[str]] = {}
     for row in manifest.rows:
-        counted = counts.setdefault(row.split, {})
         key = f"{row.source or 'unnamed'} ({row.licence or 'licence not stated'})"
-        counted[key] = counted.get(key, 0) + 1
+        counts.setdefault(row.split, Counter())[key] += 1
     return {"digest": manifest.digest, "items": counts, "split": describe_split(manifest)}
 
 
 def _describe_code() -> dict[str, str]:
-    """Return revision and versions of the code that made the bundle."""
+    """Return the revision of this code, and the versions of Python and of packages."""
     packages = ("polymodal", "torch", "numpy", "pillow", "tokenizers", "onnx")
     return {
         "revision": _revision(),
@@ -393,5 +385,5 @@ def _revision() -> str:
     return done.stdout.strip()
 
 
-def _fingerprint(*parts: Any) -> str:  # noqa: ANN401 — anything JSON-ready
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+def _fingerprint(*values: Any) -> str:  # noqa: ANN401 — anything JSON-ready
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()

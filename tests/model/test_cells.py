@@ -85,10 +85,10 @@ def test_only_numbers_have_a_scale():
 @pytest.mark.parametrize(
     ("target", "cells", "training", "problems"),
     [
-        pytest.param("single-label", ["a", "b"], ["a"], ["label 'b' has no rows in the train part"], id="unlearnt"),
+        pytest.param("single-label", ["a", "b"], ["a"], ["label 'b' has no rows in the train split"], id="unlearnt"),
         pytest.param("single-label", ["a"], ["a"], ["only one label; at least two are needed"], id="one-label"),
         pytest.param(
-            "multi-label", ["a|b", "a"], ["a"], ["label 'b' has no rows in the train part"], id="unlearnt-of-several"
+            "multi-label", ["a|b", "a"], ["a"], ["label 'b' has no rows in the train split"], id="unlearnt-of-several"
         ),
         pytest.param("multi-label", ["", ""], [""], ["no labels; at least one is needed"], id="no-labels"),
         pytest.param("multi-label", ["a", ""], ["a", ""], [], id="one-label-is-enough-for-yes-or-no"),
@@ -96,7 +96,7 @@ def test_only_numbers_have_a_scale():
             "regression",
             ["1.0", "2.0"],
             ["1.0"],
-            ["only one number in the train part; at least two are needed"],
+            ["only one number in the train split; at least two are needed"],
             id="flat",
         ),
         pytest.param("regression", ["1.0", "2.0"], ["1.0", "2.0"], [], id="two-numbers"),

@@ -63,7 +63,7 @@ class RegressionCells:
     def problems(self, cells: Sequence[str], training: Sequence[str]) -> list[str]:
         """Return a fault if the train split has fewer than two different numbers."""
         if training and not np.std([float(cell) for cell in training]) > 0:
-            return ["only one number in the train part; at least two are needed"]
+            return ["only one number in the train split; at least two are needed"]
         return []
 
     def hint(self, cells: Sequence[str]) -> str:

@@ -1,7 +1,7 @@
 """Captions: masking of labels, composition of texts, and comparison.
 
 Labels come from folder names, so a caption must not repeat them: words of the taxonomy are cut out of titles, and a
-keyword that contains one is dropped. Other words stay, even "horse" for a picture of a horse, because captions have such words.
+keyword that contains one is dropped. Other words stay, even "horse" for an image of a horse, because captions have such words.
 """
 
 import re
@@ -10,35 +10,16 @@ from collections.abc import Iterable
 from typing import Final
 
 _WORD = re.compile(r"[^\W_]+")
-# Written together with a label word, e.g. "kansasflag", "mapsymbol", "seafood". Words that many others merely begin or
-# end with ("plant" in eggplant, "place" in fireplace, "sign" in design) are not among them.
+# Label words that compounds begin or end with, e.g. "kansasflag", "mapsymbol", "seafood". Words that many unrelated words
+# contain ("plant" in eggplant, "place" in fireplace, "sign" in design) are not among them.
 COMPOUND_WORDS: Final = ("flag", "flags", "symbol", "symbols", "food", "foods", "animal", "animals", "roadsign")
 STOP_WORDS: Final = frozenset(
     (
-        "a",
-        "an",
-        "and",
-        "at",
-        "by",
-        "de",
-        "for",
-        "from",
-        "in",
-        "is",
-        "it",
-        "la",
-        "le",
-        "of",
-        "on",
-        "or",
-        "the",
-        "this",
-        "to",
-        "with",
-        "your",
+        *("a", "an", "and", "at", "by", "de", "for", "from", "in", "is", "it"),
+        *("la", "le", "of", "on", "or", "the", "this", "to", "with", "your"),
     )
 )
-# Left by the tool that once released Open Clip Art, or common to nearly everything.
+# Left by the tool that once released Open Clip Art, or common to nearly all items.
 JUNK_KEYWORD = re.compile(r"hash(\(0x[0-9a-f]+\))?|unsorted|clip ?art|svg|png|\W*", re.IGNORECASE)
 
 
@@ -65,17 +46,15 @@ class Mask:
         """Return the different keywords that neither contain a hidden word nor are junk, in their order."""
         kept: dict[str, None] = {}
         for keyword in keywords:
-            plain = re.sub(r"[\s_]+", " ", keyword).strip()
-            if JUNK_KEYWORD.fullmatch(plain) or any(self.hides(word) for word in _WORD.findall(plain)):
-                continue
-            kept.setdefault(plain.casefold())
+            phrase = re.sub(r"[\s_]+", " ", keyword).strip()
+            if not (JUNK_KEYWORD.fullmatch(phrase) or any(map(self.hides, _WORD.findall(phrase)))):
+                kept.setdefault(phrase.casefold())
         return tuple(kept)
 
     def text(self, title: str, keywords: Iterable[str]) -> str:
         """Return the text for the network: the masked title, then the remaining keywords that differ from it."""
         masked = self.title(title)
-        repeated = masked.casefold()
-        more = (keyword for keyword in self.keywords(keywords) if keyword != repeated)
+        more = (keyword for keyword in self.keywords(keywords) if keyword != masked.casefold())
         return ", ".join(phrase for phrase in (masked, *more) if phrase)
 
 

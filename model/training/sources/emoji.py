@@ -1,4 +1,4 @@
-"""Emoji pictures of three vendors with the English names and tags of emojibase.
+"""Emoji images of three vendors with the English names and tags of emojibase.
 
 Google's are Apache-2.0, Twitter's CC-BY-4.0, Fluent's and the names MIT. npm packages emoji-datasource-google,
 emoji-datasource-twitter, @lobehub/fluent-emoji-3d and emojibase-data.
@@ -20,7 +20,7 @@ SOURCE: Final = "emoji"
 
 @dataclass(frozen=True, slots=True)
 class Vendor:
-    """One set of pictures: files named by code points, in a folder of a package."""
+    """A set of images: files named by code points, in a folder of a package."""
 
     name: str
     package: str
@@ -48,8 +48,8 @@ _DIRECTION = re.compile(r"\bfacing (left|right)\b")
 _TONE = re.compile(r"\b(medium-)?(light|medium|dark) skin tone\b")
 
 
-def read(names: Path, pictures: Mapping[str, Path]) -> Reading:
-    """Read every emoji that has a label, for each vendor (name → folder of its pictures) that has drawn it."""
+def read(names: Path, images: Mapping[str, Path]) -> Reading:
+    """Read every emoji that has a label, for each vendor (name → folder of its images) that has drawn it."""
     emoji = json.loads((names / "data.json").read_bytes())
     messages = json.loads((names / "messages.json").read_bytes())
     groups = {group["order"]: group["key"] for group in messages["groups"]}
@@ -57,11 +57,11 @@ def read(names: Path, pictures: Mapping[str, Path]) -> Reading:
     items: list[Item] = []
     problems: list[str] = []
     for vendor in VENDORS:
-        if vendor.name not in pictures:
+        if vendor.name not in images:
             continue
         files = {
             code_points(file.stem): file
-            for file in sorted(pictures[vendor.name].iterdir(), reverse=True)
+            for file in sorted(images[vendor.name].iterdir(), reverse=True)
             if file.suffix == vendor.suffix
         }
         if not files:
@@ -86,7 +86,7 @@ def _items(
         yield Item(
             id=f"{SOURCE}/{vendor.name}/{code}",
             source=SOURCE,
-            picture=files[code],
+            image=files[code],
             label=label,
             title=entry["label"],
             keywords=tuple(entry.get("tags", ())),
@@ -96,7 +96,7 @@ def _items(
 
 
 def _subgroups(messages: list[dict[str, Any]]) -> dict[int, str]:
-    """Map order to key. In version 17 two subgroups of food have one order; the first is used."""
+    """Return keys by order. In version 17 two subgroups of food have the same order; the first is used."""
     keys: dict[int, str] = {}
     for subgroup in messages:
         keys.setdefault(subgroup["order"], subgroup["key"])
@@ -104,7 +104,7 @@ def _subgroups(messages: list[dict[str, Any]]) -> dict[int, str]:
 
 
 def code_points(name: str) -> str:
-    """Normalise the code points of a file name or of emojibase: small letters, no variation selector."""
+    """Normalise the code points of a file name or of emojibase: lower case, no variation selector."""
     return "-".join(code for code in name.lower().split("-") if code != "fe0f")
 
 

@@ -1,16 +1,21 @@
 """Groups: items that show one thing, and must therefore be in one split.
 
-Two items belong together when one of these holds, directly or through others:
+Two items belong together if one of these is true, directly or through other items:
 
 (a) they are one emoji concept, drawn by several vendors, or with another skin tone or gender
 (b) their captions are equal, masked or unmasked ("Canada" and "flag of Canada": the second is masked to the first)
 (c) they are numbered variants of one author in one folder
-(d) their pictures are nearly equal
+(d) their images are nearly equal
 """
 
 from collections.abc import Hashable, Iterable, Sequence
 from hashlib import sha256
+from itertools import chain
 from typing import Final
+
+import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from polymodal.model.modalities.image.near_duplicates import (
     ALIKE,
@@ -29,49 +34,28 @@ REPEATED: Final = "filed several times under one label"
 SURPLUS: Final = "beyond the cap of its group"
 
 
-class Union:
-    """Disjoint sets of 0 … n − 1; the smallest member names its set."""
-
-    def __init__(self, size: int) -> None:
-        self._parent = list(range(size))
-
-    def find(self, member: int) -> int:
-        """Return the set of `member`."""
-        while self._parent[member] != member:
-            self._parent[member] = self._parent[self._parent[member]]  # halve the path
-            member = self._parent[member]
-        return member
-
-    def join(self, one: int, other: int) -> None:
-        """Make the two sets one."""
-        low, high = sorted((self.find(one), self.find(other)))
-        self._parent[high] = low
-
-
 def group_names(items: Sequence[Item], prints: Sequence[Fingerprint], mask: Mask) -> list[str]:
     """Return the name of each item's group: the id of the group's first member in order of ids."""
-    order = sorted(range(len(items)), key=lambda index: items[index].id)
-    ranked = [items[index] for index in order]
-    union = Union(len(ranked))
     first: dict[Hashable, int] = {}
-    for rank, item in enumerate(ranked):
-        for key in _keys(item, mask):
-            union.join(first.setdefault(key, rank), rank)
-    for one, other in near_pairs([prints[index] for index in order], ALIKE):
-        union.join(one, other)
-    names = [""] * len(items)
-    for rank, index in enumerate(order):
-        names[index] = ranked[union.find(rank)].id
-    return names
+    pairs = [(first.setdefault(key, index), index) for index, item in enumerate(items) for key in _keys(item, mask)]
+    names: dict[int, str] = {}
+    for members in _components(len(items), chain(pairs, near_pairs(prints, ALIKE))):
+        names |= dict.fromkeys(members, min(items[index].id for index in members))
+    return [names[index] for index in range(len(items))]
+
+
+def _components(size: int, pairs: Iterable[tuple[int, int]]) -> Iterable[list[int]]:
+    """Return the connected components of a graph of `size` nodes, whose edges are `pairs`, as lists of nodes."""
+    edges = np.array([*pairs], dtype=np.int64).reshape(-1, 2)
+    graph = coo_array((np.ones(len(edges)), tuple(edges.T)), shape=(size, size))
+    _, components = connected_components(graph, directed=False)
+    return _members(components.tolist())
 
 
 def _keys(item: Item, mask: Mask) -> Iterable[Hashable]:
     """Yield keys of the rules (a) to (c): items with a common key belong together."""
     if item.concept:
-        yield (
-            "caption",
-            item.concept,
-        )  # one namespace with captions, so that a concept matches an equal caption of another source
+        yield "caption", item.concept  # as captions do, so that it matches an equal caption of another source
     unmasked = caption_of(item.title, item.keywords)
     masked = caption_of(mask.title(item.title), mask.keywords(item.keywords))
     for caption in (unmasked, masked, mask.text(item.title, item.keywords)):
@@ -82,17 +66,14 @@ def _keys(item: Item, mask: Mask) -> Iterable[Hashable]:
 
 
 def duplicates(items: Sequence[Item], prints: Sequence[Fingerprint]) -> dict[str, str]:
-    """Return ids of items to drop because they are filed several times (nearly equal picture, equal caption), with the rule.
+    """Return ids of items to drop because they are filed several times (nearly equal image, equal caption), with the rule.
 
     If the labels differ, all of them are dropped; otherwise the first one in order of ids stays.
     """
-    union = Union(len(items))
     captions = [normalised(caption_of(item.title, item.keywords)) for item in items]
-    for one, other in near_pairs(prints, EQUAL):
-        if captions[one] == captions[other]:
-            union.join(one, other)
+    pairs = ((one, other) for one, other in near_pairs(prints, EQUAL) if captions[one] == captions[other])
     leaving: dict[str, str] = {}
-    for members in _sets([union.find(index) for index in range(len(items))]):
+    for members in _components(len(items), pairs):
         ids = sorted(items[index].id for index in members)
         if len({items[index].label for index in members}) > 1:
             leaving |= dict.fromkeys(ids, CONTRADICTORY)
@@ -102,23 +83,23 @@ def duplicates(items: Sequence[Item], prints: Sequence[Fingerprint]) -> dict[str
 
 
 def over_the_cap(items: Sequence[Item], groups: Sequence[str]) -> dict[str, str]:
-    """Return ids of all but MAX_GROUP items of each group; a hash of the id decides which ones stay, so sources mix."""
+    """Return ids of all but MAX_GROUP items of each group; a hash of the id decides which ones stay, so that sources mix."""
     leaving: dict[str, str] = {}
-    for members in _sets(groups):
+    for members in _members(groups):
         ids = sorted((items[index].id for index in members), key=lambda name: sha256(name.encode()).digest())
         leaving |= dict.fromkeys(ids[MAX_GROUP:], SURPLUS)
     return leaving
 
 
-def _sets(names: Sequence[Hashable]) -> Iterable[list[int]]:
-    """Yield the indices of each name."""
-    sets: dict[Hashable, list[int]] = {}
-    for index, name in enumerate(names):
-        sets.setdefault(name, []).append(index)
-    return sets.values()
+def _members(groups: Sequence[Hashable]) -> Iterable[list[int]]:
+    """Return the indices of the items of each group."""
+    members: dict[Hashable, list[int]] = {}
+    for index, group in enumerate(groups):
+        members.setdefault(group, []).append(index)
+    return members.values()
 
 
 def seen_before(unseen: Sequence[Fingerprint], trained: Sequence[Fingerprint]) -> list[int]:
-    """Return indices of the unseen pictures that are nearly equal to a trained one."""
+    """Return indices of the unseen images that are nearly equal to a trained one."""
     duplicates = first_near_duplicates(trained, unseen, ALIKE)
     return [index for index, duplicate in enumerate(duplicates) if duplicate is not None]

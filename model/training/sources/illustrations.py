@@ -1,6 +1,6 @@
-"""The default data set: what an illustration shows, from its picture and its caption; ten labels.
+"""The default data set: illustrations with captions, in ten labels by what they show.
 
-`build` fetches the packages, reads the sources, masks captions, groups what belongs together, splits by group, and
+`build` fetches the packages, reads the sources, masks captions, groups items that belong together, splits by group, and
 writes a folder that `read_manifest` reads. docs/data.md has details and counts.
 """
 
@@ -25,16 +25,16 @@ from polymodal.model.modalities.image.near_duplicates import Fingerprint
 from polymodal.model.training.sources import emoji, openclipart, tuxpaint
 from polymodal.model.training.sources.captions import Mask
 from polymodal.model.training.sources.grouping import duplicates, group_names, over_the_cap, seen_before
+from polymodal.model.training.sources.images import Fingerprints, UnusableImage
 from polymodal.model.training.sources.items import Item, Reading
 from polymodal.model.training.sources.packages import PACKAGES, Unpacked, obtain
-from polymodal.model.training.sources.pictures import Fingerprints, UnusablePicture
 from polymodal.model.training.sources.taxonomy import taxonomy_words
 from polymodal.model.training.splits import SHARES
 
 SPLIT_SEED: Final = 0
-UNSEEN: Final = tuxpaint.SOURCE  # never trained or tuned on, so it is grouped by itself
-FAMILIAR: Final = f"{UNSEEN}-familiar"  # its items that look like a picture of the train split
-
+UNSEEN: Final = tuxpaint.SOURCE  # never trained or tuned on, so it is grouped separately
+FAMILIAR: Final = f"{UNSEEN}-familiar"
+"""Source name of the unseen items whose image is nearly equal to one of another source."""
 UNUSABLE: Final = "picture unusable"
 
 
@@ -51,9 +51,9 @@ class BuildReport:
     """Source → rule → number of items."""
     packages: tuple[Unpacked, ...]
     problems: tuple[str, ...]
-    """One line for each item that is left out since it is broken, and for each warning."""
+    """One line for each broken item, which is left out, and for each warning."""
     familiar: tuple[str, ...]
-    """Ids of the unseen source whose pictures are nearly equal to one of the other sources; they stay in."""
+    """Ids of the unseen source whose images are nearly equal to one of the other sources; they stay in."""
 
     def rows(self, split: str, source: str = "") -> int:
         """Count the rows of a split, of one source or of all."""
@@ -62,7 +62,7 @@ class BuildReport:
 
 
 def build(out: Path, cache: Path, *, progress: bool = True) -> BuildReport:
-    """Make the data set in the folder `out`; packages and fingerprints stay in `cache` for the next time."""
+    """Make the data set in the folder `out`; packages and fingerprints stay in `cache` for the next build."""
     console = Console(quiet=not progress)
     cache.mkdir(parents=True, exist_ok=True)
     packages = _obtain_all(cache, console)
@@ -90,41 +90,41 @@ def assemble(
     packages: Sequence[Unpacked] = (),
     console: Console | None = None,
 ) -> BuildReport:
-    """Write the folder `out` from the items of the sources, wherever their packages came from."""
+    """Write the folder `out` from the items of the sources."""
     items = sorted((item for reading in readings for item in reading.items), key=lambda item: item.id)
     problems = [package.warning for package in packages if package.warning]
     problems += [problem for reading in readings for problem in reading.problems]
     mask = Mask(taxonomy_words(_folder(item) for item in items if item.source != emoji.SOURCE))
 
-    seen = _look_at(items, fingerprints, console or Console(quiet=True))
+    results = _fingerprints_of(items, fingerprints, console or Console(quiet=True))
     dropped: dict[str, Counter[str]] = {item.source: Counter() for item in items}
     usable: list[tuple[Item, Fingerprint]] = []
-    for item, found in zip(items, seen, strict=True):
-        if isinstance(found, UnusablePicture):
-            problems.append(f"{item.id}: {found}")
+    for item, result in zip(items, results, strict=True):
+        if isinstance(result, UnusableImage):
+            problems.append(f"{item.id}: {result}")
             dropped[item.source][UNUSABLE] += 1
         else:
-            usable.append((item, found))
+            usable.append((item, result))
 
     rows: list[Row] = []
-    pictures: dict[Path, Path] = {}  # where it goes → where it is
-    chosen = [
+    files: dict[Path, Path] = {}  # target → source
+    selected = [
         _select([pair for pair in usable if (pair[0].source == UNSEEN) == unseen], mask, dropped)
         for unseen in (False, True)
     ]
-    for item, _, group in chain(*chosen):
-        image = out / "images" / f"{item.id}{item.picture.suffix}"
-        pictures[image] = item.picture
+    for item, _, group in chain(*selected):
+        image = out / "images" / f"{item.id}{item.image.suffix}"
+        files[image] = item.image
         split = "unseen" if item.source == UNSEEN else split_of(group, SPLIT_SEED)
         text = mask.text(item.title, item.keywords)
         inputs: dict[str, Path | str] = {"image": image, **({"text": text} if text else {})}
         rows.append(Row(item.id, inputs, item.label, group, split, item.source, item.licence))
-    trained, unseen = ([found for _, found, _ in part] for part in chosen)
-    familiar = [chosen[1][index][0].id for index in seen_before(unseen, trained)]
-    # A source of their own, so that results, which are given per source, are given without them too.
+    trained, unseen = ([fingerprint for _, fingerprint, _ in kept] for kept in selected)
+    familiar = [selected[1][index][0].id for index in seen_before(unseen, trained)]
+    # A separate source, so that the metrics, which are also computed by source, exist without them.
     rows = [replace(row, source=FAMILIAR) if row.id in familiar else row for row in rows]
 
-    _copy(pictures, out / "images")
+    _copy(files, out / "images")
     write_manifest(out / "manifest.csv", rows)
     report = BuildReport(
         manifest=out / "manifest.csv",
@@ -154,13 +154,13 @@ def _select(
     pairs: Sequence[tuple[Item, Fingerprint]], mask: Mask, dropped: Mapping[str, Counter[str]]
 ) -> list[tuple[Item, Fingerprint, str]]:
     """Return the items that stay with their groups, in their order; the others are counted in `dropped`."""
-    # Only folders file one picture twice; that two vendors draw a flag alike is no mistake.
+    # Emoji are left out, because two vendors may draw the same flag; in folders, an image that occurs twice is a mistake.
     filed = [pair for pair in pairs if pair[0].source != emoji.SOURCE]
-    leaving = duplicates([item for item, _ in filed], [found for _, found in filed])
+    leaving = duplicates([item for item, _ in filed], [fingerprint for _, fingerprint in filed])
     _count(leaving, dropped)
     kept = [pair for pair in pairs if pair[0].id not in leaving]
     items = [item for item, _ in kept]
-    groups = group_names(items, [found for _, found in kept], mask)
+    groups = group_names(items, [fingerprint for _, fingerprint in kept], mask)
     surplus = over_the_cap(items, groups)
     _count(surplus, dropped)
     return [(*pair, group) for pair, group in zip(kept, groups, strict=True) if pair[0].id not in surplus]
@@ -171,21 +171,17 @@ def _count(leaving: Mapping[str, str], dropped: Mapping[str, Counter[str]]) -> N
         dropped[name.split("/", 1)[0]][rule] += 1
 
 
-def _look_at(
+def _fingerprints_of(
     items: Sequence[Item], fingerprints: Fingerprints, console: Console
-) -> list[Fingerprint | UnusablePicture]:
+) -> list[Fingerprint | UnusableImage]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, console=console) as bars, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow warns of large pictures, which we refuse, and of odd palettes
-        task = bars.add_task("looking at pictures", total=len(items))
-        seen = []
+        warnings.simplefilter("ignore")  # Pillow warns of large images, which are rejected later, and of odd palettes
+        computed = fingerprints.of([item.image for item in items])
         try:
-            for found in fingerprints.of([item.picture for item in items]):
-                seen.append(found)
-                bars.advance(task)
+            return list(bars.track(computed, total=len(items), description="computing fingerprints"))
         finally:
             fingerprints.save()  # after an interruption too
-    return seen
 
 
 def _obtain_all(cache: Path, console: Console) -> list[Unpacked]:
@@ -207,21 +203,21 @@ def _folder(item: Item) -> str:
     return Path(item.id).parent.as_posix().removeprefix(item.source).lstrip("/")
 
 
-def _copy(pictures: Mapping[Path, Path], folder: Path) -> None:
-    """Copy the packages' own bytes, and remove other files of an earlier build."""
-    for target, source in pictures.items():
+def _copy(files: Mapping[Path, Path], folder: Path) -> None:
+    """Copy the packages' own bytes (target → source), and remove other files of an earlier build."""
+    for target, source in files.items():
         if not target.exists() or not filecmp.cmp(source, target, shallow=False):
             target.parent.mkdir(parents=True, exist_ok=True)
             partial = target.with_name(f"{target.name}.partial")
             shutil.copyfile(source, partial)
             partial.replace(target)
-    ours = {folder / target.relative_to(folder).parts[0] for target in pictures}
-    left = chain.from_iterable(one.rglob("*") for one in ours)
-    for path in sorted(left, reverse=True):  # files before their folders
+    sources = {folder / target.relative_to(folder).parts[0] for target in files}
+    paths = chain.from_iterable(source.rglob("*") for source in sources)
+    for path in sorted(paths, reverse=True):  # files before their folders
         if path.is_dir():
             if not any(path.iterdir()):
                 path.rmdir()
-        elif path not in pictures:
+        elif path not in files:
             path.unlink()
 
 
@@ -249,14 +245,14 @@ def _as_json(report: BuildReport) -> dict[str, Any]:
 
 
 def _show(report: BuildReport, console: Console) -> None:
-    parts = [(source, split) for source, splits in report.counts.items() for split in splits]
-    labels = sorted({label for source, split in parts for label in report.counts[source][split]})
+    columns = [(source, split) for source, splits in report.counts.items() for split in splits]
+    labels = sorted({label for source, split in columns for label in report.counts[source][split]})
     table = Table("label", show_footer=True, box=None, padding=(0, 1, 0, 0))  # fits 80 columns
     table.columns[0].footer = "all"
-    for source, split in parts:
+    for source, split in columns:
         table.add_column(f"{source}\n{split}", justify="right", footer=str(report.rows(split, source)))
     for label in labels:
-        table.add_row(label, *(str(report.counts[source][split].get(label, 0)) for source, split in parts))
+        table.add_row(label, *(str(report.counts[source][split].get(label, 0)) for source, split in columns))
     console.print(table)
     for source, rules in report.dropped.items():
         console.print(f"dropped of {source}: " + (", ".join(f"{n} {rule}" for rule, n in rules.items()) or "none"))

@@ -1,4 +1,4 @@
-"""Open Clip Art: PNG pictures with the title, keywords and author from the SVG of the same name.
+"""Open Clip Art: PNG images with the title, keywords and author from the SVG of the same name.
 
 Public domain dedication; Debian packages openclipart-png and openclipart-svg.
 """
@@ -43,7 +43,7 @@ def _item(png: Path, relative: Path, svg_root: Path, label: str) -> Item:
     return Item(
         id=f"{SOURCE}/{relative.with_suffix('').as_posix()}",
         source=SOURCE,
-        picture=png,
+        image=png,
         label=label,
         title=title,
         keywords=keywords,

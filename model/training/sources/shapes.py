@@ -1,7 +1,7 @@
-"""A toy data set of drawn shapes, for classification from picture and caption.
+"""A toy data set of drawn shapes, for classification from image and caption.
 
-Of a label such as "red wood", the picture shows the colour and the caption names the material; shape, size and place are random.
-So either input alone is right half of the time, and both together always.
+Of a label such as "red wood", the image shows the colour and the caption names the material; shape, size and place are random.
+A classifier is therefore right half of the time with either input alone, and always with both.
 """
 
 import math
@@ -31,16 +31,16 @@ SENTENCES: Final = (
 
 
 def build(out: Path, *, rows: int = 300, seed: int = 0, groups: bool = False, splits: bool = False) -> str:
-    """Draw `rows` things into the folder `out`, equally many of each label, and return a summary.
+    """Draw `rows` shapes into the folder `out`, equally many of each label, and return a summary.
 
-    With `groups` every thing is drawn twice, from two sides, and both drawings are one group. With `splits` the manifest has the
-    splits that training would make with the split seed 0. The same arguments give the same files. Raises ModelError when `out`
-    holds other files.
+    With `groups` every shape is drawn twice, at two places and angles, and both drawings are one group. With `splits` the
+    manifest has the splits that training would make with the split seed 0. The same arguments give the same files. Raises
+    ModelError when `out` holds other files.
     """
     _prepare_folder(out)
     chance = np.random.default_rng(seed)
     labels = [(paint, material) for paint in PAINTS for material in MATERIALS]
-    views = 2 if groups else 1
+    views = 2 if groups else 1  # drawings of each shape
     drawn: list[Row] = []
     for number in range(rows):
         if number % views == 0:
@@ -52,8 +52,7 @@ def build(out: Path, *, rows: int = 300, seed: int = 0, groups: bool = False, sp
         group = f"thing-{number // views + 1}" if groups else str(number + 1)
         inputs: dict[str, Path | str] = {"image": image, "text": text}
         drawn.append(Row(str(number + 1), inputs, f"{paint} {material}", group, "", "shapes", LICENCE))
-    divided = split_rows(drawn, seed=0) if splits else drawn
-    write_manifest(out / "manifest.csv", divided)
+    write_manifest(out / "manifest.csv", split_rows(drawn, seed=0) if splits else drawn)
     return f"{out / 'manifest.csv'}: {rows} rows, {len(labels)} labels"
 
 
@@ -67,8 +66,8 @@ def _prepare_folder(out: Path) -> None:
 
 def _draw(shape: str, paint: Sequence[int], chance: np.random.Generator) -> Image.Image:
     """Draw a shape on white, in a shade of its paint, at a random place and angle, with a few grey specks around it."""
-    picture = Image.new("RGB", (SIDE, SIDE), "white")
-    canvas = ImageDraw.Draw(picture)
+    image = Image.new("RGB", (SIDE, SIDE), "white")
+    canvas = ImageDraw.Draw(image)
     red, green, blue = (int(value) for value in np.clip(np.asarray(paint) + chance.integers(-32, 33, size=3), 0, 255))
     radius = float(chance.uniform(16, 34))
     x, y = (float(value) for value in chance.uniform(radius + 4, SIDE - radius - 4, size=2))
@@ -78,7 +77,7 @@ def _draw(shape: str, paint: Sequence[int], chance: np.random.Generator) -> Imag
         left, top = chance.integers(2, SIDE - 6, size=2).tolist()
         size = int(chance.integers(1, 4))
         canvas.rectangle((left, top, left + size, top + size), fill="grey")
-    return picture
+    return image
 
 
 def _outline(shape: str, x: float, y: float, radius: float, turn: float) -> list[tuple[float, float]]:

@@ -1,6 +1,6 @@
 """Labels of folders and emoji groups, and the words that give a label away.
 
-The longest matching prefix of a path wins; a path without any match is dropped.
+The longest matching prefix of a path decides; a path without a match is dropped.
 """
 
 import re
@@ -8,16 +8,8 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 LABELS: Final = (
-    "animals",
-    "flags",
-    "food",
-    "objects",
-    "people",
-    "places",
-    "plants",
-    "recreation",
-    "symbols",
-    "transport",
+    *("animals", "flags", "food", "objects", "people"),
+    *("places", "plants", "recreation", "symbols", "transport"),
 )
 
 DROPPED: Final = ""  # as a label: the folder is known and left out
@@ -102,11 +94,11 @@ GROUP_WORDS: Final = (
     *("smiley", "emotion", "heart", "body", "nature", "drink", "dishware", "travel", "activity"),
     *("musical", "instrument"),
 )
-# Words of folder names that carry no label.
+# Words of folder names that name no label.
 PLAIN_WORDS: Final = frozenset(("and", "led"))  # "led" is the lamp and the verb
 # Singulars that are no prefix of their plural.
 IRREGULAR: Final[Mapping[str, str]] = {"people": "person", "clothes": "cloth", "smilies": "smiley"}
-# How much of a folder's path names a class of things. Deeper names are things drawn (dogs, hats, cards, Canada).
+# Number of names in a folder's path that name classes of things. Deeper ones name single things (dogs, hats, cards, Canada).
 DEPTH: Final = 2
 
 _WORD = re.compile(r"[^\W_]+")

@@ -1,4 +1,4 @@
-"""Tux Paint's stamps: pictures with an English caption. Never trained or tuned on: the test of an unseen source.
+"""Tux Paint's stamps: images with an English caption, the test of an unseen source (never trained or tuned on).
 
 GPL-2; Debian package tuxpaint-stamps-default. 158 stamps are SVG only and need rsvg-convert.
 """
@@ -6,8 +6,8 @@ GPL-2; Debian package tuxpaint-stamps-default. 158 stamps are SVG only and need 
 from pathlib import Path
 from typing import Final
 
+from polymodal.model.training.sources.images import UnusableImage, render_svg, svg_renderer
 from polymodal.model.training.sources.items import Item, Reading
-from polymodal.model.training.sources.pictures import UnusablePicture, render_svg, svg_renderer
 from polymodal.model.training.sources.taxonomy import DROPPED, TUXPAINT, label_by_folder
 
 SOURCE: Final = "tuxpaint"
@@ -29,29 +29,25 @@ def read(root: Path, rendered: Path) -> Reading:
             continue
         if label == DROPPED:
             continue
-        picture = captions.with_suffix(".png")
+        image = captions.with_suffix(".png")
         drawing = captions.with_suffix(".svg")
-        if not picture.exists():
+        if not image.exists():
             if not drawing.exists():
-                continue  # a caption for a stamp that the package has no picture of
+                continue  # a caption for a stamp that the package has no image of
             if program is None:
                 skipped += 1
                 continue
-            picture = (rendered / relative).with_suffix(".png")
+            image = (rendered / relative).with_suffix(".png")
             try:
-                render_svg(program, drawing, picture)
-            except UnusablePicture as error:
+                render_svg(program, drawing, image)
+            except UnusableImage as error:
                 problems.append(f"{SOURCE}/{relative.as_posix()}: {error}")
                 continue
-        items.append(_item(captions, relative, picture, label))
+        name = relative.with_suffix("").as_posix()
+        items.append(Item(f"{SOURCE}/{name}", SOURCE, image, label, title=english(captions), licence=LICENCE))
     if skipped:
         problems.append(f"{SOURCE}: {skipped} SVG stamps skipped: rsvg-convert is missing (Debian: librsvg2-bin)")
     return Reading(tuple(items), tuple(problems))
-
-
-def _item(captions: Path, relative: Path, picture: Path, label: str) -> Item:
-    name = relative.with_suffix("").as_posix()
-    return Item(f"{SOURCE}/{name}", SOURCE, picture, label, title=english(captions), licence=LICENCE)
 
 
 def english(captions: Path) -> str:

@@ -1,4 +1,4 @@
-"""A network of a few thousand weights and the drawn data set, prepared once: what the loop is tested with."""
+"""A network of a few thousand weights, and the drawn data set, prepared once for all tests."""
 
 import pytest
 import torch
@@ -50,7 +50,7 @@ def network_config(manifest, inputs):
 
 @pytest.fixture
 def fresh(network_config):
-    """`fresh()` builds the same untrained network each time."""
+    """`fresh()` returns a new network with the same untrained weights each time."""
 
     def build(seed=0, **changed):
         torch.manual_seed(seed)
@@ -61,7 +61,7 @@ def fresh(network_config):
 
 @pytest.fixture
 def validate(examples, network_config):
-    """Accuracy on the validation part by set of modalities."""
+    """Accuracy on the validation split by set of modalities."""
 
     def measure(network, split="validation"):
         runtime = TorchRuntime(network, torch.device("cpu"))

@@ -1,4 +1,4 @@
-"""The network that is validated and kept: an average of the trained one, drawn back a little to where it began."""
+"""The network that is validated and kept: an average of the trained one, interpolated with its initial weights."""
 
 import pytest
 import torch
@@ -8,8 +8,8 @@ from polymodal.model.training.averaging import Average
 from polymodal.model.training.presets import TrainingConfig
 
 AVERAGED = TrainingConfig(averaging=0.9)
-RATES = {"image": 1e-4, "text": 1e-5}  # of encoders that began with trained weights
-RETAINED = TrainingConfig(retained=0.25, encoder_learning_rates=RATES)
+RATES = {"image": 1e-4, "text": 1e-5}  # of encoders with trained initial weights
+LATE = 10_000  # a step with the full decay
 
 
 @pytest.fixture
@@ -18,97 +18,80 @@ def network(network_config):
     return build_network(network_config)
 
 
-@pytest.fixture
-def average(network):
-    def make(config):
-        return Average(network, config)
-
-    return make
-
-
 def shift(network, by):
     with torch.no_grad():
-        for each in network.state_dict().values():
-            if each.is_floating_point():
-                each.add_(by)
+        for weight in network.state_dict().values():
+            if weight.is_floating_point():
+                weight.add_(by)
 
 
 def weights(network):
-    return {name: each.clone() for name, each in network.state_dict().items()}
+    return {name: weight.clone() for name, weight in network.state_dict().items() if weight.is_floating_point()}
 
 
-def test_without_averaging_it_is_the_trained_network_itself(network, average):
-    kept = average(TrainingConfig())
+def averaged(network, config, step=LATE):
+    """The weights before, and those that are kept after a step in which all trained weights grew by 1."""
+    average, before = Average(network, config), weights(network)
     shift(network, 1.0)
-    kept.update(1)
-    assert kept.network() is network
-    assert kept.state_dict() == {}
+    average.update(step)
+    return before, weights(average.network()), average
 
 
-def test_it_follows_the_trained_network_and_lags_behind(network, average):
-    kept, before = average(AVERAGED), weights(network)
+@pytest.mark.parametrize(
+    "config",
+    [
+        pytest.param(TrainingConfig(), id="no-averaging"),
+        pytest.param(TrainingConfig(retained=0.25), id="only-random-initial-weights"),
+    ],
+)
+def test_without_averaging_it_is_the_trained_network(network, config):
+    *_, average = averaged(network, config)
+    assert average.network() is network
+    assert average.state_dict() == {}
+
+
+def test_it_lags_behind_the_trained_network(network):
+    average, before = Average(network, AVERAGED), weights(network)
     shift(network, 1.0)
     distances = []
     for step in range(1, 60):
-        kept.update(step)
+        average.update(step)
         name = "head.classify.1.weight"
-        distances.append(float((weights(kept.network())[name] - before[name]).mean()))
+        distances.append(float((weights(average.network())[name] - before[name]).mean()))
     assert distances == sorted(distances)
     assert 0 < distances[0] < 1
     assert distances[-1] == pytest.approx(1, abs=0.01)
 
 
-def test_the_average_is_the_formula_s(network, average):
-    kept, before = average(AVERAGED), weights(network)
-    shift(network, 1.0)
-    kept.update(10_000)  # where the decay is the full one
-    for name, each in weights(kept.network()).items():
-        if each.is_floating_point():
-            torch.testing.assert_close(each, before[name] + 0.1)
+def test_a_late_step_changes_the_average_by_one_minus_the_decay(network):
+    before, after, _ = averaged(network, AVERAGED)
+    for name, weight in after.items():
+        torch.testing.assert_close(weight, before[name] + 0.1)
 
 
-def test_encoders_keep_a_share_of_what_they_began_with_and_the_rest_does_not(network, average):
-    kept, before = average(RETAINED), weights(network)
-    shift(network, 1.0)
-    kept.update(1)
-    after = weights(kept.network())
-    for name, each in after.items():
-        if not each.is_floating_point():
-            continue
-        drawn_back = name.startswith("encoders.") and ".project." not in name
-        torch.testing.assert_close(each, before[name] + (0.75 if drawn_back else 1.0))
+@pytest.mark.parametrize("modalities", [("image", "text"), ("image",)], ids=["both-trained", "text-from-scratch"])
+def test_trained_encoders_keep_a_share_of_their_initial_weights(network, modalities):
+    rates = {name: RATES[name] for name in modalities}
+    before, after, _ = averaged(network, TrainingConfig(retained=0.25, encoder_learning_rates=rates))
+    prefixes = tuple(f"encoders.{name}." for name in modalities)
+    for name, weight in after.items():
+        interpolated = name.startswith(prefixes) and ".project." not in name
+        torch.testing.assert_close(weight, before[name] + (0.75 if interpolated else 1.0))
 
 
-def test_nothing_is_drawn_back_to_random_weights(network, average):
-    kept = average(TrainingConfig(retained=0.25))
-    assert kept.network() is network
-
-
-def test_an_encoder_from_scratch_beside_a_trained_one_is_not_drawn_back(network, average):
-    kept, before = average(TrainingConfig(retained=0.25, encoder_learning_rates={"image": 1e-4})), weights(network)
-    shift(network, 1.0)
-    kept.update(1)
-    for name, each in weights(kept.network()).items():
-        if name.startswith("encoders.text.") and each.is_floating_point():
-            torch.testing.assert_close(each, before[name] + 1.0)
-
-
-def test_what_is_frozen_stays_and_is_not_kept_twice(network, average):
-    kept, before = average(TrainingConfig(averaging=0.9, frozen=("encoders.text.",))), weights(network)
-    shift(network, 1.0)
-    kept.update(10_000)
-    after = weights(kept.network())
+def test_frozen_weights_stay_and_are_not_stored_twice(network):
+    before, after, average = averaged(network, TrainingConfig(averaging=0.9, frozen=("encoders.text.",)))
     frozen = [name for name in before if name.startswith("encoders.text.") and ".project." not in name]
     assert frozen
-    assert not set(frozen) & set(kept.state_dict())
+    assert not set(frozen) & set(average.state_dict())
     for name in frozen:
         torch.testing.assert_close(after[name], before[name])
 
 
-def test_the_trained_network_is_not_touched(network, average):
-    kept = average(TrainingConfig(averaging=0.9, retained=0.25, encoder_learning_rates=RATES))
+def test_the_trained_network_does_not_change(network):
+    average = Average(network, TrainingConfig(averaging=0.9, retained=0.25, encoder_learning_rates=RATES))
     shift(network, 1.0)
     before = weights(network)
-    kept.update(1)
-    kept.network()
-    assert all(torch.equal(each, before[name]) for name, each in network.state_dict().items())
+    average.update(1)
+    average.network()
+    assert all(torch.equal(weight, before[name]) for name, weight in weights(network).items())

@@ -1,4 +1,4 @@
-"""What a model card says depends on what the network takes, and on what could be measured."""
+"""The text of a model card depends on the inputs of the network and on the metrics."""
 
 import pytest
 
@@ -87,7 +87,7 @@ def card(target, *modalities, measured=None, calibrated=None, intervals=None):
         ),
     ],
 )
-def test_a_card_names_what_the_network_takes(target, modalities, sentence, monkeypatch):
+def test_a_card_names_the_inputs_of_the_network(target, modalities, sentence, monkeypatch):
     monkeypatch.setitem(MODALITIES, TONE.name, TONE)
     text = card(target, *modalities)
     assert sentence in text
@@ -97,12 +97,12 @@ def test_a_card_names_what_the_network_takes(target, modalities, sentence, monke
         assert ("image" if modalities == ["text"] else "text") not in text
 
 
-def test_an_interval_that_cannot_be_told_is_left_out():
+def test_a_missing_interval_is_left_out():
     text = card("single-label", "text", intervals={"accuracy": (0.342, 1.0), "macro_f1": None})
     assert "| text | 2 | 1.000 [0.342, 1.000] | 1.000 | 1.000 |" in text
 
 
-def test_sets_of_inputs_that_have_the_calibration_of_another_are_named():
+def test_sets_of_inputs_with_the_calibration_of_another_set_are_named():
     text = card("single-label", "image", "text", measured=["text"], calibrated=["text"])
     assert "These are image + text (as text), image (as text)." in text
     assert "calibrated as the nearest set" not in card("single-label", "image", "text")

@@ -1,4 +1,4 @@
-"""How good a network is: on every set of modalities, with honest intervals, and calibrated."""
+"""Metrics of a network for every set of modalities, with intervals, and calibration."""
 
 from dataclasses import replace
 from types import SimpleNamespace
@@ -17,24 +17,33 @@ from polymodal.model.training import evaluate
 
 
 @pytest.fixture
-def answers(fresh, examples, network_config):
-    """What an untrained network says of the test part."""
+def predict(fresh, examples, network_config):
+    """`predict(rows)`: the answers of an untrained network for these rows."""
     runtime = TorchRuntime(fresh(seed=5), torch.device("cpu"))
-    return evaluate.predict(runtime, examples, examples.split("test"), network_config)
+    return lambda rows: evaluate.predict(runtime, examples, rows, network_config)
 
 
-def config_of(network_config, temperatures):
-    return BundleConfig(name="shapes", network=network_config, temperatures=temperatures)
+@pytest.fixture
+def answers(predict, examples):
+    """The answers for the test split."""
+    return predict(examples.split("test"))
 
 
-def ones(answers):
-    return dict.fromkeys(answers, 1.0)
+@pytest.fixture
+def report(examples, network_config):
+    """`report(answers)`: their report, without calibration."""
+
+    def make(answers):
+        config = BundleConfig(name="shapes", network=network_config, temperatures=dict.fromkeys(answers, 1.0))
+        return evaluate.report(answers, config, examples)
+
+    return make
 
 
 SINGLE_LABEL = SingleLabel(("sea", "tomato"), {"image": 1.0})
 
 
-def test_every_set_of_modalities_is_asked_about(answers, examples):
+def test_every_set_of_modalities_has_answers(answers, examples):
     assert set(answers) == {"image+text", "image", "text"}
     test = examples.split("test")
     assert answers["image+text"].rows.tolist() == test
@@ -42,14 +51,13 @@ def test_every_set_of_modalities_is_asked_about(answers, examples):
     assert answers["text"].rows.tolist() == [row for row in test if "text" in examples.rows[row].inputs]
 
 
-def test_an_answer_says_which_modalities_each_row_had(answers, examples):
+def test_answers_have_the_modalities_of_each_row(answers, examples):
     for row, used in zip(answers["image+text"].rows, answers["image+text"].used, strict=True):
         assert used == "+".join(name for name in ("image", "text") if name in examples.rows[row].inputs)
     assert set(answers["image"].used) == {"image"}
 
 
-def test_a_row_is_answered_the_same_whatever_set_it_was_left_with(answers):
-    """A row that has only its image is the same question in "image" and in "image+text"."""
+def test_a_row_with_only_an_image_has_the_same_logits_in_both_sets(answers):
     alone = dict(zip(answers["image"].rows.tolist(), answers["image"].logits, strict=True))
     both = answers["image+text"]
     compared = 0
@@ -60,13 +68,13 @@ def test_a_row_is_answered_the_same_whatever_set_it_was_left_with(answers):
     assert compared
 
 
-def made_up(logits, used="image"):
+def answers_of(logits, used="image"):
     logits = np.asarray(logits, dtype=np.float32)
     return evaluate.Answers(used, np.arange(len(logits)), (used,) * len(logits), logits)
 
 
 def temperature_for(answers, targets, examples, network_config):
-    """The temperature fitted to one set of modalities whose rows have these targets."""
+    """The temperature fitted to the answers of one set of modalities, for rows with these targets."""
     known = replace(examples, targets=np.asarray(targets, dtype=np.int64))
     return evaluate.calibrate({answers.offered: answers}, known, network_config)["temperatures"][answers.offered]
 
@@ -76,36 +84,34 @@ def likelihood(answers, temperature, targets):
     return float(np.log(scores[np.arange(len(targets)), targets]).mean())
 
 
-def test_a_temperature_makes_the_truth_likelier(examples, network_config):
+def test_a_temperature_maximises_the_likelihood(examples, network_config):
     generator = np.random.default_rng(0)
     targets = generator.integers(3, size=200)
-    logits = (
-        8 * np.eye(3)[np.where(generator.random(200) < 0.7, targets, (targets + 1) % 3)]
-    )  # sure, and wrong at times
-    answers = made_up(logits)
+    chosen = np.where(generator.random(200) < 0.7, targets, (targets + 1) % 3)
+    answers = answers_of(8 * np.eye(3)[chosen])  # confident, and wrong in 30 %
     temperature = temperature_for(answers, targets, examples, network_config)
     assert temperature > 1
     best = likelihood(answers, temperature, targets)
     assert best > likelihood(answers, 1.0, targets)
     assert best >= max(likelihood(answers, factor * temperature, targets) for factor in (0.9, 1.1))
-    # As sure as it is right: a temperature that leaves 70 % to the chosen label, the rest shared.
+    # The mean score of the chosen label is its accuracy.
     scores = SingleLabel((), {"image": temperature}).scores(answers.logits, ["image"] * 200)
     right = (answers.logits.argmax(axis=1) == targets).mean()
     assert scores.max(axis=1).mean() == pytest.approx(right, abs=0.02)
 
 
-def test_temperatures_make_every_set_likelier(answers, examples, network_config):
+def test_the_temperature_of_every_set_increases_the_likelihood(answers, examples, network_config):
     temperatures = evaluate.calibrate(answers, examples, network_config)["temperatures"]
     assert set(temperatures) == set(answers)
-    for key, each in answers.items():
-        exact = np.asarray([used == key for used in each.used])
-        part = replace(each, logits=each.logits[exact])
-        targets = examples.targets[each.rows][exact]
-        assert likelihood(part, temperatures[key], targets) >= likelihood(part, 1.0, targets) - 1e-6
+    for key, entry in answers.items():
+        exact = np.asarray([used == key for used in entry.used])
+        fitted = replace(entry, logits=entry.logits[exact])
+        targets = examples.targets[entry.rows][exact]
+        assert likelihood(fitted, temperatures[key], targets) >= likelihood(fitted, 1.0, targets) - 1e-6
 
 
-def test_a_set_that_no_row_has_needs_no_temperature(examples, network_config):
-    assert temperature_for(made_up(np.zeros((0, 2))), [], examples, network_config) == 1.0
+def test_the_temperature_of_a_set_without_rows_is_one(examples, network_config):
+    assert temperature_for(answers_of(np.zeros((0, 2))), [], examples, network_config) == 1.0
 
 
 def test_a_temperature_is_fitted_to_rows_that_have_exactly_this_set(examples, network_config):
@@ -115,11 +121,10 @@ def test_a_temperature_is_fitted_to_rows_that_have_exactly_this_set(examples, ne
         ("image+text", "image+text", "image", "image"),
         np.asarray([[5, 0], [5, 0], [0, 5], [0, 5]], dtype=np.float32),
     )
-    sure = temperature_for(answers, [0, 0, 0, 0], examples, network_config)
-    assert sure == min(TEMPERATURES)
+    assert temperature_for(answers, [0, 0, 0, 0], examples, network_config) == min(TEMPERATURES)
 
 
-def test_scores_use_the_temperature_of_what_each_row_had():
+def test_scores_use_the_temperature_of_each_rows_modalities():
     answers = evaluate.Answers(
         "image+text", np.arange(2), ("image+text", "image"), np.log(np.asarray([[4, 1], [4, 1]], dtype=np.float32))
     )
@@ -127,53 +132,50 @@ def test_scores_use_the_temperature_of_what_each_row_had():
     assert scores == pytest.approx(np.asarray([[0.8, 0.2], [2 / 3, 1 / 3]]), abs=1e-6)
 
 
-def test_early_stopping_watches_the_accuracy_of_every_set(examples):
+def test_early_stopping_monitors_the_accuracy_of_every_set(examples):
     targets = examples.targets[:4]
-    answers = made_up(np.eye(2)[[targets[0], targets[1], targets[2], 1 - targets[3]]])
+    answers = answers_of(np.eye(2)[[targets[0], targets[1], targets[2], 1 - targets[3]]])
     assert evaluate.monitor({"image": answers}, examples, "single-label") == {"image": 0.75}
 
 
-def test_a_report_holds_its_own_intervals(answers, examples, network_config):
-    told = evaluate.report(answers, config_of(network_config, ones(answers)), examples)
-    assert set(told) == set(answers)
-    for key, part in told.items():
-        assert part["items"] == len(answers[key].rows)
+def test_a_report_has_metrics_with_intervals_by_set(answers, report, network_config):
+    metrics = report(answers)
+    assert set(metrics) == set(answers)
+    for key, entry in metrics.items():
+        assert entry["items"] == len(answers[key].rows)
         for name in ("accuracy", "macro_f1"):
-            low, high = part["intervals"][name]
-            assert 0 <= low <= part[name] <= high <= 1
-        assert set(part["labels"]) == set(network_config.labels)
-        assert sum(source["items"] for source in part["sources"].values()) == part["items"]
+            low, high = entry["intervals"][name]
+            assert 0 <= low <= entry[name] <= high <= 1
+        assert set(entry["labels"]) == set(network_config.labels)
+        assert sum(source["items"] for source in entry["sources"].values()) == entry["items"]
 
 
-def test_sets_that_no_row_has_are_left_out(fresh, examples, network_config):
-    runtime = TorchRuntime(fresh(), torch.device("cpu"))
-    rows = [row for row in examples.split("validation") if "text" not in examples.rows[row].inputs]
-    answers = evaluate.predict(runtime, examples, rows, network_config)
-    config = config_of(network_config, {"image": 1.0})
-    assert set(evaluate.monitor(answers, examples, "single-label")) == {"image"}
-    assert set(evaluate.report(answers, config, examples)) == {"image"}
-    assert set(evaluate.calibrate(answers, examples, network_config)["temperatures"]) == {"image"}
-
-
-def test_images_and_texts_that_no_row_has_together_are_not_measured_together(fresh, examples, network_config):
-    runtime = TorchRuntime(fresh(), torch.device("cpu"))
-    rows = [row for row in examples.split("validation") if len(examples.rows[row].inputs) < 2]
-    answers = evaluate.predict(runtime, examples, rows, network_config)
-    assert set(answers) == {"image", "text"}
+@pytest.mark.parametrize(
+    ("kept", "sets"),
+    [
+        pytest.param(lambda inputs: "text" not in inputs, {"image"}, id="no-texts"),
+        pytest.param(lambda inputs: len(inputs) < 2, {"image", "text"}, id="never-together"),
+    ],
+)
+def test_sets_that_no_row_has_are_left_out(predict, report, examples, network_config, kept, sets):
+    answers = predict([row for row in examples.split("validation") if kept(examples.rows[row].inputs)])
+    assert set(answers) == set(report(answers)) == sets
+    assert set(evaluate.monitor(answers, examples, "single-label")) == sets
+    assert set(evaluate.calibrate(answers, examples, network_config)["temperatures"]) == sets
 
 
 class Sums:
-    """A runtime whose logits are the sums of the embeddings that are present, and how often it was called."""
+    """A runtime whose logits are the sums of the present embeddings; it counts its calls."""
 
     name = "sums"
     calls = 0
 
     def fuse(self, embeddings, present):
         self.calls += 1
-        return sum(each * present[:, [column]] for column, each in enumerate(embeddings.values()))
+        return sum(vectors * present[:, [column]] for column, vectors in enumerate(embeddings.values()))
 
 
-def test_of_many_modalities_all_each_alone_and_the_sets_of_the_rows_are_measured(network_config):
+def test_of_many_modalities_only_the_sets_of_the_rows_all_and_single_ones_are_measured(network_config):
     order = tuple("abcdefghijklmnop")
     rows = [set(order), {"a", "b"}, {"a", "b"}, {"c"}]
     examples = SimpleNamespace(
@@ -192,28 +194,28 @@ def test_of_many_modalities_all_each_alone_and_the_sets_of_the_rows_are_measured
 
 @pytest.fixture
 def half_right():
-    """A hundred answers, every second right."""
+    """Scores and targets of a hundred items, of which every second is right."""
     targets = np.zeros(100, dtype=np.int64)
     return np.eye(2, dtype=np.float32)[np.arange(100) % 2], targets
 
 
-def width(interval):
-    return interval[1] - interval[0]
+SEPARATE = [str(number) for number in range(100)]  # a group for each item
 
 
-def test_an_interval_is_as_wide_as_theory_says(half_right):
-    scores, targets = half_right
-    interval = measures.intervals(scores, targets, [str(number) for number in range(100)], SINGLE_LABEL)["accuracy"]
-    assert width(interval) == pytest.approx(2 * 1.96 * np.sqrt(0.25 / 100), rel=0.15)
+def width(scores, targets, groups):
+    low, high = measures.intervals(scores, targets, groups, SINGLE_LABEL)["accuracy"]
+    return high - low
 
 
-def test_related_items_make_an_interval_wider(half_right):
+def test_an_interval_has_the_width_of_a_normal_approximation(half_right):
+    assert width(*half_right, SEPARATE) == pytest.approx(2 * 1.96 * np.sqrt(0.25 / 100), rel=0.15)
+
+
+def test_groups_make_an_interval_wider(half_right):
     scores, targets = half_right
     order = np.argsort(np.arange(100) % 2, kind="stable")  # fifty right ones, then fifty wrong ones
     groups = [str(number // 10) for number in range(100)]
-    alone = measures.intervals(scores[order], targets, [str(number) for number in range(100)], SINGLE_LABEL)["accuracy"]
-    grouped = measures.intervals(scores[order], targets, groups, SINGLE_LABEL)["accuracy"]
-    assert width(grouped) > 2 * width(alone)
+    assert width(scores[order], targets, groups) > 2 * width(scores[order], targets, SEPARATE)
 
 
 @pytest.mark.parametrize(
@@ -228,37 +230,35 @@ def test_related_items_make_an_interval_wider(half_right):
         pytest.param([1] * 54, map(str, range(54)), (0.934, 1.0), id="many-items-all-right"),
     ],
 )
-def test_where_the_bootstrap_has_no_spread_accuracy_has_wilson_s_interval_over_groups(right, groups, expected):
+def test_a_bootstrap_without_spread_is_replaced_by_wilsons_interval_over_groups(right, groups, expected):
     scores = np.eye(2, dtype=np.float32)[1 - np.asarray(right)]
-    found = measures.intervals(scores, np.zeros(len(right), dtype=np.int64), list(groups), SINGLE_LABEL)
-    assert found["accuracy"] == pytest.approx(expected, abs=1e-3)
-    assert found["macro_f1"] is None
-    low, high = found["accuracy_at_90_percent_coverage"]
+    intervals = measures.intervals(scores, np.zeros(len(right), dtype=np.int64), list(groups), SINGLE_LABEL)
+    assert intervals["accuracy"] == pytest.approx(expected, abs=1e-3)
+    assert intervals["macro_f1"] is None
+    low, high = intervals["accuracy_at_90_percent_coverage"]
     assert 0 <= low < high <= 1
 
 
 REGRESSION = Regression(Scale(mean=0, std=1), {})
 
 
-def numbers(wrong):
-    wrong = np.asarray(wrong, dtype=np.float64)
-    return np.stack([wrong, wrong - 1, wrong + 1], axis=1), np.zeros(len(wrong))
+def regression_intervals(errors):
+    """Intervals for predictions with these errors, all in different groups."""
+    errors = np.asarray(errors, dtype=np.float64)
+    scores = np.stack([errors, errors - 1, errors + 1], axis=1)
+    return measures.intervals(scores, np.zeros(len(errors)), SEPARATE[: len(errors)], REGRESSION)
 
 
-@pytest.mark.parametrize("wrong", [[0.5], [0.5, 2.0], [0.0] * 10], ids=["one", "two", "all-right"])
-def test_what_is_no_proportion_has_no_interval_where_the_bootstrap_can_tell_none(wrong):
-    found = measures.intervals(*numbers(wrong), [str(number) for number in range(len(wrong))], REGRESSION)
-    assert found == {"mae": None, "rmse": None, "r2": None}
+@pytest.mark.parametrize("errors", [[0.5], [0.5, 2.0], [0.0] * 10], ids=["one", "two", "all-right"])
+def test_other_metrics_without_a_usable_bootstrap_have_no_interval(errors):
+    assert regression_intervals(errors) == {"mae": None, "rmse": None, "r2": None}
 
 
 def test_six_groups_are_enough_for_a_bootstrap():
-    low, high = measures.intervals(*numbers([1, 2, 3, 4, 5, 6]), list("abcdef"), REGRESSION)["mae"]
+    low, high = regression_intervals([1, 2, 3, 4, 5, 6])["mae"]
     assert 1 <= low < 3.5 < high <= 6
 
 
-def test_intervals_are_the_same_each_time(half_right):
-    scores, targets = half_right
-    groups = [str(number) for number in range(100)]
-    assert measures.intervals(scores, targets, groups, SINGLE_LABEL) == measures.intervals(
-        scores, targets, groups, SINGLE_LABEL
-    )
+def test_intervals_are_reproducible(half_right):
+    first, second = (measures.intervals(*half_right, SEPARATE, SINGLE_LABEL) for _ in range(2))
+    assert first == second

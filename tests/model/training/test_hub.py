@@ -1,11 +1,11 @@
-"""Model folders of other libraries: from folder to bundle, and what is said when something lacks. Tiny, with random weights."""
+"""Model folders of other libraries become bundles, or errors that name what is missing. The models are tiny and random."""
 
 import json
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from polymodal.model import load_bundle
 from polymodal.model.bundle import read_bundle
@@ -91,27 +91,39 @@ def read(modality, folder, trained=True):
     return make_branch(modality, str(folder), BranchOptions((), folder.parent, trained))
 
 
-def network_of(modality, found):
-    """Our encoder as the folder describes it, with the folder's weights."""
-    encoder = encoders_of(modality)[found.encoder.name](6, **found.encoder.options)
-    weights = {name: torch.from_numpy(array) for name, array in found.weights.items()}
-    told = encoder.load_state_dict(weights, strict=False)
-    assert told.unexpected_keys == []
-    assert all(name.startswith("project.") for name in told.missing_keys)
+def encoder_of(modality, branch):
+    """The encoder of a branch, with its weights."""
+    encoder = encoders_of(modality)[branch.encoder.name](6, **branch.encoder.options)
+    weights = {name: torch.from_numpy(array) for name, array in branch.weights.items()}
+    result = encoder.load_state_dict(weights, strict=False)
+    assert result.unexpected_keys == []
+    assert all(name.startswith("project.") for name in result.missing_keys)
     return encoder.eval()
 
 
-def agrees(predictors, parts):
-    """Both runtimes say the same, and every number is finite."""
-    answers = []
+def pixels_for(branch):
+    return torch.randint(0, 256, (2, branch.input.side, branch.input.side, 3), dtype=torch.uint8)
+
+
+def copied(source, folder, *, without=""):
+    """Copy the files of a model folder, except the one named `without`, and return the new folder."""
+    for path in source.iterdir():
+        if path.name != without:
+            (folder / path.name).write_bytes(path.read_bytes())
+    return folder
+
+
+def assert_agree(predictors, contents):
+    """All runtimes have the same finite scores."""
+    scores = []
     for predictor in predictors:
-        (prediction,) = predictor.predict([predictor.prepare(parts)])
-        answers.append(np.asarray(list(prediction.scores.values())))
-    assert np.isfinite(answers[0]).all()
-    return np.abs(answers[0] - answers[1]).max() < 1e-4
+        (prediction,) = predictor.predict([predictor.prepare(contents)])
+        scores.append(list(prediction.scores.values()))
+    assert np.isfinite(scores).all()
+    assert scores[0] == pytest.approx(scores[1], abs=1e-4, rel=0)
 
 
-def test_from_two_folders_to_a_bundle_that_needs_neither(manifest_folder, bert_folder, vit_folder, tmp_path):
+def test_a_bundle_does_not_need_the_folders_that_it_was_made_from(manifest_folder, bert_folder, vit_folder, tmp_path):
     out = tmp_path / "tiny"
     changes = {"encoders": {"image": str(vit_folder), "text": str(bert_folder)}, "epochs": 1, "batch_size": 8}
     train(manifest_folder, out, preset="pretrained", device="cpu", workers=1, cache=tmp_path, changes=changes)
@@ -119,8 +131,8 @@ def test_from_two_folders_to_a_bundle_that_needs_neither(manifest_folder, bert_f
     for predictor in predictors:
         predictor.warm_up()
     image = (manifest_folder / "images/test-sea-0.png").read_bytes()
-    for parts in ({"image": image, "text": "deep water"}, {"image": image}, {"text": "juice of ripe fruit, red"}):
-        assert agrees(predictors, parts)
+    for contents in ({"image": image, "text": "deep water"}, {"image": image}, {"text": "juice of ripe fruit, red"}):
+        assert_agree(predictors, contents)
     bundle = read_bundle(out)
     config = (out / "config.json").read_text(encoding="utf-8")
     assert str(vit_folder.parent) not in config + bundle.card
@@ -131,48 +143,43 @@ def test_from_two_folders_to_a_bundle_that_needs_neither(manifest_folder, bert_f
 
 
 @torch.no_grad()
-def test_a_picture_model_has_the_folders_weights(image_folder):
+def test_an_image_model_has_the_weights_of_its_folder(image_folder):
     from transformers import AutoModel
 
-    found = read("image", image_folder)
-    encoder = network_of("image", found)
-    whole = AutoModel.from_pretrained(image_folder).eval()
-    pixels = torch.randint(0, 256, (2, found.input.side, found.input.side, 3), dtype=torch.uint8)
-    values = (pixels.permute(0, 3, 1, 2) / 255 - torch.tensor([0.1, 0.2, 0.3])[:, None, None]) / torch.tensor(
-        [0.4, 0.5, 0.6]
-    )[:, None, None]
-    theirs = getattr(whole, "vision_model", whole)(pixel_values=values)
-    expected = theirs.last_hidden_state.mean(dim=1) if "vit" in image_folder.name else theirs.pooler_output.flatten(1)
+    branch = read("image", image_folder)
+    encoder = encoder_of("image", branch)
+    model = AutoModel.from_pretrained(image_folder).eval()
+    pixels = pixels_for(branch)
+    mean, std = (torch.tensor(PREPROCESSING[key])[:, None, None] for key in ("image_mean", "image_std"))
+    output = getattr(model, "vision_model", model)(pixel_values=(pixels.permute(0, 3, 1, 2) / 255 - mean) / std)
+    expected = output.last_hidden_state.mean(dim=1) if "vit" in image_folder.name else output.pooler_output.flatten(1)
     torch.testing.assert_close(encoder.pool(pixels), expected, atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["bert", "clip"])
 @torch.no_grad()
-def test_a_text_model_has_the_folders_weights(request, kind):
+def test_a_text_model_has_the_weights_of_its_folder(request, kind):
     from transformers import AutoModel
 
     folder = request.getfixturevalue(f"{kind}_folder")
-    found = read("text", folder)
-    encoder = network_of("text", found)
-    whole = AutoModel.from_pretrained(folder).eval()
-    ids = torch.from_numpy(found.input.preprocess("deep water"))[None]
-    theirs = getattr(whole, "text_model", whole)(input_ids=ids, attention_mask=torch.ones_like(ids))
-    expected = theirs.last_hidden_state.mean(dim=1)
-    torch.testing.assert_close(
-        encoder.pool(ids, torch.ones_like(ids, dtype=torch.bool)), expected, atol=1e-5, rtol=1e-4
-    )
+    branch = read("text", folder)
+    model = AutoModel.from_pretrained(folder).eval()
+    ids = torch.from_numpy(branch.input.preprocess("deep water"))[None]
+    output = getattr(model, "text_model", model)(input_ids=ids, attention_mask=torch.ones_like(ids))
+    pooled = encoder_of("text", branch).pool(ids, torch.ones_like(ids, dtype=torch.bool))
+    torch.testing.assert_close(pooled, output.last_hidden_state.mean(dim=1), atol=1e-5, rtol=1e-4)
 
 
-def test_a_text_is_not_longer_than_the_model_has_positions(bert_folder, clip_folder):
+def test_texts_are_cut_to_the_positions_of_the_model(bert_folder, clip_folder):
     assert read("text", bert_folder, trained=False).input.max_tokens == 15
     assert read("text", clip_folder, trained=False).input.max_tokens <= 12
 
 
-def test_without_trained_weights_a_folder_is_an_architecture(vit_folder, bert_folder):
+def test_without_trained_weights_only_the_architecture_is_read(vit_folder, bert_folder):
     for modality, folder in (("image", vit_folder), ("text", bert_folder)):
-        found = read(modality, folder, trained=False)
-        assert found.weights == {}
-        assert found.encoder == read(modality, folder).encoder
+        branch = read(modality, folder, trained=False)
+        assert branch.weights == {}
+        assert branch.encoder == read(modality, folder).encoder
 
 
 @pytest.mark.parametrize(
@@ -185,13 +192,10 @@ def test_without_trained_weights_a_folder_is_an_architecture(vit_folder, bert_fo
         ("text", "tokenizer_config.json", "tokenizer_config.json is missing"),
     ],
 )
-def test_what_a_folder_lacks_is_named(vit_folder, bert_folder, tmp_path, modality, file, problem):
-    whole = {"image": vit_folder, "text": bert_folder}[modality]
-    for path in whole.iterdir():
-        if path.name != file:
-            (tmp_path / path.name).write_bytes(path.read_bytes())
+def test_a_missing_file_of_a_folder_is_named(vit_folder, bert_folder, tmp_path, modality, file, problem):
+    source = {"image": vit_folder, "text": bert_folder}[modality]
     with pytest.raises(ModelError, match=problem):
-        read(modality, tmp_path)
+        read(modality, copied(source, tmp_path, without=file))
 
 
 @pytest.mark.parametrize(
@@ -203,59 +207,50 @@ def test_what_a_folder_lacks_is_named(vit_folder, bert_folder, tmp_path, modalit
         ("preprocessor_config", '{"size": 32}', "lacks one of image_mean, image_std and size"),
     ],
 )
-def test_a_broken_folder_is_explained(vit_folder, tmp_path, file, content, problem):
-    for path in vit_folder.iterdir():
-        (tmp_path / path.name).write_bytes(path.read_bytes())
-    (tmp_path / f"{file}.json").write_text(content, encoding="utf-8")
+def test_a_broken_file_of_a_folder_is_an_error(vit_folder, tmp_path, file, content, problem):
+    (copied(vit_folder, tmp_path) / f"{file}.json").write_text(content, encoding="utf-8")
     with pytest.raises(ModelError, match=problem):
         read("image", tmp_path)
 
 
-def test_a_tokenizer_that_is_larger_than_its_model_is_refused(bert_folder, tmp_path):
-    for path in bert_folder.iterdir():
-        (tmp_path / path.name).write_bytes(path.read_bytes())
+def test_a_tokenizer_that_is_larger_than_its_model_is_rejected(bert_folder, tmp_path):
     config = json.loads((bert_folder / "config.json").read_text(encoding="utf-8"))
-    write(tmp_path, config={**config, "vocab_size": 5})
+    write(copied(bert_folder, tmp_path), config={**config, "vocab_size": 5})
     with pytest.raises(
         ModelError, match=r"not a model that fits: vocabulary of .* tokens; the model has embeddings for 5"
     ):
         read("text", tmp_path, trained=False)
 
 
-def test_weights_that_lack_are_named(vit_folder, tmp_path):
-    from safetensors.torch import save_file
-
-    for path in vit_folder.iterdir():
-        (tmp_path / path.name).write_bytes(path.read_bytes())
+def test_missing_weights_are_named(vit_folder, tmp_path):
     weights = load_file(vit_folder / "model.safetensors")
-    lost = next(name for name in weights if name.endswith("patch_embeddings.projection.weight"))
-    del weights[lost]
-    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    del weights[next(name for name in weights if name.endswith("patch_embeddings.projection.weight"))]
+    save_file(weights, copied(vit_folder, tmp_path) / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ModelError, match=r"no weights for .*patch_embeddings\.projection\.weight"):
         read("image", tmp_path)
 
 
-def test_a_folder_that_is_not_there_is_refused(tmp_path):
+def test_a_missing_folder_is_an_error(tmp_path):
     with pytest.raises(
         ModelError, match=r"no such folder; expected a model's folder with config\.json, or hf://owner/name"
     ):
         read("image", tmp_path / "nowhere")
 
 
-def test_the_hub_is_asked_for_data_alone(vit_folder, tmp_path, monkeypatch):
-    asked = []
+def test_only_data_files_are_downloaded_from_the_hub(vit_folder, tmp_path, monkeypatch):
+    calls = []
 
     def download(name, *, cache_dir, allow_patterns):
-        asked.append((name, cache_dir, allow_patterns))
+        calls.append((name, cache_dir, allow_patterns))
         return str(vit_folder)
 
     monkeypatch.setattr(hub, "snapshot_download", download)
-    found = make_branch("image", "hf://owner/name", BranchOptions((), tmp_path, trained=True))
-    assert asked == [("owner/name", tmp_path / "hub", ["*.json", "model*.safetensors"])]
-    assert found.origin.startswith("hf://owner/name on the Hugging Face hub")
+    branch = make_branch("image", "hf://owner/name", BranchOptions((), tmp_path, trained=True))
+    assert calls == [("owner/name", tmp_path / "hub", ["*.json", "model*.safetensors"])]
+    assert branch.origin.startswith("hf://owner/name on the Hugging Face hub")
 
 
-def test_a_hub_that_does_not_answer_is_named(tmp_path, monkeypatch):
+def test_a_failed_download_from_the_hub_is_an_error(tmp_path, monkeypatch):
     def download(*_, **__):
         raise OSError("no route to host")
 
@@ -265,15 +260,15 @@ def test_a_hub_that_does_not_answer_is_named(tmp_path, monkeypatch):
 
 
 @torch.no_grad()
-def test_a_timm_folder_becomes_an_encoder_with_its_weights(tmp_path):
+def test_a_timm_model_has_the_weights_of_its_folder(tmp_path):
     timm = pytest.importorskip("timm", reason="timm is an optional package")
     model = timm.create_model("test_resnet", num_classes=5).eval()
     timm.models.save_for_hf(model, str(tmp_path), safe_serialization=True)
-    found = read("image", tmp_path)
-    assert found.encoder.name == "timm"
-    assert found.encoder.options["architecture"] == "test_resnet"
-    encoder = network_of("image", found)
+    branch = read("image", tmp_path)
+    assert branch.encoder.name == "timm"
+    assert branch.encoder.options["architecture"] == "test_resnet"
+    encoder = encoder_of("image", branch)
     assert isinstance(encoder, IMAGE_ENCODERS["timm"])
-    pixels = torch.randint(0, 256, (2, found.input.side, found.input.side, 3), dtype=torch.uint8)
+    pixels = pixels_for(branch)
     expected = model.forward_head(model.forward_features(encoder.normalise(pixels)), pre_logits=True)
     torch.testing.assert_close(encoder.pool(pixels), expected, atol=1e-5, rtol=1e-4)

@@ -1,4 +1,4 @@
-"""A data set may be larger than memory: what a training holds does not grow with the pictures."""
+"""A data set may be larger than memory: the memory that a training uses does not grow with the images."""
 
 import subprocess
 import sys
@@ -10,10 +10,10 @@ from PIL import Image
 
 PROJECT = Path(__file__).parents[3]
 SIDE = 128  # px, as prepared
-PICTURE = 256  # px, as decoded
-SLACK = 64 * 2**20  # bytes: what allocators keep varies by tens of MiB from run to run
+DECODED_SIDE = 256  # px
+SLACK = 64 * 2**20  # bytes; memory kept by allocators varies by tens of MiB from run to run
 
-# Peak memory in bytes; Linux counts it in KiB. Pages of the mapped file are in it, though the system may take them back.
+# Prints the peak memory in bytes; Linux counts it in KiB. It includes the pages of the mapped file.
 EPOCH = """
 import resource, sys
 from pathlib import Path
@@ -33,7 +33,7 @@ print(1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 
 def peak_of_an_epoch(folder, rows):
-    """Bytes that a process takes to prepare so many rows and to go through them once."""
+    """Peak memory, in bytes, of a process that prepares this number of rows and reads all of them once."""
     lines = ["image,label,split", *(f"{number % 20}.png,{'ab'[number % 2]},train" for number in range(rows))]
     manifest = folder / f"{rows}.csv"
     manifest.write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -44,12 +44,12 @@ def peak_of_an_epoch(folder, rows):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems count memory in other units")
-def test_ten_times_the_rows_take_no_more_memory_than_the_mapped_file(tmp_path):
+def test_ten_times_the_rows_need_only_the_memory_of_the_mapped_file(tmp_path):
     chance = np.random.default_rng(0)
     for number in range(20):
         noise = chance.integers(0, 256, (8, 8, 3), dtype=np.uint8)
-        Image.fromarray(noise).resize((PICTURE, PICTURE)).save(tmp_path / f"{number}.png")
+        Image.fromarray(noise).resize((DECODED_SIDE, DECODED_SIDE)).save(tmp_path / f"{number}.png")
     small, large = peak_of_an_epoch(tmp_path, 200), peak_of_an_epoch(tmp_path, 2000)
-    mapped, decoded = (1800 * side**2 * 3 for side in (SIDE, PICTURE))
+    mapped, decoded = (1800 * side**2 * 3 for side in (SIDE, DECODED_SIDE))
     assert large - small < mapped + SLACK
-    assert mapped + SLACK < min(2 * mapped, decoded)  # so neither prepared nor decoded pictures could be held unnoticed
+    assert mapped + SLACK < min(2 * mapped, decoded)  # else prepared or decoded images in memory could not be detected

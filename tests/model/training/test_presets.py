@@ -1,4 +1,4 @@
-"""Recipes begin from what the data has, and the same data gives the same recipe."""
+"""Recipes depend on the inputs that the data have, and the same data give the same recipe."""
 
 from dataclasses import replace
 
@@ -17,55 +17,52 @@ BRANCHES = {name: presets_of(name).BRANCHES for name in MODALITIES}
 
 
 def only(manifest, modality):
-    """Every row keeps this modality alone; rows without it are gone."""
+    """The manifest with this modality alone, without the rows that lack it."""
     kept = [row for row in manifest.rows if modality in row.inputs]
     return replace(manifest, rows=tuple(replace(row, inputs={modality: row.inputs[modality]}) for row in kept))
 
 
 @pytest.mark.parametrize("modality", ["image", "text"])
-def test_what_the_data_lacks_is_not_in_the_network(manifest, tmp_path, modality):
+def test_a_modality_that_the_data_lack_is_not_in_the_network(manifest, tmp_path, modality):
     recipe = cnn_rnn(only(manifest, modality), tmp_path, {})
     assert recipe.network.order == (modality,)
     assert list(recipe.inputs) == [modality]
 
 
-def test_a_modality_that_only_other_parts_have_cannot_be_learned(manifest, tmp_path):
+def test_a_modality_that_only_other_splits_have_is_not_in_the_network(manifest, tmp_path):
     rows = tuple(
-        replace(row, inputs={name: value for name, value in row.inputs.items() if name != "text"})
-        if row.split == "train"
-        else row
+        replace(row, inputs={name: row.inputs[name] for name in row.inputs if name != "text" or row.split != "train"})
         for row in manifest.rows
     )
     assert cnn_rnn(replace(manifest, rows=rows), tmp_path, {}).network.order == ("image",)
 
 
-def test_presets_are_the_two_that_the_manual_names():
+def test_the_documented_presets_exist():
     assert set(PRESETS) == {"cnn-rnn", "pretrained"}
 
 
-def test_the_network_says_what_its_inputs_need(manifest, tmp_path):
+def test_the_network_config_has_the_settings_of_the_inputs(manifest, tmp_path):
     recipe = cnn_rnn(manifest, tmp_path, {})
-    for name, each in recipe.inputs.items():
-        assert recipe.network.modalities[name].input == each.settings()
+    for name, entry in recipe.inputs.items():
+        assert recipe.network.modalities[name].input == entry.settings()
     assert recipe.network.labels == manifest.labels
     assert recipe.training.epochs >= recipe.training.patience > 0
     assert TrainingConfig().modality_dropout > 0
 
 
-def test_only_training_texts_shape_the_vocabulary(manifest, tmp_path):
+def test_the_vocabulary_is_made_from_training_texts_alone(manifest, tmp_path):
     rows = tuple(
         row if row.split == "train" else replace(row, inputs={**row.inputs, "text": "zyzzyva"}) for row in manifest.rows
     )
-    found, expected = (cnn_rnn(each, tmp_path, {}).inputs["text"] for each in (replace(manifest, rows=rows), manifest))
-    for each in (found, expected):
-        (tmp_path / str(id(each))).mkdir()
-        each.save(tmp_path / str(id(each)))
-    files = [(tmp_path / str(id(each)) / "tokenizer.json").read_bytes() for each in (found, expected)]
-    assert files[0] == files[1]
+    vocabularies = set()
+    for data in (replace(manifest, rows=rows), manifest):
+        cnn_rnn(data, tmp_path, {}).inputs["text"].save(tmp_path)
+        vocabularies.add((tmp_path / "tokenizer.json").read_bytes())
+    assert len(vocabularies) == 1
 
 
-def test_every_encoder_of_our_own_can_be_asked_for():
-    """Those of other libraries have addresses: see test_hub."""
+def test_every_encoder_has_a_name_for_the_presets():
+    """Encoders of other libraries have addresses; see test_hub."""
     for modality, branches in BRANCHES.items():
         assert set(encoders_of(modality)) - {"transformers", "timm"} == set(branches)
 
@@ -73,7 +70,7 @@ def test_every_encoder_of_our_own_can_be_asked_for():
 @pytest.mark.parametrize(
     ("modality", "name"), [(modality, name) for modality, table in BRANCHES.items() for name in table]
 )
-def test_any_encoder_takes_the_presets_place(manifest, tmp_path, modality, name):
+def test_any_encoder_can_replace_that_of_the_preset(manifest, tmp_path, modality, name):
     recipe = cnn_rnn(manifest, tmp_path, {modality: name})
     assert recipe.network.modalities[modality].encoder.name == name
     assert recipe.weights == {}
@@ -82,7 +79,7 @@ def test_any_encoder_takes_the_presets_place(manifest, tmp_path, modality, name)
 
 
 @pytest.mark.parametrize("modality", ["image", "text"])
-def test_an_unknown_encoder_is_answered_with_the_known_ones(manifest, tmp_path, modality):
+def test_the_error_for_an_unknown_encoder_names_the_known_ones(manifest, tmp_path, modality):
     known = ", ".join(BRANCHES[modality])
     with pytest.raises(
         ModelError, match=f"{modality} encoder 'abacus' is not known; known are {known}, a model's folder"
@@ -92,7 +89,7 @@ def test_an_unknown_encoder_is_answered_with_the_known_ones(manifest, tmp_path, 
 
 @pytest.fixture
 def trained(monkeypatch, manifest, tmp_path):
-    """`trained(image, text)`: the pretrained recipe where branches have weights of these names alone."""
+    """`trained(image, text)`: the pretrained recipe, with branches that have weights of these names."""
     plain = cnn_rnn(manifest, tmp_path, {})
 
     def recipe(image=(), text=()):
@@ -107,11 +104,13 @@ def trained(monkeypatch, manifest, tmp_path):
     return recipe
 
 
-def test_what_starts_from_scratch_learns_at_the_full_rate(trained):
+def test_encoders_from_scratch_learn_at_the_full_rate(trained):
     rates = trained(["stem.weight"], ["layers.0.weight"]).training.encoder_learning_rates
     assert set(rates) == {"image", "text"}
     assert set(trained([], ["layers.0.weight"]).training.encoder_learning_rates) == {"text"}
-    assert trained(text=["embed.weight"]).training.encoder_learning_rates == {}  # whose embeddings alone are trained
+    assert (
+        trained(text=["embed.weight"]).training.encoder_learning_rates == {}
+    )  # an encoder of which only the embeddings are trained
 
 
 def test_weights_are_named_as_in_the_network_and_their_origins_listed(trained):
@@ -122,16 +121,18 @@ def test_weights_are_named_as_in_the_network_and_their_origins_listed(trained):
 
 
 @pytest.mark.parametrize(
-    ("frozen", "name", "still"),
+    ("frozen", "name", "freezes"),
     [
-        pytest.param(("encoders.image.",), "encoders.image.stem.1.weight", True, id="inside"),
-        pytest.param(("encoders.image.",), "encoders.image.", True, id="the-encoder-itself"),
+        pytest.param(("encoders.image.",), "encoders.image.stem.1.weight", True, id="weight"),
+        pytest.param(("encoders.image.",), "encoders.image.", True, id="encoder"),
         pytest.param(("encoders.image.",), "encoders.image.project.1.weight", False, id="project"),
         pytest.param(("encoders.image.",), "encoders.image.model.project.weight", True, id="another-project"),
         pytest.param(("encoders.image.",), "encoders.text.embed.weight", False, id="other-encoder"),
-        pytest.param(("encoders.text.embed.",), "encoders.text.layers.0.query.weight", False, id="behind-embeddings"),
+        pytest.param(
+            ("encoders.text.embed.",), "encoders.text.layers.0.query.weight", False, id="after-the-embeddings"
+        ),
         pytest.param((), "head.classify.0.weight", False, id="nothing"),
     ],
 )
-def test_what_stays_frozen(frozen, name, still):
-    assert TrainingConfig(frozen=frozen).freezes(name) == still
+def test_weights_are_frozen_by_prefix_except_projections(frozen, name, freezes):
+    assert TrainingConfig(frozen=frozen).freezes(name) == freezes

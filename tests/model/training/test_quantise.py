@@ -1,4 +1,4 @@
-"""Graphs in 8 bits say nearly what the network says, whatever else is in the batch, and carry only what they don't share."""
+"""Graphs in 8 bits compute nearly the same as the network, and have no copies of weights that are stored in 8 bits."""
 
 import numpy as np
 import onnx
@@ -19,7 +19,7 @@ WIDTH = 256  # 256 × 256 numbers are the smallest matrix that a bundle stores i
 
 
 class Words(nn.Module):
-    """Every way in which an encoder uses a matrix: looked up, multiplied with tokens, with examples, and as it is."""
+    """Uses matrices in all ways of encoders: for lookups, multiplied by tokens and by examples, and directly."""
 
     def __init__(self):
         super().__init__()
@@ -34,34 +34,46 @@ class Words(nn.Module):
         return self.outer(states.mean(dim=1)) + (self.whole * self.whole).sum()
 
 
+def arrays_of(network):
+    return {name: weight.numpy() for name, weight in network.state_dict().items() if weight.is_floating_point()}
+
+
+def load(network, stored):
+    network.load_state_dict({name: torch.from_numpy(array) for name, array in decompress_weights(stored).items()})
+
+
 @pytest.fixture(scope="module")
 def words():
-    """A network with its weights as a bundle would store them, and the graph in 8 bits."""
+    """A network, its weights as a bundle stores them, and its graph in float32."""
     torch.manual_seed(0)
     network = Words().eval()
-    stored = compress_weights({name: each.numpy() for name, each in network.state_dict().items()})
-    network.load_state_dict({name: torch.from_numpy(each) for name, each in decompress_weights(stored).items()})
+    stored = compress_weights(arrays_of(network))
+    load(network, stored)
     free = {"ids": {0: "batch", 1: "length"}}
     graph = export_graph(network, {"ids": torch.zeros(2, 3, dtype=torch.int64)}, ["ids"], free)
     return network, stored, graph
 
 
-def ran(graph, stored, **feed):
+def run(graph, stored, **feed):
     (result,) = open_session(graph, in_8_bits(stored), threads=1).run(None, feed)
     return result
 
 
-def test_matrices_in_8_bits_say_nearly_the_same(words):
+def exact_result(network, inputs):
+    with torch.inference_mode():
+        return network(torch.from_numpy(inputs)).numpy()
+
+
+def test_matrices_in_8_bits_compute_nearly_the_same(words):
     network, stored, graph = words
     ids = np.random.default_rng(0).integers(0, 300, (7, 5))
-    with torch.inference_mode():
-        exact = network(torch.from_numpy(ids)).numpy()
-    found = ran(matrices_in_8_bits(graph, stored), stored, ids=ids)
-    assert np.abs(found - exact).mean() < 0.02 * exact.std()
-    assert np.abs(found - exact).max() > 0  # it is not the float graph
+    exact = exact_result(network, ids)
+    result = run(matrices_in_8_bits(graph, stored), stored, ids=ids)
+    assert np.abs(result - exact).mean() < 0.02 * exact.std()
+    assert np.abs(result - exact).max() > 0  # it is not the float graph
 
 
-def test_what_else_is_in_the_batch_changes_nothing(words):
+def test_a_row_does_not_depend_on_the_rest_of_its_batch(words):
     _, stored, graph = words
     ids = np.random.default_rng(1).integers(0, 300, (6, 4))
     session = open_session(matrices_in_8_bits(graph, stored), in_8_bits(stored), threads=1)
@@ -71,34 +83,32 @@ def test_what_else_is_in_the_batch_changes_nothing(words):
 
 
 def test_a_row_of_zeros_stays_zero(words):
-    network, stored, graph = words
-    silent = {**stored, "inner.weight": stored["inner.weight"] * np.int8(0), "inner.bias": stored["inner.bias"] * 0}
+    _, stored, graph = words
+    zeros = {**stored, "inner.weight": stored["inner.weight"] * np.int8(0), "inner.bias": stored["inner.bias"] * 0}
     network = Words().eval()
-    network.load_state_dict({name: torch.from_numpy(each) for name, each in decompress_weights(silent).items()})
+    load(network, zeros)
     ids = np.zeros((2, 3), dtype=np.int64)
-    with torch.inference_mode():
-        exact = network(torch.from_numpy(ids)).numpy()
-    assert ran(matrices_in_8_bits(graph, silent), silent, ids=ids) == pytest.approx(exact, abs=1e-4)
+    result = run(matrices_in_8_bits(graph, zeros), zeros, ids=ids)
+    assert result == pytest.approx(exact_result(network, ids), abs=1e-4)
 
 
 def test_matrices_stay_in_the_weights_file(words):
     _, stored, graph = words
     model = onnx.load_model_from_string(matrices_in_8_bits(graph, stored))
-    held = {tensor.name: tensor.ByteSize() for tensor in model.graph.initializer}
-    outside = {t.name for t in model.graph.initializer if t.data_location == onnx.TensorProto.EXTERNAL}
-    assert {"embed.weight", "inner.weight", "outer.weight", "whole", "embed.weight.scale"} <= outside
-    assert sum(held.values()) < 4096
+    tensors = model.graph.initializer
+    external = {tensor.name for tensor in tensors if tensor.data_location == onnx.TensorProto.EXTERNAL}
+    assert {"embed.weight", "inner.weight", "outer.weight", "whole", "embed.weight.scale"} <= external
+    assert sum(tensor.ByteSize() for tensor in tensors) < 4096
     assert not any(node.op_type == "MatMul" for node in model.graph.node)
 
 
-def test_without_a_large_matrix_there_is_nothing_to_do(words):
+def test_a_graph_without_matrices_in_8_bits_is_not_changed(words):
     network, _, graph = words
-    weights = {name: each.numpy() for name, each in network.state_dict().items()}
-    assert matrices_in_8_bits(graph, weights) is None
+    assert matrices_in_8_bits(graph, arrays_of(network)) is None
 
 
 class Pixels(nn.Module):
-    """Two convolutions with batch normalisation, and a layer behind them."""
+    """Two convolutions with batch normalisation, and a linear layer."""
 
     def __init__(self):
         super().__init__()
@@ -114,7 +124,7 @@ class Pixels(nn.Module):
 
 @pytest.fixture(scope="module")
 def pixels():
-    """A network whose batch normalisation has seen pictures, these pictures, and its graph with weights."""
+    """A network whose batch normalisation has statistics of images, these images, and its graph with weights."""
     torch.manual_seed(0)
     batches = [torch.randint(0, 256, (4, 16, 16, 3), dtype=torch.uint8) for _ in range(8)]
     network = Pixels()
@@ -126,21 +136,18 @@ def pixels():
 
 
 @pytest.mark.parametrize("in_float", [0, 1, 2])
-def test_convolutions_in_8_bits_say_nearly_the_same(pixels, in_float):
+def test_convolutions_in_8_bits_compute_nearly_the_same(pixels, in_float):
     network, batches, model = pixels
-    stored = compress_weights(
-        {name: each.numpy() for name, each in network.state_dict().items() if each.is_floating_point()}
-    )
+    stored = compress_weights(arrays_of(network))
     graph = convolutions_in_8_bits(model, batches, in_float=in_float, unused=stored.keys())
-    with torch.inference_mode():
-        exact = network(torch.from_numpy(batches[0]["pixels"])).numpy()
-    # The weights of the bundle are offered to it, as a runtime does: it must not take those that batch normalisation changed.
-    found = ran(graph, stored, pixels=batches[0]["pixels"])
-    assert np.abs(found - exact).mean() < 0.1 * exact.std()
+    exact = exact_result(network, batches[0]["pixels"])
+    # As in a runtime, the bundle's weights are available; the graph must not use them, as its own ones are folded.
+    result = run(graph, stored, pixels=batches[0]["pixels"])
+    assert np.abs(result - exact).mean() < 0.1 * exact.std()
 
 
 def is_precise(session):
-    """Whether the session takes the slower way, which is exact where sums of two products would overflow."""
+    """Whether the session uses the slower computation, which is exact if sums of two products would overflow."""
     try:
         return session.get_session_options().get_session_config_entry(PRECISE) == "1"
     except RuntimeError:  # the session has no such entry
@@ -156,26 +163,24 @@ def is_precise(session):
         pytest.param("", True, id="unknown"),
     ],
 )
-def test_convolutions_take_the_slower_way_only_where_the_processor_lacks_vnni(pixels, monkeypatch, flags, precise):
+def test_convolutions_are_precise_only_on_processors_without_vnni(pixels, monkeypatch, flags, precise):
     monkeypatch.setattr(onnx_runtime, "processor", lambda: Processor("CPU", frozenset(flags.split())))
     _, batches, model = pixels
     graph = convolutions_in_8_bits(model, batches, in_float=0, unused=set())
     assert is_precise(open_session(graph, {}, threads=1)) is precise
 
 
-def test_products_of_matrices_never_overflow_16_bits_and_need_no_slower_way(words, monkeypatch):
+def test_products_of_matrices_fit_into_16_bits(words, monkeypatch):
     monkeypatch.setattr(onnx_runtime, "processor", lambda: Processor("CPU", frozenset({"avx2"})))
     _, stored, graph = words
-    made = matrices_in_8_bits(graph, stored)
-    session = open_session(made, in_8_bits(stored), threads=1)
-    assert not is_precise(session)
-    constants = {each.name: onnx.numpy_helper.to_array(each) for each in onnx.load_model_from_string(made).graph.initializer
-                 if each.name in ("int8.most", "int8.middle")}  # fmt: skip
-    largest = int(constants["int8.most"] + constants["int8.middle"])
+    quantised = matrices_in_8_bits(graph, stored)
+    assert not is_precise(open_session(quantised, in_8_bits(stored), threads=1))
+    tensors = {tensor.name: tensor for tensor in onnx.load_model_from_string(quantised).graph.initializer}
+    largest = sum(int(onnx.numpy_helper.to_array(tensors[name])) for name in ("int8.most", "int8.middle"))
     assert 2 * largest * 127 < 2**15
 
 
-def test_the_first_convolutions_stay_float(pixels):
+def test_the_first_convolutions_stay_float32(pixels):
     _, batches, model = pixels
     graphs = [convolutions_in_8_bits(model, batches, in_float=count, unused=set()) for count in (0, 1)]
     kinds = [
@@ -187,13 +192,13 @@ def test_the_first_convolutions_stay_float(pixels):
     assert convolutions(graphs[0]) == 2
 
 
-def test_the_tools_advice_is_kept_from_users(pixels, caplog):
+def test_warnings_of_onnx_runtime_are_not_logged(pixels, caplog):
     _, batches, model = pixels
     convolutions_in_8_bits(model, batches, in_float=0, unused=set())
     assert not [record for record in caplog.records if record.name == "root"]
 
 
-def test_quantised_graphs_are_the_same_each_time(pixels):
+def test_quantised_graphs_are_reproducible(pixels):
     _, batches, model = pixels
     assert len({convolutions_in_8_bits(model, batches, in_float=0, unused={"a"}) for _ in range(2)}) == 1
     assert onnxruntime.InferenceSession(convolutions_in_8_bits(model, batches, in_float=0, unused={"a"}))

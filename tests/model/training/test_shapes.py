@@ -1,4 +1,4 @@
-"""The toy data set: drawn alike each time, sound, and in need of both inputs."""
+"""The toy data set is reproducible, has no errors, and needs both inputs."""
 
 import csv
 from collections import Counter
@@ -24,19 +24,19 @@ def files_in(folder):
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_the_same_seed_draws_the_same_and_another_one_otherwise(shapes, tmp_path):
+def test_the_files_depend_on_the_seed_alone(shapes, tmp_path):
     for name, seed in (("same", 0), ("other", 1)):
         build(tmp_path / name, rows=120, seed=seed)
     assert files_in(tmp_path / "same") == files_in(shapes)
     assert files_in(tmp_path / "other") != files_in(shapes)
 
 
-def test_nothing_is_wrong_with_it_and_nothing_is_suspicious(shapes):
-    findings = inspect(shapes, "single-label", 0, 2).result
-    assert (findings.errors, findings.warnings) == ([], [])
+def test_checks_report_no_errors_and_no_warnings(shapes):
+    result = inspect(shapes, "single-label", 0, 2).result
+    assert (result.errors, result.warnings) == ([], [])
 
 
-def test_the_picture_shows_the_colour_and_the_caption_names_the_material(shapes):
+def test_the_image_shows_the_colour_and_the_caption_names_the_material(shapes):
     counts = Counter()
     for row in read_manifest(shapes).rows:
         colour, material = row.label.split()
@@ -51,7 +51,7 @@ def test_the_picture_shows_the_colour_and_the_caption_names_the_material(shapes)
     assert set(counts.values()) == {30}
 
 
-def test_groups_and_splits_are_written_when_asked_for(tmp_path):
+def test_groups_and_splits_are_written_with_the_options(tmp_path):
     build(tmp_path / "new", rows=40, groups=True, splits=True)
     rows = read_manifest(tmp_path / "new").rows
     assert {row.split for row in rows} == {"train", "validation", "test"}
@@ -61,7 +61,7 @@ def test_groups_and_splits_are_written_when_asked_for(tmp_path):
     assert all(len(pair) == 2 and pair[0] == pair[1] for pair in members.values())
 
 
-def test_it_is_drawn_anew_in_its_own_folder_and_in_no_other(tmp_path):
+def test_older_shapes_are_replaced_but_not_other_files(tmp_path):
     build(tmp_path / "shapes", rows=20)
     build(tmp_path / "shapes", rows=10)
     assert len(list((tmp_path / "shapes/images").iterdir())) == 10

@@ -1,4 +1,4 @@
-"""The default data set, rule by rule, on tiny sources made here; offline."""
+"""The rules of the default data set, on tiny sources that the tests make; offline."""
 
 import json
 import stat
@@ -11,7 +11,7 @@ from PIL import Image
 
 from polymodal.model.manifest import read_manifest
 from polymodal.model.modalities.image.near_duplicates import ALIKE, EQUAL, Fingerprint, near_pairs
-from polymodal.model.training.sources import emoji, illustrations, openclipart, packages, pictures, tuxpaint
+from polymodal.model.training.sources import emoji, illustrations, images, openclipart, packages, tuxpaint
 from polymodal.model.training.sources.captions import Mask, normalised
 from polymodal.model.training.sources.grouping import (
     CONTRADICTORY,
@@ -21,9 +21,9 @@ from polymodal.model.training.sources.grouping import (
     group_names,
     over_the_cap,
 )
+from polymodal.model.training.sources.images import Fingerprints, UnusableImage, fingerprint
 from polymodal.model.training.sources.items import Item, Reading
 from polymodal.model.training.sources.packages import Package, SourceError, obtain
-from polymodal.model.training.sources.pictures import Fingerprints, UnusablePicture, fingerprint
 from polymodal.model.training.sources.taxonomy import (
     DROPPED,
     LABELS,
@@ -37,7 +37,7 @@ from polymodal.model.training.sources.taxonomy import (
 
 
 def draw(path, seed, size=(40, 30)):
-    """A picture of coarse coloured noise: the same seed looks the same, others don't."""
+    """Write an image of coarse coloured noise, which depends on the seed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.random.default_rng(seed).integers(0, 200, (8, 9, 3), dtype=np.uint8)
     Image.fromarray(pixels).resize(size, Image.Resampling.NEAREST).save(path)
@@ -49,15 +49,16 @@ def item(name, label="animals", title="", **rest):
 
 
 def prints_for(items, same=()):
-    """Fingerprints that are all different, but for the items whose names are in `same`."""
-    names = [one.id for one in items]
-    seeds = [0 if name.removeprefix("openclipart/") in same else 1 + names.index(name) for name in names]
-    return [noise_print(seed) for seed in seeds]
+    """Fingerprints that are all different, except those of the items whose names are in `same`."""
+    fingerprints = []
+    for number, one in enumerate(items, start=1):
+        noise = np.random.default_rng(0 if one.id.removeprefix("openclipart/") in same else number)
+        fingerprints.append(Fingerprint(int(noise.integers(0, 2**63)), noise.bytes(16 * 16 * 3), 0.0))
+    return fingerprints
 
 
-def noise_print(seed):
-    noise = np.random.default_rng(seed)
-    return Fingerprint(int(noise.integers(0, 2**63)), noise.bytes(16 * 16 * 3), 0.0)
+def groups_of(items, same=()):
+    return group_names(items, prints_for(items, same), MASK)
 
 
 # --- labels ---
@@ -102,7 +103,7 @@ def test_the_longest_known_folder_gives_the_label(folder, label):
         ("space/moon", DROPPED),
     ],
 )
-def test_tux_paint_has_its_own_table(folder, label):
+def test_folders_of_tux_paint_have_labels(folder, label):
     assert label_by_folder(TUXPAINT, folder) == label
 
 
@@ -124,11 +125,11 @@ def test_tux_paint_has_its_own_table(folder, label):
         ("", "", DROPPED),
     ],
 )
-def test_emoji_groups_give_labels(group, subgroup, label):
+def test_emoji_groups_have_labels(group, subgroup, label):
     assert label_by_emoji_group(group, subgroup) == label
 
 
-def test_the_tables_use_the_ten_labels_and_no_other():
+def test_the_table_uses_all_labels_and_no_other():
     assert set(OPENCLIPART.values()) - {DROPPED} == set(LABELS)
 
 
@@ -136,12 +137,12 @@ def test_the_tables_use_the_ten_labels_and_no_other():
     ("word", "other"),
     [("flags", "flag"), ("berries", "berry"), ("dish", "dishes"), ("people", "person"), ("stickmen", "stickman")],
 )
-def test_words_are_masked_in_singular_and_plural(word, other):
+def test_words_have_a_singular_and_a_plural(word, other):
     assert other in number_forms(word)
     assert word in number_forms(word)
 
 
-def test_the_names_of_classes_are_taxonomy_but_the_names_of_things_are_not():
+def test_only_the_first_names_of_a_folder_are_taxonomy_words():
     words = taxonomy_words(["animals/mammals/dogs", "signs_and_symbols/flags/america/canada"])
     assert {"animal", "animals", "mammal", "mammals", "signs", "flag", "vehicle"} <= words
     assert not {"dog", "dogs", "canada", "and"} & words
@@ -168,20 +169,20 @@ MASK = Mask(taxonomy_words(["animals/birds", "plants/flowers"]))
         ("(plant)", ""),
     ],
 )
-def test_label_and_taxonomy_words_are_cut_out_of_titles(title, masked):
+def test_taxonomy_words_are_cut_out_of_titles(title, masked):
     assert MASK.title(title) == masked
 
 
-def test_a_label_word_in_a_keyword_drops_that_keyword():
-    found = MASK.keywords(["signs_and_symbols", "red", "bird of prey", "signalflag", "united_nations_member"])
-    assert found == ("red", "united nations member")
+def test_keywords_with_a_taxonomy_word_are_dropped():
+    keywords = MASK.keywords(["signs_and_symbols", "red", "bird of prey", "signalflag", "united_nations_member"])
+    assert keywords == ("red", "united nations member")
 
 
 def test_empty_repeated_and_generated_keywords_are_dropped():
     assert MASK.keywords(["", "hash(0x8a0a39c)", "hash", "unsorted", "Red", "red", "--"]) == ("red",)
 
 
-def test_the_text_is_the_masked_title_and_what_keywords_add():
+def test_the_text_is_the_masked_title_and_the_other_keywords():
     assert MASK.text("Red bird", ["bird", "red", "sky"]) == "Red, sky"
     assert MASK.text("bird", ["animal"]) == ""
 
@@ -190,11 +191,11 @@ def test_the_text_is_the_masked_title_and_what_keywords_add():
     ("one", "other"),
     [("Flag of Canada", "flag: canada"), ("Candy 02", "candy"), ("Café", "cafe"), ("the horse", "A Horse!")],
 )
-def test_captions_are_equal_but_for_case_accents_punctuation_and_numbers(one, other):
+def test_captions_are_compared_without_case_accents_punctuation_and_numbers(one, other):
     assert normalised(one) == normalised(other) != ""
 
 
-# --- pictures ---
+# --- images ---
 
 
 def test_the_same_drawing_on_another_canvas_is_nearly_equal(tmp_path):
@@ -204,11 +205,11 @@ def test_the_same_drawing_on_another_canvas_is_nearly_equal(tmp_path):
         wide.paste(drawing, (200, 20))
     wide.save(tmp_path / "wide.png")
     other = draw(tmp_path / "other.png", seed=2, size=(90, 80))
-    found = [fingerprint(path) for path in (small, other, tmp_path / "wide.png")]
-    assert list(near_pairs(found, EQUAL)) == [(0, 2)]
+    fingerprints = [fingerprint(path) for path in (small, other, tmp_path / "wide.png")]
+    assert list(near_pairs(fingerprints, EQUAL)) == [(0, 2)]
 
 
-def test_colour_tells_two_flags_apart(tmp_path):
+def test_flags_of_different_colours_are_not_near_duplicates(tmp_path):
     for name, colours in {"fr": ("blue", "white", "red"), "it": ("green", "white", "red")}.items():
         flag = Image.new("RGB", (60, 40))
         for stripe, colour in enumerate(colours):
@@ -217,7 +218,7 @@ def test_colour_tells_two_flags_apart(tmp_path):
     assert list(near_pairs([fingerprint(tmp_path / "fr.png"), fingerprint(tmp_path / "it.png")], ALIKE)) == []
 
 
-def test_white_strokes_on_nothing_are_still_looked_at(tmp_path):
+def test_white_strokes_on_transparency_are_not_lost(tmp_path):
     for name, box in {"dot": (4, 4, 12, 12), "bar": (2, 14, 28, 18)}.items():
         drawing = Image.new("RGBA", (30, 30), (0, 0, 0, 0))
         drawing.paste((255, 255, 255, 255), box)
@@ -227,66 +228,63 @@ def test_white_strokes_on_nothing_are_still_looked_at(tmp_path):
     assert bar.aspect > 1
 
 
-def test_too_many_pixels_are_refused_before_decoding(tmp_path, monkeypatch):
+def test_too_many_pixels_are_rejected_before_decoding(tmp_path, monkeypatch):
     path = draw(tmp_path / "large.png", seed=1)
-    monkeypatch.setattr(pictures, "MAX_PIXELS", 40 * 30 - 1)
+    monkeypatch.setattr(images, "MAX_PIXELS", 40 * 30 - 1)
     monkeypatch.setattr(Image.Image, "convert", lambda *_: pytest.fail("decoded"))
-    with pytest.raises(UnusablePicture, match="40 × 30 px; allowed: 1,199 pixels"):
+    with pytest.raises(UnusableImage, match="40 × 30 px; allowed: 1,199 pixels"):
         fingerprint(path)
 
 
-@pytest.mark.parametrize(
-    ("content", "problem"),
-    [pytest.param(b"", "undecodable", id="empty"), pytest.param(b"GIF89a", "undecodable", id="truncated")],
-)
-def test_a_broken_picture_is_unusable(tmp_path, content, problem):
+@pytest.mark.parametrize("content", [b"", b"GIF89a"], ids=["empty", "truncated"])
+def test_a_broken_image_is_unusable(tmp_path, content):
     (tmp_path / "x.png").write_bytes(content)
-    with pytest.raises(UnusablePicture, match=problem):
+    with pytest.raises(UnusableImage, match="undecodable"):
         fingerprint(tmp_path / "x.png")
 
 
-def test_a_picture_below_eight_pixels_is_unusable(tmp_path):
-    with pytest.raises(UnusablePicture, match="39 × 7 px; allowed: sides from 8 px"):
+def test_an_image_below_eight_pixels_is_unusable(tmp_path):
+    with pytest.raises(UnusableImage, match="39 × 7 px; allowed: sides from 8 px"):
         fingerprint(draw(tmp_path / "x.png", 1, size=(39, 7)))
 
 
-def test_a_picture_is_decoded_once_even_in_the_next_run(tmp_path, monkeypatch):
+def test_an_image_is_not_decoded_again_in_the_next_run(tmp_path, monkeypatch):
     paths = [draw(tmp_path / "x.png", 1), draw(tmp_path / "tiny.png", 1, size=(3, 3))]
     first = Fingerprints(tmp_path / "known.json")
-    found = list(first.of(paths))
+    results = list(first.of(paths))
     first.save()
-    monkeypatch.setattr(pictures, "fingerprint", lambda path: pytest.fail("decoded again"))
+    monkeypatch.setattr(images, "fingerprint", lambda path: pytest.fail("decoded again"))
     again = list(Fingerprints(tmp_path / "known.json").of(paths))
-    assert again[0] == found[0]
-    assert str(again[1]) == str(found[1])
+    assert again[0] == results[0]
+    assert str(again[1]) == str(results[1])
 
 
 # --- groups ---
 
 
-def test_equal_captions_join_masked_and_unmasked():
+def test_masked_or_unmasked_equal_captions_make_a_group():
     items = [
         item("a", title="Canada", keywords=("snow",)),
         item("b", title="flag of Canada", keywords=("red",)),
         item("c", title="Chile flag"),
-        item("d", title="A flower", keywords=("rose",)),  # masked to nothing, yet equal to the next
+        item("d", title="A flower", keywords=("rose",)),  # empty when masked, but equal to the next
         item("e", title="flower 2", keywords=("lily",)),
     ]
-    groups = group_names(items, prints_for(items), MASK)
+    groups = groups_of(items)
     assert groups[0] == groups[1]
     assert groups[3] == groups[4]
     assert len(set(groups)) == 3
 
 
-def test_captions_join_across_sources():
+def test_captions_of_different_sources_make_a_group():
     items = [item("a", title="horse"), replace(item("b", title="A horse!"), source="emoji", concept="horse")]
-    assert len(set(group_names(items, prints_for(items), MASK))) == 1
+    assert len(set(groups_of(items))) == 1
 
 
-def test_emoji_concepts_join_vendors_tones_and_genders():
+def test_an_emoji_in_several_tones_and_genders_is_a_group():
     names = ["man running", "woman running", "person running", "man running: medium-dark skin tone"]
     items = [item(name, title=name, concept=emoji.concept(name)) for name in [*names, "man swimming"]]
-    groups = group_names(items, prints_for(items), MASK)
+    groups = groups_of(items)
     assert len(set(groups[:4])) == 1
     assert groups[4] != groups[0]
 
@@ -305,35 +303,36 @@ def test_a_concept_has_no_gender_age_or_direction(name, concept):
     assert emoji.concept(name) == concept
 
 
-def test_numbered_variants_of_one_author_and_folder_join():
-    items = [item("a", title="Ram", series="x"), item("b", title="Ewe", series="x"), item("c", series="y")]
-    groups = group_names(items, prints_for(items), MASK)
+def test_numbered_variants_of_one_author_and_folder_are_a_group():
+    groups = groups_of([item("a", title="Ram", series="x"), item("b", title="Ewe", series="x"), item("c", series="y")])
     assert groups[0] == groups[1] != groups[2]
 
 
-def test_nearly_equal_pictures_join():
-    items = [item("a", title="Ram"), item("b", title="Ewe"), item("c", title="Bee")]
-    groups = group_names(items, prints_for(items, same={"a", "c"}), MASK)
+def test_near_duplicates_are_a_group():
+    groups = groups_of([item("a", title="Ram"), item("b", title="Ewe"), item("c", title="Bee")], same={"a", "c"})
     assert groups[0] == groups[2] != groups[1]
 
 
-def test_items_join_through_others():
+def test_items_belong_together_through_others():
     items = [item("a", title="Ram", series="x"), item("b", series="x"), item("c", title="Bee")]
-    assert len(set(group_names(items, prints_for(items, same={"b", "c"}), MASK))) == 1
+    assert len(set(groups_of(items, same={"b", "c"}))) == 1
 
 
-def test_items_without_any_caption_stay_apart():
-    items = [item("a"), item("b"), item("c", title="flag"), item("d", title="symbol")]
-    assert len(set(group_names(items, prints_for(items), MASK))) == 4
+def test_items_without_any_caption_are_separate_groups():
+    assert len(set(groups_of([item("a"), item("b"), item("c", title="flag"), item("d", title="symbol")]))) == 4
 
 
-def test_a_group_is_named_after_its_first_item_whatever_the_order():
+def test_a_group_is_named_after_its_first_id_in_any_order():
     items = [item("b", title="Ram"), item("a", title="ram"), item("c", title="RAM")]
     for ordered in (items, items[::-1]):
-        assert set(group_names(ordered, prints_for(ordered), MASK)) == {"openclipart/a"}
+        assert set(groups_of(ordered)) == {"openclipart/a"}
 
 
-def test_at_most_twelve_items_of_a_group_stay_and_always_the_same():
+def test_no_items_have_no_groups():
+    assert groups_of([]) == []
+
+
+def test_the_same_twelve_items_of_a_group_stay_in_any_order():
     items = [item(f"{number:02}") for number in range(20)]
     groups = ["g"] * 19 + ["h"]
     leaving = over_the_cap(items, groups)
@@ -341,23 +340,18 @@ def test_at_most_twelve_items_of_a_group_stay_and_always_the_same():
     assert over_the_cap(items[::-1], groups[::-1]) == leaving
 
 
-def test_a_picture_filed_under_two_labels_is_dropped_wholly():
-    items = [item("tools/axe", "objects", "Axe"), item("recreation/axe", "recreation", "axe")]
-    assert duplicates(items, prints_for(items, {"tools/axe", "recreation/axe"})) == {
-        "openclipart/tools/axe": CONTRADICTORY,
-        "openclipart/recreation/axe": CONTRADICTORY,
-    }
-
-
-def test_a_picture_filed_twice_under_one_label_is_kept_once():
-    items = [item("tools/axe", "objects", "Axe"), item("office/axe", "objects", "Axe")]
-    found = duplicates(items, prints_for(items, {"tools/axe", "office/axe"}))
-    assert found == {"openclipart/tools/axe": REPEATED}
-
-
-def test_an_equal_picture_with_another_caption_is_no_duplicate():
-    items = [item("a", "objects", "Axe"), item("b", "recreation", "Hatchet")]
-    assert duplicates(items, prints_for(items, {"a", "b"})) == {}
+@pytest.mark.parametrize(
+    ("label", "title", "dropped"),
+    [
+        pytest.param("recreation", "axe", {"tools/axe": CONTRADICTORY, "other/axe": CONTRADICTORY}, id="two-labels"),
+        pytest.param("objects", "Axe", {"tools/axe": REPEATED}, id="one-label"),
+        pytest.param("recreation", "Hatchet", {}, id="other-caption"),
+    ],
+)
+def test_equal_images_with_equal_captions_are_dropped(label, title, dropped):
+    items = [item("tools/axe", "objects", "Axe"), item("other/axe", label, title)]
+    leaving = duplicates(items, prints_for(items, {"tools/axe", "other/axe"}))
+    assert leaving == {f"openclipart/{name}": rule for name, rule in dropped.items()}
 
 
 # --- sources ---
@@ -393,24 +387,24 @@ def read_clipart(root):
     return openclipart.read(root / "png", root / "svg")
 
 
-def test_open_clip_art_joins_pictures_to_their_metadata(clipart):
+def test_images_of_open_clip_art_have_their_metadata(clipart):
     reading = read_clipart(clipart)
-    found = {one.id.removeprefix("openclipart/"): one for one in reading.items}
+    items = {one.id.removeprefix("openclipart/"): one for one in reading.items}
     assert reading.problems == ()
-    assert sorted(found) == [
+    assert sorted(items) == [
         "animals/birds/cigno_01",
         "animals/birds/cigno_02",
         "people/clothing/hats/fez",
         "recreation/axe",
         "tools/axe",
     ]
-    swan = found["animals/birds/cigno_01"]
+    swan = items["animals/birds/cigno_01"]
     assert (swan.title, swan.keywords, swan.author) == ("Cigno", ("bird", "white_swan"), "Somebody")
-    assert swan.series == found["animals/birds/cigno_02"].series != found["tools/axe"].series
-    assert found["people/clothing/hats/fez"].label == "objects"
+    assert swan.series == items["animals/birds/cigno_02"].series != items["tools/axe"].series
+    assert items["people/clothing/hats/fez"].label == "objects"
 
 
-def test_broken_metadata_and_unknown_folders_are_problems_not_crashes(clipart):
+def test_broken_metadata_and_unknown_folders_are_reported(clipart):
     (clipart / "svg/tools/axe.svg").write_text("<svg", encoding="utf-8")
     (clipart / "svg/recreation/axe.svg").unlink()
     clip(clipart, "novelties/thing", 9)
@@ -425,7 +419,7 @@ def test_broken_metadata_and_unknown_folders_are_problems_not_crashes(clipart):
 
 @pytest.fixture
 def emoji_folders(tmp_path):
-    """Two emoji and one that is left out, drawn by two vendors; names as emojibase has them."""
+    """Emoji of two vendors, one of which is left out, with the files of emojibase."""
     names = tmp_path / "emoji/en"
     names.mkdir(parents=True)
     messages = {
@@ -479,7 +473,7 @@ def test_stamps_have_the_english_caption(stamps, tmp_path, monkeypatch):
 
 
 def program(folder, name, script):
-    """A stand-in for a program, first on PATH."""
+    """Write an executable shell script."""
     folder.mkdir(exist_ok=True)
     file = folder / name
     file.write_text(f"#!/bin/sh\n{script}\n")
@@ -488,37 +482,33 @@ def program(folder, name, script):
 
 
 def test_svg_stamps_are_rendered_once(stamps, tmp_path, monkeypatch):
-    picture = draw(tmp_path / "drawn.png", 7)
+    image = draw(tmp_path / "drawn.png", 7)
     renderer = program(
         tmp_path / "bin",
         "rsvg-convert",
-        f'while [ "$1" != --output ]; do shift; done; cp {picture} "$2"; echo >>{tmp_path}/runs',
+        f'while [ "$1" != --output ]; do shift; done; cp {image} "$2"; echo >>{tmp_path}/runs',
     )
     monkeypatch.setattr(tuxpaint, "svg_renderer", lambda: renderer)
     for _ in range(2):
         reading = tuxpaint.read(stamps, tmp_path / "rendered")
-    assert reading.items[1].picture.read_bytes() == picture.read_bytes()
+    assert reading.items[1].image.read_bytes() == image.read_bytes()
     assert (tmp_path / "runs").read_text() == "\n"
 
 
-def test_a_drawing_that_cannot_be_rendered_is_a_problem(stamps, tmp_path, monkeypatch):
+def test_a_drawing_that_cannot_be_rendered_is_reported(stamps, tmp_path, monkeypatch):
     monkeypatch.setattr(tuxpaint, "svg_renderer", lambda: program(tmp_path / "bin", "rsvg-convert", "exit 1"))
     reading = tuxpaint.read(stamps, tmp_path / "rendered")
     assert len(reading.items) == 2
     assert "tuxpaint/animals/drawn.txt: cannot be rendered" in reading.problems[0]
 
 
-# --- the whole ---
+# --- the data set ---
 
 
 @pytest.fixture
 def readings(clipart, emoji_folders, stamps, tmp_path, monkeypatch):
     monkeypatch.setattr(tuxpaint, "svg_renderer", lambda: None)
-    return (
-        read_clipart(clipart),
-        emoji.read(*emoji_folders),
-        tuxpaint.read(stamps, tmp_path / "rendered"),
-    )
+    return read_clipart(clipart), emoji.read(*emoji_folders), tuxpaint.read(stamps, tmp_path / "rendered")
 
 
 def assemble(readings, folder):
@@ -526,7 +516,7 @@ def assemble(readings, folder):
     return illustrations.assemble(readings, folder, Fingerprints(folder.parent / "fingerprints.json"))
 
 
-def test_the_data_set_is_a_manifest_with_the_packages_own_bytes(readings, tmp_path):
+def test_the_data_set_is_a_manifest_with_the_files_of_the_packages(readings, tmp_path):
     report = assemble(readings, tmp_path / "out")
     manifest = read_manifest(tmp_path / "out/manifest.csv")
     assert manifest.digest == report.digest
@@ -557,7 +547,7 @@ def test_the_unseen_source_is_in_no_other_split(readings, tmp_path):
     assert report.rows("unseen") == report.rows("unseen", "tuxpaint") == 2
 
 
-def test_an_unseen_picture_that_others_have_too_is_named(readings, tmp_path, stamps, clipart):
+def test_an_unseen_image_that_is_nearly_equal_to_a_known_one_is_named(readings, tmp_path, stamps, clipart):
     draw(stamps / "animals/hen.png", seed=1)  # the swan's
     report = assemble(readings, tmp_path / "out")
     assert report.familiar == ("tuxpaint/animals/hen",)
@@ -568,8 +558,8 @@ def test_an_unseen_picture_that_others_have_too_is_named(readings, tmp_path, sta
     }
 
 
-def test_drops_are_counted_by_rule(readings, tmp_path, clipart):
-    (clipart / "png/people/clothing/hats/fez.png").write_bytes(b"no picture")
+def test_dropped_items_are_counted_by_rule(readings, tmp_path, clipart):
+    (clipart / "png/people/clothing/hats/fez.png").write_bytes(b"words")
     report = assemble(readings, tmp_path / "out")
     assert report.dropped["openclipart"] == {CONTRADICTORY: 2, illustrations.UNUSABLE: 1}
     assert report.dropped["emoji"] == {}
@@ -579,7 +569,7 @@ def test_drops_are_counted_by_rule(readings, tmp_path, clipart):
     assert written["data_digest"] == report.digest
 
 
-def test_all_bad_items_are_reported_and_none_stops_the_build(readings, tmp_path, clipart, stamps):
+def test_all_bad_items_are_reported(readings, tmp_path, clipart, stamps):
     for path in (clipart / "png/animals/birds/cigno_01.png", stamps / "animals/hen.png"):
         path.write_bytes(b"")
     report = assemble(readings, tmp_path / "out")
@@ -587,7 +577,7 @@ def test_all_bad_items_are_reported_and_none_stops_the_build(readings, tmp_path,
     assert report.rows("unseen") == 1
 
 
-def test_the_same_input_gives_the_same_bytes(readings, tmp_path):
+def test_the_order_of_sources_and_items_does_not_matter(readings, tmp_path):
     first = assemble(readings, tmp_path / "one")
     second = assemble([replace(one, items=one.items[::-1]) for one in readings[::-1]], tmp_path / "two")
     for name in ("manifest.csv", "build.json"):
@@ -595,21 +585,20 @@ def test_the_same_input_gives_the_same_bytes(readings, tmp_path):
     assert first.digest == second.digest
 
 
-def test_a_second_build_removes_only_its_own_leftovers(readings, tmp_path):
-    mine = tmp_path / "out/images/holiday/beach.png"
-    draw(mine, 1)
+def test_a_second_build_removes_only_files_of_the_first(readings, tmp_path):
+    other = draw(tmp_path / "out/images/holiday/beach.png", 1)
     assemble(readings, tmp_path / "out")
-    stale = draw(tmp_path / "out/images/emoji/old/1.png", 1)
+    outdated = draw(tmp_path / "out/images/emoji/old/1.png", 1)
     assemble(readings, tmp_path / "out")
-    assert mine.exists()
-    assert not stale.parent.exists()
+    assert other.exists()
+    assert not outdated.parent.exists()
 
 
-def test_a_split_never_separates_a_group(tmp_path):
+def test_a_group_is_in_one_split(tmp_path):
     items = [
         replace(
             item(f"{number:03}", title=f"thing {'abcdefghijklm'[number % 13]}"),
-            picture=draw(tmp_path / f"{number}.png", number),
+            image=draw(tmp_path / f"{number}.png", number),
         )
         for number in range(60)
     ]
@@ -618,14 +607,14 @@ def test_a_split_never_separates_a_group(tmp_path):
     for row in read_manifest(report.manifest).rows:
         splits.setdefault(row.group, set()).add(row.split)
     assert len(splits) == 13
-    assert all(len(found) == 1 for found in splits.values())
+    assert all(len(names) == 1 for names in splits.values())
 
 
 # --- packages ---
 
 
 def archive(folder, files):
-    """A .tgz as npm packs it; returns its path."""
+    """Write a .tgz as npm does, and return its path."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -638,7 +627,7 @@ def archive(folder, files):
 
 @pytest.fixture
 def npm(tmp_path, monkeypatch):
-    """A package, a stand-in for npm that serves it, and the count of its runs."""
+    """A package, and a function that counts the runs of a fake npm, which provides that package."""
     file = archive(tmp_path / "served", {"package/en/data.json": "[]", "package/more.txt": "x"})
     program(tmp_path / "bin", "npm", f"echo run >>{tmp_path}/runs; cp {file} .")
     monkeypatch.setenv("PATH", f"{tmp_path}/bin", prepend=":")
@@ -651,26 +640,25 @@ def test_a_package_is_downloaded_and_unpacked_once(npm, tmp_path):
     package, runs = npm
     sizes = []
     for _ in range(2):
-        found = obtain(package, tmp_path / "cache", sizes.append)
+        unpacked = obtain(package, tmp_path / "cache", sizes.append)
     assert runs() == 1
-    assert (found.folder / "package/en/data.json").read_text() == "[]"
-    assert not (found.folder / "package/more.txt").exists()  # not among its members
+    assert (unpacked.folder / "package/en/data.json").read_text() == "[]"
+    assert not (unpacked.folder / "package/more.txt").exists()  # not one of its members
     assert sizes[-1] == package.size
-    assert found.warning == ""
+    assert unpacked.warning == ""
 
 
-def test_an_interrupted_download_is_done_again(npm, tmp_path):
+def test_an_interrupted_download_is_repeated(npm, tmp_path):
     package, runs = npm
-    half = tmp_path / "cache/archives/scope-p-1.0.0.tgz.partial"
-    half.mkdir(parents=True)
-    (half / "half-of-it.tgz").write_bytes(b"half")
-    found = obtain(package, tmp_path / "cache")
+    partial = tmp_path / "cache/archives/scope-p-1.0.0.tgz.partial"
+    partial.mkdir(parents=True)
+    (partial / "half.tgz").write_bytes(b"half")
+    assert obtain(package, tmp_path / "cache").folder.exists()
     assert runs() == 1
-    assert found.folder.exists()
-    assert not half.exists()
+    assert not partial.exists()
 
 
-def test_an_interrupted_unpacking_is_done_again_without_a_download(npm, tmp_path, monkeypatch):
+def test_an_interrupted_unpacking_is_repeated_without_a_download(npm, tmp_path, monkeypatch):
     package, runs = npm
     real_extract = tarfile.TarFile.extractall
 
@@ -687,7 +675,7 @@ def test_an_interrupted_unpacking_is_done_again_without_a_download(npm, tmp_path
     assert runs() == 1
 
 
-def test_another_archive_than_the_pinned_one_is_refused(npm, tmp_path):
+def test_an_archive_with_another_digest_is_rejected(npm, tmp_path):
     package, _ = npm
     with pytest.raises(SourceError, match=r"has sha256 [0-9a-f]{64}; allowed: 0000; delete the file"):
         obtain(replace(package, sha256="0000"), tmp_path / "cache")
@@ -697,13 +685,13 @@ def test_another_version_of_a_debian_package_is_a_warning(npm, tmp_path):
     file = tmp_path / "served/p-1.0.0.tgz"
     program(tmp_path / "bin", "apt-get", f"cp {file} p_2.0_all.deb")
     program(tmp_path / "bin", "dpkg-deb", f'case "$1" in --field) echo 2.0;; *) gzip -dc {file};; esac')
-    found = obtain(Package("debian", "p", "1.0", "0000", 1, ("package/",)), tmp_path / "cache")
-    assert found.version == "2.0"
-    assert "p: version 2.0 (known: 1.0)" in found.warning
-    assert (found.folder / "package/more.txt").exists()
+    unpacked = obtain(Package("debian", "p", "1.0", "0000", 1, ("package/",)), tmp_path / "cache")
+    assert unpacked.version == "2.0"
+    assert "p: version 2.0 (known: 1.0)" in unpacked.warning
+    assert (unpacked.folder / "package/more.txt").exists()
 
 
-def test_a_failed_download_says_what_to_do(npm, tmp_path):
+def test_the_error_of_a_failed_download_has_advice(npm, tmp_path):
     program(tmp_path / "bin", "apt-get", "echo 'E: Unable to locate package p'; exit 100")
     with pytest.raises(SourceError, match=r"Unable to locate package p.*run `apt-get update` first"):
         obtain(Package("debian", "p", "1.0", "0000", 1), tmp_path / "cache")

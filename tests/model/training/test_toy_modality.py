@@ -1,4 +1,4 @@
-"""A modality that exists only in tests is read, checked, trained on and measured: nothing but the table names modalities."""
+"""A modality that is only registered in the table is read, checked, trained on and measured."""
 
 import base64
 import json
@@ -40,7 +40,7 @@ def tones(tmp_path):
     return tmp_path / "manifest.csv"
 
 
-def test_its_column_is_read_checked_digested_and_written(tones):
+def test_its_column_is_read_and_written_and_is_in_the_digest(tones):
     manifest = read_manifest(tones)
     first = manifest.rows[0]
     assert first.inputs == {"text": "a note", "tone": tones.parent / "tones/train-0.tone"}
@@ -51,13 +51,13 @@ def test_its_column_is_read_checked_digested_and_written(tones):
     assert read_manifest(tones).digest != manifest.digest
 
 
-def test_data_without_it_keep_their_digest(manifest_folder, monkeypatch):
+def test_the_digest_of_data_without_it_does_not_depend_on_it(manifest_folder, monkeypatch):
     with_it = read_manifest(manifest_folder).digest
     monkeypatch.delitem(MODALITIES, TONE.name)
     assert read_manifest(manifest_folder).digest == with_it
 
 
-def test_messages_name_it(tones):
+def test_error_messages_name_it(tones):
     tones.write_text("tone,label\nnowhere.tone,x\n,y\n", encoding="utf-8")
     with pytest.raises(ManifestError) as caught:
         read_manifest(tones)
@@ -88,14 +88,14 @@ def test_a_folder_of_its_files_is_a_manifest(tones):
     assert [row.inputs["tone"].name for row in read_manifest(folder).rows] == ["1.tone", "1.tone"]
 
 
-def test_checks_find_what_cannot_be_decoded_and_near_duplicates(tones):
+def test_checks_report_undecodable_files_and_near_duplicates(tones):
     folder = tones.parent / "tones"
     (folder / "train-1.tone").write_bytes(b"short")
     (folder / "test-0.tone").write_bytes((folder / "train-0.tone").read_bytes())
     result = inspect(tones, "single-label", 0, 1).result
     assert result.errors == ["row 2: tone tones/train-1.tone: 5 samples; allowed: 8 samples"]
     assert any(
-        warning.startswith("1 recording of the test part is nearly equal to one of the train part: '25' ≈ '1'")
+        warning.startswith("1 recording of the test split is nearly equal to one of the train split: '25' ≈ '1'")
         for warning in result.warnings
     )
 
@@ -105,7 +105,7 @@ def test_a_preset_without_an_encoder_for_it_is_an_error(tones, tmp_path):
         train(tones, tmp_path / "tones-bundle", preset="pretrained", cache=tmp_path)
 
 
-def test_a_network_with_it_is_trained_packed_and_measured(tones, tmp_path):
+def test_a_network_with_it_is_trained_exported_and_measured(tones, tmp_path):
     out = tmp_path / "bundle"
     changes = {"epochs": 4, "batch_size": 8, "augment": ["tone"]}
     train(tones, out, preset="cnn-rnn", device="cpu", workers=1, cache=tmp_path, int8=False, changes=changes)

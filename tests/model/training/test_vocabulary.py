@@ -1,4 +1,4 @@
-"""Vocabularies: the same texts give the same one, and one that is cut down still cuts the texts it was cut down for as before."""
+"""Vocabularies: the same texts give the same one, and a pruned one gives the same tokens for the texts it was pruned for."""
 
 import json
 
@@ -20,7 +20,7 @@ def test_the_same_texts_give_the_same_vocabulary(texts):
     assert len(vocabularies) == 1
 
 
-def test_a_vocabulary_begins_with_padding_and_spells_what_it_does_not_know(texts):
+def test_a_vocabulary_begins_with_padding_and_splits_unknown_words(texts):
     tokenizer = train_tokenizer(texts)
     assert (tokenizer.token_to_id("[PAD]"), tokenizer.token_to_id("[UNK]")) == (0, 1)
     assert tokenizer.encode("RED water").tokens == ["red", "water"]
@@ -42,11 +42,11 @@ def word_pieces():
 
 @pytest.fixture(params=[byte_pairs, word_pieces], ids=["BPE", "WordPiece"])
 def layout(request):
-    """A whole vocabulary."""
+    """A vocabulary before pruning, as JSON."""
     return request.param()
 
 
-def test_the_texts_are_cut_into_the_same_tokens_by_fewer(layout):
+def test_a_pruned_vocabulary_gives_the_same_tokens_for_its_texts(layout):
     whole = Tokenizer.from_str(json.dumps(layout))
     for kept in ([], TEXTS[:1], TEXTS[1:3], TEXTS):
         pruned, numbers = prune(layout, kept, frequent=0)
@@ -55,19 +55,19 @@ def test_the_texts_are_cut_into_the_same_tokens_by_fewer(layout):
     assert prune(layout, TEXTS[:1], frequent=0)[0].get_vocab_size() < whole.get_vocab_size()
 
 
-def test_the_numbers_say_where_each_token_was(layout):
+def test_pruning_returns_the_old_number_of_each_token(layout):
     pruned, numbers = prune(layout, TEXTS[:1], frequent=0)
     assert numbers == sorted(numbers)
     assert [layout["model"]["vocab"][pruned.id_to_token(number)] for number in range(len(numbers))] == numbers
 
 
-def test_every_other_text_can_still_be_spelt(layout):
+def test_other_texts_are_split_into_letters_that_are_kept(layout):
     pruned, _ = prune(layout, TEXTS[:1], frequent=0)
-    spelt = "".join(pruned.encode("wise tomatoes").tokens).replace("##", "").replace(" ", "")
-    assert spelt == "wisetomatoes"
+    letters = "".join(pruned.encode("wise tomatoes").tokens).replace("##", "").replace(" ", "")
+    assert letters == "wisetomatoes"
 
 
-def test_special_tokens_and_what_is_frequent_stay():
+def test_special_and_frequent_tokens_are_kept():
     layout = byte_pairs()
     pruned, numbers = prune(layout, [], frequent=40)
     assert numbers[:40] == list(range(40))
@@ -75,7 +75,7 @@ def test_special_tokens_and_what_is_frequent_stay():
     assert pruned.encode("</s>").ids == [2]
 
 
-def test_a_frame_of_special_tokens_is_numbered_anew():
+def test_special_tokens_of_a_template_get_new_numbers():
     layout = word_pieces()
     numbers = layout["model"]["vocab"]
     numbers["[CLS]"] = len(numbers)
@@ -87,6 +87,6 @@ def test_a_frame_of_special_tokens_is_numbered_anew():
         "special_tokens": {"[CLS]": {"id": "[CLS]", "ids": [numbers["[CLS]"]], "tokens": ["[CLS]"]}},
     }
     pruned, _ = prune(layout, TEXTS[:1], frequent=0)
-    found = pruned.encode("deep sea")
-    assert found.tokens == ["[CLS]", "deep", "sea"]
-    assert found.ids[0] == pruned.token_to_id("[CLS]") < numbers["[CLS]"]
+    encoding = pruned.encode("deep sea")
+    assert encoding.tokens == ["[CLS]", "deep", "sea"]
+    assert encoding.ids[0] == pruned.token_to_id("[CLS]") < numbers["[CLS]"]

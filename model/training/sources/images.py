@@ -1,4 +1,4 @@
-"""Pictures of the sources: validation, trimming and fingerprints."""
+"""Images of the sources: validation, trimming and fingerprints."""
 
 import json
 import shutil
@@ -14,38 +14,37 @@ from polymodal.model.digest import file_sha256
 from polymodal.model.modalities.image.near_duplicates import Fingerprint, fingerprint_of_image
 
 MAX_PIXELS: Final = 50_000_000
-"""Checked in the header, before anything is decoded: Open Clip Art has pictures of 168 and 623 megapixels."""
+"""Checked in the header, before anything is decoded: Open Clip Art has images of 168 and 623 megapixels."""
 MIN_SIDE: Final = 8  # px
 RENDERED_SIDE: Final = 512  # px, at most, of a rendered SVG
 
 CONTENT_TOLERANCE: Final = 8  # of 255: nearer to white is canvas
 
-FINGERPRINT_VERSION: Final = 1  # increase it when `fingerprint` changes, so that cached ones are made again
+FINGERPRINT_VERSION: Final = 1  # increase it when `fingerprint` changes, so that cached ones are computed again
 
 
-class UnusablePicture(Exception):
-    """A picture that is left out, with the reason; caught by the builder."""
+class UnusableImage(Exception):
+    """An image that is left out, with the reason; caught by `assemble`."""
 
 
 def fingerprint(path: Path) -> Fingerprint:
-    """Return the fingerprint of a picture. Raises UnusablePicture."""
+    """Return the fingerprint of an image file. Raises UnusableImage."""
     return fingerprint_of_image(_content(_open(path)))
 
 
 def _open(path: Path) -> Image.Image:
-    """Open a picture as RGBA."""
     try:
         with Image.open(path) as image:
             width, height = image.size
             if width * height > MAX_PIXELS:
-                raise UnusablePicture(f"too large: {width} × {height} px; allowed: {MAX_PIXELS:,} pixels")
+                raise UnusableImage(f"too large: {width} × {height} px; allowed: {MAX_PIXELS:,} pixels")
             if min(width, height) < MIN_SIDE:
-                raise UnusablePicture(f"too small: {width} × {height} px; allowed: sides from {MIN_SIDE} px")
+                raise UnusableImage(f"too small: {width} × {height} px; allowed: sides from {MIN_SIDE} px")
             return image.convert("RGBA")
     except Image.DecompressionBombError as error:  # Pillow's own guard, at about 179 megapixels
-        raise UnusablePicture(f"too large: {error}") from None
+        raise UnusableImage(f"too large: {error}") from None
     except (OSError, ValueError, SyntaxError, EOFError) as error:  # Pillow's decoders raise any of these
-        raise UnusablePicture(f"undecodable: {error}") from None
+        raise UnusableImage(f"undecodable: {error}") from None
 
 
 def _content(image: Image.Image) -> Image.Image:
@@ -62,7 +61,7 @@ def _content(image: Image.Image) -> Image.Image:
 
 
 class Fingerprints:
-    """Fingerprints by the SHA-256 of the picture's bytes, kept in a file so that a picture is decoded once."""
+    """Fingerprints by the SHA-256 of the file's bytes, stored so that an image is decoded once."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
@@ -72,10 +71,10 @@ class Fingerprints:
             if stored["version"] == FINGERPRINT_VERSION:
                 self._known = stored["fingerprints"]
         except (OSError, ValueError, KeyError, TypeError):
-            pass  # none yet, or of another version: they are made again
+            pass  # no file yet, or of another version: fingerprints are computed again
 
-    def of(self, paths: Sequence[Path], workers: int = 2) -> Iterator[Fingerprint | UnusablePicture]:
-        """Yield a fingerprint for each path, in their order; Pillow decodes without the interpreter's lock, so threads help."""
+    def of(self, paths: Sequence[Path], workers: int = 2) -> Iterator[Fingerprint | UnusableImage]:
+        """Yield a fingerprint for each path, in their order; threads help because Pillow releases the interpreter's lock."""
         with ThreadPoolExecutor(workers) as pool:
             yield from pool.map(self._one, paths)
 
@@ -85,16 +84,16 @@ class Fingerprints:
         partial.write_text(json.dumps({"version": FINGERPRINT_VERSION, "fingerprints": self._known}))
         partial.replace(self._file)
 
-    def _one(self, path: Path) -> Fingerprint | UnusablePicture:
+    def _one(self, path: Path) -> Fingerprint | UnusableImage:
         key = file_sha256(path)
         match self._known.get(key):
             case [int(bits), str(thumb), int() | float() as aspect]:
                 return Fingerprint(bits, bytes.fromhex(thumb), float(aspect))
             case [str(problem)]:
-                return UnusablePicture(problem)
+                return UnusableImage(problem)
         try:
             result = fingerprint(path)
-        except UnusablePicture as problem:
+        except UnusableImage as problem:
             self._known[key] = [str(problem)]
             return problem
         self._known[key] = [result.bits, result.thumb.hex(), result.aspect]
@@ -107,7 +106,7 @@ def svg_renderer() -> str | None:
 
 
 def render_svg(program: str, source: Path, target: Path) -> None:
-    """Render to a PNG of at most RENDERED_SIDE px, once; raises UnusablePicture."""
+    """Render to a PNG of at most RENDERED_SIDE px, unless `target` exists. Raises UnusableImage."""
     if target.exists():
         return
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -118,5 +117,5 @@ def render_svg(program: str, source: Path, target: Path) -> None:
         subprocess.run([*command, "--output", str(partial), str(source)], check=True, capture_output=True, timeout=60)
     except (subprocess.SubprocessError, OSError) as error:
         partial.unlink(missing_ok=True)
-        raise UnusablePicture(f"cannot be rendered: {error}") from None
+        raise UnusableImage(f"cannot be rendered: {error}") from None
     partial.replace(target)
