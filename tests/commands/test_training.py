@@ -77,9 +77,11 @@ def test_all_problems_of_a_manifest_are_reported_at_once(tmp_path):
     ("rows", "problem"),
     [
         pytest.param([("sea", "train"), ("sea", "validation")], "only one label", id="one-label"),
-        pytest.param([("sea", "train"), ("tomato", "train")], "no rows in the validation part", id="no-validation"),
+        pytest.param([("sea", "train"), ("tomato", "train")], "no rows in the validation split", id="no-validation"),
         pytest.param(
-            [("sea", "train"), ("tomato", "validation")], "label 'tomato' has no rows in the train part", id="unlearned"
+            [("sea", "train"), ("tomato", "validation")],
+            "label 'tomato' has no rows in the train split",
+            id="unlearned",
         ),
     ],
 )
