@@ -23,7 +23,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import median
 from typing import Final
 
@@ -34,7 +33,7 @@ from PIL import Image
 from benchmarks.asking import Client, Fate, Load, Question, Tally, capacity, get, known
 from benchmarks.bodies import Item, items
 from benchmarks.run import BUNDLE, conditions
-from benchmarks.servers import FORM, POLYMODAL, Running, children, running
+from benchmarks.servers import FORM, POLYMODAL, Running, processes, running
 from polymodal.app.workers.__main__ import NICENESS
 from polymodal.cores import available_cpus
 from polymodal.model import Network, load_bundle
@@ -153,14 +152,13 @@ def _form(image: bytes) -> bytes:
 
 def sample(service: Running, began: float, tally: Tally, cpu_s: float, machine: tuple[float, float]) -> Sample:
     """Of all processes at this moment, and of the answers in a tally."""
-    pids = [service.pid, *children(service.pid)]
-    threads = sum(len(os.listdir(f"/proc/{pid}/task")) for pid in pids)
+    alive = processes(service.pid)
     latencies = [1000 * each for each in tally.latencies_s] or [float("nan")]
     return Sample(
         at_s=time.perf_counter() - began,
         memory_mib=service.memory_mib(),
-        descriptors=sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in pids),
-        threads=threads,
+        descriptors=sum(process.num_fds() for process in alive),
+        threads=sum(process.num_threads() for process in alive),
         cpu_ms=1000 * cpu_s / max(1, tally.sent),
         p50_ms=float(np.percentile(latencies, 50)),
         p95_ms=float(np.percentile(latencies, 95)),
@@ -171,11 +169,8 @@ def sample(service: Running, began: float, tally: Tally, cpu_s: float, machine: 
 
 def cpu_seconds(service: Running) -> float:
     """Of all processes since they began."""
-    ticks = 0
-    for pid in [service.pid, *children(service.pid)]:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        ticks += int(fields[11]) + int(fields[12])
-    return ticks / os.sysconf("SC_CLK_TCK")
+    times = [process.cpu_times() for process in processes(service.pid)]
+    return sum(used.user + used.system for used in times)
 
 
 def yardstick(predictor: Network, item: Item) -> tuple[float, float]:
