@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from polymodal.app.cli import app
 from polymodal.app.commands.command import INTERRUPTED
 from polymodal.model import load_bundle
+from tests.serving import Service
 
 PROJECT = Path(__file__).parents[1]
 
@@ -219,15 +220,9 @@ def test_serve_says_everything_that_is_wrong_with_the_settings():
 
 def test_serve_refuses_a_folder_that_is_no_bundle(tmp_path):
     # In a process of its own: serving takes over the log of the whole process.
-    result = subprocess.run(
-        [sys.executable, "-m", "polymodal", "serve"],
-        env=os.environ | {"POLYMODAL_BUNDLES": f"mine={tmp_path}", "POLYMODAL_PORT": "0", "POLYMODAL_WORKERS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 1
-    (line,) = result.stderr.splitlines()
+    with Service(bundles=f"mine={tmp_path}", workers=1) as service:
+        assert service.wait() == 1
+        (line,) = service.log.splitlines()
     assert "SHA256SUMS is missing" in line
 
 

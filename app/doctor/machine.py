@@ -73,7 +73,7 @@ def memory(settings: Settings, used_bytes: int) -> CheckResult:
 
 def available_memory() -> int:
     """Return the free bytes of the machine, or of a smaller container's limit."""
-    free = [psutil.virtual_memory().available]
+    free: list[int] = [psutil.virtual_memory().available]
     for group in control_groups("memory"):
         limit, current = _number(group / "memory.max"), _number(group / "memory.current")
         if limit is not None and current is not None:

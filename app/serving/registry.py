@@ -37,7 +37,7 @@ class UnknownModel(RequestError):
 
     @classmethod
     def example(cls) -> Self:
-        """As of a misspelt name."""
+        """Return the error for a misspelt name."""
         return cls("illustration", ["illustrations"])
 
 
@@ -53,7 +53,7 @@ class UnknownTask(RequestError):
 
     @classmethod
     def example(cls) -> Self:
-        """As of a model that only transcribes."""
+        """Return the error of a model that only transcribes."""
         return cls("voices", "classify", ["transcribe"])
 
 
@@ -62,7 +62,7 @@ class Deployment:
     """A loaded bundle under a name, with a queue for each of its tasks."""
 
     ref: str
-    """Its name in workers; unique for each version that is loaded."""
+    """Its name in workers, unique for each loaded version."""
     description: Description
     queues: Mapping[str, Queue]
     """By task."""
@@ -99,7 +99,7 @@ class Deployment:
 
     @property
     def waiting(self) -> int:
-        """Items that no worker has yet."""
+        """Number of items that no worker has yet."""
         return sum(queue.waiting for queue in self.queues.values())
 
 
@@ -142,7 +142,7 @@ class Registry:
 
     @property
     def deployments(self) -> list[Deployment]:
-        """All of them; the first is the default one."""
+        """All deployments; the first is the default one."""
         return list(self._deployments.values())
 
     def resolve(self, name: str | None = None) -> Deployment:

@@ -18,7 +18,7 @@ from polymodal.model import Inputs, Model, tasks_of
 
 EXAMPLES: Final = 16
 ROUNDS: Final = 2
-"""Every plan is measured this many times, in turns, as a machine's speed varies."""
+"""Number of measurements of every plan, in turns, because a machine's speed varies."""
 NEAR: Final = 0.97
 """The best plan has the fewest workers, then the smallest batches, of those with at least this share of the highest throughput."""
 
@@ -32,7 +32,7 @@ class Measured:
 
 
 def examples(model: Model) -> list[Inputs]:
-    """Return inputs to measure with: every modality, small and large in turns."""
+    """Return inputs to measure with, small and large ones in turns, each with every modality."""
     probes = model.probes(tasks_of(model.description)[0])
     small, large = ({name: getattr(probe, size) for name, (probe, *_) in probes.items()} for size in ("small", "large"))
     return [small, large] * (EXAMPLES // 2)

@@ -106,7 +106,7 @@ class Pool(Generic[SomeWorker]):
 
     @property
     def workers(self) -> list[SomeWorker]:
-        """All of them, also paused and unhealthy ones."""
+        """All workers, also paused and unhealthy ones."""
         return list(self._batches)
 
     def pause(self, worker: SomeWorker) -> None:

@@ -19,14 +19,14 @@ from polymodal.app.settings import BundleSource, Settings
 from polymodal.app.workers.engine import Loaded
 from polymodal.app.workers.failures import NotStarted, WorkerLost
 from polymodal.app.workers.pool import Pool
-from polymodal.app.workers.process import ProcessWorker
+from polymodal.app.workers.process import HEARTBEATS, Heartbeats, ProcessWorker
 from polymodal.model import BundleError
 
 FIRST_PAUSE_S: Final = 0.1
-"""Before a worker that died is restarted; doubled each time it dies soon after its start."""
+"""Seconds before a worker that died is restarted; doubled each time it dies soon after its start."""
 LONGEST_PAUSE_S: Final = 10.0
 STEADY_S: Final = 30.0
-"""A worker that dies later did not die because of its start."""
+"""Seconds after its start from which a worker that dies did not die because of its start."""
 Value = TypeVar("Value")
 
 _ISOLATED: Final = ("-P",)  # no imports from the current folder
@@ -39,7 +39,7 @@ class Supervisor(Protocol):
 
     @property
     def pool(self) -> Pool[Any]:
-        """All workers."""
+        """The worker pool."""
         ...
 
     @property
@@ -80,11 +80,17 @@ class _Deployed:
 class ProcessSupervisor:
     """Runs the worker processes of the settings."""
 
-    def __init__(self, settings: Settings, on_restart: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        on_restart: Callable[[], None] = lambda: None,
+        heartbeats: Heartbeats = HEARTBEATS,
+    ) -> None:
         self.pool: Pool[ProcessWorker] = Pool()
         self.size = settings.workers
         self._settings = settings
         self._on_restart = on_restart
+        self._heartbeats = heartbeats
         self._living: dict[int, ProcessWorker] = {}
         self._deployed: dict[str, _Deployed] = {}
 
@@ -161,7 +167,8 @@ class ProcessSupervisor:
                 stdin=asyncio.subprocess.DEVNULL, pass_fds=(theirs.fileno(),), start_new_session=True,
             )  # fmt: skip
         stall_timeout_s = self._settings.stall_timeout_ms / 1000
-        worker = self._living[number] = ProcessWorker(process, ours, stall_timeout_s, self.pool.nudge)
+        worker = ProcessWorker(process, ours, stall_timeout_s, self.pool.nudge, self._heartbeats)
+        self._living[number] = worker
         await worker.init(self._settings, number)
 
     async def _keep(self, number: int, worker: ProcessWorker) -> None:

@@ -1,21 +1,14 @@
 """`polymodal serve`: its options count more than the environment, and a port that is taken is reported with its process."""
 
 import os
-import signal
 import socket
-import subprocess
-import sys
-import time
-import urllib.request
-from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from polymodal.app import main
 from polymodal.app.cli import app
-
-PROJECT = Path(__file__).parents[2]
+from tests.serving import SERVE, Service, running
 
 
 @pytest.fixture
@@ -58,34 +51,13 @@ def test_a_wrong_option_is_reported_by_its_own_name(served, tmp_path):
 def test_a_port_that_is_taken_is_reported_with_its_process(tiny_bundle):
     with socket.create_server(("127.0.0.1", 0)) as holder:
         port = holder.getsockname()[1]
-        command = ["-m", "polymodal", "serve", "--bundle", str(tiny_bundle), "--port", str(port)]
-        done = subprocess.run(
-            [sys.executable, *command, "--workers", "0"], cwd=PROJECT, capture_output=True, text=True, check=False
-        )
-    assert done.returncode == 1
-    assert "Traceback" not in done.stderr
-    assert f"polymodal: 127.0.0.1:{port}: held by process {os.getpid()}" in done.stderr
+        options = ["--bundle", str(tiny_bundle), "--port", str(port), "--workers", "0"]
+        with Service(*SERVE, *options) as service:
+            assert service.wait() == 1
+            assert "Traceback" not in service.log
+            assert f"polymodal: 127.0.0.1:{port}: held by process {os.getpid()}" in service.log
 
 
-def test_a_service_is_served_until_it_is_told_to_stop(tiny_bundle):
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    command = ["-m", "polymodal", "serve", "--bundle", str(tiny_bundle), "--port", str(port)]
-    with subprocess.Popen(
-        [sys.executable, *command, "--workers", "0"], cwd=PROJECT, stdout=subprocess.DEVNULL
-    ) as process:
-        try:
-            until = time.monotonic() + 60
-            while True:
-                try:
-                    with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5) as answer:
-                        assert answer.status == 200
-                        break
-                except OSError:
-                    assert process.poll() is None
-                    assert time.monotonic() < until
-                    time.sleep(0.1)
-            process.send_signal(signal.SIGTERM)
-            assert process.wait(30) == 0
-        finally:
-            process.kill()
+def test_a_service_is_served_until_sigterm(tiny_bundle):
+    with running(*SERVE, "--bundle", str(tiny_bundle), "--port", "0", "--workers", "0") as service:
+        service.stop()
