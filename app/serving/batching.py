@@ -9,18 +9,17 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Final, Generic, Protocol, Self, TypeVar
 
 import structlog
 
 from polymodal.app.problems import Problem
 from polymodal.app.workers.failures import NotStarted, WorkerLost
+from polymodal.app.workers.pool import Pool, Worker
 
 Item = TypeVar("Item")
 Item_contra = TypeVar("Item_contra", contravariant=True)
 Result = TypeVar("Result")
-Worker = TypeVar("Worker")
 
 FIXED_SHARE: Final = 0.04
 """A batch is large enough when its overhead is predicted to be this share of the time of its items: more items would delay the
@@ -150,36 +149,6 @@ class BatchReport(Generic[Item]):
     error: Exception | None = None
 
 
-class Workers(Protocol[Worker]):
-    """A worker pool: each worker computes one batch at a time, and some prefetch another one."""
-
-    @property
-    def alive(self) -> int:
-        """Number of healthy workers, at work or idle."""
-        ...
-
-    @property
-    def idle(self) -> int:
-        """Number of healthy workers without a batch."""
-        ...
-
-    async def take(self, ahead: Callable[[], bool]) -> Worker:
-        """Wait for an idle worker; while `ahead` is true, also for one that can prefetch a batch."""
-        ...
-
-    def nudge(self) -> None:
-        """Let `take` check again, as `ahead` may have changed."""
-        ...
-
-    def turn(self, worker: Worker) -> float:
-        """Return when this worker last finished a batch, on perf_counter: its next batch can't have started before."""
-        ...
-
-    def give_back(self, worker: Worker) -> None:
-        """Note that a worker has finished a batch, or is lost."""
-        ...
-
-
 @dataclass(eq=False, slots=True)
 class _Waiting(Generic[Item, Result]):
     item: Item
@@ -196,14 +165,14 @@ class _Waiting(Generic[Item, Result]):
 
 
 @dataclass(eq=False, slots=True)
-class _Batch(Generic[Item, Result, Worker]):
+class _Batch(Generic[Item, Result]):
     worker: Worker
     entries: list[_Waiting[Item, Result]]
     since: float
     """When it was sent to the worker, on perf_counter; the worker may have started it later."""
 
 
-class Batcher(Generic[Item, Result, Worker]):
+class Batcher(Generic[Item, Result]):
     """Makes batches without waiting for them to fill: an idle worker takes its share of the queue, up to the limits.
 
     While the queue has a large batch for every worker, workers prefetch. `compute` computes items on a worker; its last argument is
@@ -218,7 +187,7 @@ class Batcher(Generic[Item, Result, Worker]):
         *,
         forecast: Forecast[Item],
         limits: BatchLimits,
-        workers: Workers[Worker],
+        workers: Pool,
         backlog_of_others: Callable[[], float] = lambda: 0.0,
         on_batch: Callable[[BatchReport[Item]], None] = lambda report: None,
     ) -> None:
@@ -231,16 +200,14 @@ class Batcher(Generic[Item, Result, Worker]):
         self._queue: deque[_Waiting[Item, Result]] = deque()
         self._arrival = asyncio.Event()
         self._dispatching: asyncio.Task[None] | None = None
-        self._batches: dict[asyncio.Task[None], _Batch[Item, Result, Worker]] = {}
+        self._batches: dict[asyncio.Task[None], _Batch[Item, Result]] = {}
         self._correction = 1.0  # running mean of measured ÷ forecast seconds
 
     async def __aenter__(self) -> Self:
         self._dispatching = asyncio.create_task(self._dispatch(), name="dispatch")
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *error: object) -> None:
         """Stop; items that still wait or are computed fail with Stopped. Drain the service first to lose nothing."""
         running = [task for task in (self._dispatching, *self._batches) if task is not None]
         for task in running:
@@ -263,7 +230,7 @@ class Batcher(Generic[Item, Result, Worker]):
             seconds += max(0.0, self._predicted(batch.entries) - spent_s)
         return seconds / max(1, self._workers.alive)
 
-    def _under_way(self) -> Iterator[tuple[_Batch[Item, Result, Worker], float | None]]:
+    def _under_way(self) -> Iterator[tuple[_Batch[Item, Result], float | None]]:
         """Yield the batches that workers have, and when they started, on perf_counter; None for a prefetched one."""
         at_work = set[int]()
         for batch in self._batches.values():  # oldest first

@@ -12,7 +12,7 @@ from typing import Any, Final
 from polymodal.app.cpus import Plan
 from polymodal.app.settings import BundleSource, Settings
 from polymodal.app.workers.engine import Item
-from polymodal.app.workers.process import ProcessWorker
+from polymodal.app.workers.pool import Worker
 from polymodal.app.workers.supervisor import ProcessSupervisor
 from polymodal.model import Inputs, Model, tasks_of
 
@@ -69,7 +69,7 @@ async def _measure(settings: Settings, batch_items: int, inputs: Sequence[Inputs
         loaded = await supervisor.load(source.name, source)
         task = tasks_of(loaded.description)[0]
 
-        async def keep_busy(worker: ProcessWorker, until: float) -> int:
+        async def keep_busy(worker: Worker, until: float) -> int:
             done = 0
             while time.perf_counter() < until:
                 done += len(await worker.compute(source.name, task, batch, math.inf))

@@ -16,7 +16,7 @@ from polymodal.app.settings import BundleSource, Settings
 from polymodal.app.workers import wire
 from polymodal.app.workers.engine import Item, ItemResult, Loaded
 from polymodal.app.workers.failures import BatchFailed, NotStarted, WorkerLost
-from polymodal.app.workers.pool import LOADING_S, Turn
+from polymodal.app.workers.pool import LOADING_S, Turn, Worker
 from polymodal.model import BundleError
 
 END_S: Final = 1.0
@@ -57,7 +57,7 @@ class _Sent:
     """Whether the worker has started it; before, none of its items can be the cause of a loss."""
 
 
-class ProcessWorker:
+class ProcessWorker(Worker):
     """One worker process, from its start to its end. It prefetches a batch while it computes."""
 
     depth = 2
@@ -80,7 +80,6 @@ class ProcessWorker:
         self._writer: asyncio.StreamWriter | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._sent: deque[_Sent] = deque()  # answered in this order; the worker is busy with the first one
-        self._turn: Turn | None = None
         self._missed = 0  # heartbeats
         self._lost = False
 
@@ -97,16 +96,6 @@ class ProcessWorker:
     def _granted(self) -> float:
         """Heartbeats that its present batch may miss in addition; infinite without a limit."""
         return self._turn.expected_s / self._heartbeats.interval_s if self._turn else 0.0
-
-    @property
-    def busy_s(self) -> float:
-        """Seconds of its present batch; 0 while it is idle."""
-        return 0.0 if self._turn is None else self._turn.lasts_s
-
-    @property
-    def stalled(self) -> bool:
-        """Whether its present batch has reached its stall limit."""
-        return self._turn is not None and self._turn.stalled
 
     async def init(self, settings: Settings, number: int) -> None:
         """Connect to a process that has just been started."""

@@ -9,17 +9,18 @@ import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 import structlog
 
 from polymodal.app.settings import BundleSource, Settings
 from polymodal.app.workers.engine import Loaded
 from polymodal.app.workers.failures import NotStarted, WorkerLost
-from polymodal.app.workers.pool import Pool
+from polymodal.app.workers.pool import Pool, Worker
 from polymodal.app.workers.process import HEARTBEATS, Heartbeats, ProcessWorker
+from polymodal.app.workers.thread import ThreadSupervisor
 from polymodal.model import BundleError
 
 FIRST_PAUSE_S: Final = 0.1
@@ -34,40 +35,6 @@ _ISOLATED: Final = ("-P",)  # no imports from the current folder
 log = structlog.get_logger(__name__)
 
 
-class Supervisor(Protocol):
-    """Starts and ends the workers of a service."""
-
-    @property
-    def pool(self) -> Pool[Any]:
-        """The worker pool."""
-        ...
-
-    @property
-    def size(self) -> int:
-        """Number of configured workers."""
-        ...
-
-    @property
-    def pids(self) -> Sequence[int]:
-        """Ids of the worker processes, also of those that have just died."""
-        ...
-
-    def working(self) -> AbstractAsyncContextManager[None]:
-        """Run workers, without models, until the block ends."""
-        ...
-
-    async def load(self, ref: str, source: BundleSource, *, gradually: bool = False) -> Loaded:
-        """Load a bundle in every worker, now and after each restart. After BundleError, no worker has it.
-
-        `gradually`: in one worker after the other, so that the others can compute meanwhile.
-        """
-        ...
-
-    async def unload(self, ref: str) -> None:
-        """Forget a bundle in every worker."""
-        ...
-
-
 @dataclass(slots=True)
 class _Deployed:
     """A bundle that every worker loads."""
@@ -78,7 +45,7 @@ class _Deployed:
 
 
 class ProcessSupervisor:
-    """Runs the worker processes of the settings."""
+    """Runs the worker processes of the settings, and loads bundles in all of them."""
 
     def __init__(
         self,
@@ -86,7 +53,7 @@ class ProcessSupervisor:
         on_restart: Callable[[], None] = lambda: None,
         heartbeats: Heartbeats = HEARTBEATS,
     ) -> None:
-        self.pool: Pool[ProcessWorker] = Pool()
+        self.pool = Pool()
         self.size = settings.workers
         self._settings = settings
         self._on_restart = on_restart
@@ -96,7 +63,7 @@ class ProcessSupervisor:
 
     @property
     def pids(self) -> Sequence[int]:
-        """Ids of the worker processes."""
+        """Ids of the worker processes, also of those that have just died."""
         return [worker.process.pid for worker in self._living.values()]
 
     @asynccontextmanager
@@ -116,9 +83,9 @@ class ProcessSupervisor:
             await asyncio.gather(*(worker.end() for worker in self._living.values()))
 
     async def load(self, ref: str, source: BundleSource, *, gradually: bool = False) -> Loaded:
-        """Load a bundle in every worker. Raises BundleError when any of them fails, and then no worker has it.
+        """Load a bundle in every worker, now and after each restart. After BundleError, no worker has it.
 
-        A worker that is being restarted loads it on its own.
+        `gradually`: in one worker after the other, so that the others can compute meanwhile.
         """
         self._deployed[ref] = deployed = _Deployed(source)
         try:
@@ -139,7 +106,7 @@ class ProcessSupervisor:
             raise BundleError(f"{source.path}: the bundle changed while it was loaded")
         return loaded[0]
 
-    async def _load(self, worker: ProcessWorker, ref: str, source: BundleSource, *, apart: bool) -> Loaded | None:
+    async def _load(self, worker: Worker, ref: str, source: BundleSource, *, apart: bool) -> Loaded | None:
         """Load a bundle in a worker; `apart`: pause its batches meanwhile. Returns None if it is lost before it begins."""
         if apart:
             self.pool.pause(worker)
@@ -215,6 +182,9 @@ class ProcessSupervisor:
                 return "a bundle is not the one that the service started with"
             refs.add(ref)
         return ""
+
+
+Supervisor: TypeAlias = ProcessSupervisor | ThreadSupervisor
 
 
 async def _all(coroutines: Iterable[Coroutine[Any, Any, Value]]) -> list[Value]:

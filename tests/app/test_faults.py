@@ -42,7 +42,7 @@ if "polymodal.app.workers" in sys.orig_argv:
     import ctypes, time
     from polymodal.model.kinds.network import Network
 
-    def strike(text):
+    def break_on(text):
         if "fails" in text:
             raise RuntimeError("secret: /etc/passwd")
         if "hangs" in text:
@@ -56,7 +56,7 @@ if "polymodal.app.workers" in sys.orig_argv:
         text = inputs.get("text", "")
         text = text if isinstance(text, str) else text.decode()
         if "decoding" in text:
-            strike(text)
+            break_on(text)
         sample = prepare(self, inputs, *others)
         if "computing" in text:
             marked[id(sample)] = text
@@ -64,7 +64,7 @@ if "polymodal.app.workers" in sys.orig_argv:
 
     def encode_or_break(self, modality, samples):
         for sample in samples:
-            strike(marked.pop(id(sample), ""))
+            break_on(marked.pop(id(sample), ""))
         return encode(self, modality, samples)
 
     Network.prepare, Network.encode = prepare_or_break, encode_or_break

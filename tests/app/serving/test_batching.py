@@ -74,7 +74,7 @@ class Bench:
         self.batches: list[list[int]] = []
         self.may_compute = asyncio.Event()
         self.may_compute.set()
-        self.pool: Pool[Doubler] = Pool()
+        self.pool = Pool()
         self.add_worker()
 
     def add_worker(self, depth: int = 1) -> Doubler:

@@ -125,15 +125,6 @@ async def test_a_model_without_the_capability_for_a_task_refuses_it(settings, pr
         assert (await run(service, {"text": "red"}, EMBED)).embeddings == {"text": [1.0, 0.0, 0.0]}
 
 
-async def test_http_refuses_a_task_that_a_model_does_not_have_with_404(serving, predictor):
-    predictor.description = replace(predictor.description, capabilities=frozenset({"embeds"}))
-    async with serving({"toy": predictor}) as client:
-        refused = await client.post("/v1/classify", json={"text": "red"})
-        assert (refused.status_code, refused.json()["code"]) == (404, "unknown_task")
-        assert refused.json()["allowed"] == "embed"
-        assert (await client.post("/v1/embed", json={"text": "red"})).status_code == 200
-
-
 async def test_a_batch_has_items_of_one_task_and_all_tasks_of_a_model_share_its_workers(
     settings, predictor, runtime, monkeypatch
 ):

@@ -368,7 +368,7 @@ class Idle:
 
 
 async def test_a_paused_worker_counts_and_gets_no_batch():
-    pool: Pool[Idle] = Pool()
+    pool = Pool()
     pool.add(paused := Idle())
     pool.add(other := Idle())
     pool.pause(paused)
@@ -382,7 +382,7 @@ async def test_a_paused_worker_counts_and_gets_no_batch():
 
 
 async def test_a_worker_that_is_lost_while_it_is_paused_leaves_the_pool():
-    pool: Pool[Idle] = Pool()
+    pool = Pool()
     pool.add(worker := Idle())
     pool.pause(worker)
     pool.remove(worker)
@@ -391,7 +391,7 @@ async def test_a_worker_that_is_lost_while_it_is_paused_leaves_the_pool():
 
 
 async def test_take_waits_for_the_next_worker_that_is_given_back():
-    pool: Pool[Idle] = Pool()
+    pool = Pool()
     pool.add(worker := Idle())
     assert await pool.take() is worker
     waiting = asyncio.create_task(pool.take())
@@ -402,7 +402,7 @@ async def test_take_waits_for_the_next_worker_that_is_given_back():
 
 
 async def test_a_worker_prefetches_one_batch_and_no_third():
-    pool: Pool[Idle] = Pool()
+    pool = Pool()
     pool.add(worker := Idle())
     assert await pool.take() is worker
     waiting = asyncio.create_task(pool.take(lambda: plenty))
@@ -417,7 +417,7 @@ async def test_a_worker_prefetches_one_batch_and_no_third():
 
 
 async def test_a_lost_worker_is_neither_alive_nor_idle():
-    pool: Pool[Idle] = Pool()
+    pool = Pool()
     pool.add(worker := Idle())
     pool.remove(worker)
     assert (pool.alive, pool.idle) == (0, 0)
