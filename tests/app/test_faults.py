@@ -21,7 +21,6 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 
 import httpx
@@ -31,7 +30,7 @@ from PIL import Image
 
 from benchmarks.servers import free_port
 from polymodal.model import load_bundle
-from tests.serving import PROJECT, SERVE, SERVE_TOY, Service, running
+from tests.serving import PROJECT, SERVE, SERVE_TOY, Service, post, running
 
 FAULTS = '''
 """Python runs this at the start of every process that has its folder in PYTHONPATH; it only changes workers."""
@@ -164,7 +163,7 @@ def test_the_service_needs_no_writable_folder_file_or_log(start, tiny_bundle, ev
         Image.new("RGB", (400, 300), "red").save(content, "PNG")
         content.write(bytes(2**22))  # so large that starlette's own parser would put it into a file
         image = {"image": ("a.png", content.getvalue(), "image/png")}
-        assert httpx.post(f"{service.url}/v1/classify", files=image, timeout=60).status_code == 200
+        assert post(f"{service.url}/v1/classify", files=image).status_code == 200
         service.workers()[0].kill()
         eventually(lambda: service.metric("polymodal_worker_restarts_total") == 1)
         eventually(lambda: service.metric("polymodal_workers") == 2)
@@ -449,21 +448,16 @@ def test_an_image_for_which_memory_is_lacking_fails_alone(breakable, expected, e
         worker.rlimit(psutil.RLIMIT_AS, (worker.memory_info().vms + 2**25, psutil.RLIM_INFINITY))
     content = io.BytesIO()
     Image.new("RGB", (4500, 4500), "red").save(content, "PNG")  # 61 MB when it is decoded
-    classify = partial(
-        httpx.post,
-        f"{breakable.url}/v1/classify",
-        files={"image": ("large", content.getvalue(), "image/any")},
-        timeout=60,
-    )
+    url, large = f"{breakable.url}/v1/classify", {"image": ("large", content.getvalue(), "image/any")}
     deaths = len(exit_codes(breakable))
     with other_clients(breakable, expected) as wrong:
-        answer = classify()
+        answer = post(url, files=large)
     assert (answer.status_code, answer.json()["code"]) == (500, "internal_error")
     assert wrong == []
     assert set(exit_codes(breakable)[deaths:]) <= {-signal.SIGKILL}  # a batch that seemed to hang on a busy machine
     for worker in breakable.workers():
         worker.rlimit(psutil.RLIMIT_AS, (psutil.RLIM_INFINITY, psutil.RLIM_INFINITY))
-    assert classify().status_code == 200
+    assert post(url, files=large).status_code == 200
 
 
 def test_a_lack_of_memory_for_a_header_is_not_reported_as_a_broken_image(monkeypatch, solid):

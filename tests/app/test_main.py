@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from polymodal.app.access.keys import digest
-from tests.serving import PROJECT, Service
+from tests.serving import PROJECT, SERVE_TOY, Service, get, post
 
 BODY = b'{"text": "blue"}'
 HALF = len(BODY) // 2
@@ -31,7 +31,7 @@ def read_all(connection: socket.socket) -> bytes:
 
 def inside(url: str) -> float:
     """Return the number of requests in the service."""
-    (line,) = re.findall(r"^polymodal_requests_inside (\S+)$", httpx.get(f"{url}/metrics").text, re.MULTILINE)
+    (line,) = re.findall(r"^polymodal_requests_inside (\S+)$", get(f"{url}/metrics").text, re.MULTILINE)
     return float(line)
 
 
@@ -74,7 +74,7 @@ def test_the_admin_port_has_the_routes_of_operators_and_the_main_port_lacks_them
     service = start_toy(admin_port=0)
     main, admin = service.url, service.admin_url
     statuses = {
-        path: (httpx.get(main + path).status_code, httpx.get(admin + path).status_code)
+        path: (get(main + path).status_code, get(admin + path).status_code)
         for path in ("/livez", "/readyz", "/metrics", "/docs", "/openapi.json", "/", "/v1/models")
     }
     both, only_main, only_admin = (200, 200), (200, 404), (404, 200)
@@ -83,7 +83,7 @@ def test_the_admin_port_has_the_routes_of_operators_and_the_main_port_lacks_them
         **dict.fromkeys(("/", "/v1/models"), only_main),
         **dict.fromkeys(("/metrics", "/docs", "/openapi.json"), only_admin),
     }
-    assert "/v1/classify" in httpx.get(f"{admin}/openapi.json").json()["paths"]
+    assert "/v1/classify" in get(f"{admin}/openapi.json").json()["paths"]
     service.stop()
 
 
@@ -93,20 +93,20 @@ def test_both_ports_drain_after_one_signal(start_toy, eventually):
     with half_sent(service.port) as connection:
         eventually(lambda: inside(admin) == 1)
         service.process.terminate()
-        eventually(lambda: httpx.get(f"{admin}/readyz").status_code == 503)
-        assert httpx.get(f"{admin}/livez").status_code == 200
+        eventually(lambda: get(f"{admin}/readyz").status_code == 503)
+        assert get(f"{admin}/livez").status_code == 200
         connection.sendall(BODY[HALF:])
         assert read_all(connection).startswith(b"HTTP/1.1 200 OK")
     assert service.wait() == 0
 
 
 @pytest.mark.parametrize("setting", ["port", "admin_port"])
-def test_a_port_in_use_ends_the_process_with_a_line_that_names_the_reason(start_toy, setting):
-    with (
-        socket.create_server(("127.0.0.1", 0)) as holder,
-        pytest.raises(AssertionError, match=r"[Aa]ddress already in use"),
-    ):
-        start_toy(**{setting: holder.getsockname()[1]})
+def test_a_port_in_use_ends_the_process_with_a_line_that_names_the_reason(setting):
+    with socket.create_server(("127.0.0.1", 0)) as holder:
+        port = holder.getsockname()[1]
+        with Service(*SERVE_TOY, **{setting: port}) as service:
+            assert service.wait() != 0
+            assert "address already in use" in service.log.lower()
 
 
 # --- keys ---
@@ -127,7 +127,7 @@ SECOND = {"X-API-Key": "second"}
 
 def status(url: str, key: str) -> int:
     headers = {"Authorization": f"Bearer {key}"}
-    return httpx.post(f"{url}/v1/classify", json={"text": "red"}, headers=headers).status_code
+    return post(f"{url}/v1/classify", json={"text": "red"}, headers=headers).status_code
 
 
 def test_keys_are_replaced_while_the_service_runs(start_toy, eventually, tmp_path):
@@ -137,7 +137,7 @@ def test_keys_are_replaced_while_the_service_runs(start_toy, eventually, tmp_pat
     eventually(lambda: status(service.url, "second") == 200)
     assert status(service.url, "first") == 401
     (tmp_path / "keys.json").write_text("{")
-    eventually(lambda: "polymodal_api_keys_stale 1.0" in httpx.get(f"{service.url}/metrics", headers=SECOND).text)
+    eventually(lambda: "polymodal_api_keys_stale 1.0" in get(f"{service.url}/metrics", headers=SECOND).text)
     assert status(service.url, "second") == 200
     assert service.events("api_keys_file_refused")
 
@@ -202,13 +202,13 @@ def responses_to_secrets(url: str, solid) -> list[httpx.Response]:
         {**authorization, "X-API-Key": f"x{KEY}"},
     ]
     return [
-        *(httpx.post(f"{url}/v1/classify", headers={**headers, **kind}, content=body) for kind, body in bodies),
-        httpx.post(f"{url}/v1/classify/batch", headers=headers, json={"items": items}),
-        *(httpx.post(f"{url}/v1/classify", headers=wrong, json={"text": SECRET}) for wrong in wrong_keys),
-        httpx.get(f"{url}/v1/models", headers=headers),
-        httpx.get(f"{url}/metrics", headers=headers),
-        httpx.get(f"{url}/v1/classify", headers=headers, params={"key": KEY}),
-        httpx.get(f"{url}/livez", headers={**headers, "X-Request-Id": f"{SECRET} with spaces"}),
+        *(post(f"{url}/v1/classify", headers={**headers, **kind}, content=body) for kind, body in bodies),
+        post(f"{url}/v1/classify/batch", headers=headers, json={"items": items}),
+        *(post(f"{url}/v1/classify", headers=wrong, json={"text": SECRET}) for wrong in wrong_keys),
+        get(f"{url}/v1/models", headers=headers),
+        get(f"{url}/metrics", headers=headers),
+        get(f"{url}/v1/classify", headers=headers, params={"key": KEY}),
+        get(f"{url}/livez", headers={**headers, "X-Request-Id": f"{SECRET} with spaces"}),
     ]
 
 
@@ -272,9 +272,7 @@ def test_twenty_clients_at_once_get_their_own_answers(listening):
     colours = ["red", "green", "blue", "red"] * 5
     with listening() as service, ThreadPoolExecutor(20) as clients:
         bodies = [{"text": colour} for colour in colours]
-        answers = list(
-            clients.map(lambda body: httpx.post(f"{service.url}/v1/classify", json=body, timeout=30), bodies)
-        )
+        answers = list(clients.map(lambda body: post(f"{service.url}/v1/classify", json=body), bodies))
     assert [answer.status_code for answer in answers] == [200] * 20
     assert [answer.json()["labels"][0]["label"] for answer in answers] == colours
 
@@ -333,4 +331,4 @@ def test_a_half_closed_connection_gets_its_answer_and_a_disconnected_client_is_n
 
 def test_no_header_field_names_the_server_software(listening):
     with listening() as service:
-        assert "server" not in httpx.get(f"{service.url}/livez").headers
+        assert "server" not in get(f"{service.url}/livez").headers

@@ -270,20 +270,6 @@ async def test_the_number_of_admitted_requests_is_limited_to_the_queue_and_one_b
         assert service.inside == 0
 
 
-async def test_cancelling_a_request_takes_its_item_out_of_the_queue(running, runtime):
-    runtime.may_go.clear()
-    tasks = []
-    for _ in range(3):
-        tasks.append(asyncio.create_task(run(running, {"text": "red"})))
-        await asyncio.sleep(0.02)
-    assert running.waiting == 2
-    tasks[1].cancel()
-    await asyncio.sleep(0.01)
-    assert running.waiting == 1
-    runtime.may_go.set()
-    await asyncio.gather(tasks[0], tasks[2])
-
-
 @pytest.mark.parametrize("step", ["warm_up", "probes"])
 async def test_a_refused_bundle_never_becomes_ready(service, predictor, monkeypatch, step):
     def refuse(*_arguments):

@@ -139,12 +139,6 @@ def test_every_result_has_the_stages_that_ran_for_its_item(engine, image_file):
         end_s = took.after_s + took.seconds
 
 
-def test_cached_inputs_are_not_encoded(engine, image_file):
-    (first,) = classified(engine, [Item({"image": image_file})])
-    (again,) = classified(engine, [Item({"text": "red"}, kept(first))])
-    assert list(again.stages) == ["decode", "encode_text", "fuse"]
-
-
 def test_embeddings_are_only_returned_when_they_are_cached(predictor, source):
     (result,) = classified(make_engine(predictor, source, embedding_cache_bytes=0), [Item({"text": "red"})])
     assert result.arrays

@@ -70,7 +70,7 @@ def test_several_workers_are_one_service_and_sigterm_ends_all_with_0(start, tiny
 def test_accepted_requests_are_answered_when_all_workers_are_killed_and_the_workers_are_restarted(start, eventually):
     service = start(**PATIENT)
     with ThreadPoolExecutor(16) as pool:
-        requests = [pool.submit(service.classify, "a ripe fruit") for _ in range(200)]
+        requests = [pool.submit(service.classify, "a ripe fruit") for _ in range(100)]
         for worker in service.workers():
             worker.kill()
         statuses = {request.result().status_code for request in requests}
