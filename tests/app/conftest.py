@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 import httpx
+import hypothesis
 import numpy as np
 import pytest
 import structlog
@@ -27,6 +28,9 @@ from polymodal.model.config import BundleConfig
 from polymodal.model.modalities.image.input import ImageInput
 from polymodal.model.modalities.text.input import TextInput
 from tests.serving import SERVE_TOY, running
+
+hypothesis.settings.register_profile("without-deadline", deadline=None)  # a busy machine exceeds any
+hypothesis.settings.load_profile("without-deadline")
 
 LABELS = ("red", "green", "blue")
 TASKS = {

@@ -69,10 +69,7 @@ if "polymodal.app.workers" in sys.orig_argv:
     Network.prepare, Network.encode = prepare_or_break, encode_or_break
 '''
 
-pytestmark = [
-    pytest.mark.skipif(sys.platform != "linux", reason="limits and descriptors as Linux has them"),
-    pytest.mark.timeout(120, func_only=True),  # the bundle may be trained during the first test
-]
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits and descriptors as Linux has them")
 UNPRIVILEGED = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
 """Before a command: file permissions hold for root too."""
 

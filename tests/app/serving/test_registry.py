@@ -178,7 +178,8 @@ async def test_the_backlog_of_a_replaced_version_still_counts(service, models, s
     working = asyncio.create_task(classify(service))
     await until(lambda: service.busy_s > 0)
     old = service.registry.resolve()
-    old.queues["classify"]._correction = 1e6
+    queue = old.queues["classify"]
+    queue._forecast = replace(queue._forecast, latency=replace(queue._forecast.latency, batch_s=60.0))
     models["toy"] = second
     loading = asyncio.create_task(service.registry.load(source))
     await asyncio.sleep(0.02)

@@ -54,6 +54,11 @@ def measured(service, name, **labels):
     return service._observer.registry.get_sample_value(name, labels)
 
 
+def predict(queue, batch_s):
+    """Set the predicted time of a batch."""
+    queue._forecast = replace(queue._forecast, latency=replace(queue._forecast.latency, batch_s=batch_s))
+
+
 # --- one item and several ---
 
 
@@ -152,12 +157,12 @@ async def test_a_batch_has_items_of_one_task_and_all_tasks_of_a_model_share_its_
 
 
 async def test_the_backlog_of_one_task_counts_for_the_other(running, runtime):
-    runtime.may_go.clear()
-    working = asyncio.create_task(run(running, {"text": "red " * 4}, CLASSIFY))
-    await asyncio.sleep(0.02)
     with running.registry.use("toy") as deployment:
         classify, embed = deployment.queues["classify"], deployment.queues["embed"]
-        classify._correction = 1000.0  # of a forecast of microseconds
+        predict(classify, 60.0)
+        runtime.may_go.clear()
+        working = asyncio.create_task(run(running, {"text": "red " * 4}, CLASSIFY))
+        await asyncio.sleep(0.02)
         assert classify.backlog_s > 0
         assert embed.backlog_s == 0
         with pytest.raises(Overloaded, match="an answer would take about"):
@@ -292,8 +297,7 @@ async def test_a_refused_bundle_never_becomes_ready(service, predictor, monkeypa
 async def test_a_batch_stalls_only_when_it_exceeds_its_prediction(settings, predictor, runtime, predicted_s, stalled):
     service = make_service(settings, {"toy": predictor}, stall_timeout_ms=100, request_timeout_ms=200)
     async with service.running():
-        queue = service.registry.resolve().queues["classify"]
-        queue._forecast = replace(queue._forecast, latency=replace(queue._forecast.latency, batch_s=predicted_s))
+        predict(service.registry.resolve().queues["classify"], predicted_s)
         runtime.may_go.clear()
         with pytest.raises(DeadlineExceeded):
             await run(service, {"text": "red"})

@@ -26,10 +26,7 @@ from polymodal.model import BundleError, UnsupportedFormat, load_bundle
 from tests.hostile.uploads import PICTURES
 from tests.serving import Service
 
-pytestmark = [
-    pytest.mark.skipif(sys.platform != "linux", reason="workers end with the service on Linux only"),
-    pytest.mark.timeout(120, func_only=True),  # the bundle may be trained during the first test
-]
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="workers end with the service on Linux only")
 PATIENT = {"request_timeout_ms": 600_000, "queue_limit": 200}
 """So that a busy machine refuses nothing, and no deadline passes."""
 
