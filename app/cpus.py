@@ -7,9 +7,12 @@ from typing import Final
 
 from polymodal.cores import CGROUPS, MEMBERSHIP, control_groups
 
-MOST_WORKERS: Final = 8  # by default: each has its own copy of the models
-MOST_ITEMS: Final = 16  # of a batch, by default
+MOST_WORKERS: Final = 8
+"""Most workers by default, because each has its own copy of the models."""
+MOST_ITEMS: Final = 16
+"""Most items of a batch by default."""
 TRIED_ITEMS: Final = (1, 4, 8, 16)
+"""Items of a batch in the plans that are measured."""
 
 
 def throttled_seconds(cgroups: Path = CGROUPS, membership: Path = MEMBERSHIP) -> float | None:
@@ -20,16 +23,16 @@ def throttled_seconds(cgroups: Path = CGROUPS, membership: Path = MEMBERSHIP) ->
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What computes at the same time. The service is one process more, with precedence over its workers."""
+    """Numbers of workers, threads and items. The service is one more process, with precedence over its workers."""
 
     workers: int
-    """Processes, which compute one batch at a time; 0 for a thread of the service."""
+    """Number of worker processes, which compute one batch at a time; 0 for a thread of the service."""
     threads: int
     """Threads of one batch."""
     batch_items: int = MOST_ITEMS
     """Items of a batch, at most."""
     cores: int | None = None
-    """Cores for which the plan was measured; None when it was not."""
+    """Number of cores for which the plan was measured; None when it was not measured."""
 
 
 def default_plan(cores: int, workers: int | None = None) -> Plan:

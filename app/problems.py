@@ -20,7 +20,7 @@ class Problem(Exception):
 
     status: ClassVar[int] = 500
     code: ClassVar[str] = "internal_error"
-    """Stable, because programs rely on it."""
+    """Stays the same from release to release, because programs rely on it."""
     title: ClassVar[str] = "Something went wrong here"
     headers: ClassVar[Mapping[str, str]] = MappingProxyType({})
     """Header fields of the response, in addition to Retry-After."""

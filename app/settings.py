@@ -199,11 +199,11 @@ class Settings(BaseSettings):
     """Threads of one batch; by default the available cores, divided between the workers."""
 
     max_batch_items: int = Field(default_factory=lambda data: planned(data).batch_items, ge=1, le=4096)
-    """Examples computed together at most."""
+    """Items computed together at most."""
     max_batch_ms: float = Field(250.0, gt=0, le=600_000, allow_inf_nan=False)
-    """Milliseconds that a batch may be predicted to take; an example that takes longer is computed alone."""
+    """Milliseconds that a batch may be predicted to take; an item that takes longer is computed alone."""
     queue_limit: int = Field(64, ge=1, le=100_000)
-    """Examples that may wait for each model; one more is refused at once rather than served late."""
+    """Items that may wait for each model; one more is refused at once rather than served late."""
     max_batch_request_items: int = Field(64, ge=1, le=10_000)
     """Items that one request to /v1/classify/batch may carry."""
 

@@ -15,6 +15,8 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Final
 
+import psutil
+
 from benchmarks.bodies import BOUNDARY, Item
 from benchmarks.load import Target
 
@@ -85,12 +87,12 @@ class Running:
 
     @property
     def workers(self) -> list[int]:
-        """Its children."""
-        return children(self.pid)
+        """Process ids of its descendants."""
+        return [process.pid for process in processes(self.pid)[1:]]
 
     def memory_mib(self) -> float:
-        """Proportional set size of the process and all its children."""
-        return sum(_pss_kib(pid) for pid in [self.pid, *children(self.pid)]) / 1024
+        """Proportional set size of the process and all its descendants."""
+        return sum(process.memory_full_info().pss for process in processes(self.pid)) / 2**20
 
 
 def free_port() -> int:
@@ -184,19 +186,12 @@ def _stop(process: "subprocess.Popen[bytes]") -> None:
     time.sleep(0.5)
 
 
-def children(pid: int) -> list[int]:
-    """And their children; those of a process that has ended are none."""
-    found: list[int] = []
-    with suppress(OSError):  # it ends at this moment
-        for task in Path(f"/proc/{pid}/task").glob("*/children"):
-            for child in map(int, task.read_text().split()):
-                found += [child, *children(child)]
-    return found
-
-
-def _pss_kib(pid: int) -> int:
-    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+def processes(pid: int) -> list[psutil.Process]:
+    """Return a process and all its descendants; none when it has ended."""
+    with suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        return [process, *process.children(recursive=True)]
+    return []
 
 
 def _msgpack(item: Item) -> bytes:

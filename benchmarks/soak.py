@@ -24,7 +24,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from statistics import median
 from typing import Final
 
@@ -35,7 +34,7 @@ from PIL import Image
 from benchmarks.bodies import BOUNDARY, Item, items
 from benchmarks.client import Client, Load, Request, Result, Tally, capacity, get, record_requests
 from benchmarks.run import BUNDLE, conditions
-from benchmarks.servers import FORM, POLYMODAL, Running, children, running
+from benchmarks.servers import FORM, POLYMODAL, Running, processes, running
 from polymodal.app.workers.__main__ import NICENESS
 from polymodal.cores import available_cpus
 from polymodal.model import Network, load_bundle
@@ -155,14 +154,13 @@ def _form(image: bytes) -> bytes:
 
 def sample(service: Running, started: float, tally: Tally, cpu_s: float, machine: tuple[float, float]) -> Sample:
     """Measure all processes now; latency and number of responses come from the tally, the yardstick from `machine`."""
-    pids = [service.pid, *children(service.pid)]
-    threads = sum(len(os.listdir(f"/proc/{pid}/task")) for pid in pids)
+    alive = processes(service.pid)
     latencies_ms = 1000 * np.array(tally.latencies_s or [float("nan")])
     return Sample(
         at_s=time.perf_counter() - started,
         memory_mib=service.memory_mib(),
-        descriptors=sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in pids),
-        threads=threads,
+        descriptors=sum(process.num_fds() for process in alive),
+        threads=sum(process.num_threads() for process in alive),
         cpu_ms=1000 * cpu_s / max(1, tally.sent),
         p50_ms=float(np.percentile(latencies_ms, 50)),
         p95_ms=float(np.percentile(latencies_ms, 95)),
@@ -173,11 +171,8 @@ def sample(service: Running, started: float, tally: Tally, cpu_s: float, machine
 
 def cpu_seconds(service: Running) -> float:
     """Of all processes since they began."""
-    ticks = 0
-    for pid in [service.pid, *children(service.pid)]:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        ticks += int(fields[11]) + int(fields[12])
-    return ticks / os.sysconf("SC_CLK_TCK")
+    times = [process.cpu_times() for process in processes(service.pid)]
+    return sum(used.user + used.system for used in times)
 
 
 def yardstick(predictor: Network, item: Item) -> tuple[float, float]:

@@ -13,15 +13,16 @@ import pytest
 
 from polymodal.app.settings import PREFIX, Settings
 from tests.documents.blocks import DOCUMENTS, PROJECT, read_blocks
-from tests.documents.runner import add_user_data, make_checkout, run_blocks, serving
+from tests.documents.runner import add_user_data, make_checkout, run_blocks
+from tests.serving import running
 
 SLOWLY = bool(os.environ.get("SLOW_DOCUMENTS"))
 
 
 @pytest.fixture(scope="module")
-def service(tmp_path_factory):
-    with serving(tmp_path_factory.mktemp("service")) as port:
-        yield port
+def service():
+    with running(workers=1) as service:
+        yield service.port
 
 
 @pytest.mark.timeout(600)

@@ -11,16 +11,17 @@ from pathlib import Path
 import pytest
 
 from tests.documents.blocks import PROJECT
-from tests.documents.runner import POLYMODAL, serving
+from tests.documents.runner import POLYMODAL
+from tests.serving import running
 
 EXAMPLES = PROJECT / "examples"
 NODE = shutil.which("node")
 
 
 @pytest.fixture(scope="module")
-def url(tmp_path_factory):
-    with serving(tmp_path_factory.mktemp("service")) as port:
-        yield f"http://127.0.0.1:{port}"
+def url():
+    with running(workers=1) as service:
+        yield service.url
 
 
 def run(*command, **environment):

@@ -9,7 +9,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import httpx
@@ -17,6 +16,7 @@ import numpy as np
 import pytest
 
 from polymodal_client import AsyncClient, Client, Item
+from tests.serving import running
 
 PROJECT = Path(__file__).parents[1]
 PROGRAM = Path(sys.executable).with_name("polymodal")
@@ -63,27 +63,10 @@ def bundle(folder, environment):
 @pytest.fixture(scope="module")
 def address(folder, environment, bundle):
     """Of a service with one worker process."""
-    settings = {"POLYMODAL_BUNDLES": str(bundle), "POLYMODAL_WORKERS": "1", "POLYMODAL_PORT": "0"}
-    with (folder / "log").open("w+b") as log:
-        service = subprocess.Popen(
-            [str(PROGRAM), "serve"], cwd=folder, env=environment | settings, stdout=log, stderr=log
-        )
-        try:
-            yield _address(service, folder / "log")
-        finally:
-            service.terminate()
-            code = service.wait(30)
-        assert code == 0, (folder / "log").read_text()
-
-
-def _address(service, log):
-    until = time.monotonic() + 60
-    while time.monotonic() < until and service.poll() is None:
-        for line in log.read_text().splitlines():
-            if "running on http://" in line:
-                return "http://" + line.split("running on http://")[1].split()[0].rstrip('",')
-        time.sleep(0.05)
-    raise AssertionError(log.read_text())
+    paths = {"PYTHONPATH": environment["PYTHONPATH"]}
+    with running(cwd=folder, env=paths, bundles=bundle, workers=1) as service:
+        yield service.url
+        service.stop()
 
 
 def run(folder, environment, *command):

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
+import psutil
+
 from polymodal.app.api.connections import OTHER_DESCRIPTORS
 from polymodal.app.doctor.result import CheckResult, ok, warn
 from polymodal.app.settings import Settings
@@ -62,26 +64,20 @@ def memory(settings: Settings, used_bytes: int) -> CheckResult:
     needed = used_bytes * (max(1, settings.workers) + 1)
     free = available_memory()
     demand = f"about {needed // MIB:,} MiB for {settings.workers} workers and the service"
-    if free is None:
-        return ok("machine", "memory", f"{demand}; free memory is known on Linux only")
     if needed > free:
         advice = "lower POLYMODAL_WORKERS, or give the container more memory"
         return warn("machine", "memory", f"{demand}, {free // MIB:,} MiB are free", advice)
     return ok("machine", "memory", f"{demand}, of {free // MIB:,} MiB that are free")
 
 
-def available_memory(meminfo: Path = Path("/proc/meminfo")) -> int | None:
-    """Return the free bytes of the machine, or of a smaller container's limit; None where they can't be read."""
-    try:
-        lines = meminfo.read_text(encoding="ascii").splitlines()
-    except OSError:
-        return None
-    free = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
+def available_memory() -> int:
+    """Return the free bytes of the machine, or of a smaller container's limit."""
+    free: list[int] = [psutil.virtual_memory().available]
     for group in control_groups("memory"):
         limit, current = _number(group / "memory.max"), _number(group / "memory.current")
         if limit is not None and current is not None:
             free.append(max(0, limit - current))
-    return min(free, default=None)
+    return min(free)
 
 
 def _number(file: Path) -> int | None:

@@ -1,16 +1,11 @@
 """Whether the service's port is free, or which process uses it."""
 
 import errno
-import os
 import socket
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Final
+
+import psutil
 
 from polymodal.app.doctor.result import CheckResult, fail, ok
-
-_LISTENING: Final = "0A"  # the state of a listening socket in /proc/net/tcp
-_PROC: Final = Path("/proc")
 
 
 def check(host: str, port: int) -> CheckResult:
@@ -53,28 +48,12 @@ def _not_bound(problem: OSError, address: str, port: int) -> CheckResult:
 
 
 def holder_of(port: int) -> str:
-    """Return the number and the command line of the process that listens on a port; empty if it can't be read."""
-    links = {f"socket:[{inode}]" for inode in _inodes(port)}
-    return next(_processes(links), "") if links else ""
-
-
-def _inodes(port: int) -> Iterator[str]:
-    """Yield the inodes of sockets that listen on a port: https://docs.kernel.org/networking/proc_net_tcp.html."""
-    for table in ("net/tcp", "net/tcp6"):
-        try:
-            lines = (_PROC / table).read_text(encoding="ascii").splitlines()[1:]
-        except OSError:  # not on Linux
-            continue
-        for fields in map(str.split, lines):
-            if fields[3] == _LISTENING and int(fields[1].rpartition(":")[2], 16) == port:
-                yield fields[9]
-
-
-def _processes(links: set[str]) -> Iterator[str]:
-    for folder in sorted(_PROC.glob("[0-9]*")):
-        try:
-            if any(os.readlink(link) in links for link in (folder / "fd").iterdir()):
-                words = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
-                yield f"process {folder.name} ({words[:80]})"
-        except OSError:  # it ended, or it is another user's
-            continue
+    """Return the process that listens on a port, as number and command line; empty where it can't be seen."""
+    try:
+        for connection in psutil.net_connections("tcp"):
+            if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid:
+                words = " ".join(psutil.Process(connection.pid).cmdline()).strip()
+                return f"process {connection.pid} ({words[:80]})"
+    except (psutil.Error, OSError):  # it has ended, or the system doesn't show connections to every user
+        pass
+    return ""

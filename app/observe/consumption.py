@@ -1,16 +1,9 @@
-"""Processor time and memory of processes, read whenever the metrics are scraped; complete on Linux only."""
+"""Processor time and memory of processes, read whenever the metrics are scraped."""
 
-import os
 import resource
 from collections.abc import Iterable
-from pathlib import Path
-from typing import Final
 
-_PROCESSES: Final = Path("/proc")
-_STAT_USER_TICKS: Final = (
-    11  # proc(5): utime, the 14th field of stat, counted after the program's name; stime is the next one
-)
-_STATM_RESIDENT: Final = 1
+import psutil
 
 
 def own_processor_seconds() -> float:
@@ -20,12 +13,12 @@ def own_processor_seconds() -> float:
 
 def processor_seconds_of(pids: Iterable[int]) -> float:
     """Return the processor seconds of these children, and of all children that have ended."""
-    return _seconds(resource.RUSAGE_CHILDREN) + sum(map(_processor_seconds, pids))
+    return _seconds(resource.RUSAGE_CHILDREN) + sum(_usage(pid)[0] for pid in pids)
 
 
 def resident_bytes(pids: Iterable[int]) -> int:
     """Return the memory of processes; shared memory is counted for each of them."""
-    return sum(map(_resident_bytes, pids))
+    return sum(_usage(pid)[1] for pid in pids)
 
 
 def _seconds(who: int) -> float:
@@ -33,16 +26,11 @@ def _seconds(who: int) -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-def _processor_seconds(pid: int) -> float:
+def _usage(pid: int) -> tuple[float, int]:
+    """Return the processor seconds and the resident bytes of a process; zeros when it has ended."""
     try:
-        fields = (_PROCESSES / str(pid) / "stat").read_text(errors="replace").rpartition(")")[2].split()
-        return sum(map(int, fields[_STAT_USER_TICKS : _STAT_USER_TICKS + 2])) / os.sysconf("SC_CLK_TCK")
-    except (OSError, ValueError):  # it has ended in between, or this is no Linux
-        return 0.0
-
-
-def _resident_bytes(pid: int) -> int:
-    try:
-        return int((_PROCESSES / str(pid) / "statm").read_text().split()[_STATM_RESIDENT]) * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, ValueError, IndexError):
-        return 0
+        process = psutil.Process(pid)
+        times = process.cpu_times()
+        return times.user + times.system, process.memory_info().rss
+    except psutil.Error:
+        return 0.0, 0

@@ -90,7 +90,7 @@ class Metrics:
         )
         self._refusals = counter(
             "polymodal_refusals",
-            "Examples that got no answer, by the problem's code; also those inside batch requests.",
+            "Items that got no answer, by the problem's code; also those inside batch requests.",
             ("reason",),
         )
         self._keys_stale = gauge(
@@ -108,7 +108,7 @@ class Metrics:
             buckets=_STAGE_S,
         )
         self._batch_items = histogram(
-            "polymodal_batch_items", "Examples computed together.", ("model",), buckets=(1, 2, 4, 8, 16, 32, 64, 128)
+            "polymodal_batch_items", "Items computed together.", ("model",), buckets=(1, 2, 4, 8, 16, 32, 64, 128)
         )
         self._batch_predicted = histogram(
             "polymodal_batch_predicted_seconds", "Predicted duration of a batch.", ("model",), buckets=_BATCH_S
@@ -252,7 +252,7 @@ class Metrics:
 
 class _LostLines(Collector):
     def collect(self) -> Iterator[CounterMetricFamily]:
-        """Yield the log's own count of lost lines."""
+        """Yield the number of lost lines."""
         yield CounterMetricFamily("polymodal_log_lines_lost", "Log lines that could not be written.", output.lost)
 
 
@@ -287,7 +287,7 @@ class _State(Collector):
         family = CounterMetricFamily("polymodal_processor_seconds", "Seconds of cores used.", labels=("process",))
         family.add_metric(("server",), own_processor_seconds())
         if pids := self._service.worker_pids:
-            # A worker that dies meanwhile may be missing once, and Prometheus takes a counter that decreases for a reset.
+            # A worker that has just died may be missing once, and Prometheus treats a counter that decreases as a reset.
             self._workers_s = max(self._workers_s, processor_seconds_of(pids))
             family.add_metric(("workers",), self._workers_s)
         return family

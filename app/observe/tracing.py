@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Span
 
 NAME: Final = "polymodal"
-"""Of the service, unless OTEL_SERVICE_NAME is set."""
+"""Name of the service, unless OTEL_SERVICE_NAME is set."""
 FLUSH_S: Final = 2.0
-"""To send the last spans when the service ends; included in the drain timeout."""
+"""Seconds for sending the last spans when the service ends; included in the drain timeout."""
 REPEAT_S: Final = 60.0
-"""Between two equal log lines of OpenTelemetry, which logs one for every span while a collector is gone."""
+"""Seconds between two equal log lines of OpenTelemetry, which logs one for every span while a collector is gone."""
 _MOST_MESSAGES: Final = 256
 _PROTOCOL: Final = "http/protobuf"
 _EXPORTERS: Final = frozenset({"otlp", "otlp_proto_http"})

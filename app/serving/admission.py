@@ -16,9 +16,9 @@ class Admission:
         """`wait_s` predicts after which time a refused request may be retried."""
         self._most_requests, self._most_bytes, self._wait_s = requests, body_bytes, wait_s
         self.requests = 0
-        """Admitted and not yet answered."""
+        """Number of admitted requests that are not yet answered."""
         self.bytes = 0
-        """Of their bodies, as far as they have been read or declared."""
+        """Bytes of their bodies, as far as they have been read or declared."""
 
     @contextmanager
     def admit(self) -> Iterator["Admitted"]:
@@ -37,8 +37,8 @@ class Admission:
         """Add `size` bytes for a request that holds `held`. Raises Overloaded above the limit, unless it is the only one."""
         others = self.bytes - held
         if others and others + held + size > self._most_bytes:
-            found = f"{others} bytes of other requests are being read or computed, and this one has {held + size}"
-            raise Overloaded(found, f"{self._most_bytes} bytes", self._wait_s())
+            problem = f"{others} bytes of other requests are being read or computed, and this one has {held + size}"
+            raise Overloaded(problem, f"{self._most_bytes} bytes", self._wait_s())
         self.bytes += size
 
 
@@ -48,7 +48,7 @@ class Admitted:
     def __init__(self, admission: Admission) -> None:
         self._admission = admission
         self.bytes = 0
-        """Counted so far."""
+        """Bytes that are counted so far."""
 
     def hold(self, size: int) -> None:
         """Count a body of `size` bytes in all, some of which may be counted already. Raises Overloaded."""

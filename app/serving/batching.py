@@ -7,30 +7,29 @@ import asyncio
 import math
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from types import TracebackType
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Final, Generic, Protocol, Self, TypeVar
 
 import structlog
 
 from polymodal.app.problems import Problem
 from polymodal.app.workers.failures import NotStarted, WorkerLost
+from polymodal.app.workers.pool import Pool, Worker
 
 Item = TypeVar("Item")
 Item_contra = TypeVar("Item_contra", contravariant=True)
 Result = TypeVar("Result")
-Worker = TypeVar("Worker")
 
 FIXED_SHARE: Final = 0.04
 """A batch is large enough when its overhead is predicted to be this share of the time of its items: more items would delay the
 first ones, save next to nothing, and no longer fit into a core's cache."""
 LEAST_FIXED_S: Final = 0.001
 """Least overhead of a batch, whatever is forecast, as it is sent to a worker and its results are sent back."""
-CORRECTION_WEIGHT: Final = 0.1  # of the newest batch in the running mean of measured ÷ forecast
-LARGEST_CORRECTION: Final = (
-    10.0  # and its inverse; bounds the effect of an odd measurement, such as of a machine that slept
-)
+CORRECTION_WEIGHT: Final = 0.1
+"""Weight of the newest batch in the running mean of measured ÷ forecast."""
+LARGEST_CORRECTION: Final = 10.0
+"""Bounds, together with its inverse, the effect of an odd measurement, such as after a suspend of the machine."""
 
 log = structlog.get_logger(__name__)
 
@@ -42,8 +41,8 @@ class Overloaded(Problem):
     code = "overloaded"
     title = "Too many requests are waiting"
 
-    def __init__(self, found: str, allowed: str, wait_s: float) -> None:
-        super().__init__(f"{found}; allowed: {allowed}")
+    def __init__(self, problem: str, allowed: str, wait_s: float) -> None:
+        super().__init__(f"{problem}; allowed: {allowed}")
         self.retry_after_s = max(1, math.ceil(wait_s))
 
     @classmethod
@@ -54,19 +53,19 @@ class Overloaded(Problem):
     @classmethod
     def too_late(cls, answer_s: float, left_s: float, wait_s: float) -> Self:
         """Return the error for an answer that is predicted to take longer than is left until its deadline."""
-        found = f"an answer would take about {1000 * answer_s:.0f} ms"
-        return cls(found, f"{1000 * max(0.0, left_s):.0f} ms until this request's deadline", wait_s)
+        problem = f"an answer would take about {1000 * answer_s:.0f} ms"
+        return cls(problem, f"{1000 * max(0.0, left_s):.0f} ms until this request's deadline", wait_s)
 
     @classmethod
     def example(cls) -> Self:
-        """As of the default limit."""
+        """Return the error at the default limit."""
         return cls.queue_full(64, 64, wait_s=2)
 
 
 class DeadlineExceeded(Problem):
     """The answer would come after the request's deadline.
 
-    `queue_s`: seconds that the item waited until a worker began it, or until now.
+    `queue_s`: seconds from its submission until a worker began it, or until now.
     """
 
     status = 504
@@ -85,7 +84,7 @@ class DeadlineExceeded(Problem):
 
     @classmethod
     def example(cls) -> Self:
-        """As of the default timeout."""
+        """Return the error at the default timeout."""
         return cls.after(9.62, 0.38)
 
 
@@ -150,36 +149,6 @@ class BatchReport(Generic[Item]):
     error: Exception | None = None
 
 
-class Workers(Protocol[Worker]):
-    """A worker pool: each worker computes one batch at a time, and some prefetch another one."""
-
-    @property
-    def alive(self) -> int:
-        """Number of healthy workers, at work or idle."""
-        ...
-
-    @property
-    def idle(self) -> int:
-        """Number of healthy workers without a batch."""
-        ...
-
-    async def take(self, ahead: Callable[[], bool]) -> Worker:
-        """Wait for an idle worker; while `ahead` is true, also for one that can prefetch a batch."""
-        ...
-
-    def nudge(self) -> None:
-        """Let `take` look again, as `ahead` may have changed."""
-        ...
-
-    def turn(self, worker: Worker) -> float:
-        """Return when this worker last finished a batch, on perf_counter: the earliest begin of the next one."""
-        ...
-
-    def give_back(self, worker: Worker) -> None:
-        """Note that a worker has finished a batch, or is lost."""
-        ...
-
-
 @dataclass(eq=False, slots=True)
 class _Waiting(Generic[Item, Result]):
     item: Item
@@ -187,7 +156,8 @@ class _Waiting(Generic[Item, Result]):
     deadline: float
     """On the event loop's clock."""
     answer: asyncio.Future[Computed[Result]]
-    since: float = field(default_factory=time.perf_counter)
+    since: float
+    """When it was submitted, on perf_counter."""
     alone: bool = False
     """Whether it gets a batch of its own, as a batch with it has failed."""
     losses: int = 0
@@ -195,15 +165,15 @@ class _Waiting(Generic[Item, Result]):
 
 
 @dataclass(eq=False, slots=True)
-class _Batch(Generic[Item, Result, Worker]):
+class _Batch(Generic[Item, Result]):
     worker: Worker
     entries: list[_Waiting[Item, Result]]
-    since: float = field(default_factory=time.perf_counter)
-    """When it was sent to the worker, which may have begun it later."""
+    since: float
+    """When it was sent to the worker, on perf_counter; the worker may have started it later."""
 
 
-class Batcher(Generic[Item, Result, Worker]):
-    """Work-conserving batches: an idle worker takes its share of the queue, up to the limits, without any fixed wait.
+class Batcher(Generic[Item, Result]):
+    """Makes batches without waiting for them to fill: an idle worker takes its share of the queue, up to the limits.
 
     While the queue has a large batch for every worker, workers prefetch. `compute` computes items on a worker; its last argument is
     the predicted time. The items of a failed batch are computed again one by one, so that a bad item fails alone; an item whose
@@ -217,7 +187,7 @@ class Batcher(Generic[Item, Result, Worker]):
         *,
         forecast: Forecast[Item],
         limits: BatchLimits,
-        workers: Workers[Worker],
+        workers: Pool,
         backlog_of_others: Callable[[], float] = lambda: 0.0,
         on_batch: Callable[[BatchReport[Item]], None] = lambda report: None,
     ) -> None:
@@ -230,16 +200,14 @@ class Batcher(Generic[Item, Result, Worker]):
         self._queue: deque[_Waiting[Item, Result]] = deque()
         self._arrival = asyncio.Event()
         self._dispatching: asyncio.Task[None] | None = None
-        self._batches: dict[asyncio.Task[None], _Batch[Item, Result, Worker]] = {}
+        self._batches: dict[asyncio.Task[None], _Batch[Item, Result]] = {}
         self._correction = 1.0  # running mean of measured ÷ forecast seconds
 
     async def __aenter__(self) -> Self:
         self._dispatching = asyncio.create_task(self._dispatch(), name="dispatch")
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *error: object) -> None:
         """Stop; items that still wait or are computed fail with Stopped. Drain the service first to lose nothing."""
         running = [task for task in (self._dispatching, *self._batches) if task is not None]
         for task in running:
@@ -262,8 +230,8 @@ class Batcher(Generic[Item, Result, Worker]):
             seconds += max(0.0, self._predicted(batch.entries) - spent_s)
         return seconds / max(1, self._workers.alive)
 
-    def _under_way(self) -> Iterator[tuple[_Batch[Item, Result, Worker], float | None]]:
-        """Yield the batches that workers have, and when they began, on perf_counter; None for a prefetched one."""
+    def _under_way(self) -> Iterator[tuple[_Batch[Item, Result], float | None]]:
+        """Yield the batches that workers have, and when they started, on perf_counter; None for a prefetched one."""
         at_work = set[int]()
         for batch in self._batches.values():  # oldest first
             first = id(batch.worker) not in at_work
@@ -275,7 +243,7 @@ class Batcher(Generic[Item, Result, Worker]):
         """Predicted seconds of the items in a batch that is large enough."""
         return self._correction * max(self._forecast.batch_s, LEAST_FIXED_S) / FIXED_SHARE
 
-    def _predicted(self, entries: Sequence[_Waiting[Item, Result]] | deque[_Waiting[Item, Result]]) -> float:
+    def _predicted(self, entries: Collection[_Waiting[Item, Result]]) -> float:
         """Return the predicted seconds of entries in full batches, overhead included."""
         limits = self._limits
         computing_s = self._items_s(entries)
@@ -318,7 +286,9 @@ class Batcher(Generic[Item, Result, Worker]):
         forecast_s = self._forecast.item_s(item)
         self.check_time(deadline, own_s=self._correction * forecast_s)
         loop = asyncio.get_running_loop()
-        entry: _Waiting[Item, Result] = _Waiting(item, forecast_s, deadline, loop.create_future())
+        entry: _Waiting[Item, Result] = _Waiting(
+            item, forecast_s, deadline, loop.create_future(), since=time.perf_counter()
+        )
         self._queue.append(entry)
         self._arrival.set()
         self._workers.nudge()
@@ -333,12 +303,12 @@ class Batcher(Generic[Item, Result, Worker]):
 
     def _give_up(self, entry: _Waiting[Item, Result]) -> None:
         now = time.perf_counter()
-        begun = (began for batch, began in self._under_way() if began is not None and entry in batch.entries)
-        began = next(begun, now)
+        starts = (began for batch, began in self._under_way() if began is not None and entry in batch.entries)
+        began = next(starts, now)
         _fail(entry, DeadlineExceeded.after(began - entry.since, now - began))
 
     async def _dispatch(self) -> None:
-        """Send a batch to every worker that becomes idle; it is made then, as late as possible."""
+        """Send a batch to every worker that becomes idle. Batches are made as late as possible, so that they are large."""
         while True:
             if not self._queue:
                 self._arrival.clear()
@@ -348,7 +318,7 @@ class Batcher(Generic[Item, Result, Worker]):
                 self._workers.give_back(worker)
                 continue
             task = asyncio.create_task(self._answer(worker, entries))
-            self._batches[task] = _Batch(worker, entries)
+            self._batches[task] = _Batch(worker, entries, since=time.perf_counter())
             task.add_done_callback(self._batches.pop)
 
     @staticmethod

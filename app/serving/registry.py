@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import count
-from types import TracebackType
 from typing import Self, TypeAlias
 
 import structlog
@@ -15,11 +14,10 @@ from polymodal.app.serving.batching import Batcher, BatchLimits, BatchReport
 from polymodal.app.settings import BundleSource, Settings
 from polymodal.app.workers.engine import Item, ItemResult
 from polymodal.app.workers.latency import LatencyModel
-from polymodal.app.workers.pool import Worker
 from polymodal.app.workers.supervisor import Supervisor
 from polymodal.model import DECODE, FUSE, TASKS, Description, encoding, tasks_of, workload
 
-Queue: TypeAlias = Batcher[Item, ItemResult, Worker]
+Queue: TypeAlias = Batcher[Item, ItemResult]
 OnBatch: TypeAlias = Callable[[str, BatchReport[Item]], None]
 
 log = structlog.get_logger(__name__)
@@ -37,7 +35,7 @@ class UnknownModel(RequestError):
 
     @classmethod
     def example(cls) -> Self:
-        """As of a misspelt name."""
+        """Return the error for a misspelt name."""
         return cls("illustration", ["illustrations"])
 
 
@@ -53,7 +51,7 @@ class UnknownTask(RequestError):
 
     @classmethod
     def example(cls) -> Self:
-        """As of a model that only transcribes."""
+        """Return the error of a model that only transcribes."""
         return cls("voices", "classify", ["transcribe"])
 
 
@@ -62,7 +60,7 @@ class Deployment:
     """A loaded bundle under a name, with a queue for each of its tasks."""
 
     ref: str
-    """Its name in workers; unique for each version that is loaded."""
+    """Its name in workers, unique for each loaded version."""
     description: Description
     queues: Mapping[str, Queue]
     """By task."""
@@ -99,7 +97,7 @@ class Deployment:
 
     @property
     def waiting(self) -> int:
-        """Items that no worker has yet."""
+        """Number of items that no worker has yet."""
         return sum(queue.waiting for queue in self.queues.values())
 
 
@@ -132,9 +130,7 @@ class Registry:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *error: object) -> None:
         """End all queues; items that wait or are computed fail with Stopped. Drain the service first to lose nothing."""
         while self._loaded:
             _, stack = self._loaded.popitem()
@@ -142,7 +138,7 @@ class Registry:
 
     @property
     def deployments(self) -> list[Deployment]:
-        """All of them; the first is the default one."""
+        """All deployments; the first is the default one."""
         return list(self._deployments.values())
 
     def resolve(self, name: str | None = None) -> Deployment:
@@ -164,7 +160,9 @@ class Registry:
         """Load a bundle in all workers and serve it under its source's name.
 
         An earlier deployment of this name serves until the new one has replayed its golden inputs in every worker, and is unloaded
-        when its last request is answered. Raises BundleError, after which nothing has changed. `gradually`: see `Supervisor.load`.
+        when its last request is answered. Raises BundleError, after which nothing has changed.
+
+        `gradually`: load it in one worker after the other, so that the others can compute meanwhile.
         """
         ref = f"{source.name}#{next(self._numbers)}"
         loaded = await self._supervisor.load(ref, source, gradually=gradually)

@@ -55,12 +55,12 @@ class NotReady(Problem):
 
     @classmethod
     def example(cls) -> Self:
-        """As while draining."""
+        """Return the error while the service drains."""
         return cls(State.DRAINING, retry_after_s=20)
 
 
 class Stalled(Problem):
-    """A worker that can't be replaced hangs."""
+    """A worker hangs that can't be replaced."""
 
     status = 503
     code = "stalled"
@@ -72,12 +72,12 @@ class Stalled(Problem):
 
     @classmethod
     def example(cls) -> Self:
-        """As of the default limit."""
+        """Return the error at the default limit."""
         return cls(10_000)
 
 
 class Observer(Protocol):
-    """Receives measurements."""
+    """Records measurements of the service."""
 
     def stage(self, model: str, name: str, seconds: float) -> None:
         """Record one stage of one item."""
@@ -110,7 +110,7 @@ class Service:
         self._on_batch = on_batch
         self._cache = EmbeddingCache(settings.embedding_cache_bytes) if settings.embedding_cache_bytes else None
         self.registry = Registry(settings, supervisor, self._record_batch)
-        # The items that may wait and be computed.
+        # As many requests as there can be items in the queue and with the workers.
         most = settings.queue_limit + settings.max_batch_items * max(1, settings.workers)
         self._admission = Admission(most, settings.max_inflight_bytes, self.registry.backlog_s)
         # Batches leave half of each queue to single requests, and never refuse their own items.
@@ -213,7 +213,7 @@ class Service:
         self.check_started()
         if self.workers == 0:
             raise NotReady("without a worker that answers", retry_after_s=1)
-        if self.state is State.DRAINING:  # its successor takes over
+        if self.state is State.DRAINING:  # another instance takes over
             raise NotReady(self.state, retry_after_s=max(1, self._settings.drain_timeout_s))
 
     def check_worker(self) -> None:
@@ -240,7 +240,7 @@ class Service:
         return asyncio.get_running_loop().time() + min(allowed, timeout_ms or allowed) / 1000
 
     async def offload(self, work: Callable[[], Value]) -> Value:
-        """Run work on a thread that would block the event loop too long."""
+        """Run work on a thread because it would block the event loop for too long."""
         return await asyncio.get_running_loop().run_in_executor(self._unpacking, work)
 
     async def run(
@@ -264,7 +264,7 @@ class Service:
         item, keys = await self._item(deployment.description, inputs, task.worker_options(options), timeline)
         try:
             computed = await queue.submit(item, deadline=deadline)
-        except DeadlineExceeded as late:  # this item has waited, too, and longest
+        except DeadlineExceeded as late:  # its time in the queue counts, too
             self._record_queue(name, time.perf_counter() - late.queue_s, late.queue_s, timeline, number)
             raise
         result = computed.result
@@ -337,7 +337,7 @@ class Service:
         return await asyncio.gather(*answers, return_exceptions=True)
 
     async def drain(self, timeout_s: float) -> bool:
-        """Accept no requests, and wait for the admitted ones; return False when that takes longer than `timeout_s`."""
+        """Refuse new requests, and wait for the admitted ones; return False when that takes longer than `timeout_s`."""
         self.state = State.DRAINING
         until = time.perf_counter() + timeout_s
         while self.inside:

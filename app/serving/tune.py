@@ -12,13 +12,13 @@ from typing import Any, Final
 from polymodal.app.cpus import Plan
 from polymodal.app.settings import BundleSource, Settings
 from polymodal.app.workers.engine import Item
-from polymodal.app.workers.process import ProcessWorker
+from polymodal.app.workers.pool import Worker
 from polymodal.app.workers.supervisor import ProcessSupervisor
 from polymodal.model import Inputs, Model, tasks_of
 
 EXAMPLES: Final = 16
 ROUNDS: Final = 2
-"""Every plan is measured this many times, in turns, as a machine's speed varies."""
+"""Number of measurements of every plan, in turns, because a machine's speed varies."""
 NEAR: Final = 0.97
 """The best plan has the fewest workers, then the smallest batches, of those with at least this share of the highest throughput."""
 
@@ -32,7 +32,7 @@ class Measured:
 
 
 def examples(model: Model) -> list[Inputs]:
-    """Return inputs to measure with: every modality, small and large in turns."""
+    """Return inputs to measure with, small and large ones in turns, each with every modality."""
     probes = model.probes(tasks_of(model.description)[0])
     small, large = ({name: getattr(probe, size) for name, (probe, *_) in probes.items()} for size in ("small", "large"))
     return [small, large] * (EXAMPLES // 2)
@@ -69,7 +69,7 @@ async def _measure(settings: Settings, batch_items: int, inputs: Sequence[Inputs
         loaded = await supervisor.load(source.name, source)
         task = tasks_of(loaded.description)[0]
 
-        async def keep_busy(worker: ProcessWorker, until: float) -> int:
+        async def keep_busy(worker: Worker, until: float) -> int:
             done = 0
             while time.perf_counter() < until:
                 done += len(await worker.compute(source.name, task, batch, math.inf))

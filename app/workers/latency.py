@@ -7,9 +7,12 @@ from typing import Final, Self
 
 from polymodal.model import Inputs, Probe, workload
 
-ITEMS: Final = 4  # of the larger of the two batches that are timed
-REPEATS: Final = 2  # of which the fastest counts
-DECODINGS: Final = 3  # the same
+ITEMS: Final = 4
+"""Items of the larger of the two batches that are timed."""
+REPEATS: Final = 2
+"""Repetitions of a batch, of which the fastest counts."""
+DECODINGS: Final = 3
+"""Repetitions of decoding, of which the fastest counts."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Freed memory of a worker process, which glibc keeps for later allocations until it is asked for it.
+"""Freed memory of a worker process, which glibc keeps for later allocations until malloc_trim is called.
 
 Batches of different sizes leave holes of many megabytes between small blocks, so without this a worker holds the memory of its
 largest batches for as long as it lives. https://man7.org/linux/man-pages/man3/malloc_trim.3.html
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Final
 
 TRIM_S: Final = 10.0
-"""Shortest time between two trims: each takes some 5 ms, and the next batch has to get its pages back."""
+"""Shortest time between two trims: one takes about 5 ms, and the next batch has to allocate its pages again."""
 
 
 class Trimmer:

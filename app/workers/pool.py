@@ -2,9 +2,10 @@
 
 import asyncio
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Generic, Protocol, TypeVar
+from typing import Final
 
 from polymodal.app.settings import BundleSource
 from polymodal.app.workers.engine import Item, ItemResult, Loaded
@@ -14,43 +15,6 @@ OVERDUE_FACTOR: Final = 8.0
 OVERDUE_S: Final = 1.0
 LOADING_S: Final = 60.0
 """Predicted time of loading a bundle, which limits how long a worker may hang in it."""
-
-
-class Worker(Protocol):
-    """Computes one batch at a time."""
-
-    depth: int
-    """Batches that it may have at a time; all but one are prefetched."""
-
-    @property
-    def alive(self) -> bool:
-        """Whether it is healthy."""
-        ...
-
-    @property
-    def busy_s(self) -> float:
-        """Seconds of its present batch; 0 while it is idle."""
-        ...
-
-    @property
-    def stalled(self) -> bool:
-        """Whether its present batch has reached its stall limit."""
-        ...
-
-    async def load(self, ref: str, source: BundleSource) -> Loaded:
-        """Load a bundle under a reference. Raises BundleError."""
-        ...
-
-    async def unload(self, ref: str) -> None:
-        """Forget what was loaded under a reference."""
-        ...
-
-    async def compute(self, ref: str, task: str, items: Sequence[Item], expected_s: float) -> list[ItemResult]:
-        """Compute a batch that is predicted to take `expected_s`.
-
-        Raises BatchFailed, WorkerLost when the worker is lost during the batch, or NotStarted when it is lost before.
-        """
-        ...
 
 
 @dataclass(slots=True)
@@ -81,39 +45,74 @@ class Turn:
         return self.lasts_s > self.stall_timeout_s + OVERDUE_FACTOR * self.expected_s
 
 
-SomeWorker = TypeVar("SomeWorker", bound=Worker)
+class Worker(ABC):
+    """Computes one batch at a time."""
+
+    depth: int
+    """Batches that it may have at a time; all but one are prefetched."""
+    _turn: Turn | None = None
+
+    @property
+    @abstractmethod
+    def alive(self) -> bool:
+        """Whether it is healthy."""
+
+    @property
+    def busy_s(self) -> float:
+        """Seconds of its present batch; 0 while it is idle."""
+        return 0.0 if (turn := self._turn) is None else turn.lasts_s
+
+    @property
+    def stalled(self) -> bool:
+        """Whether its present batch has reached its stall limit."""
+        return (turn := self._turn) is not None and turn.stalled
+
+    @abstractmethod
+    async def load(self, ref: str, source: BundleSource) -> Loaded:
+        """Load a bundle under a reference. Raises BundleError, or WorkerLost when the worker is lost over it."""
+
+    @abstractmethod
+    async def unload(self, ref: str) -> None:
+        """Forget what was loaded under a reference."""
+
+    @abstractmethod
+    async def compute(self, ref: str, task: str, items: Sequence[Item], expected_s: float) -> list[ItemResult]:
+        """Compute a batch that is predicted to take `expected_s`.
+
+        Raises BatchFailed, WorkerLost when the worker is lost during the batch, or NotStarted when it is lost before.
+        """
 
 
-class Pool(Generic[SomeWorker]):
+class Pool:
     """Workers and their numbers of batches. For one event loop."""
 
     def __init__(self) -> None:
-        self._batches: dict[SomeWorker, int] = {}  # the worker that finished last is last
-        self._turns: dict[SomeWorker, float] = {}
-        self._paused: set[SomeWorker] = set()
+        self._batches: dict[Worker, int] = {}  # the worker that finished last is last
+        self._turns: dict[Worker, float] = {}
+        self._paused: set[Worker] = set()
         self._changed = asyncio.Event()
 
-    def add(self, worker: SomeWorker) -> None:
+    def add(self, worker: Worker) -> None:
         """Add an idle worker."""
         self._batches[worker], self._turns[worker] = 0, time.perf_counter()
         self.nudge()
 
-    def remove(self, worker: SomeWorker) -> None:
+    def remove(self, worker: Worker) -> None:
         """Forget a worker that is lost."""
         self._batches.pop(worker, None)
         self._turns.pop(worker, None)
         self._paused.discard(worker)
 
     @property
-    def workers(self) -> list[SomeWorker]:
-        """All of them, also paused and unhealthy ones."""
+    def workers(self) -> list[Worker]:
+        """All workers, also paused and unhealthy ones."""
         return list(self._batches)
 
-    def pause(self, worker: SomeWorker) -> None:
+    def pause(self, worker: Worker) -> None:
         """Give a worker no batches until `resume`; it still counts."""
         self._paused.add(worker)
 
-    def resume(self, worker: SomeWorker) -> None:
+    def resume(self, worker: Worker) -> None:
         """Give a worker batches again."""
         self._paused.discard(worker)
         self.nudge()
@@ -140,7 +139,7 @@ class Pool(Generic[SomeWorker]):
         """Whether a present batch has reached its stall limit."""
         return any(worker.stalled for worker in self._batches)
 
-    async def take(self, ahead: Callable[[], bool] = lambda: False) -> SomeWorker:
+    async def take(self, ahead: Callable[[], bool] = lambda: False) -> Worker:
         """Wait for the worker that has been idle longest; while `ahead` is true, also for one that can prefetch a batch."""
         while (worker := self._free(0) or (self._free(1) if ahead() else None)) is None:
             self._changed.clear()
@@ -148,7 +147,7 @@ class Pool(Generic[SomeWorker]):
         self._batches[worker] += 1
         return worker
 
-    def _free(self, batches: int) -> SomeWorker | None:
+    def _free(self, batches: int) -> Worker | None:
         free = (
             worker
             for worker, count in self._batches.items()
@@ -160,11 +159,11 @@ class Pool(Generic[SomeWorker]):
         """Let `take` check again."""
         self._changed.set()
 
-    def turn(self, worker: SomeWorker) -> float:
+    def turn(self, worker: Worker) -> float:
         """Return when this worker last finished a batch, or started, on perf_counter; 0 when it is lost."""
         return self._turns.get(worker, 0.0)
 
-    def give_back(self, worker: SomeWorker) -> None:
+    def give_back(self, worker: Worker) -> None:
         """Note that a worker has finished a batch, or is lost."""
         if (batches := self._batches.pop(worker, None)) is not None:
             self._batches[worker], self._turns[worker] = batches - 1, time.perf_counter()

@@ -16,26 +16,35 @@ from polymodal.app.settings import BundleSource, Settings
 from polymodal.app.workers import wire
 from polymodal.app.workers.engine import Item, ItemResult, Loaded
 from polymodal.app.workers.failures import BatchFailed, NotStarted, WorkerLost
-from polymodal.app.workers.pool import LOADING_S, Turn
+from polymodal.app.workers.pool import LOADING_S, Turn, Worker
 from polymodal.model import BundleError
 
 END_S: Final = 1.0
-"""Time for a worker to end by itself when the service stops."""
-TICK_S: Final = 0.4
-"""Between two heartbeats of a worker process, which it also answers while it computes."""
-MISSED_HEARTBEATS: Final = 4
-"""After which a worker is unhealthy. Counted in ticks, because a pause of the whole machine lasts one tick.
-
-A batch may miss the heartbeats of its predicted time in addition: some decoders, such as WebP's, keep Python's lock for a whole
-image.
-"""
-FROZEN_HEARTBEATS: Final = 12
-"""Missed heartbeats after which a worker is killed, as a stopped process would never return its batches."""
+"""Seconds that a worker gets to end by itself when the service stops."""
 BUFFER_BYTES: Final = 2**20
 
 Answer = TypeVar("Answer")
 
 log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeats:
+    """Heartbeats of worker processes. Missed ones are counted, because a pause of the whole machine costs only one.
+
+    A batch may miss the heartbeats of its predicted time in addition: some decoders, such as WebP's, keep Python's lock for a whole
+    image.
+    """
+
+    interval_s: float = 0.4
+    """Between two heartbeats, which a worker also answers while it computes."""
+    unhealthy: int = 4
+    """Missed heartbeats after which a worker is unhealthy."""
+    frozen: int = 12
+    """Missed heartbeats after which a worker is killed, as a stopped process would never return its batches."""
+
+
+HEARTBEATS: Final = Heartbeats()
 
 
 @dataclass(slots=True)
@@ -45,27 +54,32 @@ class _Sent:
     expected_s: float
     reply: asyncio.Future[bytes]
     started: bool = False
-    """Whether the worker has begun it; before, none of its items can have harmed the worker."""
+    """Whether the worker has started it; before, none of its items can be the cause of a loss."""
 
 
-class ProcessWorker:
+class ProcessWorker(Worker):
     """One worker process, from its start to its end. It prefetches a batch while it computes."""
 
     depth = 2
 
     def __init__(
-        self, process: Process, channel: socket.socket, stall_timeout_s: float, on_recovery: Callable[[], None]
+        self,
+        process: Process,
+        channel: socket.socket,
+        stall_timeout_s: float,
+        on_recovery: Callable[[], None],
+        heartbeats: Heartbeats = HEARTBEATS,
     ) -> None:
         self.process = process
         self.started_at = time.perf_counter()
         self._channel = channel
         self._stall_timeout_s = stall_timeout_s
         self._on_recovery = on_recovery
+        self._heartbeats = heartbeats
         self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._sent: deque[_Sent] = deque()  # answered in this order; the worker is busy with the first one
-        self._turn: Turn | None = None
         self._missed = 0  # heartbeats
         self._lost = False
 
@@ -76,22 +90,12 @@ class ProcessWorker:
 
     @property
     def _unresponsive(self) -> bool:
-        return self._missed >= MISSED_HEARTBEATS + self._granted
+        return self._missed >= self._heartbeats.unhealthy + self._granted
 
     @property
     def _granted(self) -> float:
         """Heartbeats that its present batch may miss in addition; infinite without a limit."""
-        return self._turn.expected_s / TICK_S if self._turn else 0.0
-
-    @property
-    def busy_s(self) -> float:
-        """Seconds of its present batch; 0 while it is idle."""
-        return 0.0 if self._turn is None else self._turn.lasts_s
-
-    @property
-    def stalled(self) -> bool:
-        """Whether its present batch has reached its stall limit."""
-        return self._turn is not None and self._turn.stalled
+        return self._turn.expected_s / self._heartbeats.interval_s if self._turn else 0.0
 
     async def init(self, settings: Settings, number: int) -> None:
         """Connect to a process that has just been started."""
@@ -166,14 +170,15 @@ class ProcessWorker:
 
     async def _watch(self) -> None:
         """Send heartbeats, and kill a worker that hangs."""
-        frozen = min(FROZEN_HEARTBEATS, max(1, round(self._stall_timeout_s / TICK_S)))
+        interval_s, unhealthy = self._heartbeats.interval_s, self._heartbeats.unhealthy
+        frozen = min(self._heartbeats.frozen, max(1, round(self._stall_timeout_s / interval_s)))
         while not self._lost:
             if self._missed == 0:  # one unread heartbeat is enough
                 self._write([wire.encode_signal(wire.HEARTBEAT)])
             self._missed += 1
-            await asyncio.sleep(TICK_S)
+            await asyncio.sleep(interval_s)
             granted = self._granted
-            if self._missed - 1 < MISSED_HEARTBEATS + granted <= self._missed:
+            if self._missed - 1 < unhealthy + granted <= self._missed:
                 log.warning("worker_silent", pid=self.process.pid)
             if self._missed > frozen + granted or self.stalled:
                 log.warning("worker_hangs", pid=self.process.pid, busy_s=round(self.busy_s, 1))

@@ -9,63 +9,30 @@ import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 import structlog
 
 from polymodal.app.settings import BundleSource, Settings
 from polymodal.app.workers.engine import Loaded
 from polymodal.app.workers.failures import NotStarted, WorkerLost
-from polymodal.app.workers.pool import Pool
-from polymodal.app.workers.process import ProcessWorker
+from polymodal.app.workers.pool import Pool, Worker
+from polymodal.app.workers.process import HEARTBEATS, Heartbeats, ProcessWorker
+from polymodal.app.workers.thread import ThreadSupervisor
 from polymodal.model import BundleError
 
 FIRST_PAUSE_S: Final = 0.1
-"""Before a worker that died is restarted; doubled each time it dies soon after its start."""
+"""Seconds before a worker that died is restarted; doubled each time it dies soon after its start."""
 LONGEST_PAUSE_S: Final = 10.0
 STEADY_S: Final = 30.0
-"""A worker that dies later did not die because of its start."""
+"""Seconds after its start from which a worker that dies did not die because of its start."""
 Value = TypeVar("Value")
 
 _ISOLATED: Final = ("-P",)  # no imports from the current folder
 
 log = structlog.get_logger(__name__)
-
-
-class Supervisor(Protocol):
-    """Starts and ends the workers of a service."""
-
-    @property
-    def pool(self) -> Pool[Any]:
-        """All workers."""
-        ...
-
-    @property
-    def size(self) -> int:
-        """Number of configured workers."""
-        ...
-
-    @property
-    def pids(self) -> Sequence[int]:
-        """Ids of the worker processes, also of those that have just died."""
-        ...
-
-    def working(self) -> AbstractAsyncContextManager[None]:
-        """Run workers, without models, until the block ends."""
-        ...
-
-    async def load(self, ref: str, source: BundleSource, *, gradually: bool = False) -> Loaded:
-        """Load a bundle in every worker, now and after each restart. After BundleError, no worker has it.
-
-        `gradually`: in one worker after the other, so that the others can compute meanwhile.
-        """
-        ...
-
-    async def unload(self, ref: str) -> None:
-        """Forget a bundle in every worker."""
-        ...
 
 
 @dataclass(slots=True)
@@ -78,19 +45,25 @@ class _Deployed:
 
 
 class ProcessSupervisor:
-    """Runs the worker processes of the settings."""
+    """Runs the worker processes of the settings, and loads bundles in all of them."""
 
-    def __init__(self, settings: Settings, on_restart: Callable[[], None] = lambda: None) -> None:
-        self.pool: Pool[ProcessWorker] = Pool()
+    def __init__(
+        self,
+        settings: Settings,
+        on_restart: Callable[[], None] = lambda: None,
+        heartbeats: Heartbeats = HEARTBEATS,
+    ) -> None:
+        self.pool = Pool()
         self.size = settings.workers
         self._settings = settings
         self._on_restart = on_restart
+        self._heartbeats = heartbeats
         self._living: dict[int, ProcessWorker] = {}
         self._deployed: dict[str, _Deployed] = {}
 
     @property
     def pids(self) -> Sequence[int]:
-        """Ids of the worker processes."""
+        """Ids of the worker processes, also of those that have just died."""
         return [worker.process.pid for worker in self._living.values()]
 
     @asynccontextmanager
@@ -110,9 +83,9 @@ class ProcessSupervisor:
             await asyncio.gather(*(worker.end() for worker in self._living.values()))
 
     async def load(self, ref: str, source: BundleSource, *, gradually: bool = False) -> Loaded:
-        """Load a bundle in every worker. Raises BundleError when any of them fails, and then no worker has it.
+        """Load a bundle in every worker, now and after each restart. After BundleError, no worker has it.
 
-        A worker that is being restarted loads it on its own.
+        `gradually`: in one worker after the other, so that the others can compute meanwhile.
         """
         self._deployed[ref] = deployed = _Deployed(source)
         try:
@@ -133,7 +106,7 @@ class ProcessSupervisor:
             raise BundleError(f"{source.path}: the bundle changed while it was loaded")
         return loaded[0]
 
-    async def _load(self, worker: ProcessWorker, ref: str, source: BundleSource, *, apart: bool) -> Loaded | None:
+    async def _load(self, worker: Worker, ref: str, source: BundleSource, *, apart: bool) -> Loaded | None:
         """Load a bundle in a worker; `apart`: pause its batches meanwhile. Returns None if it is lost before it begins."""
         if apart:
             self.pool.pause(worker)
@@ -161,7 +134,8 @@ class ProcessSupervisor:
                 stdin=asyncio.subprocess.DEVNULL, pass_fds=(theirs.fileno(),), start_new_session=True,
             )  # fmt: skip
         stall_timeout_s = self._settings.stall_timeout_ms / 1000
-        worker = self._living[number] = ProcessWorker(process, ours, stall_timeout_s, self.pool.nudge)
+        worker = ProcessWorker(process, ours, stall_timeout_s, self.pool.nudge, self._heartbeats)
+        self._living[number] = worker
         await worker.init(self._settings, number)
 
     async def _keep(self, number: int, worker: ProcessWorker) -> None:
@@ -208,6 +182,9 @@ class ProcessSupervisor:
                 return "a bundle is not the one that the service started with"
             refs.add(ref)
         return ""
+
+
+Supervisor: TypeAlias = ProcessSupervisor | ThreadSupervisor
 
 
 async def _all(coroutines: Iterable[Coroutine[Any, Any, Value]]) -> list[Value]:

@@ -8,11 +8,11 @@ from typing import Any
 
 from polymodal.app.settings import BundleSource, Settings
 from polymodal.app.workers.engine import Engine, Item, ItemResult, Loaded
-from polymodal.app.workers.pool import LOADING_S, Pool, Turn
+from polymodal.app.workers.pool import LOADING_S, Pool, Turn, Worker
 from polymodal.model import Model
 
 
-class ThreadWorker:
+class ThreadWorker(Worker):
     """A worker with one thread and its models."""
 
     depth = 1
@@ -21,22 +21,11 @@ class ThreadWorker:
         self._engine = engine
         self._stall_timeout_s = stall_timeout_s
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="inference")
-        self._turn: Turn | None = None
 
     @property
     def alive(self) -> bool:
         """Whether it is healthy: false while a batch takes far longer than predicted."""
         return self._turn is None or not self._turn.overdue
-
-    @property
-    def busy_s(self) -> float:
-        """Seconds of its present batch; 0 while it is idle."""
-        return 0.0 if (turn := self._turn) is None else turn.lasts_s
-
-    @property
-    def stalled(self) -> bool:
-        """Whether its present batch has reached its stall limit."""
-        return (turn := self._turn) is not None and turn.stalled
 
     async def load(self, ref: str, source: BundleSource) -> Loaded:
         """Load a bundle under a reference. Raises BundleError."""
@@ -72,7 +61,7 @@ class ThreadSupervisor:
 
     def __init__(self, settings: Settings, preloaded: Mapping[str, Model] | None = None) -> None:
         """`preloaded`: models by the name of their source, which are not loaded from its folder."""
-        self.pool: Pool[ThreadWorker] = Pool()
+        self.pool = Pool()
         self.size = 1
         self.pids: Sequence[int] = ()
         self._worker = ThreadWorker(Engine(settings, preloaded), settings.stall_timeout_ms / 1000)

@@ -19,7 +19,7 @@ from polymodal.app.workers.engine import Item, ItemResult, Loaded
 from polymodal.model import Array, Arrays, Took, input_error
 
 LENGTH: Final = struct.Struct(">Q")
-"""Before every message: the number of bytes that follow."""
+"""Head of every message: the number of bytes that follow."""
 LONGEST: Final = 2**30
 """Largest message, in bytes."""
 LONGEST_S: Final = 86_400.0

@@ -1,13 +1,15 @@
-"""A whole service in milliseconds: the real Network and its real inputs, over arithmetic that one can do by hand."""
+"""A whole service in milliseconds: the real Network and its real inputs, with a runtime whose numbers can be worked out by hand."""
 
 import asyncio
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, contextmanager
+from functools import partial
 from pathlib import Path
 
 import httpx
+import hypothesis
 import numpy as np
 import pytest
 import structlog
@@ -24,6 +26,10 @@ from polymodal.model.config import BundleConfig
 from polymodal.model.modalities.image.input import ImageInput
 from polymodal.model.modalities.text.input import TextInput
 from tests import media
+from tests.serving import SERVE_TOY, running
+
+hypothesis.settings.register_profile("without-deadline", deadline=None)  # a busy machine exceeds any
+hypothesis.settings.load_profile("without-deadline")
 
 LABELS = ("red", "green", "blue")
 TASKS = {
@@ -33,7 +39,7 @@ TASKS = {
         "temperatures": {"image": 1.0, "text": 1.0, "image+text": 1.0},
         "thresholds": {"red": 0.8, "green": 0.5, "blue": 0.6},
     },
-    # The number is 10 + 2 · red; of pictures alone no interval is known.
+    # The number is 10 + 2 · red; images alone have no interval.
     "regression": {
         "network": {"labels": (), "scale": {"mean": 10, "std": 2}},
         "half_widths": {"text": 3.0, "image+text": 1.5},
@@ -46,7 +52,7 @@ VOCABULARY = {word: number for number, word in enumerate(("[PAD]", "[UNK]", *LAB
 class Arithmetic:
     """A runtime whose embeddings are how red, green and blue something is, and whose logits are their sum.
 
-    It can be held up, and it chokes on too many reds.
+    A test can make it wait; it fails on five reds, and sleeps for a minute on eight blues.
     """
 
     name = "arithmetic"
@@ -57,11 +63,14 @@ class Arithmetic:
 
     def encode(self, modality, batch):
         self.may_go.wait(10)
-        if modality == "text" and ((batch["ids"] == VOCABULARY["red"]).sum(axis=1) >= 5).any():
-            raise RuntimeError("secret: /etc/passwd")
         if modality == "image":
             return batch["pixels"].mean(axis=(1, 2), dtype=np.float32) / 255
-        return np.stack([(batch["ids"] == VOCABULARY[label]).sum(axis=1) for label in LABELS], axis=1, dtype=np.float32)
+        counts = [(batch["ids"] == VOCABULARY[label]).sum(axis=1) for label in LABELS]
+        if counts[LABELS.index("red")].max() >= 5:
+            raise RuntimeError("secret: /etc/passwd")
+        if counts[LABELS.index("blue")].max() == 8:
+            time.sleep(60)
+        return np.stack(counts, axis=1, dtype=np.float32)
 
     def fuse(self, embeddings, present):
         return sum(embeddings.values())
@@ -78,7 +87,7 @@ def make_predictor(name: str = "toy", runtime: Arithmetic | None = None, task: s
             "name": name,
             "network": {
                 **TASKS[task]["network"],
-                "modalities": {each: {"input": {}, "encoder": encoder} for each in ("image", "text")},
+                "modalities": {modality: {"input": {}, "encoder": encoder} for modality in ("image", "text")},
                 "width": 3,
                 "fusion": "sum",
                 "target": task,
@@ -93,14 +102,14 @@ def make_predictor(name: str = "toy", runtime: Arithmetic | None = None, task: s
 
 @pytest.fixture(autouse=True)
 def logs():
-    """What would have been logged, as dictionaries."""
+    """Log entries, as dictionaries, instead of log lines."""
     with structlog.testing.capture_logs(processors=[structlog.contextvars.merge_contextvars]) as entries:
         yield entries
 
 
 @pytest.fixture
 def solid():
-    """Makes a picture of one colour, as the bytes of a file."""
+    """`solid(colour, size=…)`: an image of one colour, as the bytes of a file."""
     return media.solid
 
 
@@ -118,7 +127,7 @@ def predictor(runtime) -> Network:
 
 @pytest.fixture
 def make():
-    """Makes another predictor, with a name of its own."""
+    """`make(name=…)`: another predictor."""
     return make_predictor
 
 
@@ -191,11 +200,24 @@ def listening(settings, predictor):
     return start
 
 
+@pytest.fixture
+def start_service():
+    """`start_service(*command, **options)`: a service in a process of its own, which is killed after the test."""
+    with ExitStack() as services:
+        yield lambda *command, **options: services.enter_context(running(*command, **options))
+
+
+@pytest.fixture
+def start_toy(start_service):
+    """`start_toy(**options)`: the same with the toy model."""
+    return partial(start_service, *SERVE_TOY)
+
+
 @pytest.fixture(scope="session")
 def eventually():
-    """`eventually(condition, seconds=5.0)`: what the condition answers as soon as it is true."""
+    """`eventually(condition, seconds=60.0)`: the condition's value as soon as it is true."""
 
-    def wait(condition, seconds=5.0):
+    def wait(condition, seconds=60.0):
         until = time.monotonic() + seconds
         while not (value := condition()):
             assert time.monotonic() < until

@@ -14,7 +14,7 @@ CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os
 
 @pytest.fixture
 def host(tmp_path):
-    """A made-up /sys/fs/cgroup and /proc/self/cgroup."""
+    """`host(membership, **files)`: paths of a /sys/fs/cgroup and a /proc/self/cgroup with this content."""
 
     def make(membership, **files):
         (tmp_path / "cgroup").mkdir()
@@ -58,7 +58,7 @@ def host(tmp_path):
         pytest.param("0::/\n", {"cpu_max": "nonsense"}, CORES, id="unreadable"),
     ],
 )
-def test_the_quota_of_a_container_counts(host, membership, files, cpus):
+def test_the_quota_of_a_container_limits_the_cores(host, membership, files, cpus):
     assert available_cpus(*host(membership, **files)) == cpus
 
 
@@ -77,11 +77,11 @@ def test_the_quota_of_a_container_counts(host, membership, files, cpus):
         pytest.param("0::/\n", {"cpu_stat": "throttled_usec nonsense\n"}, None, id="unreadable"),
     ],
 )
-def test_how_long_a_quota_kept_the_service_from_running(host, membership, files, seconds):
+def test_throttled_seconds_are_read_from_the_group_or_its_parents(host, membership, files, seconds):
     assert throttled_seconds(*host(membership, **files)) == seconds
 
 
-def test_a_part_of_a_core_counts_as_a_whole_one_but_never_exceeds_what_there_is(host):
+def test_a_fraction_of_a_core_is_rounded_up_to_at_most_all_cores(host):
     assert available_cpus(*host("0::/\n", cpu_max="150000 100000")) == min(2, CORES)
 
 
@@ -89,7 +89,7 @@ def test_without_cgroups_the_affinity_mask_decides(tmp_path):
     assert available_cpus(tmp_path / "none", tmp_path / "neither") == CORES
 
 
-# Files of the kernel's in containers that mean well or ill: any text, and any numbers.
+# Content of the kernel's files in a container, valid or not.
 NUMBERS = st.integers(-(10**20), 10**20).map(str) | st.sampled_from(["max", "", "nan", "1e9", "0"])
 QUOTAS = st.text(max_size=20) | st.builds("{} {}".format, NUMBERS, NUMBERS)
 
@@ -102,7 +102,7 @@ QUOTAS = st.text(max_size=20) | st.builds("{} {}".format, NUMBERS, NUMBERS)
 @example("words", "max 100000", "0")
 @example("0::/\x00", "1 1", "0")
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-def test_whatever_the_files_of_a_container_say_there_are_cores(tmp_path, membership, quota, period):
+def test_any_content_of_the_files_yields_a_valid_number_of_cores(tmp_path, membership, quota, period):
     group = tmp_path / "cgroup"
     (group / "cpu").mkdir(parents=True, exist_ok=True)
     (tmp_path / "membership").write_text(membership, encoding="utf-8", errors="replace")
@@ -111,19 +111,19 @@ def test_whatever_the_files_of_a_container_say_there_are_cores(tmp_path, members
     assert 1 <= available_cpus(group, tmp_path / "membership") <= CORES
 
 
-def test_files_of_a_container_that_are_no_text_are_no_limit(tmp_path):
+def test_binary_content_of_the_files_is_no_limit(tmp_path):
     (tmp_path / "membership").write_bytes(b"0::/\xff\n")
     (tmp_path / "cpu.max").write_bytes(b"\xff\xfe")
     assert available_cpus(tmp_path, tmp_path / "membership") == CORES
 
 
 @given(st.integers(1, 1000), st.none() | st.integers(0, 256))
-def test_a_plan_never_has_more_threads_than_cores_but_for_one_each(cores, workers):
+def test_a_plan_has_no_more_threads_than_cores_or_workers(cores, workers):
     plan = default_plan(cores, workers)
     assert plan.threads >= 1
     assert plan.threads * max(1, plan.workers) <= max(cores, plan.workers)
-    for each in plans(cores):
-        assert 1 <= each.workers * each.threads <= cores
+    for candidate in plans(cores):
+        assert 1 <= candidate.workers * candidate.threads <= cores
 
 
 @given(
@@ -139,7 +139,7 @@ def test_a_plan_never_has_more_threads_than_cores_but_for_one_each(cores, worker
 )
 @example(b'{"plan": {"workers": Infinity, "threads": 1, "batch_items": 1, "cores": 1}}')
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_any_file_is_a_plan_or_no_plan(tmp_path, content):
+def test_any_file_is_read_as_a_plan_or_refused(tmp_path, content):
     (tmp_path / "plan.json").write_bytes(content)
     with suppress(ValueError):
         plan = read_plan(tmp_path / "plan.json")

@@ -1,180 +1,116 @@
-"""What only a real connection or a real process shows."""
+"""Behaviour that only a real connection or a real process shows."""
 
 import json
-import os
 import re
-import signal
 import socket
-import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 
 import httpx
 import pytest
 
 from polymodal.app.access.keys import digest
+from tests.serving import PROJECT, SERVE_TOY, Service, get, post
 
-ROOT = Path(__file__).parents[2]
-TOY_SERVICE = """
-import importlib.util, os, sys, time
-spec = importlib.util.spec_from_file_location("toy", sys.argv[1])
-toy = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(toy)
-from polymodal.app.main import serve
-from polymodal.app.settings import load_settings
-class Sleepy(toy.Arithmetic):
-    def encode(self, modality, batch):
-        if modality == "text" and (batch["ids"] > 1).sum() == 8:  # as many known words as there can be
-            time.sleep(60)
-        return super().encode(modality, batch)
-serve(load_settings(os.environ), {"toy": toy.make_predictor(runtime=Sleepy())})
-"""
+BODY = b'{"text": "blue"}'
+HALF = len(BODY) // 2
+VIEWER = "/docs/files/swagger-ui.css"
 
 
-class Process:
-    """A service in a process of its own."""
-
-    def __init__(self, **settings: object) -> None:
-        variables = {f"POLYMODAL_{name.upper()}": str(value) for name, value in {"port": 0, **settings}.items()}
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith("POLYMODAL_")}
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", TOY_SERVICE, str(Path(__file__).with_name("conftest.py"))],
-            env=inherited | {"PYTHONPATH": str(ROOT)} | variables,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        self.lines: list[str] = []
-        for line in self.process.stdout:
-            self.lines.append(line)
-            if found := re.search(r"running on (http://127.0.0.1:(\d+))", line):
-                self.url, self.port = found[1], int(found[2])
-                self.second_url = json.loads(line).get("second_port")
-                return
-        self.wait()
-        raise AssertionError("".join(self.lines))
-
-    def stop(self) -> int:
-        self.process.send_signal(signal.SIGTERM)
-        return self.wait()
-
-    def wait(self) -> int:
-        with self.process:
-            self.lines += self.process.communicate(timeout=20)[0].splitlines()
-        return self.process.returncode
-
-
-@pytest.fixture
-def start():
-    started: list[Process] = []
-
-    def start(**settings) -> Process:
-        started.append(Process(**settings))
-        return started[-1]
-
-    yield start
-    for each in started:
-        if each.process.poll() is None:
-            each.process.kill()
-            each.process.communicate()
-
-
-def half_sent(port: int, body: bytes) -> socket.socket:
-    """A connection over which a request came, but only half of its body."""
+def half_sent(port: int) -> socket.socket:
+    """Return a connection over which a request came, but only half of its body."""
     connection = socket.create_connection(("127.0.0.1", port), timeout=10)
-    head = f"POST /v1/classify HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
-    connection.sendall(head.encode() + b"Connection: close\r\n\r\n" + body[: len(body) // 2])
+    head = f"POST /v1/classify HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(BODY)}\r\n"
+    connection.sendall(head.encode() + b"Connection: close\r\n\r\n" + BODY[:HALF])
     return connection
 
 
+def read_all(connection: socket.socket) -> bytes:
+    return b"".join(iter(lambda: connection.recv(65536), b""))
+
+
 def inside(url: str) -> float:
-    (line,) = re.findall(r"^polymodal_requests_inside (\S+)$", httpx.get(f"{url}/metrics").text, re.MULTILINE)
+    """Return the number of requests in the service."""
+    (line,) = re.findall(r"^polymodal_requests_inside (\S+)$", get(f"{url}/metrics").text, re.MULTILINE)
     return float(line)
 
 
-def test_sigterm_finishes_what_was_accepted_refuses_what_is_new_and_exits_with_0(start, eventually):
-    service = start(drain_timeout_s=10)
-    body = json.dumps({"text": "blue"}).encode()
-    with half_sent(service.port, body) as connection:
+def test_after_sigterm_accepted_requests_are_answered_and_new_ones_refused(start_toy, eventually):
+    service = start_toy(drain_timeout_s=10)
+    with half_sent(service.port) as connection:
         eventually(lambda: inside(service.url) == 1)
-        service.process.send_signal(signal.SIGTERM)
-        refused = eventually(lambda: (probe := httpx.get(f"{service.url}/readyz")).status_code == 503 and probe)
-        assert refused.json()["detail"].startswith("the service is draining")
-        assert httpx.get(f"{service.url}/livez").status_code == 200
-        late = httpx.post(f"{service.url}/v1/classify", json={"text": "red"})
+        service.process.terminate()
+        not_ready = eventually(lambda: (probe := service.get("/readyz")).status_code == 503 and probe)
+        assert not_ready.json()["detail"].startswith("the service is draining")
+        assert service.get("/livez").status_code == 200
+        late = service.classify()
         assert (late.status_code, late.headers["Retry-After"]) == (503, "10")
-        connection.sendall(body[len(body) // 2 :])
-        answer = b"".join(iter(lambda: connection.recv(65536), b""))
+        connection.sendall(BODY[HALF:])
+        answer = read_all(connection)
     assert answer.startswith(b"HTTP/1.1 200 OK")
     assert b'"label":"blue"' in answer
     assert service.wait() == 0
 
 
-def test_a_second_sigterm_stops_at_once_and_tells_that_something_was_given_up(start, eventually):
-    service = start(drain_timeout_s=60)
-    with half_sent(service.port, json.dumps({"text": "blue"}).encode()):
+def test_a_second_sigterm_stops_at_once_and_the_abandoned_request_is_logged(start_toy, eventually):
+    service = start_toy(drain_timeout_s=60)
+    with half_sent(service.port):
         eventually(lambda: inside(service.url) == 1)
-        service.process.send_signal(signal.SIGTERM)
-        eventually(lambda: httpx.get(f"{service.url}/readyz").status_code == 503)
-        assert service.stop() == 1
-    assert any("drain_ended_early" in line for line in service.lines)
+        service.process.terminate()
+        eventually(lambda: service.get("/readyz").status_code == 503)
+        service.stop(code=1)
+    (event,) = service.events("drain_ended_early")
+    assert event["abandoned"] == 1
 
 
-def test_what_does_not_end_in_time_is_given_up_with_exit_code_1(start, eventually):
-    service = start(drain_timeout_s=0)
-    with half_sent(service.port, json.dumps({"text": "blue"}).encode()):
+def test_the_exit_code_is_1_when_a_request_is_abandoned_at_the_drain_timeout(start_toy, eventually):
+    service = start_toy(drain_timeout_s=0)
+    with half_sent(service.port):
         eventually(lambda: inside(service.url) == 1)
-        assert service.stop() == 1
+        service.stop(code=1)
 
 
-def test_a_second_port_has_what_is_not_for_everyone_and_the_first_one_lacks_it(start):
-    service = start(admin_port=0)
-    first, second = service.url, service.second_url
+def test_the_admin_port_has_the_routes_of_operators_and_the_main_port_lacks_them(start_toy):
+    service = start_toy(admin_port=0)
+    main, admin = service.url, service.admin_url
     statuses = {
-        path: (httpx.get(first + path).status_code, httpx.get(second + path).status_code)
-        for path in (
-            "/livez",
-            "/readyz",
-            "/metrics",
-            "/docs",
-            "/docs/files/swagger-ui.css",
-            "/openapi.json",
-            "/",
-            "/v1/models",
-        )
+        path: (get(main + path).status_code, get(admin + path).status_code)
+        for path in ("/livez", "/readyz", "/metrics", "/docs", VIEWER, "/openapi.json", "/", "/v1/models")
     }
-    both, only_first, only_second = (200, 200), (200, 404), (404, 200)
+    both, only_main, only_admin = (200, 200), (200, 404), (404, 200)
     assert statuses == {
         **dict.fromkeys(("/livez", "/readyz"), both),
-        **dict.fromkeys(("/", "/v1/models"), only_first),
-        **dict.fromkeys(("/metrics", "/docs", "/docs/files/swagger-ui.css", "/openapi.json"), only_second),
+        **dict.fromkeys(("/", "/v1/models"), only_main),
+        **dict.fromkeys(("/metrics", "/docs", VIEWER, "/openapi.json"), only_admin),
     }
-    assert "/v1/classify" in httpx.get(f"{second}/openapi.json").json()["paths"]
-    assert service.stop() == 0
+    assert "/v1/classify" in get(f"{admin}/openapi.json").json()["paths"]
+    service.stop()
 
 
-def test_both_ports_drain_after_one_signal(start, eventually):
-    service = start(admin_port=0, drain_timeout_s=10)
-    second = service.second_url
-    body = json.dumps({"text": "blue"}).encode()
-    with half_sent(service.port, body) as connection:
-        eventually(lambda: inside(second) == 1)
-        service.process.send_signal(signal.SIGTERM)
-        eventually(lambda: httpx.get(f"{second}/readyz").status_code == 503)
-        assert httpx.get(f"{second}/livez").status_code == 200
-        connection.sendall(body[len(body) // 2 :])
-        answer = b"".join(iter(lambda: connection.recv(65536), b""))
-    assert answer.startswith(b"HTTP/1.1 200 OK")
+def test_both_ports_drain_after_one_signal(start_toy, eventually):
+    service = start_toy(admin_port=0, drain_timeout_s=10)
+    admin = service.admin_url
+    with half_sent(service.port) as connection:
+        eventually(lambda: inside(admin) == 1)
+        service.process.terminate()
+        eventually(lambda: get(f"{admin}/readyz").status_code == 503)
+        assert get(f"{admin}/livez").status_code == 200
+        connection.sendall(BODY[HALF:])
+        assert read_all(connection).startswith(b"HTTP/1.1 200 OK")
     assert service.wait() == 0
 
 
-def test_a_second_port_in_use_ends_the_process_with_a_line_that_says_so(start):
-    service = start()
-    with pytest.raises(AssertionError, match="Address already in use"):
-        start(admin_port=service.port)
+@pytest.mark.parametrize("setting", ["port", "admin_port"])
+def test_a_port_in_use_ends_the_process_with_a_line_that_names_the_reason(setting):
+    with socket.create_server(("127.0.0.1", 0)) as holder:
+        port = holder.getsockname()[1]
+        with Service(*SERVE_TOY, **{setting: port}) as service:
+            assert service.wait() != 0
+            assert "address already in use" in service.log.lower()
+
+
+# --- keys ---
 
 
 def keys_file(folder: Path, *keys: str) -> Path:
@@ -187,29 +123,27 @@ def keys_file(folder: Path, *keys: str) -> Path:
     return new.rename(folder / "keys.json")
 
 
+SECOND = {"X-API-Key": "second"}
+
+
 def status(url: str, key: str) -> int:
     headers = {"Authorization": f"Bearer {key}"}
-    return httpx.post(f"{url}/v1/classify", json={"text": "red"}, headers=headers).status_code
+    return post(f"{url}/v1/classify", json={"text": "red"}, headers=headers).status_code
 
 
-def test_keys_are_exchanged_while_the_service_runs(start, eventually, tmp_path):
-    service = start(api_keys_file=keys_file(tmp_path, "first"))
+def test_keys_are_replaced_while_the_service_runs(start_toy, eventually, tmp_path):
+    service = start_toy(api_keys_file=keys_file(tmp_path, "first"))
     assert (status(service.url, "first"), status(service.url, "second")) == (200, 401)
     keys_file(tmp_path, "second")
     eventually(lambda: status(service.url, "second") == 200)
     assert status(service.url, "first") == 401
     (tmp_path / "keys.json").write_text("{")
-    eventually(lambda: "polymodal_api_keys_stale 1.0" in scrape(service.url, "second"))
+    eventually(lambda: "polymodal_api_keys_stale 1.0" in get(f"{service.url}/metrics", headers=SECOND).text)
     assert status(service.url, "second") == 200
-    service.stop()
-    assert any("api_keys_file_refused" in line for line in service.lines)
+    assert service.events("api_keys_file_refused")
 
 
-def scrape(url: str, key: str) -> str:
-    return httpx.get(f"{url}/metrics", headers={"X-API-Key": key}).text
-
-
-def test_a_large_body_without_a_key_is_refused_before_it_is_read_and_the_connection_goes_on(listening, tmp_path):
+def test_a_large_body_without_a_key_is_refused_before_it_is_read_and_the_connection_stays_open(listening, tmp_path):
     with listening(api_keys_file=keys_file(tmp_path, "first")) as service:
         head = "POST /v1/classify HTTP/1.1\r\nHost: x\r\nContent-Length: 15000000\r\n\r\n"
         with socket.create_connection(("127.0.0.1", service.port), timeout=5) as connection:
@@ -219,6 +153,8 @@ def test_a_large_body_without_a_key_is_refused_before_it_is_read_and_the_connect
             assert client.post("/v1/classify", content=b"x" * 15_000_000).status_code == 401
             assert client.post("/v1/classify", json={"text": "red"}, headers={"X-API-Key": "first"}).status_code == 200
 
+
+# --- secrets ---
 
 SECRET = "distinctive-7f3a"
 KEY = f"pm_{SECRET}"
@@ -231,11 +167,11 @@ def form(name: str, filename: str, content: bytes) -> bytes:
     return b"--frontier\r\n" + disposition.encode() + b"\r\n\r\n" + content + b"\r\n--frontier--\r\n"
 
 
-def secretive(url: str, solid) -> list[httpx.Response]:
-    """Answers to good and to failing requests which carry the secret wherever one can be carried."""
-    image, known = solid("red"), {"Authorization": f"Bearer {KEY}"}
-    carried = {
-        **known,
+def responses_to_secrets(url: str, solid) -> list[httpx.Response]:
+    """Return responses to good and to failing requests that have the secret wherever a client can put one."""
+    image, authorization = solid("red"), {"Authorization": f"Bearer {KEY}"}
+    headers = {
+        **authorization,
         "Cookie": SECRET,
         "User-Agent": SECRET,
         "Referer": SECRET,
@@ -259,111 +195,90 @@ def secretive(url: str, solid) -> list[httpx.Response]:
         ({}, SECRET.encode()),
     ]
     items = [{"text": SECRET}, {"text": f"red red red red red {SECRET}"}, {"image": SECRET}]
-    refused = [
+    wrong_keys = [
         {},
         {"Authorization": KEY},
         {"Authorization": f"Bearer x{KEY}"},
         {"X-API-Key": f"{KEY} x"},
+        {**authorization, "X-API-Key": f"x{KEY}"},
     ]
-    refused.append({**known, "X-API-Key": f"x{KEY}"})
     return [
-        *(httpx.post(f"{url}/v1/classify", headers={**carried, **kind}, content=body) for kind, body in bodies),
-        httpx.post(f"{url}/v1/classify/batch", headers=carried, json={"items": items}),
-        *(httpx.post(f"{url}/v1/classify", headers=headers, json={"text": SECRET}) for headers in refused),
-        httpx.get(f"{url}/v1/models", headers=carried),
-        httpx.get(f"{url}/metrics", headers=carried),
-        httpx.get(f"{url}/v1/classify", headers=carried, params={"key": KEY}),
-        httpx.get(f"{url}/livez", headers={**carried, "X-Request-Id": f"{SECRET} with spaces"}),
+        *(post(f"{url}/v1/classify", headers={**headers, **kind}, content=body) for kind, body in bodies),
+        post(f"{url}/v1/classify/batch", headers=headers, json={"items": items}),
+        *(post(f"{url}/v1/classify", headers=wrong, json={"text": SECRET}) for wrong in wrong_keys),
+        get(f"{url}/v1/models", headers=headers),
+        get(f"{url}/metrics", headers=headers),
+        get(f"{url}/v1/classify", headers=headers, params={"key": KEY}),
+        get(f"{url}/livez", headers={**headers, "X-Request-Id": f"{SECRET} with spaces"}),
     ]
 
 
-def test_no_secret_and_nothing_that_a_client_sent_reaches_the_log_or_another_answer(start, tmp_path, solid):
-    service = start(api_keys_file=keys_file(tmp_path, KEY), log_level="debug", cors_origins="https://app.example")
-    answers = secretive(service.url, solid)
+def test_no_secret_and_nothing_that_a_client_sent_reaches_the_log_or_a_response(start_toy, tmp_path, solid):
+    service = start_toy(api_keys_file=keys_file(tmp_path, KEY), log_level="debug", cors_origins="https://app.example")
+    responses = responses_to_secrets(service.url, solid)
     service.stop()
-    statuses = {answer.status_code for answer in answers}
-    assert {200, 400, 401, 403, 405, 415, 422, 500} <= statuses
-    for answer in answers:
-        assert SECRET not in answer.text + str(answer.headers), (answer.request, answer.text)
-        assert not any(inner in answer.text for inner in ("Traceback", ".py", str(ROOT), "passwd"))
-    log = "\n".join(service.lines)
-    assert "request_failed" in log
-    assert SECRET not in log
-    assert digest(KEY) not in log
+    assert {200, 400, 401, 403, 405, 415, 422, 500} <= {response.status_code for response in responses}
+    for response in responses:
+        assert SECRET not in response.text + str(response.headers), (response.request, response.text)
+        assert not any(internal in response.text for internal in ("Traceback", ".py", str(PROJECT), "passwd"))
+    assert service.events("request_failed")
+    assert SECRET not in service.log
+    assert digest(KEY) not in service.log
 
 
-def test_an_idle_service_stops_at_once(start):
-    service = start()
+# --- the process ---
+
+
+def test_an_idle_service_stops_at_once(start_toy):
+    service = start_toy(drain_timeout_s=100)
     began = time.monotonic()
-    assert service.stop() == 0
-    assert time.monotonic() - began < 3
+    service.stop()
+    assert time.monotonic() - began < 50
 
 
-def test_a_hung_computation_does_not_keep_the_process_alive(start):
-    service = start(drain_timeout_s=0, request_timeout_ms=100)
-    answer = httpx.post(f"{service.url}/v1/classify", json={"text": "blue " * 8})
+def test_a_hung_computation_does_not_keep_the_process_alive(start_toy):
+    service = start_toy(drain_timeout_s=0, request_timeout_ms=100)
+    answer = service.classify("blue " * 8)
     assert answer.status_code == 504
     assert "with a worker for 0." in answer.json()["detail"]
     assert "queue;dur=" in answer.headers["Server-Timing"]
-    assert service.stop() == 1
-    assert any("inference_abandoned" in line for line in service.lines)
+    service.stop(code=1)
+    assert service.events("inference_abandoned")
 
 
-def test_every_line_of_the_log_is_json_unless_a_terminal_reads_it(start):
-    service = start()
-    answer = httpx.post(f"{service.url}/v1/classify", json={"text": "red red red red red"})
+def test_every_line_of_the_log_is_json_unless_it_goes_to_a_terminal(start_toy):
+    service = start_toy()
+    answer = service.classify("red red red red red")
     assert answer.status_code == 500
     service.stop()
-    lines = [json.loads(line) for line in service.lines]
+    lines = [json.loads(line) for line in service.log.splitlines()]
     assert {"event", "level", "logger", "timestamp"} <= set.intersection(*(set(line) for line in lines))
-    (failure,) = [line for line in lines if line["event"] == "request_failed"]
+    (failure,) = service.events("request_failed")
     assert failure["request_id"] == answer.headers["X-Request-Id"]
     assert "secret: /etc/passwd" in failure["exception"]
 
 
-def run_serve(**settings) -> subprocess.CompletedProcess[str]:
-    imports = "import os; from polymodal.app.main import serve; from polymodal.app.settings import load_settings"
-    script = f"{imports}; serve(load_settings(os.environ))"
-    variables = {f"POLYMODAL_{name.upper()}": str(value) for name, value in settings.items()}
-    return subprocess.run(
-        [sys.executable, "-c", script],
-        env=os.environ | {"PYTHONPATH": str(ROOT)} | variables,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-
-
-def test_a_refused_bundle_ends_the_process_with_one_clear_line_before_the_port_opens(tmp_path):
-    ended = run_serve(bundles=f"broken={tmp_path}", port=0)
-    assert ended.returncode == 1
-    (line,) = ended.stderr.splitlines()
+@pytest.mark.parametrize("settings", [{"workers": 0}, {"workers": 2}], ids=["thread", "processes"])
+def test_a_refused_bundle_ends_the_process_with_one_line_before_the_port_opens(tmp_path, settings):
+    with Service(bundles=f"broken={tmp_path}", **settings) as service:
+        assert service.wait() == 1
+        (line,) = service.log.splitlines()
     assert line.startswith(f"polymodal: {tmp_path}")
-    assert "running on" not in ended.stdout
 
 
-def test_a_port_in_use_ends_the_process_with_a_line_that_says_so(start):
-    service = start()
-    with socket.create_connection(("127.0.0.1", service.port)):
-        pass
-    with pytest.raises(AssertionError, match="address already in use"):
-        start(port=service.port)
-
-
-def ask(url: str, text: str) -> httpx.Response:
-    return httpx.post(f"{url}/v1/classify", json={"text": text}, timeout=30)
+# --- connections ---
 
 
 def test_twenty_clients_at_once_get_their_own_answers(listening):
     colours = ["red", "green", "blue", "red"] * 5
     with listening() as service, ThreadPoolExecutor(20) as clients:
-        answers = list(clients.map(partial(ask, service.url), colours))
+        bodies = [{"text": colour} for colour in colours]
+        answers = list(clients.map(lambda body: post(f"{service.url}/v1/classify", json=body), bodies))
     assert [answer.status_code for answer in answers] == [200] * 20
     assert [answer.json()["labels"][0]["label"] for answer in answers] == colours
 
 
-def test_50_mb_in_chunks_are_answered_while_they_come_and_harm_nobody(listening):
+def test_a_chunked_body_of_50_mb_is_refused_while_it_is_sent_and_the_client_can_go_on(listening):
     def body():
         for _ in range(50):
             yield b"x" * 1_000_000
@@ -374,7 +289,7 @@ def test_50_mb_in_chunks_are_answered_while_they_come_and_harm_nobody(listening)
         assert client.post("/v1/classify", json={"text": "red"}).status_code == 200
 
 
-def test_50_mb_declared_are_answered_before_they_come(listening):
+def test_a_declared_body_of_50_mb_is_refused_before_it_is_sent(listening):
     with listening() as service, socket.create_connection(("127.0.0.1", service.port), timeout=5) as connection:
         connection.sendall(
             b"POST /v1/classify HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 50000000\r\n\r\n"
@@ -382,13 +297,13 @@ def test_50_mb_declared_are_answered_before_they_come(listening):
         assert connection.recv(65536).startswith(b"HTTP/1.1 413 ")
 
 
-def test_a_client_that_hangs_up_leaves_the_queue(listening, runtime, eventually):
+def test_the_item_of_a_client_that_disconnects_leaves_the_queue(listening, runtime, eventually):
     with listening() as service:
         inner = service.app.state.service
         runtime.may_go.clear()
-        connections = [half_sent(service.port, b'{"text": "red"}') for _ in range(3)]
+        connections = [half_sent(service.port) for _ in range(3)]
         for number, connection in enumerate(connections):
-            connection.sendall(b'{"text": "red"}'[7:])
+            connection.sendall(BODY[HALF:])
             eventually(lambda number=number: inner.waiting == number and inner.busy_s)
         connections[1].close()
         eventually(lambda: inner.waiting == 1)
@@ -398,21 +313,23 @@ def test_a_client_that_hangs_up_leaves_the_queue(listening, runtime, eventually)
             connection.close()
 
 
-def test_who_sends_no_more_gets_the_answer_and_who_has_gone_is_noticed_on_the_real_event_loop(start, eventually):
-    """uvloop, and a real worker process."""
-    service = start()
-    for hangs_up in (False, True):
-        with half_sent(service.port, b'{"text": "red"}') as connection:
-            eventually(lambda: inside(service.url) == 1)
-            connection.sendall(b'{"text": "red"}'[7:])
-            connection.shutdown(socket.SHUT_WR)
-            if not hangs_up:
-                answer = b"".join(iter(lambda: connection.recv(65536), b""))
-                assert answer.startswith(b"HTTP/1.1 200 OK")
-                assert answer.count(b"HTTP/1.1") == 1
-        eventually(lambda: inside(service.url) == 0)
+@pytest.mark.parametrize("disconnects", [False, True], ids=["half-closed", "disconnected"])
+def test_a_half_closed_connection_gets_its_answer_and_a_disconnected_client_is_noticed(
+    start_toy, eventually, disconnects
+):
+    """With uvloop, as in production."""
+    service = start_toy()
+    with half_sent(service.port) as connection:
+        eventually(lambda: inside(service.url) == 1)
+        connection.sendall(BODY[HALF:])
+        connection.shutdown(socket.SHUT_WR)
+        if not disconnects:
+            answer = read_all(connection)
+            assert answer.startswith(b"HTTP/1.1 200 OK")
+            assert answer.count(b"HTTP/1.1") == 1
+    eventually(lambda: inside(service.url) == 0)
 
 
-def test_a_server_does_not_say_what_it_is(listening):
+def test_no_header_field_names_the_server_software(listening):
     with listening() as service:
-        assert "server" not in httpx.get(f"{service.url}/livez").headers
+        assert "server" not in get(f"{service.url}/livez").headers

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def bundles(tmp_path, monkeypatch):
-    """Two folders to name as bundles, in the current folder."""
+    """Two folders that can be set as bundles, in the current folder."""
     for name in ("pets", "plants"):
         (tmp_path / name).mkdir()
     monkeypatch.chdir(tmp_path)
@@ -26,12 +26,12 @@ def problems(**environ):
     return error.value.problems
 
 
-def test_an_empty_environment_means_the_defaults():
+def test_an_empty_environment_has_the_defaults():
     assert load_settings({}) == Settings()
     assert Settings().bundles == (embedded_bundle("illustrations"),)
 
 
-def test_the_shell_of_a_developer_does_not_reach_a_test(monkeypatch):
+def test_settings_without_an_environment_have_the_defaults(monkeypatch):
     monkeypatch.setenv("POLYMODAL_PORT", "1234")
     assert Settings().port == 8000
 
@@ -54,7 +54,7 @@ def test_bundles_are_named_paths_in_order(bundles, value, names):
     assert [source.name for source in load_settings({"POLYMODAL_BUNDLES": value}).bundles] == names
 
 
-def test_a_named_bundle_is_found_where_it_was_said_to_be(bundles):
+def test_a_named_bundle_has_the_path_that_was_set(bundles):
     (source,) = load_settings({"POLYMODAL_BUNDLES": "green=plants"}).bundles
     assert source == BundleSource("green", bundles / "plants")
 
@@ -93,13 +93,13 @@ def test_a_named_bundle_is_found_where_it_was_said_to_be(bundles):
     ],
 )
 def test_a_problem_names_the_variable_the_value_and_what_is_allowed(bundles, name, value, problem):
-    (found,) = problems(**{name: value})
-    assert problem in found
+    (message,) = problems(**{name: value})
+    assert problem in message
 
 
 def test_the_password_of_a_redis_is_not_repeated():
-    (found,) = problems(rate_limit_storage="redis+strange://:secret-password@redis.example")
-    assert found.startswith("POLYMODAL_RATE_LIMIT_STORAGE=…: an unknown storage")
+    (problem,) = problems(rate_limit_storage="redis+strange://:secret-password@redis.example")
+    assert problem.startswith("POLYMODAL_RATE_LIMIT_STORAGE=…: an unknown storage")
     settings = Settings(rate_limit_storage="redis://:secret-password@redis.example")
     assert "secret-password" not in repr(settings)
 
@@ -113,12 +113,12 @@ def test_a_storage_is_an_address_of_redis_or_memory(uri):
     assert load_settings({"POLYMODAL_RATE_LIMIT_STORAGE": uri}).rate_limit_storage == uri
 
 
-def test_a_file_of_keys_that_is_wrong_refuses_the_start_with_one_line_that_says_what(tmp_path):
+def test_an_invalid_file_of_keys_is_one_problem_without_its_content(tmp_path):
     (tmp_path / "keys.json").write_text('{"keys": [{"name": "shop", "sha256": "pm_pasted"}]}')
-    (found,) = problems(api_keys_file=str(tmp_path / "keys.json"))
-    assert found.startswith(f"POLYMODAL_API_KEYS_FILE={tmp_path}/keys.json: {tmp_path}/keys.json: keys.0.sha256: ")
-    assert "\n" not in found
-    assert "pm_pasted" not in found
+    (problem,) = problems(api_keys_file=str(tmp_path / "keys.json"))
+    assert problem.startswith(f"POLYMODAL_API_KEYS_FILE={tmp_path}/keys.json: {tmp_path}/keys.json: keys.0.sha256: ")
+    assert "\n" not in problem
+    assert "pm_pasted" not in problem
 
 
 def test_lists_and_rates_are_read():
@@ -135,13 +135,13 @@ def test_lists_and_rates_are_read():
 
 
 def test_all_problems_are_reported_together(bundles):
-    found = problems(port="-1", bundles="nowhere", queue_limt="3", log_level="loud")
-    assert len(found) == 4
-    assert str(SettingsError(found)).count("\n") == 3
+    reported = problems(port="-1", bundles="nowhere", queue_limt="3", log_level="loud")
+    assert len(reported) == 4
+    assert str(SettingsError(reported)).count("\n") == 3
 
 
 def example_values():
-    """What .env.example would set if every # before a variable were removed."""
+    """Return the variables of .env.example, commented ones included."""
     lines = (line.removeprefix("#") for line in (ROOT / ".env.example").read_text().splitlines())
     return dict(line.split("=", 1) for line in lines if line.startswith("POLYMODAL_"))
 
@@ -175,7 +175,7 @@ def test_any_list_of_bundles_is_read_or_refused_as_a_setting(value):
 
 
 @pytest.mark.parametrize("name", ["bundles", "plan"])
-def test_the_home_of_nobody_is_explained(name):
+def test_an_unknown_home_directory_is_reported(name):
     (problem,) = problems(**{name: "~nobody-has-this-name/x"})
     assert problem.startswith(f"{variable(name)}=~nobody-has-this-name/x: ")
     assert "home directory" in problem

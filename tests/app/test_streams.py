@@ -1,4 +1,4 @@
-"""Whatever standard output is, a command ends with its result or with one message, and never with a fault of its own."""
+"""Commands with any kind of standard output: each ends with its result or with one message."""
 
 import json
 import os
@@ -30,7 +30,7 @@ def polymodal(*arguments, environment=None, **options):
 
 @pytest.fixture
 def manifest(tmp_path):
-    """Labels in Latin, Cyrillic and emoji, and a file whose name isn't UTF-8 either."""
+    """Labels in Latin, Cyrillic and emoji, in a file whose name isn't UTF-8."""
     rows = [
         f"words {n},{label},{split}"
         for split in ("train", "validation")
@@ -51,7 +51,7 @@ def test_characters_that_an_encoding_lacks_are_escaped(manifest, environment, en
 
 
 @pytest.mark.parametrize(("environment", "encoding"), NARROW)
-def test_json_stays_json(manifest, environment, encoding):
+def test_json_has_the_same_values_in_every_encoding(manifest, environment, encoding):
     done = polymodal("check", manifest, "--json", environment=environment)
     assert done.returncode == 0, done.stderr
     assert set(json.loads(done.stdout.decode(encoding))["labels"]["train"]) == {"Möbel", "кот", "😀"}
@@ -65,14 +65,14 @@ def test_json_stays_json(manifest, environment, encoding):
         pytest.param(["sevre"], 2, id="usage"),
     ],
 )
-def test_every_command_ends_as_it_would_elsewhere(arguments, code, environment, encoding):
+def test_exit_codes_do_not_depend_on_the_encoding(arguments, code, environment, encoding):
     done = polymodal(*arguments, environment=environment)
     assert done.returncode == code, done.stderr
     assert done.stdout.decode(encoding).strip() or done.stderr.decode(encoding).strip()
     assert b"Traceback" not in done.stderr
 
 
-def test_a_file_name_that_is_no_text_is_escaped(manifest):
+def test_a_file_name_that_is_not_utf8_is_escaped(manifest):
     done = polymodal("evaluate", manifest.parent / "no bundle \udcff", manifest)
     assert (done.returncode, b"no bundle \\udcff: no such folder" in done.stderr) == (1, True), done.stderr
 
@@ -85,7 +85,7 @@ SHOWN = [
 
 
 @pytest.mark.parametrize("arguments", SHOWN)
-def test_a_reader_that_went_away_ends_a_command_without_a_word(arguments):
+def test_a_command_whose_reader_has_gone_ends_without_a_message(arguments):
     reader, writer = os.pipe()
     os.close(reader)
     try:

@@ -1,20 +1,13 @@
 """`polymodal serve`: options have precedence over the environment, and start-up errors are reported."""
 
 import os
-import signal
 import socket
-import subprocess
-import sys
-import time
-import urllib.request
-from pathlib import Path
 
 import pytest
 
 from polymodal.app import main
 from tests.command_line import polymodal
-
-PROJECT = Path(__file__).parents[2]
+from tests.serving import SERVE, Service, running
 
 
 @pytest.fixture
@@ -56,46 +49,23 @@ def test_all_wrong_options_and_settings_are_reported_by_their_names(served, tmp_
         assert any(line.startswith(f"polymodal: {start}") for line in lines), start
 
 
-def serve(bundle, port=0, workers=0):
-    """Start `polymodal serve` in its own process, because it replaces the logging of the whole process."""
-    options = ["--bundle", bundle, "--port", port, "--workers", workers]
-    command = [sys.executable, "-m", "polymodal", "serve", *map(str, options)]
-    return subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-
-
 def test_a_folder_that_is_not_a_bundle_is_reported(tmp_path):
-    with serve(f"mine={tmp_path}", workers=1) as process:
-        (line,) = process.stderr.read().splitlines()
-    assert process.returncode == 1
+    with Service(*SERVE, "--bundle", f"mine={tmp_path}", "--port", "0", "--workers", "1") as service:
+        assert service.wait() == 1
+        (line,) = service.log.splitlines()
     assert "SHA256SUMS is missing" in line
 
 
 def test_a_port_that_is_in_use_is_reported_with_its_process(tiny_bundle):
     with socket.create_server(("127.0.0.1", 0)) as holder:
         port = holder.getsockname()[1]
-        with serve(tiny_bundle, port) as process:
-            errors = process.stderr.read()
-    assert process.returncode == 1
-    assert "Traceback" not in errors
-    assert f"polymodal: 127.0.0.1:{port}: held by process {os.getpid()}" in errors
+        options = ["--bundle", str(tiny_bundle), "--port", str(port), "--workers", "0"]
+        with Service(*SERVE, *options) as service:
+            assert service.wait() == 1
+            assert "Traceback" not in service.log
+            assert f"polymodal: 127.0.0.1:{port}: held by process {os.getpid()}" in service.log
 
 
-def test_the_service_answers_until_sigterm(tiny_bundle):
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    with serve(tiny_bundle, port) as process:
-        try:
-            deadline = time.monotonic() + 60
-            while True:
-                try:
-                    with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5) as answer:
-                        assert answer.status == 200
-                        break
-                except OSError:
-                    assert process.poll() is None
-                    assert time.monotonic() < deadline
-                    time.sleep(0.1)
-            process.send_signal(signal.SIGTERM)
-            assert process.wait(30) == 0
-        finally:
-            process.kill()
+def test_a_service_is_served_until_sigterm(tiny_bundle):
+    with running(*SERVE, "--bundle", str(tiny_bundle), "--port", "0", "--workers", "0") as service:
+        service.stop()

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import signal
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -10,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.servers import children, free_port
+from benchmarks.servers import free_port
 from scripts.observe import Prometheus, count_series, load, queries_of, write_shortened
 from tests.deploy.waiting import is_ok, wait_for
+from tests.serving import running
 
 if not os.environ.get("OBSERVABILITY_TESTS"):
     pytest.skip("OBSERVABILITY_TESTS is not set", allow_module_level=True)
@@ -52,15 +52,10 @@ def started(command, url, log, **environ):
 
 
 @pytest.fixture(scope="module")
-def service(tmp_path_factory):
+def service():
     """The embedded model, with two workers."""
-    port = free_port()
-    environ = {"POLYMODAL_PORT": str(port), "POLYMODAL_WORKERS": str(WORKERS), "OMP_NUM_THREADS": "1"}
-    command = [str(Path(sys.executable).with_name("polymodal")), "serve"]
-    log = tmp_path_factory.mktemp("service") / "log"
-    with started(command, f"http://127.0.0.1:{port}/readyz", log, **environ) as process:
-        process.port = port
-        yield process
+    with running(workers=WORKERS) as service:
+        yield service
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +123,7 @@ def test_rules_are_evaluated_without_errors(prometheus):
 
 def test_an_alert_fires_when_a_worker_is_killed(service, prometheus):
     assert "PolymodalWorkerRestarted" not in prometheus.firing()
-    os.kill(children(service.pid)[0], signal.SIGKILL)
+    service.workers()[0].kill()
     wait_for(lambda: "PolymodalWorkerRestarted" in prometheus.firing())
     wait_for(lambda: prometheus.now(f"polymodal_workers == {WORKERS}"))
     assert "PolymodalNotServing" not in prometheus.firing()
@@ -146,6 +141,6 @@ def test_alerts_fire_under_overload(service, prometheus):
 
 
 def test_a_page_is_sent_when_the_service_is_killed(service, prometheus):
-    service.send_signal(signal.SIGKILL)
+    service.process.kill()
     service.wait()
     wait_for(lambda: {"PolymodalNotServing", "PolymodalInstanceDown"} <= prometheus.firing())

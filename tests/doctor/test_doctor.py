@@ -4,6 +4,7 @@ import json
 import os
 import socket
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -148,15 +149,14 @@ def test_memory_must_suffice_for_the_models_of_every_worker(monkeypatch):
 
 
 def test_a_containers_limit_counts(tmp_path, monkeypatch):
-    (tmp_path / "meminfo").write_text("MemTotal: 9 kB\nMemAvailable:  4096 kB\n", encoding="ascii")
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=4_000_000))
     monkeypatch.setattr(machine, "control_groups", lambda _: [tmp_path])
-    assert machine.available_memory(tmp_path / "meminfo") == 4096 * 1024
+    assert machine.available_memory() == 4_000_000
     (tmp_path / "memory.max").write_text("max\n", encoding="ascii")
     (tmp_path / "memory.current").write_text("1000\n", encoding="ascii")
-    assert machine.available_memory(tmp_path / "meminfo") == 4096 * 1024
+    assert machine.available_memory() == 4_000_000
     (tmp_path / "memory.max").write_text("3000\n", encoding="ascii")
-    assert machine.available_memory(tmp_path / "meminfo") == 2000
-    assert machine.available_memory(tmp_path / "nowhere") is None
+    assert machine.available_memory() == 2000
 
 
 # --- bundle ---

@@ -7,14 +7,10 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 import tomllib
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-
-import httpx
 
 from benchmarks.servers import free_port
 from tests.documents.blocks import (
@@ -154,27 +150,6 @@ def _write_programs(folder: Path) -> None:
         (folder / name).write_text(text, encoding="utf-8")
         (folder / name).chmod(0o755)
     (folder / "activate").write_text("", encoding="utf-8")
-
-
-@contextmanager
-def serving(folder: Path) -> Iterator[int]:
-    """Serve the embedded model with default settings; yield its port."""
-    port, log = free_port(), folder / "log"
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("POLYMODAL_")}
-    environment |= {"POLYMODAL_PORT": str(port), "POLYMODAL_WORKERS": "1"}
-    with log.open("wb") as file:
-        service = subprocess.Popen([*POLYMODAL, "serve"], cwd=PROJECT, env=environment, stdout=file, stderr=file)
-    try:
-        for _ in range(600):
-            assert service.poll() is None, log.read_text(encoding="utf-8")
-            with suppress(httpx.TransportError):
-                if httpx.get(f"http://127.0.0.1:{port}/readyz", trust_env=False).status_code == 200:
-                    break
-            time.sleep(0.1)
-        yield port
-    finally:
-        service.terminate()
-        service.wait(30)
 
 
 # --- running ---

@@ -2,7 +2,7 @@ from polymodal.app.observe.timeline import Timeline
 from polymodal.model import encoding
 
 
-def test_of_many_items_the_longest_stage_counts():
+def test_the_longest_of_a_stage_over_all_items_counts():
     timeline = Timeline()
     for item, seconds in enumerate((0.1, 0.3, 0.2)):
         timeline.note("decode", 5.0 + item, seconds, item)

@@ -1,4 +1,4 @@
-"""What a collector would see of requests, their stages and their batches."""
+"""Spans of requests, their stages and their batches."""
 
 import asyncio
 import logging
@@ -26,7 +26,7 @@ TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 
 
 class Collected:
-    """A service whose spans stay here."""
+    """A service that keeps its spans in memory."""
 
     def __init__(self, settings, predictors, sampler=None):
         self._exporter = InMemorySpanExporter()
@@ -44,7 +44,7 @@ class Collected:
         await self.client.aclose()
         await self._lifespan.__aexit__(*error)
 
-    async def ask(self, text="red", **options):
+    async def classify(self, text="red", **options):
         return await self.client.post("/v1/classify", json={"text": text}, **options)
 
     def spans(self, name=None):
@@ -61,10 +61,10 @@ async def collected(settings, predictor):
 
 
 async def test_a_request_is_a_span_with_one_for_each_stage(collected):
-    answer = await collected.ask()
+    answer = await collected.classify()
     (request,) = collected.requests()
     assert request.name == "POST /v1/classify"
-    told = {
+    expected = {
         "http.request.method": "POST",
         "http.route": "/v1/classify",
         "http.response.status_code": 200,
@@ -77,7 +77,7 @@ async def test_a_request_is_a_span_with_one_for_each_stage(collected):
         "polymodal.request_id": answer.headers["X-Request-Id"],
         "http.response.body.size": len(answer.content),
     }
-    assert told.items() <= request.attributes.items()
+    assert expected.items() <= request.attributes.items()
     assert "error.type" not in request.attributes
     assert request.status.status_code is StatusCode.UNSET
     stages = [span for span in collected.spans() if span not in (request, *collected.spans("batch"))]
@@ -89,8 +89,8 @@ async def test_a_request_is_a_span_with_one_for_each_stage(collected):
         assert request.start_time <= stage.start_time <= stage.end_time <= request.end_time
 
 
-async def test_a_span_belongs_to_the_callers_trace_and_the_log_names_it(collected, logs):
-    await collected.ask(headers={"traceparent": f"00-{TRACE}-{PARENT}-01"})
+async def test_a_span_belongs_to_the_callers_trace_whose_id_is_logged(collected, logs):
+    await collected.classify(headers={"traceparent": f"00-{TRACE}-{PARENT}-01"})
     (request,) = collected.requests()
     assert f"{request.context.trace_id:032x}" == TRACE
     assert f"{request.parent.span_id:016x}" == PARENT
@@ -98,8 +98,8 @@ async def test_a_span_belongs_to_the_callers_trace_and_the_log_names_it(collecte
     assert line["trace_id"] == TRACE
 
 
-async def test_the_log_names_a_trace_that_begins_here(collected, logs):
-    await collected.ask(headers={"traceparent": "rubbish"})
+async def test_the_id_of_a_new_trace_is_logged(collected, logs):
+    await collected.classify(headers={"traceparent": "rubbish"})
     (request,) = collected.requests()
     (line,) = [entry for entry in logs if entry["event"] == "request"]
     assert line["trace_id"] == f"{request.context.trace_id:032x}"
@@ -113,12 +113,12 @@ async def until(condition):
 async def test_a_batch_and_its_requests_are_linked_both_ways(collected, runtime):
     service = collected.app.state.service
     runtime.may_go.clear()
-    asked = [asyncio.create_task(collected.ask())]
+    sending = [asyncio.create_task(collected.classify())]
     await until(lambda: service.busy_s > 0)  # it is computed alone, and the next two wait
-    asked += [asyncio.create_task(collected.ask(text)) for text in ("green", "blue")]
+    sending += [asyncio.create_task(collected.classify(text)) for text in ("green", "blue")]
     await until(lambda: service.waiting == 2)
     runtime.may_go.set()
-    await asyncio.gather(*asked)
+    await asyncio.gather(*sending)
     alone, both = sorted(collected.spans("batch"), key=lambda span: span.attributes["polymodal.batch.items"])
     requests = {span.context.span_id: span for span in collected.requests()}
     assert [len(alone.links), len(both.links)] == [1, 2]
@@ -131,16 +131,16 @@ async def test_a_batch_and_its_requests_are_linked_both_ways(collected, runtime)
     assert not requests
 
 
-async def test_items_of_a_batch_request_are_told_apart(collected):
+async def test_stages_of_a_batch_request_have_the_index_of_their_item(collected):
     await collected.client.post("/v1/classify/batch", json={"items": [{"text": "red"}, {"text": "blue"}]})
     (request,) = collected.requests()
     assert (request.name, request.attributes["polymodal.items"]) == ("POST /v1/classify/batch", 2)
     assert {span.attributes["polymodal.item"] for span in collected.spans("decode")} == {0, 1}
 
 
-async def test_what_fails_here_is_an_error_and_what_a_client_does_wrong_is_not(collected):
-    assert (await collected.ask("red red red red red")).status_code == 500
-    assert (await collected.ask("\0")).status_code == 422
+async def test_a_failure_of_the_service_is_an_error_and_one_of_the_client_is_not(collected):
+    assert (await collected.classify("red red red red red")).status_code == 500
+    assert (await collected.classify("\0")).status_code == 422
     ours, theirs = collected.requests()
     assert (ours.status.status_code, ours.attributes["error.type"]) == (StatusCode.ERROR, "internal_error")
     assert (theirs.status.status_code, theirs.attributes["error.type"]) == (StatusCode.UNSET, "undecodable")
@@ -155,17 +155,17 @@ async def test_probes_are_not_traced(collected, path):
     assert collected.spans() == []
 
 
-async def test_addresses_and_methods_that_nobody_knows_share_a_name(collected):
+async def test_unknown_paths_and_methods_share_a_span_name(collected):
     await collected.client.request("PROPFIND", "/etc/passwd")
     await collected.client.get("/nope")
     assert [span.name for span in collected.requests()] == ["HTTP", "GET"]
     assert all("http.route" not in span.attributes for span in collected.requests())
 
 
-async def test_what_is_not_sampled_makes_no_spans_but_stands_in_the_log(settings, predictor, logs):
+async def test_the_trace_of_a_request_that_is_not_sampled_is_only_logged(settings, predictor, logs):
     async with Collected(settings, {"toy": predictor}, ParentBased(ALWAYS_OFF)) as collected:
-        await collected.ask(headers={"traceparent": f"00-{TRACE}-{PARENT}-00"})
-        await collected.ask(headers={"traceparent": f"00-{TRACE}-{PARENT}-01"})
+        await collected.classify(headers={"traceparent": f"00-{TRACE}-{PARENT}-00"})
+        await collected.classify(headers={"traceparent": f"00-{TRACE}-{PARENT}-01"})
         assert len(collected.requests()) == 1
     lines = [entry["trace_id"] for entry in logs if entry["event"] == "request"]
     assert lines == [TRACE, TRACE]
@@ -173,7 +173,7 @@ async def test_what_is_not_sampled_makes_no_spans_but_stands_in_the_log(settings
 
 async def test_nothing_that_a_client_sent_is_in_a_span(collected):
     headers = {"User-Agent": "secret-agent", "Authorization": "Bearer secret"}
-    await collected.ask("my secret diary", headers=headers)
+    await collected.classify("my secret diary", headers=headers)
     await collected.client.post("/v1/classify?secret=1", json={"text": "red"})
     assert "secret" not in "".join(span.to_json() for span in collected.spans())
 
@@ -185,7 +185,7 @@ TRACES = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"
 
 @pytest.fixture
 def library():
-    """OpenTelemetry's log, as it was before."""
+    """OpenTelemetry's logger, restored after the test."""
     library = logging.getLogger("opentelemetry")
     before = library.handlers[:], library.propagate
     yield library
@@ -194,7 +194,7 @@ def library():
 
 @pytest.fixture
 def environ(monkeypatch, library):
-    """`environ(OTEL_…="…")`: the process' environment, as the exporter reads it itself."""
+    """`environ(OTEL_…="…")`: set variables of the process, as the exporter itself reads them, and return them."""
 
     def change(**variables):
         for name, value in variables.items():
@@ -206,7 +206,7 @@ def environ(monkeypatch, library):
 
 @pytest.fixture
 def collector():
-    """A collector's address, and what it was sent."""
+    """A collector's address, and the list of what it receives."""
     received = []
 
     class Sink(BaseHTTPRequestHandler):
@@ -227,8 +227,8 @@ def collector():
         thread.join()
 
 
-async def ask_once(settings, predictor, tracing):
-    """A service from its begin to its end; how long the end took."""
+async def serve_one_request(settings, predictor, tracing):
+    """Run a service for one request, and return the seconds that its end took."""
     app = create_app(settings, {"toy": predictor}, tracing)
     async with app.router.lifespan_context(app):
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://service") as client:
@@ -240,36 +240,36 @@ async def ask_once(settings, predictor, tracing):
 async def test_spans_reach_a_collector_by_the_standard_variables(settings, predictor, environ, collector):
     url, received = collector
     tracing = tracing_for(environ(OTEL_EXPORTER_OTLP_ENDPOINT=url, OTEL_SERVICE_NAME="shop"), "1.2.3")
-    await ask_once(settings, predictor, tracing)
+    await serve_one_request(settings, predictor, tracing)
     ((path, request),) = received
     (resource,) = request.resource_spans
-    told = {each.key: each.value.string_value for each in resource.resource.attributes}
-    assert (path, told["service.name"], told["service.version"]) == ("/v1/traces", "shop", "1.2.3")
+    attributes = {entry.key: entry.value.string_value for entry in resource.resource.attributes}
+    assert (path, attributes["service.name"], attributes["service.version"]) == ("/v1/traces", "shop", "1.2.3")
     assert {"POST /v1/classify", "batch", "fuse"} <= {span.name for span in resource.scope_spans[0].spans}
 
 
-async def test_the_service_has_a_name_of_its_own(settings, predictor, environ, collector):
+async def test_the_service_is_named_polymodal_by_default(settings, predictor, environ, collector):
     url, received = collector
     tracing = tracing_for(environ(**{TRACES: f"{url}/here"}), "1.2.3")
-    await ask_once(settings, predictor, tracing)
+    await serve_one_request(settings, predictor, tracing)
     ((path, request),) = received
-    told = {each.key: each.value.string_value for each in request.resource_spans[0].resource.attributes}
-    assert (path, told["service.name"]) == ("/here", "polymodal")
+    attributes = {entry.key: entry.value.string_value for entry in request.resource_spans[0].resource.attributes}
+    assert (path, attributes["service.name"]) == ("/here", "polymodal")
 
 
-async def test_a_collector_that_never_answers_harms_nothing(settings, predictor, environ, logs):
+async def test_a_collector_that_never_answers_does_not_delay_the_end(settings, predictor, environ, logs):
     with socket.create_server(("127.0.0.1", 0)) as deaf:
         tracing = tracing_for(environ(**{TRACES: f"http://127.0.0.1:{deaf.getsockname()[1]}"}), "1.2.3")
-        took_s = await ask_once(settings.model_copy(update={"drain_timeout_s": 0}), predictor, tracing)
+        took_s = await serve_one_request(settings.model_copy(update={"drain_timeout_s": 0}), predictor, tracing)
     assert took_s < 5  # of the ten that the exporter would wait
     assert [entry for entry in logs if entry["event"] == "last_traces_not_exported"]
 
 
-async def test_a_collector_that_is_gone_is_said_seldom(settings, predictor, environ, library, caplog):
+async def test_equal_messages_about_a_collector_are_logged_once(settings, predictor, environ, library, caplog):
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
     tracing = tracing_for(environ(**{TRACES: f"http://127.0.0.1:{port}"}, OTEL_EXPORTER_OTLP_TIMEOUT="1"), "1.2.3")
-    await ask_once(settings, predictor, tracing)
+    await serve_one_request(settings, predictor, tracing)
     for number in range(5):
         logging.getLogger("opentelemetry.sdk").warning("Queue full, dropping %s.", number)
     assert sum("Queue full" in record.getMessage() for record in caplog.records) == 1
@@ -284,13 +284,13 @@ async def test_a_collector_that_is_gone_is_said_seldom(settings, predictor, envi
         pytest.param({TRACES: "http://127.0.0.1:1", "OTEL_TRACES_EXPORTER": "none"}, id="no-exporter"),
     ],
 )
-def test_without_being_asked_there_are_no_traces_and_no_word_of_it(variables, logs):
+def test_without_a_collector_nothing_is_traced_or_logged(variables, logs):
     assert tracing_for(variables, "1.2.3") is None
     assert logs == []
 
 
 @pytest.mark.parametrize(
-    ("variables", "said"),
+    ("variables", "problem"),
     [
         pytest.param({"OTEL_TRACES_EXPORTER": "zipkin"}, "OTEL_TRACES_EXPORTER=zipkin", id="exporter"),
         pytest.param(
@@ -299,11 +299,11 @@ def test_without_being_asked_there_are_no_traces_and_no_word_of_it(variables, lo
         pytest.param({TRACES: "http://127.0.0.1:1", "OTEL_BSP_MAX_QUEUE_SIZE": "0"}, "positive", id="queue"),
     ],
 )
-def test_what_cannot_be_done_is_said_and_the_service_starts_without_traces(environ, logs, variables, said):
+def test_an_unusable_configuration_is_logged_and_the_service_starts_without_traces(environ, logs, variables, problem):
     assert tracing_for(environ(**variables), "1.2.3") is None
     (line,) = logs
     assert line["event"] == "no_traces"
-    assert said in line["problem"]
+    assert problem in line["problem"]
 
 
 def test_without_the_packages_there_are_no_traces(monkeypatch, logs):

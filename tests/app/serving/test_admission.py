@@ -1,4 +1,4 @@
-"""Requests and the bytes of their bodies are counted in, and out again however a request ends."""
+"""Limits on requests and the bytes of their bodies."""
 
 import asyncio
 from contextlib import nullcontext
@@ -48,8 +48,8 @@ def test_bytes_are_counted_once_whether_declared_or_as_they_arrive(admission):
         assert admission.bytes == 90
 
 
-def ends(admission, error, sizes=(100,)):
-    """A request whose body arrives, and which then ends."""
+def serve_request(admission, error, sizes=(100,)):
+    """Admit a request, count its body as it arrives, and end it, with an error if there is one."""
     with admission.admit() as admitted:
         for size in sizes:
             admitted.hold(size)
@@ -58,20 +58,20 @@ def ends(admission, error, sizes=(100,)):
 
 
 @pytest.mark.parametrize("error", [None, ValueError(), Overloaded("a", "b", 1.0), asyncio.CancelledError()], ids=repr)
-def test_bytes_and_requests_are_given_back_however_a_request_ends(admission, error):
+def test_requests_and_bytes_are_released_after_every_kind_of_end(admission, error):
     with pytest.raises(type(error)) if error else nullcontext():
-        ends(admission, error)
+        serve_request(admission, error)
     assert (admission.requests, admission.bytes) == (0, 0)
     with admission.admit() as first, admission.admit() as second:
         first.hold(50)
         second.hold(50)
 
 
-def test_a_refused_body_gives_back_what_it_had_been_granted(admission):
+def test_a_refused_body_releases_its_bytes(admission):
     with admission.admit() as other:
         other.hold(60)
         with pytest.raises(Overloaded, match="this one has 50"):
-            ends(admission, None, sizes=(30, 50))
+            serve_request(admission, None, sizes=(30, 50))
         assert (admission.requests, admission.bytes) == (1, 60)
 
 

@@ -1,4 +1,4 @@
-"""Plans are measured with real workers, and the best one is what the service then carries out."""
+"""Plans are measured with real workers, and the service uses the best one."""
 
 import json
 
@@ -16,13 +16,13 @@ from polymodal.model import load_bundle
 
 
 def test_every_plan_uses_all_cores_and_has_several_sizes_of_batches():
-    found = plans(8)
-    assert {(plan.workers, plan.threads) for plan in found} == {(8, 1), (4, 2), (2, 4), (1, 8)}
-    assert len({plan.batch_items for plan in found}) > 2
+    candidates = plans(8)
+    assert {(plan.workers, plan.threads) for plan in candidates} == {(8, 1), (4, 2), (2, 4), (1, 8)}
+    assert len({plan.batch_items for plan in candidates}) > 2
     assert {(plan.workers, plan.threads) for plan in plans(1)} == {(1, 1)}
 
 
-def test_the_fastest_plan_is_the_best_unless_a_leaner_one_is_as_good():
+def test_the_best_plan_is_the_smallest_of_the_fastest():
     fast, lean, slow = (
         Measured(Plan(workers, 1, 8, 4), items_per_s) for workers, items_per_s in ((4, 100.0), (2, 98.0), (1, 60.0))
     )
@@ -32,14 +32,14 @@ def test_the_fastest_plan_is_the_best_unless_a_leaner_one_is_as_good():
     assert best([fast, smaller]) is smaller
 
 
-def test_plans_are_measured_with_workers_of_their_own(tiny_bundle):
+def test_every_plan_is_measured_and_reported(tiny_bundle):
     reported = []
     inputs = tune.examples(load_bundle(tiny_bundle, threads=1))
     tried = [Plan(1, 1, 1, 2), Plan(1, 1, 8, 2)]
-    found = tune.measure(BundleSource("shapes", tiny_bundle), "onnx", tried, inputs, 0.1, reported.append)
-    assert [each.plan for each in found] == tried
-    assert all(each.items_per_s > 0 for each in found)
-    assert reported == found
+    measured = tune.measure(BundleSource("shapes", tiny_bundle), "onnx", tried, inputs, 0.01, reported.append)
+    assert [result.plan for result in measured] == tried
+    assert all(result.items_per_s > 0 for result in measured)
+    assert reported == measured
 
 
 def test_the_command_writes_a_plan_that_the_service_reads(tiny_bundle, tmp_path, monkeypatch):
@@ -64,7 +64,7 @@ def plan(tmp_path):
     return write
 
 
-def test_what_is_set_by_itself_counts_more_than_the_plan(plan):
+def test_other_settings_override_the_plan(plan):
     settings = load_settings({"POLYMODAL_PLAN": plan(), "POLYMODAL_MAX_BATCH_ITEMS": "7"})
     assert (settings.workers, settings.inference_threads, settings.max_batch_items) == (3, 2, 7)
     one = load_settings({"POLYMODAL_PLAN": plan(), "POLYMODAL_WORKERS": "1"})
@@ -74,7 +74,7 @@ def test_what_is_set_by_itself_counts_more_than_the_plan(plan):
 @pytest.mark.parametrize(
     "changed",
     [{"workers": -1}, {"threads": 0}, {"batch_items": "many"}, {"cores": None}],
-    ids=lambda each: next(iter(each)),
+    ids=lambda changed: next(iter(changed)),
 )
 def test_a_file_that_is_no_plan_is_refused_before_the_start(plan, changed):
     with pytest.raises(SettingsError, match=r"POLYMODAL_PLAN=.*plan\.json"):
@@ -86,8 +86,8 @@ def test_a_plan_that_is_missing_is_named(tmp_path):
         load_settings({"POLYMODAL_PLAN": str(tmp_path / "absent.json")})
 
 
-async def test_a_plan_for_another_number_of_cores_is_warned_of(tiny_bundle, logs):
+async def test_a_plan_for_another_number_of_cores_is_logged(tiny_bundle, logs):
     predictor = load_bundle(tiny_bundle, threads=1)
     service = create_app(Settings(plan=Plan(1, 1, 4, cores=4096)), {"shapes": predictor})
     async with service.router.lifespan_context(service):
-        assert [each["measured"] for each in logs if each["event"] == "plan_for_other_cores"] == [4096]
+        assert [entry["measured"] for entry in logs if entry["event"] == "plan_for_other_cores"] == [4096]

@@ -1,4 +1,4 @@
-"""A batch of one worker: decoded, computed, each item by itself, and nothing computed twice that was kept."""
+"""Batches of one worker: results do not depend on the other items, and cached embeddings are not computed again."""
 
 import struct
 
@@ -34,7 +34,7 @@ def engine(predictor, source):
 
 
 @pytest.fixture(scope="module")
-def picture(manifest_folder):
+def image_file(manifest_folder):
     return (manifest_folder / "images/test-tomato-0.png").read_bytes()
 
 
@@ -52,8 +52,8 @@ def kept(result):
     return {name: vector.tobytes() for name, vector in result.embeddings.items()}
 
 
-def test_scores_of_a_batch_are_those_of_the_model_for_each_item_alone(engine, predictor, picture):
-    examples = [{"text": "blue, deep water"}, {"image": picture}, {"image": picture, "text": "red"}]
+def test_scores_of_a_batch_are_those_of_the_model_for_each_item_alone(engine, predictor, image_file):
+    examples = [{"text": "blue, deep water"}, {"image": image_file}, {"image": image_file, "text": "red"}]
     results = classified(engine, [Item(inputs) for inputs in examples])
     for result, inputs in zip(results, examples, strict=True):
         assert result.arrays["scores"] == pytest.approx(scores_of(predictor, inputs), abs=1e-5)
@@ -61,8 +61,8 @@ def test_scores_of_a_batch_are_those_of_the_model_for_each_item_alone(engine, pr
         assert result.embeddings.keys() == set(inputs)
 
 
-def test_embeddings_of_a_batch_are_those_of_each_item_alone_and_have_length_one(engine, picture):
-    examples = [{"text": "blue, deep water"}, {"image": picture}, {"image": picture, "text": "red"}]
+def test_embeddings_of_a_batch_are_those_of_each_item_alone_and_have_length_one(engine, image_file):
+    examples = [{"text": "blue, deep water"}, {"image": image_file}, {"image": image_file, "text": "red"}]
     results = engine.compute(REF, "embed", [Item(inputs) for inputs in examples])
     for result, inputs in zip(results, examples, strict=True):
         (alone,) = engine.compute(REF, "embed", [Item(inputs)])
@@ -73,8 +73,8 @@ def test_embeddings_of_a_batch_are_those_of_each_item_alone_and_have_length_one(
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_a_task_returns_the_arrays_that_it_describes(engine, predictor, picture, task):
-    (result,) = engine.compute(REF, task, [Item({"image": picture, "text": "red"})])
+def test_a_task_returns_the_arrays_that_it_describes(engine, predictor, image_file, task):
+    (result,) = engine.compute(REF, task, [Item({"image": image_file, "text": "red"})])
     specs = {spec.name: spec for spec in TASKS[task].outputs(predictor.description)}
     assert result.arrays.keys() == specs.keys()
     for name, array in result.arrays.items():
@@ -82,7 +82,7 @@ def test_a_task_returns_the_arrays_that_it_describes(engine, predictor, picture,
         assert {"float32": "FP32", "float64": "FP64"}[array.dtype.name] == specs[name].datatype
 
 
-def test_an_item_that_cannot_be_used_disturbs_no_other(engine, predictor):
+def test_an_item_with_unusable_inputs_does_not_affect_the_others(engine, predictor):
     bad, good, nothing = classified(engine, [Item({"image": b"words"}), Item({"text": "red"}), Item({})])
     assert isinstance(bad.error, InputError)
     assert isinstance(nothing.error, InputError)
@@ -93,8 +93,8 @@ def test_an_item_that_cannot_be_used_disturbs_no_other(engine, predictor):
     assert isinstance(alone.error, InputError)
 
 
-def test_kept_and_new_embeddings_share_a_batch_without_mixing(engine, predictor, picture):
-    (first,) = classified(engine, [Item({"image": picture, "text": "red"})])
+def test_a_batch_may_mix_cached_and_new_embeddings(engine, predictor, image_file):
+    (first,) = classified(engine, [Item({"image": image_file, "text": "red"})])
     image, red = kept(first)["image"], kept(first)["text"]
     items = [
         Item({"text": "blue, deep water"}),
@@ -105,47 +105,41 @@ def test_kept_and_new_embeddings_share_a_batch_without_mixing(engine, predictor,
     ]
     expected = [
         {"text": "blue, deep water"},
-        {"image": picture},
-        {"image": picture, "text": "ripe fruit"},
-        {"image": picture, "text": "red"},
+        {"image": image_file},
+        {"image": image_file, "text": "ripe fruit"},
+        {"image": image_file, "text": "red"},
         {"text": "waves at the coast"},
     ]
     for result, item, inputs in zip(classified(engine, items), items, expected, strict=True):
         assert result.arrays["scores"] == pytest.approx(scores_of(predictor, inputs), abs=1e-5)
         assert result.used == set(inputs)
-        assert result.embeddings.keys() == set(item.inputs)  # what was kept is not computed again
+        assert result.embeddings.keys() == set(item.inputs)  # cached ones are not computed again
 
 
-def test_an_embedding_kept_from_one_task_serves_the_other(engine, picture):
-    (classification,) = classified(engine, [Item({"image": picture})])
-    (computed,) = engine.compute(REF, "embed", [Item({"image": picture})])
+def test_an_embedding_cached_for_one_task_is_used_by_the_other(engine, image_file):
+    (classification,) = classified(engine, [Item({"image": image_file})])
+    (computed,) = engine.compute(REF, "embed", [Item({"image": image_file})])
     (from_kept,) = engine.compute(REF, "embed", [Item({}, kept(classification))])
     assert from_kept.arrays["image"] == pytest.approx(computed.arrays["image"], abs=1e-6)
     assert list(from_kept.stages) == ["decode"]
 
 
-def test_every_result_has_the_stages_that_ran_for_its_item(engine, picture):
+def test_every_result_has_the_stages_that_ran_for_its_item(engine, image_file):
     both, text, bad = classified(
-        engine, [Item({"image": picture, "text": "red"}), Item({"text": "blue"}), Item({"image": b"words"})]
+        engine, [Item({"image": image_file, "text": "red"}), Item({"text": "blue"}), Item({"image": b"words"})]
     )
     assert list(both.stages) == ["decode", "encode_image", "encode_text", "fuse"]
     assert list(text.stages) == ["decode", "encode_text", "fuse"]
     assert list(bad.stages) == ["decode"]
     assert text.stages["fuse"] == both.stages["fuse"]  # of the whole batch
-    ends = 0.0  # one after the other
+    end_s = 0.0  # one after the other
     for took in (both.stages["decode"], text.stages["decode"], bad.stages["decode"], *list(both.stages.values())[1:]):
-        assert took.after_s >= ends - 1e-5
+        assert took.after_s >= end_s - 1e-5
         assert took.seconds >= 0
-        ends = took.after_s + took.seconds
+        end_s = took.after_s + took.seconds
 
 
-def test_what_was_kept_is_not_encoded(engine, picture):
-    (first,) = classified(engine, [Item({"image": picture})])
-    (again,) = classified(engine, [Item({"text": "red"}, kept(first))])
-    assert list(again.stages) == ["decode", "encode_text", "fuse"]
-
-
-def test_embeddings_stay_in_the_worker_unless_they_are_to_be_kept(predictor, source):
+def test_embeddings_are_only_returned_when_they_are_cached(predictor, source):
     (result,) = classified(make_engine(predictor, source, embedding_cache_bytes=0), [Item({"text": "red"})])
     assert result.arrays
     assert result.embeddings == {}
@@ -163,7 +157,7 @@ def test_tasks_with_equal_probes_share_one_measurement(engine):
     assert engine.loaded.latency["embed"] is engine.loaded.latency["classify"]
 
 
-def test_tasks_with_other_probes_are_measured_by_themselves(predictor, source):
+def test_tasks_with_different_probes_are_measured_separately(predictor, source):
     class ByTask:
         def __getattr__(self, name):
             return getattr(predictor, name)
@@ -177,7 +171,7 @@ def test_tasks_with_other_probes_are_measured_by_themselves(predictor, source):
     assert latency["embed"].rates.keys() == {"text"}
 
 
-def test_two_versions_are_computed_next_to_each_other_until_one_is_unloaded(predictor, source):
+def test_two_versions_of_a_model_can_be_loaded_until_one_is_unloaded(predictor, source):
     engine = make_engine(predictor, source)
     engine.load("shapes#2", source)
     for ref in (REF, "shapes#2"):
@@ -189,7 +183,7 @@ def test_two_versions_are_computed_next_to_each_other_until_one_is_unloaded(pred
 
 
 @pytest.mark.parametrize("step", ["warm_up", "probes"])
-def test_a_model_that_fails_while_it_is_loaded_is_not_kept(predictor, source, monkeypatch, step):
+def test_a_model_that_cannot_be_loaded_is_forgotten(predictor, source, monkeypatch, step):
     def fail(*_arguments):
         raise BundleError("weights.safetensors was altered")
 
@@ -201,7 +195,7 @@ def test_a_model_that_fails_while_it_is_loaded_is_not_kept(predictor, source, mo
         engine.compute(REF, "classify", [Item({"text": "red"})])
 
 
-def test_a_huge_picture_is_predicted_to_take_longer(engine, picture):
+def test_a_huge_image_is_predicted_to_take_longer(engine, image_file):
     latency = engine.loaded.latency["classify"]
-    huge = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + struct.pack(">II", 8000, 6000)  # its head is all that is looked at
-    assert latency.item_s(workload({"image": huge})) > 10 * latency.item_s(workload({"image": picture}))
+    huge = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + struct.pack(">II", 8000, 6000)  # only the header is read
+    assert latency.item_s(workload({"image": huge})) > 10 * latency.item_s(workload({"image": image_file}))

@@ -1,4 +1,4 @@
-"""What goes through the socket between the service and a worker comes out as it went in, is numbers, and runs nothing."""
+"""Messages between the service and a worker: they arrive unchanged, and invalid ones are refused."""
 
 import io
 import json
@@ -21,14 +21,14 @@ MODALITIES = st.sampled_from(["image", "text"])
 
 
 def received(buffers: list[wire.Buffer]) -> bytes:
-    """A message without its length, which the reader has taken off."""
+    """Return a message without its length."""
     message = b"".join(buffers)
     assert wire.LENGTH.unpack(message[:LENGTH]) == (len(message) - LENGTH,)
     return message[LENGTH:]
 
 
 def pieces(buffers: list[wire.Buffer]) -> list[bytes]:
-    """A message as a worker reads it."""
+    """Return a message as a worker reads it."""
     return wire.receive(io.BytesIO(b"".join(buffers)))
 
 
@@ -43,7 +43,7 @@ OPTIONS = st.dictionaries(st.text(max_size=5), st.none() | st.integers(-9, 9) | 
 
 @given(st.lists(st.builds(Item, INPUTS, KEPT, OPTIONS)))
 @example([Item({"text": "half a character \ud800"}), Item({"image": bytearray(b"123")})])
-def test_inputs_kept_embeddings_and_options_reach_the_worker_unchanged(items):
+def test_inputs_cached_embeddings_and_options_arrive_unchanged(items):
     batch = wire.read_request(pieces(wire.request(wire.Compute("toy#1", "classify", items))))
     assert (batch.ref, batch.task) == ("toy#1", "classify")
     assert [(item.kept, item.options) for item in batch.items] == [(item.kept, item.options) for item in items]
@@ -51,19 +51,16 @@ def test_inputs_kept_embeddings_and_options_reach_the_worker_unchanged(items):
         assert item.inputs == {name: encoded(content) for name, content in sent.inputs.items()}
 
 
-def test_inputs_are_not_copied_when_they_are_framed():
-    image, kept = bytearray(b"a large picture"), b"1234"
+def test_inputs_are_not_copied_when_they_are_encoded():
+    image, kept = bytearray(b"a large image"), b"1234"
     buffers = wire.request(wire.Compute("toy#1", "classify", [Item({"image": image}, {"text": kept})]))
     assert any(buffer is image for buffer in buffers)
     assert any(buffer is kept for buffer in buffers)
 
 
-@pytest.mark.parametrize(
-    "message", [wire.Load("toy#2", BundleSource("toy", "/bundles/toy")), wire.Unload("toy#1")], ids=["load", "unload"]
-)
-def test_a_worker_learns_what_to_load_and_to_unload(message, tmp_path):
-    if isinstance(message, wire.Load):
-        message = wire.Load(message.ref, BundleSource("toy", tmp_path))
+@pytest.mark.parametrize("kind", ["load", "unload"])
+def test_requests_to_load_and_unload_arrive_unchanged(kind, tmp_path):
+    message = wire.Load("toy#2", BundleSource("toy", tmp_path)) if kind == "load" else wire.Unload("toy#1")
     assert wire.read_request(pieces(wire.request(message))) == message
 
 
@@ -75,14 +72,14 @@ ARRAYS = [
 
 
 @pytest.mark.parametrize("array", ARRAYS)
-def test_an_array_of_every_type_and_shape_arrives_as_it_was(array):
+def test_an_array_of_every_type_and_shape_arrives_unchanged(array):
     (result,) = wire.read_results(received(wire.results([ItemResult({"scores": array})])))
     arrived = result.arrays["scores"]
     assert (arrived.dtype, arrived.shape) == (array.dtype, array.shape)
     assert np.array_equal(arrived, array)
 
 
-def test_an_array_that_is_not_contiguous_arrives_as_it_was():
+def test_an_array_that_is_not_contiguous_arrives_unchanged():
     array = np.arange(6, dtype=np.float32).reshape(2, 3).T
     (result,) = wire.read_results(received(wire.results([ItemResult({"scores": array})])))
     assert np.array_equal(result.arrays["scores"], array)
@@ -100,21 +97,21 @@ def test_a_result_arrives_with_its_modalities_stages_and_embeddings():
 
 
 @pytest.mark.parametrize("kind", [InputError, *InputError.__subclasses__()])
-def test_an_input_error_is_the_same_error_on_the_other_side(kind):
-    problem = kind("image", "3 bytes", "a whole picture")
+def test_an_input_error_arrives_as_the_same_error(kind):
+    problem = kind("image", "3 bytes", "a whole image")
     (result,) = wire.read_results(received(wire.results([ItemResult(error=problem)])))
     error = result.error
     assert type(error) is kind
-    assert (error.input, error.found, error.allowed) == ("image", "3 bytes", "a whole picture")
+    assert (error.input, error.found, error.allowed) == ("image", "3 bytes", "a whole image")
 
 
 @pytest.mark.parametrize("dtype", ["O", "U3", "S3", "datetime64[s]", "complex64", ">f4", "f2,f2"])
-def test_an_array_of_anything_but_numbers_of_the_list_is_not_sent(dtype):
+def test_an_array_of_any_other_type_is_not_sent(dtype):
     with pytest.raises(ValueError, match=r"array 'scores' of type .*; allowed: .*<f4"):
         wire.results([ItemResult({"scores": np.zeros(2, dtype=dtype)})])
 
 
-LIES = {
+INVALID_ARRAYS = {
     "unknown-type": ["<c8", [1], 0],
     "objects": ["|O", [1], 0],
     "text": ["<U2", [1], 0],
@@ -136,15 +133,15 @@ LIES = {
 
 
 @pytest.mark.parametrize("field", ["arrays", "embeddings"])
-@pytest.mark.parametrize("described", LIES.values(), ids=LIES)
-def test_an_array_that_is_not_what_it_pretends_to_be_is_refused(field, described):
+@pytest.mark.parametrize("described", INVALID_ARRAYS.values(), ids=INVALID_ARRAYS)
+def test_an_invalid_array_is_refused(field, described):
     result = {"arrays": {}, "used": [], "stages": {}, "embeddings": {}, field: {"scores": described}}
     message = received(wire.encode(json.dumps([result]).encode(), [b"12345678"]))
     with pytest.raises((ValueError, LookupError)):
         wire.read_results(message)
 
 
-def test_a_failure_is_told_from_results():
+def test_a_failure_can_be_the_reply_to_every_request():
     failed = wire.Failed("ValueError")
     assert wire.read_results(received(wire.results(failed))) == failed
     assert wire.read_loaded(received(wire.loaded(failed))) == failed
@@ -158,7 +155,7 @@ def test_the_first_message_has_the_settings(tmp_path):
     assert (init.settings, init.number) == (settings, 2)
 
 
-def test_a_loaded_model_is_described_as_in_the_worker():
+def test_the_description_of_a_loaded_model_arrives_unchanged():
     inputs = (InputSpec("text", ("text/plain",), {"max_tokens": 8}),)
     description = Description(
         "toy",
@@ -176,14 +173,14 @@ def test_a_loaded_model_is_described_as_in_the_worker():
     assert wire.read_loaded(received(wire.loaded(loaded))) == loaded
 
 
-def test_a_heartbeat_and_the_end_are_told_from_messages():
+def test_heartbeats_messages_and_the_end_are_distinguished():
     stream = io.BytesIO(wire.encode_signal(wire.HEARTBEAT) + b"".join(wire.request(wire.Unload("toy#1"))))
     assert wire.receive(stream) == []
     assert wire.read_request(wire.receive(stream)) == wire.Unload("toy#1")
     assert wire.receive(stream) is None
 
 
-def test_a_message_that_is_cut_off_is_the_end():
+def test_a_truncated_message_counts_as_the_end():
     message = b"".join(wire.request(wire.Compute("toy#1", "classify", [Item({"text": "red"})])))
     for size in range(len(message)):
         assert wire.receive(io.BytesIO(message[:size])) is None
@@ -197,7 +194,7 @@ def read_as_worker(read, message: bytes):
 
 
 @given(st.binary(max_size=100))
-def test_a_message_that_is_none_is_an_error_and_nothing_else(content):
+def test_any_bytes_that_are_no_message_are_an_error(content):
     for read in READERS:
         with pytest.raises((ValueError, LookupError)):
             read(content)
@@ -219,7 +216,7 @@ JSON_VALUES = st.recursive(
     {"kind": "compute", "ref": "a", "task": "b", "items": [{"inputs": {"a": -1}, "kept": {}, "options": {}}]}, [b"a"]
 )
 @example([{"arrays": {"a": ["<f4", [1], 0]}, "used": [], "stages": {}, "embeddings": {}}], [b"1234"])
-def test_any_json_in_a_message_is_read_or_an_error_and_nothing_else(document, blobs):
+def test_any_json_in_a_message_is_read_or_an_error(document, blobs):
     message = received(wire.encode(json.dumps(document).encode(), blobs))
     for read in READERS:
         with suppress(ValueError, LookupError):
@@ -229,21 +226,21 @@ def test_any_json_in_a_message_is_read_or_an_error_and_nothing_else(document, bl
             assert read_as_worker(read, message) is not None
 
 
-def test_pieces_that_are_not_the_message_are_refused():
+def test_a_message_whose_pieces_have_other_lengths_is_refused():
     with pytest.raises(ValueError, match="pieces"):
         wire.read_results(received(wire.encode(b"[]")) + b"more")
     with pytest.raises(ValueError, match="a message of 4 bytes"):
-        wire.pieces_of(b"\xff\xff\xff\xff")  # as many sizes as there can be, and none of them
+        wire.pieces_of(b"\xff\xff\xff\xff")  # the largest number of sizes, and none of them
 
 
-def test_a_message_longer_than_any_is_refused_before_it_is_read():
+def test_a_message_that_is_too_long_is_refused_before_it_is_read():
     assert wire.length(wire.LENGTH.pack(wire.LONGEST)) == wire.LONGEST
     with pytest.raises(ValueError, match="a message of"):
         wire.length(wire.LENGTH.pack(wire.LONGEST + 1))
 
 
 @pytest.mark.parametrize("seconds", ["NaN", "Infinity", "-1", "1e300"])
-def test_no_stage_takes_an_impossible_time(seconds):
+def test_an_impossible_time_of_a_stage_is_refused(seconds):
     document, *_ = wire.pieces_of(received(wire.results([ItemResult(stages={"fuse": Took(0.5, 0.25)})])))
     assert b"0.25]" in document
     with pytest.raises(ValidationError):
