@@ -6,7 +6,7 @@ sensitive, by at most 0.02 nats. The report has all attempts.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, partial
 from itertools import product
 from typing import Any, Final
@@ -128,33 +128,29 @@ def _candidates(
             yield Candidate(title, partial(make, in_float))
 
 
+@dataclass(slots=True)
 class _Gate:
     """Computes the metrics of combinations of candidates; each candidate's embeddings are computed once."""
 
-    def __init__(
-        self,
-        config: BundleConfig,
-        stored: Mapping[str, Array],
-        graphs: Mapping[str, bytes],
-        examples: Examples,
-        threads: int,
-    ) -> None:
-        self._config = config
-        self._stored = stored
-        self._graphs = graphs
-        self._examples = examples
-        self._threads = threads
-        self._opened: dict[tuple[str, str], tuple[bytes | None, ort.InferenceSession]] = {}
-        self._embedded: dict[tuple[str, str, str], FloatArray] = {}
-        self._head = open_session(graphs[HEAD], decompress_weights(head_weights(stored)), threads)
+    config: BundleConfig
+    stored: Mapping[str, Array]
+    graphs: Mapping[str, bytes]
+    examples: Examples
+    threads: int
+    head: ort.InferenceSession = field(init=False)
+    opened: dict[tuple[str, str], tuple[bytes | None, ort.InferenceSession]] = field(default_factory=dict)
+    embedded: dict[tuple[str, str, str], FloatArray] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.head = open_session(self.graphs[HEAD], decompress_weights(head_weights(self.stored)), self.threads)
 
     def decide(self, candidates: Mapping[str, tuple[Candidate, ...]], splits: Sequence[str]) -> Quantised:
         """Return the first combination that passes; float32 for all encoders always does."""
         float32 = {name: entry[-1] for name, entry in candidates.items()}
-        reference = self._figures(float32, "validation")
+        reference = self._metrics(float32, "validation")
         tried = []
         for chosen in _by_speed(candidates):
-            figures = self._figures(chosen, "validation")
+            figures = self._metrics(chosen, "validation")
             passed = all(_passes(figures[key], reference[key]) for key in reference)
             tried.append({"encoders": _names(chosen), "passed": passed, "validation": figures})
             if passed:
@@ -163,12 +159,12 @@ class _Gate:
         sessions = {name: session for name, (_, session) in opened.items()}
         return Quantised(
             {name + INT8: graph for name, (graph, _) in opened.items() if graph is not None},
-            OnnxRuntime({**sessions, HEAD: self._head}, self._config.network.order, NAME),
+            OnnxRuntime({**sessions, HEAD: self.head}, self.config.network.order, NAME),
             {
                 "encoders": _names(chosen),
                 "tolerance": _tolerances(next(iter(reference.values()))),
                 "metrics": {
-                    split: {"float32": self._figures(float32, split), "int8": self._figures(chosen, split)}
+                    split: {"float32": self._metrics(float32, split), "int8": self._metrics(chosen, split)}
                     for split in ("validation", *splits)
                 },
                 "tried": tried,
@@ -177,36 +173,36 @@ class _Gate:
 
     def _open(self, name: str, candidate: Candidate) -> tuple[bytes | None, ort.InferenceSession]:
         key = (name, candidate.name)
-        if key not in self._opened:
-            stored, graph = encoder_weights(self._stored, name), None
+        if key not in self.opened:
+            stored, graph = encoder_weights(self.stored, name), None
             if candidate.make is None:
-                session = open_session(self._graphs[name], decompress_weights(stored), self._threads)
+                session = open_session(self.graphs[name], decompress_weights(stored), self.threads)
             else:
                 console.print(f"{name}: {candidate.name} …")
                 graph = candidate.make()
-                session = open_session(graph, in_8_bits(stored), self._threads)
-            self._opened[key] = graph, session
-        return self._opened[key]
+                session = open_session(graph, in_8_bits(stored), self.threads)
+            self.opened[key] = graph, session
+        return self.opened[key]
 
     def _embeddings(self, name: str, candidate: Candidate, split: str) -> FloatArray:
         key = (name, candidate.name, split)
-        if key not in self._embedded:
+        if key not in self.embedded:
             runtime = OnnxRuntime({name: self._open(name, candidate)[1]}, (name,))
-            width, rows = self._config.network.width, self._examples.split(split)
-            self._embedded[key] = evaluate.encode(runtime, self._examples, rows, name, width)
-        return self._embedded[key]
+            width, rows = self.config.network.width, self.examples.split(split)
+            self.embedded[key] = evaluate.encode(runtime, self.examples, rows, name, width)
+        return self.embedded[key]
 
-    def _figures(self, chosen: Mapping[str, Candidate], split: str) -> dict[str, dict[str, float]]:
+    def _metrics(self, chosen: Mapping[str, Candidate], split: str) -> dict[str, dict[str, float]]:
         """Return the compared metrics by set of modalities that some row of the split has."""
-        network, rows = self._config.network, self._examples.split(split)
+        network, rows = self.config.network, self.examples.split(split)
         embeddings = {name: self._embeddings(name, candidate, split) for name, candidate in chosen.items()}
-        head = OnnxRuntime({HEAD: self._head}, network.order)
-        answers = evaluate.predict_from_embeddings(head, embeddings, self._examples, rows, network)
-        return {key: self._figures_of(entry) for key, entry in answers.items()}
+        head = OnnxRuntime({HEAD: self.head}, network.order)
+        answers = evaluate.predict_from_embeddings(head, embeddings, self.examples, rows, network)
+        return {key: self._compared_metrics(entry) for key, entry in answers.items()}
 
-    def _figures_of(self, answers: Answers) -> dict[str, float]:
-        target = TARGETS[self._config.network.target].scoring.of(self._config)
-        targets = self._examples.targets[answers.rows]
+    def _compared_metrics(self, answers: Answers) -> dict[str, float]:
+        target = TARGETS[self.config.network.target].scoring.of(self.config)
+        targets = self.examples.targets[answers.rows]
         metrics = target.metrics(target.scores(answers.logits, answers.used), targets)
         error = metrics.get("calibration_error")
         if error is None:  # a regression, whose intervals should contain numbers with the probability COVERAGE
