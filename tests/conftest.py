@@ -20,24 +20,39 @@ WORDS = {
     "tomato": ("red", "ripe fruit", "a salad with fruit", "juice of ripe fruit"),
 }
 COLOURS = {"sea": "blue", "tomato": "red"}
-PARTS = (("train", 12), ("validation", 6), ("test", 6))  # rows of each label
+SPLITS = (("train", 12), ("validation", 6), ("test", 6))  # rows of each label
+SLOW = (
+    "tests/deploy/",
+    "tests/model/training/test_export.py",
+    "tests/model/training/test_hub.py",
+    "tests/model/training/test_int8.py",
+    "tests/model/training/test_quantise.py",
+    "tests/model/training/test_sources.py",
+    "tests/model/training/test_toy_modality.py",
+    "tests/model/training/test_train.py",
+    "tests/test_ablation.py",
+    "tests/test_examples.py",
+    "tests/test_tables.py",
+    "tests/test_target_journeys.py",
+)
+"""End-to-end tests that only `make test-all` runs, in addition to single ones that are marked as slow."""
 COLUMNS = ("id", "image", "text", "label", "group", "split", "source", "licence")
 
 
 def _draw(label: str, chance: np.random.Generator) -> Image.Image:
     """A red circle or a blue square, somewhere on white."""
-    picture = Image.new("RGB", (40, 36), "white")
+    image = Image.new("RGB", (40, 36), "white")
     left, top, side = chance.integers((2, 2, 12), (12, 10, 22)).tolist()
-    shape = ImageDraw.Draw(picture).ellipse if label == "tomato" else ImageDraw.Draw(picture).rectangle
+    shape = ImageDraw.Draw(image).ellipse if label == "tomato" else ImageDraw.Draw(image).rectangle
     shape((left, top, left + side, top + side), fill=COLOURS[label])
-    return picture
+    return image
 
 
 def _rows(folder: Path) -> list[dict[str, str]]:
     """Of three rows one has both, one lacks its text and one its image; two neighbours form a group."""
     chance = np.random.default_rng(7)
     rows = []
-    for split, count in PARTS:
+    for split, count in SPLITS:
         for label in sorted(WORDS):
             for number in range(count):
                 name = f"{split}-{label}-{number}"
@@ -50,6 +65,12 @@ def _rows(folder: Path) -> list[dict[str, str]]:
                     row["text"] = f"{WORDS[label][number % 4]}, {COLOURS[label]}"
                 rows.append(row)
     return rows
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.nodeid.startswith(SLOW):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(autouse=True)
@@ -125,7 +146,7 @@ def bundle_copy(tiny_bundle, tmp_path) -> Path:
 
 @pytest.fixture
 def raw_server():
-    """`with raw_server(talk) as url`: whoever connects and asks is handed to `talk(connection, over)`, in a thread."""
+    """`with raw_server(talk) as url`: each connection that sends something is passed to `talk(connection, over)`, in a thread."""
 
     @contextmanager
     def serve(talk):

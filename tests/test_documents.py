@@ -25,6 +25,7 @@ def service():
         yield service.port
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_the_blocks_of_a_document_work(document, service, request, tmp_path):
@@ -86,6 +87,7 @@ def test_anchors_are_those_of_a_git_host(tmp_path):
     assert anchors(tmp_path / "page.md") == ["get-v1models-and-more", "why-415-or-422", "why-415-or-422-1"]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_the_site_is_complete_and_loads_nothing_external(tmp_path):
     """As `make docs`: mkdocs checks links, anchors and navigation, scripts/mkdocs_hooks.py checks what the pages load."""

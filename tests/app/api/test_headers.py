@@ -49,7 +49,7 @@ async def test_the_page_loads_its_own_files_and_is_revalidated(client):
     assert script.headers["X-Content-Type-Options"] == "nosniff"
 
 
-async def test_other_sites_are_told_nothing_by_default(client):
+async def test_other_sites_may_not_read_answers_by_default(client):
     answer = await client.post("/v1/classify", json={"text": "red"}, headers={"Origin": ORIGIN})
     assert not [name for name in answer.headers if name.startswith("access-control")]
 
