@@ -36,7 +36,7 @@ help: ## list these targets
 serve: .venv/serve.ok ## set up, then serve the embedded model on http://127.0.0.1:8000 until Ctrl-C
 	@exec $(BIN)/polymodal serve
 
-test: .venv/dev.ok ## set up, then run the tests but the long ones, on as many as four cores
+test: .venv/dev.ok ## set up, then run the tests without the long ones, on up to four cores
 	$(PYTEST_PARALLEL) -m 'not slow'
 
 docs: .venv/serve.ok ## build the documents as a site in build/site, and check its links

@@ -22,10 +22,14 @@ WORDS = {
 COLOURS = {"sea": "blue", "tomato": "red"}
 SPLITS = (("train", 12), ("validation", 6), ("test", 6))  # rows of each label
 SLOW = (
+    "tests/app/api/test_contract.py",
+    "tests/app/test_streams.py",
     "tests/deploy/",
+    "tests/model/evaluation/test_plots.py",
     "tests/model/training/test_export.py",
     "tests/model/training/test_hub.py",
     "tests/model/training/test_int8.py",
+    "tests/model/training/test_memory.py",
     "tests/model/training/test_quantise.py",
     "tests/model/training/test_sources.py",
     "tests/model/training/test_toy_modality.py",

@@ -66,6 +66,7 @@ asyncio.run(main())
     assert run(project, sys.executable, "-c", code) == "shapes\n"
 
 
+@pytest.mark.slow
 def test_a_wheel_has_the_files_where_the_source_tree_has_links(tmp_path):
     if not (PROJECT / ".git").exists():
         pytest.skip("not a checkout")

@@ -111,6 +111,7 @@ async def test_predict_prints_the_response_of_the_service(tiny_bundle, inputs, i
     assert scores_of(printed) == pytest.approx(scores_of(expected), abs=1e-6)
 
 
+@pytest.mark.slow
 async def test_ten_rows_become_a_service(trained, image):
     predictor = load_bundle(trained, threads=1)
     both, text = {"image": image.read_bytes(), "text": "a ripe fruit"}, {"text": "red"}

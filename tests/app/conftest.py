@@ -17,6 +17,7 @@ import uvicorn
 from fastapi import FastAPI
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
+from polymodal.app.api import server as server_module
 from polymodal.app.api.server import server_for
 from polymodal.app.main import create_app
 from polymodal.app.settings import Settings
@@ -173,8 +174,9 @@ class Listening:
 
 
 @pytest.fixture
-def listening(settings, predictor):
+def listening(settings, predictor, monkeypatch):
     """`with listening() as service`: for what only a real connection shows."""
+    monkeypatch.setattr(server_module, "LAST_REQUESTS_S", 0.01)
 
     @contextmanager
     def start(predictors: Mapping[str, Network] | None = None, **changed) -> Iterator[Listening]:

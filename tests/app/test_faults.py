@@ -415,8 +415,8 @@ def exit_codes(service: Service) -> list[int]:
         pytest.param("fails while computing", None, id="exception-in-inference"),
         pytest.param("crashes while decoding", -signal.SIGSEGV, id="crash-in-decoding"),
         pytest.param("crashes while computing", -signal.SIGSEGV, id="crash-in-inference"),
-        pytest.param("hangs while decoding", -signal.SIGKILL, id="hang-in-decoding"),
-        pytest.param("hangs while computing", -signal.SIGKILL, id="hang-in-inference"),
+        pytest.param("hangs while decoding", -signal.SIGKILL, id="hang-in-decoding", marks=pytest.mark.slow),
+        pytest.param("hangs while computing", -signal.SIGKILL, id="hang-in-inference", marks=pytest.mark.slow),
     ],
 )
 def test_an_item_that_breaks_workers_fails_alone_after_two_of_them_and_others_are_answered(

@@ -201,6 +201,7 @@ def test_a_missing_bundle_is_explained(tmp_path, command):
     assert_explained(polymodal(name, tmp_path / "nowhere", *options), "nowhere: no such folder; expected a bundle")
 
 
+@pytest.mark.slow
 def test_an_exported_bundle_is_reported_as_json(tiny_bundle, tmp_path):
     result = polymodal("export", tiny_bundle, "--out", tmp_path / "again", "--json")
     assert result.exit_code == 0, result.output

@@ -143,6 +143,7 @@ main()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_an_interrupted_and_resumed_training_has_the_weights_of_an_uninterrupted_one(
     manifest_folder, tiny_bundle, tmp_path, monkeypatch

@@ -91,6 +91,7 @@ def test_every_weight_gets_a_gradient(fusion):
     assert [name for name, weight in fusion.named_parameters() if weight.grad is None or not weight.grad.any()] == []
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_exported_graphs_agree_with_torch(exported):
     torch.manual_seed(0)

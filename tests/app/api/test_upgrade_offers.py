@@ -103,6 +103,7 @@ def test_curl_with_http2_gets_its_answers_on_one_connection(listening, body):
     assert lines[1::2] == ["200 1.1 1", "200 1.1 0"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("java") is None, reason="no Java is installed")
 def test_the_http_client_of_java_gets_its_answers(listening):
     with listening() as service:

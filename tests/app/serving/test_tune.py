@@ -32,6 +32,7 @@ def test_the_best_plan_is_the_smallest_of_the_fastest():
     assert best([fast, smaller]) is smaller
 
 
+@pytest.mark.slow
 def test_every_plan_is_measured_and_reported(tiny_bundle):
     reported = []
     inputs = tune.examples(load_bundle(tiny_bundle, threads=1))
@@ -42,6 +43,7 @@ def test_every_plan_is_measured_and_reported(tiny_bundle):
     assert reported == measured
 
 
+@pytest.mark.slow
 def test_the_command_writes_a_plan_that_the_service_reads(tiny_bundle, tmp_path, monkeypatch):
     monkeypatch.setattr("polymodal.app.cpus.plans", lambda cores: [Plan(1, 1, 5, cores)])
     out = tmp_path / "plan.json"

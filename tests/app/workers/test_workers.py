@@ -434,6 +434,7 @@ def test_the_default_plan_has_one_thread_for_each_core(cores, workers, plan):
     assert default_plan(cores, workers) == plan
 
 
+@pytest.mark.slow
 def test_a_worker_answers_every_hostile_image_and_stays_alive(start):
     service = start(workers=1, **PATIENT)
     workers = service.workers()

@@ -126,6 +126,7 @@ def test_every_weight_has_a_gradient(named):
     assert [name for name in unreached if not name.endswith("key.bias")] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("modality", ENCODERS)
 @torch.no_grad()
 def test_exported_graphs_agree_with_torch(modality, exported):

@@ -1,4 +1,4 @@
-"""Every layout of samples that Pillow opens is decoded as by ImageMagick, or rejected by name (`make test-all`).
+"""Every layout of samples that Pillow opens is decoded as by ImageMagick, or rejected by name (`make test-imagemagick`).
 
 `differs` has the intended differences; the tests fail if one of them no longer exists.
 """

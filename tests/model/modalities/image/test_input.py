@@ -181,7 +181,9 @@ def photograph(size):
     return Image.fromarray(np.clip(np.asarray(coarse) + grain, 0, 255).astype(np.uint8))
 
 
-@pytest.mark.parametrize("size", [(640, 480), (480, 640), (4000, 3000), (1000, 200)])
+@pytest.mark.parametrize(
+    "size", [(640, 480), (480, 640), pytest.param((4000, 3000), marks=pytest.mark.slow), (1000, 200)]
+)
 @pytest.mark.parametrize(
     ("file_format", "options"),
     [("JPEG", {}), ("JPEG", {"progressive": True}), ("PNG", {}), ("WEBP", {"quality": 90})],

@@ -475,6 +475,7 @@ WEBP_BYTES, AVIF_BYTES, HEIC_BYTES, OTHER_BYTES = 13, 16, 20, 8.25
 """Most bytes of memory for each pixel, as docs/api.md states."""
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="a forked process elsewhere may begin with its parent's peak")
 def test_the_memory_for_an_image_is_limited_in_every_format_and_mode(tmp_path):
     for name, make in LARGE.items():
