@@ -490,3 +490,16 @@ def test_rows_without_images_make_a_batch_without_images(examples):
     batch = collate(examples, rows, torch.Generator())
     assert set(batch["inputs"]) == {"text"}
     assert not batch["present"][:, 0].any()
+
+
+def test_training_uses_no_more_threads_than_the_quota_of_the_container(monkeypatch):
+    monkeypatch.setattr(loop, "available_cpus", lambda: 2)
+    torch.set_num_threads(4)
+    try:
+        loop.use_available_cores()
+        assert torch.get_num_threads() == 2
+        torch.set_num_threads(1)
+        loop.use_available_cores()
+        assert torch.get_num_threads() == 1  # fewer were chosen
+    finally:
+        torch.set_num_threads(1)
