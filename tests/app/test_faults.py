@@ -5,7 +5,6 @@ With real processes. Each test states what the service must still do.
 
 import ast
 import contextlib
-import hashlib
 import io
 import json
 import os
@@ -30,6 +29,7 @@ from PIL import Image
 
 from benchmarks.servers import free_port
 from polymodal.model import load_bundle
+from tests.bundle_files import update_sums
 from tests.serving import PROJECT, SERVE, SERVE_TOY, Service, post, running
 
 FAULTS = '''
@@ -210,13 +210,6 @@ FILES = (
     "onnx/text.int8.onnx", "onnx/text.onnx", "report.json", "tokenizer.json", "weights.safetensors",
 )  # fmt: skip
 JSON_FILES = [file for file in FILES if file.endswith(".json")]
-
-
-def update_sums(bundle: Path) -> None:
-    """Make the list of digests agree with the files, as somebody does who damages a bundle on purpose."""
-    names = [line.partition("  ")[2] for line in (bundle / "SHA256SUMS").read_text().splitlines()]
-    sums = [f"{hashlib.sha256((bundle / name).read_bytes()).hexdigest()}  {name}\n" for name in names]
-    (bundle / "SHA256SUMS").write_text("".join(sums))
 
 
 def write(bundle: Path, file: str, content: bytes) -> None:

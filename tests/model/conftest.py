@@ -1,11 +1,10 @@
 """Fixtures that load, change and export the tiny bundle."""
 
-from pathlib import Path
 
 import pytest
 
 from polymodal.model import Network, load_bundle
-from polymodal.model.digest import file_sha256
+from tests.bundle_files import update_sums
 
 
 @pytest.fixture(scope="session")
@@ -25,17 +24,10 @@ def predictor(request, predictors, int8_predictor) -> Network:
     return {**predictors, "onnx-int8": int8_predictor}[request.param]
 
 
-def _seal(folder: Path) -> None:
-    """Record the digests of a changed bundle again, so that it is loaded."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "SHA256SUMS")
-    lines = [f"{file_sha256(file)}  {file.relative_to(folder).as_posix()}\n" for file in files]
-    (folder / "SHA256SUMS").write_text("".join(lines), encoding="utf-8")
-
-
 @pytest.fixture
 def seal():
     """Return `seal(folder)`, which records the digests of a changed bundle again."""
-    return _seal
+    return update_sums
 
 
 @pytest.fixture
