@@ -2,6 +2,7 @@
 
 import errno
 import socket
+from contextlib import suppress
 
 import psutil
 
@@ -49,11 +50,9 @@ def _not_bound(problem: OSError, address: str, port: int) -> CheckResult:
 
 def holder_of(port: int) -> str:
     """Return the process that listens on a port, as number and command line; empty where it can't be seen."""
-    try:
+    with suppress(psutil.Error, OSError):  # it has ended, or the system doesn't show connections to every user
         for connection in psutil.net_connections("tcp"):
             if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid:
                 words = " ".join(psutil.Process(connection.pid).cmdline()).strip()
                 return f"process {connection.pid} ({words[:80]})"
-    except (psutil.Error, OSError):  # it has ended, or the system doesn't show connections to every user
-        pass
     return ""

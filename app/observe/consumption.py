@@ -1,7 +1,8 @@
 """Processor time and memory of processes, read whenever the metrics are scraped."""
 
 import resource
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 
 import psutil
 
@@ -13,12 +14,12 @@ def own_processor_seconds() -> float:
 
 def processor_seconds_of(pids: Iterable[int]) -> float:
     """Return the processor seconds of these children, and of all children that have ended."""
-    return _seconds(resource.RUSAGE_CHILDREN) + sum(_usage(pid)[0] for pid in pids)
+    return _seconds(resource.RUSAGE_CHILDREN) + _total(pids, lambda process: sum(process.cpu_times()[:2]))
 
 
 def resident_bytes(pids: Iterable[int]) -> int:
     """Return the memory of processes; shared memory is counted for each of them."""
-    return sum(_usage(pid)[1] for pid in pids)
+    return int(_total(pids, lambda process: process.memory_info().rss))
 
 
 def _seconds(who: int) -> float:
@@ -26,11 +27,10 @@ def _seconds(who: int) -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-def _usage(pid: int) -> tuple[float, int]:
-    """Return the processor seconds and the resident bytes of a process; zeros when it has ended."""
-    try:
-        process = psutil.Process(pid)
-        times = process.cpu_times()
-        return times.user + times.system, process.memory_info().rss
-    except psutil.Error:
-        return 0.0, 0
+def _total(pids: Iterable[int], measure: Callable[[psutil.Process], float]) -> float:
+    """Return the sum over processes; one that has ended counts as zero."""
+    total = 0.0
+    for pid in pids:
+        with suppress(psutil.Error):
+            total += measure(psutil.Process(pid))
+    return total
