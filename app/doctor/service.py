@@ -192,8 +192,9 @@ def _models(client: ServiceClient, key: str | None, loaded: Sequence[Description
 
 
 def _classification(client: ServiceClient, key: str | None, model: Mapping[str, Any]) -> Iterator[CheckResult]:
-    names = {spec["name"] for spec in model.get("inputs", ({"name": "text"},))}
-    inputs = {"text": "polymodal doctor"} if "text" in names else {"image": MODALITIES["image"].example}
+    names = {spec["name"] for spec in model.get("inputs", ())}
+    known = [modality for modality in MODALITIES.values() if not names or modality.name in names]
+    inputs = {modality.name: modality.example for modality in sorted(known, key=lambda one: not one.textual)[:1]}
     reply = client.request("POST", "/v1/classify", inputs)
     if reply.status == HTTPStatus.OK:
         timing = (
