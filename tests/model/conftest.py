@@ -1,6 +1,5 @@
 """Fixtures that load, change and export the tiny bundle."""
 
-
 import pytest
 
 from polymodal.model import Network, load_bundle
