@@ -1,7 +1,8 @@
 """Counters of each client's requests in a sliding window, in this process or shared in Redis.
 
 The sliding count is that of the present window, plus that of the last window times the share of it that is less than a window's
-length ago. It needs two numbers per client, and a burst where two windows meet cannot double a limit.
+length ago. It needs two numbers per client, and a burst where two windows meet cannot double a limit. In this process a client's
+windows start with its own first request, so a limit of one request per hour is exact. In Redis all clients have the same windows.
 """
 
 import asyncio
@@ -46,17 +47,18 @@ class LocalCounters:
     def __init__(self, now: Callable[[], float] = time.monotonic, max_counters: int = MAX_COUNTERS) -> None:
         self._now = now
         self._max = max_counters
-        self._windows: OrderedDict[str, tuple[int, int, int]] = OrderedDict()
-        """By client: number of the present window, count of the last one, count of the present one."""
+        self._windows: OrderedDict[str, tuple[float, int, int]] = OrderedDict()
+        """By client: start of the present window, count of the last one, count of the present one."""
 
     def __len__(self) -> int:
         return len(self._windows)
 
     async def acquire_sliding_window_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
         """Implement Counters. Atomic, because it awaits nothing."""
-        last, last_counts_s, present, _ = self._counts(key, expiry)
-        fits = floor(last * last_counts_s / expiry) + present + amount <= limit
-        self._windows[key] = (int(self._now() // expiry), last, present + amount if fits else present)
+        now = self._now()
+        start, last, present = self._window(key, expiry, now)
+        fits = floor(last * (start + expiry - now) / expiry) + present + amount <= limit
+        self._windows[key] = (start, last, present + amount if fits else present)
         self._windows.move_to_end(key)  # also for a refused client, which is active
         if len(self._windows) > self._max:
             self._windows.popitem(last=False)
@@ -64,15 +66,18 @@ class LocalCounters:
 
     async def get_sliding_window(self, key: str, expiry: int) -> Counts:
         """Implement Counters."""
-        return self._counts(key, expiry)
-
-    def _counts(self, key: str, expiry: int) -> Counts:
-        window, within = divmod(self._now(), expiry)
-        counted, last, present = self._windows.get(key, (int(window), 0, 0))
-        if counted < window:
-            last, present = (present if counted == window - 1 else 0), 0
-        left = expiry - within
+        now = self._now()
+        start, last, present = self._window(key, expiry, now)
+        left = start + expiry - now
         return last, left, present, left + expiry
+
+    def _window(self, key: str, expiry: int, now: float) -> tuple[float, int, int]:
+        start, last, present = self._windows.get(key, (now, 0, 0))
+        if now < start + expiry:
+            return start, last, present
+        if now < start + 2 * expiry:
+            return start + expiry, present, 0
+        return now, 0, 0
 
 
 class RedisCounters:
