@@ -34,10 +34,10 @@ def bar() -> Iterator[Progress]:
         yield progress
 
 
-def track(items: Iterable[Item], what: str, total: int, unit: str) -> Iterator[Item]:
-    """Yield the items, and show their number in a progress display."""
+def track(items: Iterable[Item], what: str, total: int, unit: str, done: int = 0) -> Iterator[Item]:
+    """Yield the items, and show their number in a progress display. `done`: items of an earlier run, part of `total`."""
     with bar() as progress:
-        task = progress.add_task(what, total=total, unit=unit)
+        task = progress.add_task(what, total=total, completed=done, unit=unit)
         for item in items:
             yield item
             progress.advance(task)

@@ -30,6 +30,7 @@ COMMANDS = {
         for name in evaluation.__all__
     },
     "model.evaluation.folder.write_folder": ("app/commands/bundles.py",),  # apart, because it needs matplotlib
+    "model.progress.track": ("app/commands/terminal.py",),
     "model.targets.target_name": ("app/commands/training.py",),
 }
 """Names that the command line may import in addition to the public API of the model, and the files that may."""

@@ -8,7 +8,6 @@ from typing import Final, TypeVar
 from rich import box
 from rich.console import Console
 from rich.markdown import Markdown
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -18,6 +17,7 @@ from polymodal.app.doctor.result import CheckResult, State
 from polymodal.app.serving.tune import Measured
 from polymodal.model import Classification
 from polymodal.model.evaluation import Evaluation, Grid, RunSummary, label_grid, summary_grid
+from polymodal.model.progress import track
 
 LISTED: Final = 20  # kinds of bad rows that are shown; the rest is counted
 RESULT_WIDTH: Final = 1000  # columns of a check result
@@ -37,20 +37,7 @@ def show_plan(measured: Measured) -> None:
 
 def watched(items: Iterator[Item], total: int, done: int = 0) -> Iterator[Item]:
     """Yield items, with a progress bar on standard error if that is a terminal. `done`: items of an earlier run."""
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("rows"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        task = progress.add_task("scoring", total=total, completed=done)
-        for item in items:
-            yield item
-            progress.advance(task)
+    return track(items, "scoring", total, "rows", done)
 
 
 def show_evaluation(evaluation: Evaluation) -> None:

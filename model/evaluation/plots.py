@@ -85,7 +85,7 @@ def confusion(counts: npt.NDArray[np.int64], labels: Sequence[str]) -> Figure:
         axes.set_yticks(range(len(names)), names, size=size, parse_math=False)
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
-        axes.set(xlabel="what the model said", ylabel="true label")
+        axes.set(xlabel="predicted label", ylabel="true label")
         axes.set_title(f"confusion matrix, {counts.sum():,} items")
         if len(labels) <= NUMBERED:
             for (row, column), count in np.ndenumerate(counts):
@@ -143,8 +143,8 @@ def predictions(scores: Array, right: Array) -> Figure:
             axes.vlines(
                 right[bounded], low[bounded], high[bounded], color=SKY, linewidth=0.8, alpha=0.5, label="interval"
             )
-        axes.scatter(right, values, color=BLUE, s=10, zorder=2, label="said")
-        axes.set(xlabel="right number", ylabel="what the model said")
+        axes.scatter(right, values, color=BLUE, s=10, zorder=2, label="prediction")
+        axes.set(xlabel="true number", ylabel="predicted number")
         axes.set_title(f"predictions, {len(right):,} items")
         axes.legend(frameon=False)
         return _with_fixed_layout(figure)
