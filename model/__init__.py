@@ -7,7 +7,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from polymodal.model.capabilities import Capability, Model
+    from polymodal.model.alignment import calibration_of, cosines, match_of
+    from polymodal.model.capabilities import Capability, Model, Space
+    from polymodal.model.config import MatchConfig
     from polymodal.model.errors import (
         BundleError,
         InputError,
@@ -46,6 +48,7 @@ __all__ = [
     "InputSpec",
     "Inputs",
     "InvalidParameter",
+    "MatchConfig",
     "Modality",
     "Model",
     "ModelError",
@@ -56,6 +59,7 @@ __all__ = [
     "Processor",
     "Sample",
     "Schema",
+    "Space",
     "Stages",
     "Task",
     "TaskAnswer",
@@ -66,16 +70,19 @@ __all__ = [
     "UnknownModality",
     "UnsupportedFormat",
     "answer_one",
+    "calibration_of",
+    "cosines",
     "encoding",
     "input_error",
     "load_bundle",
+    "match_of",
     "processor",
     "tasks_of",
     "workload",
 ]
 
 _MODULES: Final = (
-    *("modalities", "errors", "types", "stages", "capabilities"),
+    *("modalities", "errors", "types", "stages", "capabilities", "config", "alignment"),
     *("runtimes.processor", "kinds", "kinds.network", "tasks", "tasks.contract", "tasks.classify"),
 )
 """Where public names are defined, light modules first."""

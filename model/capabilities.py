@@ -1,6 +1,6 @@
 """Capabilities that model kinds implement and tasks require, so that neither names the other.
 
-B examples, D embedding width, K labels.
+B examples, E numbers of an embedding, V width of a space, K labels.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,6 +16,15 @@ class Capability(StrEnum):
 
     EMBEDS = "embeds"
     SCORES = "scores"
+
+
+class Space(StrEnum):
+    """Vector spaces that a model may embed inputs in."""
+
+    ALIGNED = "aligned"
+    """All modalities share it: vectors of different modalities may be compared."""
+    CLASSIFIER = "classifier"
+    """Each modality has its own, from which the classifier scores: only vectors of one modality may be compared."""
 
 
 class Model(Protocol):
@@ -39,7 +48,13 @@ class Embeds(Model, Protocol):
     """A model that computes a vector for each input."""
 
     def embed(self, samples: Sequence[Sample], stages: Stages | None = None) -> dict[str, FloatArray]:
-        """Return embeddings (B, D) of every modality of the model; rows of samples without the modality are zero."""
+        """Return embeddings (B, E) of every modality of the model; rows of samples without the modality are zero.
+
+        An embedding has the vectors of all spaces.
+        """
+
+    def vectors(self, embeddings: Mapping[str, FloatArray], space: str) -> dict[str, FloatArray]:
+        """Return the vectors (B, V) of one space that embeddings (B, E) have, by modality."""
 
 
 class Scores(Embeds, Protocol):

@@ -43,6 +43,24 @@ class Scale(_Frozen):
     std: Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
+class AlignmentConfig(_Frozen):
+    """Shape of the alignment heads: from an encoder's features to a space that all modalities share."""
+
+    width: Annotated[int, Field(ge=1)]
+    """A: width of an aligned vector."""
+    hidden: Annotated[int, Field(ge=0)] = 0
+    """Hidden units; 0: one linear layer."""
+
+
+class MatchConfig(_Frozen):
+    """Calibration of `match` for one pair of sets of modalities; see `model.alignment`."""
+
+    slope: Annotated[float, Field(allow_inf_nan=False)]
+    intercept: Annotated[float, Field(allow_inf_nan=False)]
+    threshold: Annotated[float, Field(ge=0, le=1)]
+    """Lowest match at which a pair is selected."""
+
+
 class NetworkConfig(_Frozen):
     """Everything but the weights that defines the network."""
 
@@ -60,6 +78,13 @@ class NetworkConfig(_Frozen):
     """Scale of the numbers that a regression predicts; None for labels."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Probability of dropping a component of the fused embedding, in training only."""
+    alignment: AlignmentConfig | None = None
+    """Alignment heads next to the classifier's; None without."""
+
+    @property
+    def encoded(self) -> int:
+        """Numbers that an encoder computes from an input: D for the classifier, then A of its alignment head."""
+        return self.width + (self.alignment.width if self.alignment else 0)
 
     @property
     def order(self) -> tuple[str, ...]:
@@ -85,6 +110,9 @@ class BundleConfig(_Frozen):
     fallback: Literal["nearest", "none"] = "nearest"
     """Calibration of a set without a temperature or half-width of its own: that of the nearest set (`calibration.nearest_set`),
     or none, as in bundles of format 2."""
+
+    matches: Mapping[str, MatchConfig] | None = None
+    """Calibration of `match` by pair of sets of modalities, e.g. "image~text"; only with alignment heads."""
 
     @property
     def calibrated_by(self) -> frozenset[str]:

@@ -1,16 +1,18 @@
 """The network of a classifier: encoders → fusion → head.
 
-B examples, M modalities, D embedding width, K labels.
+B examples, M modalities, D embedding width, A width of an aligned vector (0 without alignment heads), K labels.
 """
 
 from collections.abc import Callable, Mapping
 from importlib import import_module
+from typing import cast
 
 from torch import Tensor, nn
 
-from polymodal.model.config import NetworkConfig
+from polymodal.model.config import AlignmentConfig, NetworkConfig
 from polymodal.model.fusion import FUSIONS, Fusion
 from polymodal.model.modalities import MODALITIES
+from polymodal.model.modalities.projections import Fork, alignment_head, feature_width
 from polymodal.model.targets import TARGETS
 from polymodal.model.targets.heads import Head
 
@@ -25,7 +27,7 @@ class MultimodalClassifier(nn.Module):
         self.head = head
 
     def encode(self, modality: str, batch: Mapping[str, Tensor]) -> Tensor:
-        """Return embeddings (B, D) of one modality's collated batch."""
+        """Return embeddings (B, D + A) of one modality's collated batch."""
         embeddings: Tensor = self.encoders[modality](**batch)
         return embeddings
 
@@ -36,7 +38,14 @@ class MultimodalClassifier(nn.Module):
 
     def forward(self, batches: Mapping[str, Mapping[str, Tensor]], present: Tensor) -> Tensor:
         """Return logits (B, K) of collated batches by modality."""
-        return self.fuse({name: self.encode(name, batch) for name, batch in batches.items()}, present)
+        width = self.fusion.width
+        return self.fuse({name: self.encode(name, batch)[:, :width] for name, batch in batches.items()}, present)
+
+    def align(self, config: AlignmentConfig) -> None:
+        """Add alignment heads with fresh weights to the encoders, next to their projections."""
+        for encoder in self.encoders.values():
+            project = cast(nn.Module, encoder.project)
+            encoder.project = Fork(project, alignment_head(feature_width(project), config.hidden, config.width))
 
 
 def build_network(config: NetworkConfig) -> MultimodalClassifier:
@@ -47,7 +56,10 @@ def build_network(config: NetworkConfig) -> MultimodalClassifier:
     }
     fusion = FUSIONS[config.fusion](config.order, config.width)
     head = head_type(config.target)(config.width, len(config.labels), config.dropout)
-    return MultimodalClassifier(encoders, fusion, head)
+    network = MultimodalClassifier(encoders, fusion, head)
+    if config.alignment:
+        network.align(config.alignment)
+    return network
 
 
 def encoders_of(modality: str) -> Mapping[str, Callable[..., nn.Module]]:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from polymodal.model.config import Scale
+from polymodal.model.config import MatchConfig, Scale
 
 Array: TypeAlias = npt.NDArray[Any]
 FloatArray: TypeAlias = npt.NDArray[np.float32]
@@ -141,7 +141,7 @@ class Description:
     """A name in the table KINDS."""
     capabilities: frozenset[str] = frozenset()
     """Names of `model.capabilities.Capability`; they decide which tasks the model serves."""
-    dimensions: int = 0
-    """D: width of an embedding; 0 of a model that has none."""
-    aligned: bool = False
-    """Whether embeddings of different modalities may be compared."""
+    spaces: Mapping[str, int] = field(default_factory=dict)
+    """Width of the vectors of each space that the model embeds inputs in; the first space is the default."""
+    matches: Mapping[str, MatchConfig] = field(default_factory=dict)
+    """Calibration of `match` by pair of sets of modalities; empty without aligned vectors."""

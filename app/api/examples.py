@@ -104,7 +104,7 @@ _MODEL: Final = Description(
     card="# illustrations\n\nClassifies drawings.",
     report={"metrics": {}},
     capabilities=frozenset(task.needs for task in TASKS.values()),
-    dimensions=256,
+    spaces={"aligned": 256, "classifier": 256},
 )
 
 

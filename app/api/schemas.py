@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model
 from pydantic_core import PydanticCustomError
 
 from polymodal.app.settings import Settings
-from polymodal.model import MODALITIES, Description, InputSpec, Schema, Task, tasks_of
+from polymodal.model import MODALITIES, Description, InputSpec, Schema, Space, Task, tasks_of
 
 
 def _encodable(text: str) -> str:
@@ -163,18 +163,26 @@ class Input(Schema):
 
 
 class EmbeddingSpace(Schema):
-    """The vectors that a model computes from inputs."""
+    """The vectors that a model computes from inputs by default, and its other spaces."""
 
     dimensions: int
     aligned: bool
     """Whether vectors of different modalities are comparable."""
+    spaces: dict[str, int]
+    """Dimensions by space: the values of the option `space`; the first is the default."""
+    matches: list[str]
+    """Pairs of sets of modalities for which `match` was calibrated, for example image~text."""
 
     @classmethod
     def of(cls, description: Description) -> Self | None:
         """Return the embedding space of a model; None when it has none."""
-        if not description.dimensions:
+        if not description.spaces:
             return None
-        return cls(dimensions=description.dimensions, aligned=description.aligned)
+        space, dimensions = next(iter(description.spaces.items()))
+        aligned = space == Space.ALIGNED
+        return cls(
+            dimensions=dimensions, aligned=aligned, spaces=dict(description.spaces), matches=sorted(description.matches)
+        )
 
 
 class ModelSummary(Schema):

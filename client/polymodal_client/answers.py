@@ -94,12 +94,18 @@ class Embedding:
     """By input, a vector of length 1."""
     aligned: bool
     """Whether vectors of different inputs may be compared; those of one input always may."""
+    space: str = "classifier"
+    """The space of the vectors."""
+    fused: tuple[float, ...] | None = None
+    """One vector for all inputs together; only if it was asked for."""
     request_id: str = ""
     """As in the service's log."""
 
     @property
     def vector(self) -> tuple[float, ...]:
-        """The vector of the only input. Raises LookupError where there are several."""
+        """The vector of all inputs together, or of the only input. Raises LookupError where there are several."""
+        if self.fused is not None:
+            return self.fused
         if len(self.embeddings) != 1:
             raise LookupError(f"vector: embeddings of {', '.join(self.embeddings) or 'nothing'}; allowed: of one input")
         return next(iter(self.embeddings.values()))
@@ -113,6 +119,8 @@ class Embedding:
             modalities=tuple(document["modalities"]),
             embeddings={name: tuple(map(float, vector)) for name, vector in document["embeddings"].items()},
             aligned=document["aligned"],
+            space=document.get("space", "classifier"),
+            fused=tuple(map(float, document["fused"])) if "fused" in document else None,
             request_id=request_id,
         )
 

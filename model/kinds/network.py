@@ -1,6 +1,6 @@
 """The model kind `network`: prepares inputs of an item as a Sample, and computes embeddings, scores and Predictions of Samples.
 
-B examples, M modalities, D embedding width, K labels.
+B examples, M modalities, D embedding width, A width of an aligned vector (0 without alignment heads), K labels.
 """
 
 import base64
@@ -15,7 +15,7 @@ import numpy as np
 
 from polymodal.cores import available_cpus
 from polymodal.model.bundle import Bundle, read_bundle
-from polymodal.model.capabilities import Capability
+from polymodal.model.capabilities import Capability, Space
 from polymodal.model.config import subset_key
 from polymodal.model.errors import BundleError, InputError, NothingGiven, UnknownModality
 from polymodal.model.modalities import MODALITIES, prepare
@@ -50,9 +50,12 @@ class Network:
         self._runtime = runtime
         self._inputs = bundle.inputs
         self._order = network.order
+        self._width, self._encoded = network.width, network.encoded
         self.target = TARGETS[network.target].scoring.of(bundle.config)
         self.scale = network.scale
         """Scale of a regression's numbers; None for labels."""
+        spaces = {Space.ALIGNED.value: network.alignment.width} if network.alignment else {}
+        spaces[Space.CLASSIFIER.value] = network.width
         self.description = Description(
             name=name or bundle.config.name,
             digest=bundle.digest,
@@ -65,14 +68,15 @@ class Network:
             thresholds=bundle.config.thresholds,
             kind=bundle.config.kind,
             capabilities=frozenset({Capability.EMBEDS, Capability.SCORES}),
-            dimensions=network.width,
+            spaces=spaces,
+            matches=bundle.config.matches or {},
             scale=network.scale,
         )
 
     def prepare(self, inputs: Inputs, kept: Mapping[str, bytes] | None = None) -> Sample:
         """Decode and preprocess the inputs of one item, by modality; a blank text counts as absent.
 
-        `kept` has cached embeddings by modality, float32 (D,) as bytes, in place of inputs. Raises InputError.
+        `kept` has cached embeddings by modality, float32 (D + A,) as bytes, in place of inputs. Raises InputError.
         """
         known = ", ".join(self._order)
         embeddings = {name: np.frombuffer(vector, dtype=np.float32) for name, vector in (kept or {}).items()}
@@ -92,7 +96,7 @@ class Network:
         return self.fuse(self.embed(samples), [sample.present for sample in samples])
 
     def embed(self, samples: Sequence[Sample], stages: Stages | None = None) -> dict[str, FloatArray]:
-        """Return embeddings (B, D) of every modality; rows of samples without the modality are zero."""
+        """Return embeddings (B, D + A) of every modality; rows of samples without the modality are zero."""
         stages, embeddings = stages or Stages(), {}
         for name in self._order:
             with stages.measure(encoding(name)):
@@ -100,9 +104,9 @@ class Network:
         return embeddings
 
     def encode(self, modality: str, samples: Sequence[Sample]) -> FloatArray:
-        """Return one modality's embeddings (B, D): computed, or cached, or zero for rows without the modality."""
+        """Return one modality's embeddings (B, D + A): computed, or cached, or zero for rows without the modality."""
         rows = [row for row, sample in enumerate(samples) if modality in sample.arrays]
-        embeddings = np.zeros((len(samples), self.description.dimensions), dtype=np.float32)
+        embeddings = np.zeros((len(samples), self._encoded), dtype=np.float32)
         if rows:
             batch = self._inputs[modality].collate([samples[row].arrays[modality] for row in rows])
             embeddings[rows] = self._runtime.encode(modality, batch)
@@ -111,8 +115,13 @@ class Network:
                 embeddings[row] = sample.embeddings[modality]
         return embeddings
 
+    def vectors(self, embeddings: Mapping[str, FloatArray], space: str) -> dict[str, FloatArray]:
+        """Return the vectors of one space, (B, D) or (B, A), that embeddings (B, D + A) have, by modality."""
+        columns = slice(self._width, None) if space == Space.ALIGNED else slice(self._width)
+        return {name: np.ascontiguousarray(rows[:, columns]) for name, rows in embeddings.items()}
+
     def fuse(self, embeddings: Mapping[str, FloatArray], used: Sequence[frozenset[str]]) -> list[Prediction]:
-        """Return predictions of embeddings (B, D) of every modality; `used` has the modalities of each row."""
+        """Return predictions of embeddings (B, D + A) of every modality; `used` has the modalities of each row."""
         return [
             Prediction(used=modalities, bundle=self.description.digest, **self.target.decode(row))
             for row, modalities in zip(self.scores(embeddings, used), used, strict=True)
@@ -129,7 +138,7 @@ class Network:
     def logits(self, embeddings: Mapping[str, FloatArray], used: Sequence[frozenset[str]]) -> FloatArray:
         """Return logits (B, K), before calibration."""
         present = np.asarray([[name in modalities for name in self._order] for modalities in used], dtype=np.bool_)
-        return self._runtime.fuse(embeddings, present)
+        return self._runtime.fuse(self.vectors(embeddings, Space.CLASSIFIER), present)
 
     def probes(self, task: str = "") -> dict[str, Sequence[Probe]]:
         """Return inputs for measuring each modality's kinds of workload; the same for every task."""

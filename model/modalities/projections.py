@@ -1,6 +1,7 @@
 """Projections from an encoder's features to an embedding."""
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 
 def perceptron(features: int, hidden: int, width: int) -> nn.Sequential:
@@ -13,3 +14,33 @@ def perceptron(features: int, hidden: int, width: int) -> nn.Sequential:
         nn.Dropout(0.4),
         nn.Linear(hidden, width),
     )
+
+
+class Fork(nn.Module):
+    """Two projections of the same features: the classifier's embedding (B, D), then the aligned vector (B, A), as (B, D + A)."""
+
+    def __init__(self, classify: nn.Module, align: nn.Module) -> None:
+        super().__init__()
+        self.classify = classify
+        self.align = align
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Project a batch: (B, F) to (B, D + A)."""
+        return torch.cat([self.classify(features), self.align(features)], dim=1)
+
+
+def feature_width(project: nn.Module) -> int:
+    """Return F, the width of the features that a projection takes. Raises TypeError for one without a layer that says it."""
+    for module in project.modules():
+        if isinstance(module, nn.LayerNorm):
+            return int(module.normalized_shape[-1])
+        if isinstance(module, nn.Linear):
+            return module.in_features
+    raise TypeError(f"no linear layer or layer normalisation in {type(project).__name__}")
+
+
+def alignment_head(features: int, hidden: int, width: int) -> nn.Module:
+    """Build an alignment head: normalisation and one linear layer, or a perceptron."""
+    if hidden:
+        return perceptron(features, hidden, width)
+    return nn.Sequential(nn.LayerNorm(features), nn.Linear(features, width))

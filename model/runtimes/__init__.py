@@ -1,6 +1,6 @@
 """Runtimes, which execute the same network with different engines. Each is a module of this package.
 
-B examples, M modalities, D embedding width, K labels.
+B examples, M modalities, D embedding width, A width of an aligned vector (0 without alignment heads), K labels.
 """
 
 import importlib
@@ -24,7 +24,7 @@ class Runtime(Protocol):
     name: str
 
     def encode(self, modality: str, batch: Mapping[str, Array]) -> FloatArray:
-        """Return embeddings (B, D) of one modality's collated batch of B."""
+        """Return embeddings (B, D + A) of one modality's collated batch of B."""
         ...
 
     def fuse(self, embeddings: Mapping[str, FloatArray], present: Array) -> FloatArray:

@@ -1,23 +1,34 @@
-"""The task embed: a vector of unit length for each input.
+"""The task embed: a vector of unit length for each input, and on request one for all inputs together.
 
-B items of a batch, D embedding width.
+B items of a batch, V width of a space.
 """
 
-from typing import Final
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Final, cast
 
 import numpy as np
 from pydantic import ConfigDict
 
-from polymodal.model.capabilities import Capability
+from polymodal.model.capabilities import Capability, Embeds, Space
+from polymodal.model.errors import InvalidParameter
 from polymodal.model.tasks.contract import EXAMPLE_DIGEST, Batch, Task, TaskAnswer, TaskOptions
-from polymodal.model.types import Arrays, Description, FloatArray, TensorSpec
+from polymodal.model.types import Array, Arrays, Description, FloatArray, TensorSpec
 
 DECIMALS: Final = 7  # of a number whose magnitude is at most 1; single precision has no more
 SHORTEST: Final = 1e-12  # a shorter vector has no direction and is not normalised
+FUSED: Final = "fused"
+"""Name of the array with the vector of all inputs together; no modality has it."""
 
 
 class EmbedOptions(TaskOptions):
-    """No options except the model."""
+    """The space of the vectors, and whether one vector is wanted for all inputs together."""
+
+    allowed: ClassVar[Mapping[str, str]] = {"space": "a space of the model", "fused": "true or false"}
+
+    space: str | None = None
+    """aligned, where vectors of all modalities may be compared, or classifier; by default the first that the model has."""
+    fused: bool | None = None
+    """Whether the answer has one vector for all inputs together in addition; only in the space aligned."""
 
 
 class Embedding(TaskAnswer):
@@ -30,24 +41,30 @@ class Embedding(TaskAnswer):
                     "model": "illustrations",
                     "digest": EXAMPLE_DIGEST,
                     "modalities": ["image", "text"],
-                    "aligned": False,
-                    "embeddings": {"image": [0.6, -0.8, 0.0], "text": [0.0, 0.28, 0.96]},
+                    "space": "aligned",
+                    "aligned": True,
+                    "embeddings": {"image": [0.6, -0.8, 0.0], "text": [0.0, -0.6, 0.8]},
+                    "fused": [0.3841106, -0.8962581, 0.2216671],
                 }
             ]
         }
     )
 
+    space: str
+    """The space of the vectors."""
     aligned: bool
     """Whether vectors of different modalities may be compared; those of one modality always may."""
     embeddings: dict[str, list[float]]
     """By modality, a vector whose Euclidean length is 1: the dot product of two is their cosine similarity."""
+    fused: list[float] | None = None
+    """The mean of these vectors, of length 1 again; only if it was asked for."""
 
 
 class Embed(Task):
     """One L2-normalised vector for each input, before fusion."""
 
     name = "embed"
-    about = "A vector of unit length for each input, to search and to compare."
+    about = "Vectors of unit length for inputs, to search and to compare."
     summary = "Embed the inputs of an example: one vector of unit length for each"
     details = (
         "Vectors of one modality and of one version of a model may be compared: their dot product is the cosine similarity.\n\n"
@@ -62,29 +79,68 @@ class Embed(Task):
     Options = EmbedOptions
     Answer = Embedding
 
+    def check(self, options: EmbedOptions, description: Description) -> None:
+        """Raise InvalidParameter for a space that the model does not have, and for `fused` in a space that is not aligned."""
+        space = _space(options.space, description)
+        if space not in description.spaces:
+            raise InvalidParameter("space", space[:64], " or ".join(description.spaces))
+        if options.fused and space != Space.ALIGNED:
+            raise InvalidParameter("fused", "true", "false in a space in which modalities are not aligned")
+
+    def worker_options(self, options: EmbedOptions) -> Mapping[str, Any]:
+        """Return the options as they are."""
+        return options.model_dump(exclude_none=True)
+
     def outputs(self, description: Description) -> tuple[TensorSpec, ...]:
-        """Return a vector (D,) for each modality."""
-        return tuple(TensorSpec(spec.name, "FP32", (description.dimensions,)) for spec in description.inputs)
+        """Return a vector (V,) of the default space for each modality."""
+        width = description.spaces[_space(None, description)]
+        return tuple(TensorSpec(spec.name, "FP32", (width,)) for spec in description.inputs)
 
     def run(self, batch: Batch) -> list[Arrays]:
         """Embed and normalise; an item has the vectors of its own modalities."""
-        vectors = {name: normalised(rows) for name, rows in batch.embed().items()}
-        return [
-            {name: rows[number] for name, rows in vectors.items() if name in sample.present}
-            for number, sample in enumerate(batch.samples)
-        ]
+        embeddings = batch.embed()
+        spaces = [_space(options.get("space"), batch.model.description) for options in batch.options]
+        model = cast(Embeds, batch.model)
+        vectors = {
+            space: {name: normalised(rows) for name, rows in model.vectors(embeddings, space).items()}
+            for space in dict.fromkeys(spaces)
+        }
+        results: list[Arrays] = []
+        for number, (sample, options, space) in enumerate(zip(batch.samples, batch.options, spaces, strict=True)):
+            arrays = {name: rows[number] for name, rows in vectors[space].items() if name in sample.present}
+            results.append({**arrays, FUSED: fused(list(arrays.values()))} if options.get("fused") else arrays)
+        return results
 
     def answer(
         self, arrays: Arrays, used: frozenset[str], options: EmbedOptions, description: Description
     ) -> Embedding:
         """Return the vectors as lists of numbers."""
+        space = _space(options.space, description)
         return Embedding.model_construct(
             model=description.name,
             digest=description.digest,
             modalities=sorted(used),
-            aligned=description.aligned,
-            embeddings={name: arrays[name].astype(np.float64).round(DECIMALS).tolist() for name in sorted(used)},
+            space=space,
+            aligned=space == Space.ALIGNED,
+            embeddings={name: _numbers(arrays[name]) for name in sorted(used)},
+            fused=_numbers(arrays[FUSED]) if options.fused else None,
         )
+
+
+def _space(space: str | None, description: Description) -> str:
+    return space or next(iter(description.spaces))
+
+
+def _numbers(vector: Array) -> list[float]:
+    numbers: list[float] = vector.astype(np.float64).round(DECIMALS).tolist()
+    return numbers
+
+
+def fused(vectors: Sequence[FloatArray]) -> FloatArray:
+    """Return the mean of vectors (V,) of length 1, of length 1 again."""
+    if len(vectors) == 1:
+        return vectors[0]
+    return normalised(np.mean(vectors, axis=0, keepdims=True))[0]
 
 
 def normalised(rows: FloatArray) -> FloatArray:

@@ -47,13 +47,19 @@ TASKS = {
         "fallback": "none",
     },
 }
+ALIGNED = {
+    "image~text": {"slope": 10.0, "intercept": -5.0, "threshold": 0.5},
+    "text~text": {"slope": 20.0, "intercept": -10.0, "threshold": 0.5},
+    "image+text~image": {"slope": 10.0, "intercept": -6.0, "threshold": 0.4},
+}
+"""Matches of a toy model whose aligned vectors are those of the classifier; a pair of images has none."""
 VOCABULARY = {word: number for number, word in enumerate(("[PAD]", "[UNK]", *LABELS))}
 
 
 class Arithmetic:
     """A runtime whose embeddings are how red, green and blue something is, and whose logits are their sum.
 
-    A test can make it wait; it fails on five reds, and sleeps for a minute on eight blues.
+    Aligned vectors are the same numbers. A test can make it wait; it fails on five reds, and sleeps for a minute on eight blues.
     """
 
     name = "arithmetic"
@@ -61,8 +67,13 @@ class Arithmetic:
     def __init__(self) -> None:
         self.may_go = threading.Event()
         self.may_go.set()
+        self.aligned = False
 
     def encode(self, modality, batch):
+        vectors = self._encode(modality, batch)
+        return np.hstack([vectors, vectors]) if self.aligned else vectors
+
+    def _encode(self, modality, batch):
         self.may_go.wait(10)
         if modality == "image":
             return batch["pixels"].mean(axis=(1, 2), dtype=np.float32) / 255
@@ -77,7 +88,11 @@ class Arithmetic:
         return sum(embeddings.values())
 
 
-def make_predictor(name: str = "toy", runtime: Arithmetic | None = None, task: str = "single-label") -> Network:
+def make_predictor(
+    name: str = "toy", runtime: Arithmetic | None = None, task: str = "single-label", *, aligned: bool = False
+) -> Network:
+    runtime = runtime or Arithmetic()
+    runtime.aligned = aligned
     tokenizer = Tokenizer(models.WordLevel(VOCABULARY, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
@@ -92,13 +107,15 @@ def make_predictor(name: str = "toy", runtime: Arithmetic | None = None, task: s
                 "width": 3,
                 "fusion": "sum",
                 "target": task,
+                **({"alignment": {"width": len(LABELS)}} if aligned else {}),
             },
+            **({"matches": ALIGNED} if aligned else {}),
         }
     )
     inputs = {"image": ImageInput(side=32), "text": TextInput(tokenizer, max_tokens=8)}
     report = {"accuracy": 1.0}
     bundle = Bundle(Path(), config, "ab" * 32, inputs, report, golden=(), card="# Toy")
-    return Network(bundle, runtime or Arithmetic())
+    return Network(bundle, runtime)
 
 
 @pytest.fixture(autouse=True)

@@ -36,7 +36,7 @@ _CODINGS = frozenset({b"content-encoding", b"transfer-encoding", b"content-range
 """Header fields which mean that the part's bytes are not its content."""
 _IDENTITY = frozenset({b"", b"7bit", b"8bit", b"binary"})  # RFC 2045
 _COMPOSITE, _URLENCODED = (b"multipart/", b"message/"), b"application/x-www-form-urlencoded"
-_JSON_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
+_JSON_VALUE = re.compile(r"true|false|-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 _BAD_QUOTED_PRINTABLE = re.compile(rb"=(?![0-9a-fA-F]{2}|[ \t]*(?:\r?\n|\Z))")
 
 
@@ -216,4 +216,4 @@ def _option(name: str, value: object) -> object:
         return None
     if name == "model":
         return text.strip()
-    return json.loads(text) if _JSON_NUMBER.fullmatch(text) else text
+    return json.loads(text) if _JSON_VALUE.fullmatch(text) else text

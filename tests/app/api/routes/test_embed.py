@@ -19,6 +19,7 @@ async def test_each_input_gets_its_own_vector(client, solid):
         "model": "toy",
         "digest": "ab" * 32,
         "modalities": ["image", "text"],
+        "space": "classifier",
         "aligned": False,
         "embeddings": {"image": [0.0, 0.0, 1.0], "text": [HALF, HALF, 0.0]},
     }
@@ -45,7 +46,7 @@ async def test_an_input_without_a_direction_stays_zero(client):
             {"text": "red", "top_k": 1},
             400,
             "unknown_field",
-            'body: field "top_k"; allowed: image, text, model',
+            'body: field "top_k"; allowed: image, text, space, fused, model',
             id="an-option-of-another-task",
         ),
         pytest.param({"text": "red", "model": "x"}, 404, "unknown_model", 'model: "x"; allowed: toy', id="model"),
@@ -79,6 +80,50 @@ async def test_a_bad_item_of_a_batch_fails_alone(client, solid):
     assert answers[0]["embedding"]["embeddings"] == {"text": [1.0, 0.0, 0.0]}
     assert answers[2]["embedding"]["embeddings"] == {"image": [0.0, 1.0, 0.0], "text": [0.0, 0.0, 1.0]}
     assert [item["problem"]["code"] for item in (answers[1], answers[3])] == ["unsupported_format", "nothing_given"]
+
+
+@pytest.fixture
+def aligned(serving, make):
+    return serving({"toy": make("toy", aligned=True), "plain": make("plain")})
+
+
+async def test_vectors_of_different_modalities_are_aligned_by_default_where_the_model_has_them(aligned, solid):
+    async with aligned as client:
+        body = {"image": encoded(solid("red")), "text": "red green"}
+        default = (await client.post("/v1/embed", json=body)).json()
+        own = (await client.post("/v1/embed", json=body | {"space": "classifier"})).json()
+        plain = (await client.post("/v1/embed", json=body | {"model": "plain"})).json()
+        model = (await client.get("/v1/models/toy")).json()
+    assert (default["space"], default["aligned"]) == ("aligned", True)
+    assert (own["space"], own["aligned"]) == (plain["space"], plain["aligned"]) == ("classifier", False)
+    assert "fused" not in default
+    assert model["embeddings"]["spaces"] == {"aligned": 3, "classifier": 3}
+    assert model["embeddings"]["matches"] == ["image+text~image", "image~text", "text~text"]
+
+
+async def test_the_fused_vector_is_the_mean_of_unit_vectors_at_length_1(aligned, solid):
+    form = {"text": "green", "fused": "true"}
+    async with aligned as client:
+        both = (await client.post("/v1/embed", files={"image": solid("red")}, data=form)).json()
+        text = (await client.post("/v1/embed", json={"text": "green green blue", "fused": True})).json()
+    assert both["fused"] == [HALF, HALF, 0.0]
+    assert text["fused"] == text["embeddings"]["text"]
+
+
+@pytest.mark.parametrize(
+    ("options", "detail"),
+    [
+        pytest.param({"space": "else"}, "space: else; allowed: aligned or classifier", id="unknown"),
+        pytest.param({"space": "aligned", "model": "plain"}, "space: aligned; allowed: classifier", id="not-there"),
+        pytest.param({"fused": True, "model": "plain"}, "fused: true; allowed: false in a space", id="fused"),
+        pytest.param({"fused": "yes"}, 'fused: "yes"; allowed: true or false', id="no-boolean"),
+    ],
+)
+async def test_a_space_that_the_model_lacks_is_rejected(aligned, options, detail):
+    async with aligned as client:
+        answer = await client.post("/v1/embed", json={"text": "red", **options})
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_parameter")
+    assert detail in answer.json()["detail"]
 
 
 async def test_the_stages_of_an_answer_do_not_include_fuse(client):

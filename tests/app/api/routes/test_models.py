@@ -7,7 +7,7 @@ async def test_the_list_has_the_default_and_the_labels_and_limits_of_every_model
     assert model["labels"] == ["red", "green", "blue"]
     image, text = model["inputs"]
     assert (model["kind"], model["tasks"]) == ("network", ["classify", "embed"])
-    assert model["embeddings"] == {"dimensions": 3, "aligned": False}
+    assert model["embeddings"] == {"dimensions": 3, "aligned": False, "spaces": {"classifier": 3}, "matches": []}
     assert [(spec["name"], spec["textual"]) for spec in (image, text)] == [("image", False), ("text", True)]
     assert "image/png" in image["media_types"]
     assert image["limits"]["max_pixels"] == 50_000_000
