@@ -104,10 +104,16 @@ class Network:
         return embeddings
 
     def encode(self, modality: str, samples: Sequence[Sample]) -> FloatArray:
-        """Return one modality's embeddings (B, D + A): computed, or cached, or zero for rows without the modality."""
-        rows = [row for row, sample in enumerate(samples) if modality in sample.arrays]
+        """Return one modality's embeddings (B, D + A): computed, or cached, or zero for rows without the modality.
+
+        Arrays of one shape are computed together, so that no text is padded: an input has the same numbers in every batch.
+        """
         embeddings = np.zeros((len(samples), self._encoded), dtype=np.float32)
-        if rows:
+        rows_by_shape: dict[tuple[int, ...], list[int]] = {}
+        for row, sample in enumerate(samples):
+            if modality in sample.arrays:
+                rows_by_shape.setdefault(sample.arrays[modality].shape, []).append(row)
+        for rows in rows_by_shape.values():
             batch = self._inputs[modality].collate([samples[row].arrays[modality] for row in rows])
             embeddings[rows] = self._runtime.encode(modality, batch)
         for row, sample in enumerate(samples):

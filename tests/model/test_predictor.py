@@ -92,6 +92,16 @@ def test_a_batch_has_the_predictions_of_its_single_examples(predictor):
     assert scores_of(together) == pytest.approx(scores_of(alone), abs=1e-4)
 
 
+@pytest.mark.parametrize("size", [2, 3, 7, 12])
+def test_an_input_has_the_same_embedding_to_the_bit_in_every_batch(predictors, int8_predictor, size):
+    for model in (predictors["onnx"], int8_predictor):
+        samples = [model.prepare(inputs) for inputs in [*EXAMPLES, {"text": "red"}, {"text": "red, ripe"}] * 3]
+        for name in ("image", "text"):
+            alone = np.concatenate([model.encode(name, [sample]) for sample in samples])
+            batches = [samples[start : start + size] for start in range(0, len(samples), size)]
+            assert np.array_equal(np.concatenate([model.encode(name, batch) for batch in batches]), alone)
+
+
 def test_shuffling_the_batch_shuffles_the_predictions(predictor):
     samples = [predictor.prepare(inputs) for inputs in EXAMPLES * 3]
     order = np.random.default_rng(1).permutation(len(samples))

@@ -188,9 +188,12 @@ class _TransformerLayer(nn.Module):
 
 
 def _masked_mean(states: Tensor, mask: Tensor) -> Tensor:
-    """Return the mean over the tokens of each text: (B, L, W) to (B, W)."""
-    weights = mask.to(states.dtype)[..., None]
-    return (states * weights).sum(dim=1) / weights.sum(dim=1)
+    """Return the mean over the tokens of each text: (B, L, W) to (B, W).
+
+    A product of matrices, because ONNX Runtime's ReduceSum adds in another order for one text than for several.
+    """
+    weights = mask.to(states.dtype)[:, None, :]  # (B, 1, L)
+    return (weights @ states).squeeze(1) / weights.sum(dim=2)
 
 
 ENCODERS: Final[Mapping[str, Callable[..., nn.Module]]] = {
