@@ -31,7 +31,7 @@ class OpenAIError(Schema):
     """The detail of the problem."""
     type: str
     """invalid_request_error, rate_limit_error or server_error."""
-    param: str | None
+    param: str | None = None
     """The field with the problem, if it is about one."""
     code: str
     """The code of the problem, or that of OpenAI's API: model_not_found, invalid_api_key, rate_limit_exceeded."""

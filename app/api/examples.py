@@ -209,6 +209,6 @@ def requests() -> dict[str, dict[str, Any]]:
     texts = [example for name, example in inputs.items() if MODALITIES[name].textual]
     embeddings = {
         "texts": {"input": texts, "user": "u"},
-        "several-modalities": {"input": [{_BINARY.name: _BINARY.example}]},
+        "an-image": {"input": [{_BINARY.name: _BINARY.example}]},
     }
     return {**tasks, "EmbeddingsBody": embeddings}

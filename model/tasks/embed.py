@@ -131,7 +131,7 @@ class Embed(Task):
             aligned=space == Space.ALIGNED,
             embeddings={name: _numbers(arrays[name]) for name in sorted(used)},
             fused=_numbers(arrays[FUSED]) if options.fused else None,
-            tokens=int(arrays[TOKENS]),
+            tokens=int(arrays.get(TOKENS, 0)),
         )
 
 

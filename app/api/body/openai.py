@@ -54,7 +54,7 @@ def _content_schema(kind: str, value: Any) -> type[Schema]:  # noqa: ANN401 — 
     name = "".join(map(str.capitalize, kind.split("_")))
     fields: Any = {"type": (Literal[kind], ...), kind: (value, ...)}
     options = {"use_attribute_docstrings": False}
-    about = f"A {kind} in a message."
+    about = f"An item of the type {kind} in a message."
     return create_model(f"{name}Content", __base__=Schema, __doc__=about, __cls_kwargs__=options, **fields)
 
 
