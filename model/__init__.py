@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from polymodal.model.tasks import TASKS, tasks_of
     from polymodal.model.tasks.classify import Classification
     from polymodal.model.tasks.contract import Batch, Schema, Task, TaskAnswer, TaskOptions, answer_one
-    from polymodal.model.tasks.embed import Embedding
+    from polymodal.model.tasks.embed import CountedEmbedOptions, Embedding
     from polymodal.model.types import Array, Arrays, Description, Inputs, InputSpec, Observed, Probe, Sample
 
 __all__ = [
@@ -44,6 +44,7 @@ __all__ = [
     "BundleError",
     "Capability",
     "Classification",
+    "CountedEmbedOptions",
     "Description",
     "Embedding",
     "InputError",

@@ -4,7 +4,7 @@ B items of a batch, V width of a space.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Final, cast
+from typing import Any, ClassVar, Final, Literal, cast
 
 import numpy as np
 from pydantic import ConfigDict, Field
@@ -20,7 +20,7 @@ SHORTEST: Final = 1e-12  # a shorter vector has no direction and is not normalis
 FUSED: Final = "fused"
 """Name of the array with the vector of all inputs together; no modality has it."""
 TOKENS: Final = "tokens"
-"""Name of the array with the number of tokens that were read of an item; no modality has it."""
+"""Name of the array with the number of tokens of an item; no modality has it."""
 
 
 class EmbedOptions(TaskOptions):
@@ -32,6 +32,12 @@ class EmbedOptions(TaskOptions):
     """aligned, where vectors of all modalities may be compared, or classifier; by default the first that the model has."""
     fused: bool | None = None
     """Whether the answer has one vector for all inputs together in addition; only in the space aligned."""
+
+
+class CountedEmbedOptions(EmbedOptions):
+    """Options of routes that report the number of tokens; not an option of clients."""
+
+    tokens: Literal[True] = True
 
 
 class Embedding(TaskAnswer):
@@ -62,7 +68,8 @@ class Embedding(TaskAnswer):
     fused: list[float] | None = None
     """The mean of these vectors, of length 1 again; only if it was asked for."""
     tokens: int = Field(0, exclude=True)
-    """Tokens that were read of the texts, as far as the model reads them; a cached embedding needs none. Not in the JSON."""
+    """Tokens that were read of the texts, without those beyond the model's limit; only with CountedEmbedOptions. A cached embedding
+    needs none. Not in the JSON."""
 
 
 class Embed(Task):
@@ -113,9 +120,13 @@ class Embed(Task):
         results: list[Arrays] = []
         for number, (sample, options, space) in enumerate(zip(batch.samples, batch.options, spaces, strict=True)):
             arrays = {name: rows[number] for name, rows in vectors[space].items() if name in sample.present}
-            together = {FUSED: fused(list(arrays.values()))} if options.get("fused") else {}
-            tokens = sum(len(array) for name, array in sample.arrays.items() if MODALITIES[name].textual)
-            results.append({**arrays, **together, TOKENS: np.asarray(tokens)})
+            more: dict[str, Array] = {}
+            if options.get("fused"):
+                more[FUSED] = fused(list(arrays.values()))
+            if options.get("tokens"):
+                texts = [array for name, array in sample.arrays.items() if MODALITIES[name].textual]
+                more[TOKENS] = np.asarray(sum(map(len, texts)))
+            results.append({**arrays, **more})
         return results
 
     def answer(

@@ -39,6 +39,7 @@ from polymodal.app.serving.registry import Deployment
 from polymodal.app.serving.service import Service
 from polymodal.model import (
     TASKS,
+    CountedEmbedOptions,
     Description,
     Embedding,
     InputError,
@@ -157,7 +158,7 @@ def _options(parsed: ParsedEmbeddings, description: Description) -> TaskOptions:
         raise InvalidParameter("dimensions", str(parsed.dimensions), f"{width}, the dimensions of this model, or none")
     if not aligned:
         _check_modalities(parsed.items)
-    return EMBED.Options.model_validate({"space": space, "fused": aligned or None})
+    return CountedEmbedOptions(space=space, fused=aligned or None)
 
 
 def _check_modalities(items: Sequence[EmbeddingItem]) -> None:
