@@ -148,6 +148,23 @@ async def test_strings_are_files_of_the_modality_that_is_set(client, solid):
     assert await vectors(client, input="red", modality="text") == [RED]
 
 
+async def test_base64_of_files_is_read_in_every_unambiguous_spelling(client, solid):
+    content = base64.b64encode(solid("red")).decode()
+    lines = "\r\n".join(content[at : at + 20] for at in range(0, len(content), 20))
+    url_safe = content.replace("+", "-").replace("/", "_").rstrip("=")
+    for spelling in (content, lines, url_safe, f"data:;base64,{lines}", f"DATA:text/html;BASE64,{url_safe}"):
+        assert await vectors(client, input=[{"image": spelling}]) == [RED]
+
+
+async def test_odd_images_and_texts_have_a_vector_or_a_reason(client, solid):
+    for size in ((1, 1), (2, 1), (1, 300)):
+        assert await vectors(client, input=[{"image": uri(solid("red", size=size))}]) == [RED]
+    wide = await refusal(client, input=["red", {"image": uri(png((20_000, 1), "1"))}])
+    assert wide["detail"].startswith("input[1].image: 20,000 × 1 px; allowed: ")
+    for text in ("⛵", "x" * 20_000, "green " * 3_000 + "e\u0301"):
+        assert len((await vectors(client, input=text, encoding_format="base64"))[0]) == 16
+
+
 async def test_a_conversation_has_one_vector(client, solid):
     linked = {"type": "image_url", "image_url": {"url": uri(solid("red")), "detail": "low"}}
     content = [linked, {"type": "text", "text": "green"}]
