@@ -24,7 +24,7 @@ TOKENS: Final = "tokens"
 
 
 class EmbedOptions(TaskOptions):
-    """The space of the vectors, and whether one vector is wanted for all inputs together."""
+    """The space of the vectors, and whether there is one for all inputs together."""
 
     allowed: ClassVar[Mapping[str, str]] = {"space": "a space of the model", "fused": "true or false"}
 
@@ -66,7 +66,7 @@ class Embedding(TaskAnswer):
     embeddings: dict[str, list[float]]
     """By modality, a vector whose Euclidean length is 1: the dot product of two is their cosine similarity."""
     fused: list[float] | None = None
-    """The mean of these vectors, of length 1 again; only if it was asked for."""
+    """The mean of these vectors, of length 1 again; only if it was requested."""
     tokens: int = Field(0, exclude=True)
     """Tokens that were read of the texts, without those beyond the model's limit; only with CountedEmbedOptions. A cached embedding
     needs none. Not in the JSON."""
