@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from polymodal.model.tasks import TASKS, tasks_of
     from polymodal.model.tasks.classify import Classification
     from polymodal.model.tasks.contract import Batch, Schema, Task, TaskAnswer, TaskOptions, answer_one
+    from polymodal.model.tasks.embed import CountedEmbedOptions, Embedding
     from polymodal.model.types import Array, Arrays, Description, Inputs, InputSpec, Observed, Probe, Sample
 
 __all__ = [
@@ -43,7 +44,9 @@ __all__ = [
     "BundleError",
     "Capability",
     "Classification",
+    "CountedEmbedOptions",
     "Description",
+    "Embedding",
     "InputError",
     "InputSpec",
     "Inputs",
@@ -84,6 +87,7 @@ __all__ = [
 _MODULES: Final = (
     *("modalities", "errors", "types", "stages", "capabilities", "config", "alignment"),
     *("runtimes.processor", "kinds", "kinds.network", "tasks", "tasks.contract", "tasks.classify"),
+    "tasks.embed",
 )
 """Where public names are defined, light modules first."""
 

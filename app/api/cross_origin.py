@@ -9,7 +9,7 @@ from starlette.types import ASGIApp
 from polymodal.app.settings import Settings
 
 _REQUEST_FIELDS = ("Authorization", "X-API-Key", "Content-Type", "X-Request-Id", "X-Request-Timeout-Ms")
-_RESPONSE_FIELDS = ("X-Request-Id", "Server-Timing", "Retry-After", "RateLimit", "RateLimit-Policy")
+_RESPONSE_FIELDS = ("X-Request-Id", "Server-Timing", "Retry-After", "RateLimit", "RateLimit-Policy", "X-Ignored-Fields")
 
 
 def cross_origin_for(settings: Settings) -> Callable[[ASGIApp], ASGIApp] | None:

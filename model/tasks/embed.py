@@ -4,13 +4,14 @@ B items of a batch, V width of a space.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Final, cast
+from typing import Any, ClassVar, Final, Literal, cast
 
 import numpy as np
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 
 from polymodal.model.capabilities import Capability, Embeds, Space
 from polymodal.model.errors import InvalidParameter
+from polymodal.model.modalities import MODALITIES
 from polymodal.model.tasks.contract import EXAMPLE_DIGEST, Batch, Task, TaskAnswer, TaskOptions
 from polymodal.model.types import Array, Arrays, Description, FloatArray, TensorSpec
 
@@ -18,10 +19,12 @@ DECIMALS: Final = 7  # of a number whose magnitude is at most 1; single precisio
 SHORTEST: Final = 1e-12  # a shorter vector has no direction and is not normalised
 FUSED: Final = "fused"
 """Name of the array with the vector of all inputs together; no modality has it."""
+TOKENS: Final = "tokens"
+"""Name of the array with the number of tokens of an item; no modality has it."""
 
 
 class EmbedOptions(TaskOptions):
-    """The space of the vectors, and whether one vector is wanted for all inputs together."""
+    """The space of the vectors, and whether there is one for all inputs together."""
 
     allowed: ClassVar[Mapping[str, str]] = {"space": "a space of the model", "fused": "true or false"}
 
@@ -29,6 +32,12 @@ class EmbedOptions(TaskOptions):
     """aligned, where vectors of all modalities may be compared, or classifier; by default the first that the model has."""
     fused: bool | None = None
     """Whether the answer has one vector for all inputs together in addition; only in the space aligned."""
+
+
+class CountedEmbedOptions(EmbedOptions):
+    """Options of routes that report the number of tokens; not an option of clients."""
+
+    tokens: Literal[True] = True
 
 
 class Embedding(TaskAnswer):
@@ -57,7 +66,10 @@ class Embedding(TaskAnswer):
     embeddings: dict[str, list[float]]
     """By modality, a vector whose Euclidean length is 1: the dot product of two is their cosine similarity."""
     fused: list[float] | None = None
-    """The mean of these vectors, of length 1 again; only if it was asked for."""
+    """The mean of these vectors, of length 1 again; only if it was requested."""
+    tokens: int = Field(0, exclude=True)
+    """Tokens that were read of the texts, without those beyond the model's limit; only with CountedEmbedOptions. A cached embedding
+    needs none. Not in the JSON."""
 
 
 class Embed(Task):
@@ -108,7 +120,13 @@ class Embed(Task):
         results: list[Arrays] = []
         for number, (sample, options, space) in enumerate(zip(batch.samples, batch.options, spaces, strict=True)):
             arrays = {name: rows[number] for name, rows in vectors[space].items() if name in sample.present}
-            results.append({**arrays, FUSED: fused(list(arrays.values()))} if options.get("fused") else arrays)
+            more: dict[str, Array] = {}
+            if options.get("fused"):
+                more[FUSED] = fused(list(arrays.values()))
+            if options.get("tokens"):
+                texts = [array for name, array in sample.arrays.items() if MODALITIES[name].textual]
+                more[TOKENS] = np.asarray(sum(map(len, texts)))
+            results.append({**arrays, **more})
         return results
 
     def answer(
@@ -124,6 +142,7 @@ class Embed(Task):
             aligned=space == Space.ALIGNED,
             embeddings={name: _numbers(arrays[name]) for name in sorted(used)},
             fused=_numbers(arrays[FUSED]) if options.fused else None,
+            tokens=int(arrays.get(TOKENS, 0)),
         )
 
 

@@ -11,7 +11,8 @@ from fastapi import Request
 from polymodal.app.api.body.form import Form
 from polymodal.app.api.body.json import batch_of, parse, request_of
 from polymodal.app.api.body.limits import JSON, MULTIPART, content_type, read, read_whole
-from polymodal.app.api.body.problems import BODY_ERRORS, TooManyItems
+from polymodal.app.api.body.openai import EmbeddingItem, EmbeddingsBody, ParsedEmbeddings, embeddings_of
+from polymodal.app.api.body.problems import BODY_ERRORS, TooManyItems, UrlNotAccepted
 from polymodal.app.api.body.request import ParsedBatch, ParsedRequest
 from polymodal.app.problems import RequestError
 from polymodal.app.serving.admission import Admitted
@@ -23,11 +24,16 @@ __all__ = [
     "BODY_ERRORS",
     "JSON",
     "MULTIPART",
+    "EmbeddingItem",
+    "EmbeddingsBody",
     "ParsedBatch",
+    "ParsedEmbeddings",
     "ParsedRequest",
     "RequestError",
     "TooManyItems",
+    "UrlNotAccepted",
     "read_batch",
+    "read_embeddings",
     "read_request",
 ]
 
@@ -52,3 +58,12 @@ async def read_batch(
     content_type(request, JSON)
     body = await read_whole(request, settings, admitted)
     return await service.offload(lambda: batch_of(task, parse(body), settings))
+
+
+async def read_embeddings(
+    request: Request, admitted: Admitted, service: Service, settings: Settings
+) -> ParsedEmbeddings:
+    """Read the body of POST /v1/embeddings, which is JSON."""
+    content_type(request, JSON)
+    body = await read_whole(request, settings, admitted)
+    return await service.offload(lambda: embeddings_of(body, settings))

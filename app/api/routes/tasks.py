@@ -37,12 +37,12 @@ Endpoint: TypeAlias = Callable[[Request], Coroutine[Any, Any, Response]]
 
 log = structlog.get_logger(__name__)
 
-_INPUT_ERRORS = (UnsupportedFormat, NothingGiven, UnknownModality, Undecodable, TooLarge, InvalidParameter)
-_SERVICE_ERRORS = (UnknownModel, UnknownTask, Overloaded, NotReady, DeadlineExceeded)
+INPUT_ERRORS = (UnsupportedFormat, NothingGiven, UnknownModality, Undecodable, TooLarge, InvalidParameter)
+SERVICE_ERRORS = (UnknownModel, UnknownTask, Overloaded, NotReady, DeadlineExceeded)
 
 TIMEOUT: Final = "X-Request-Timeout-Ms"
 _MILLISECONDS = re.compile(r"[1-9][0-9]{0,8}")
-_TIMEOUT_PARAMETER: Final = {
+TIMEOUT_PARAMETER: Final = {
     "name": TIMEOUT,
     "in": "header",
     "required": False,
@@ -65,10 +65,10 @@ def router_of(task: Task) -> APIRouter:
         operation_id=task.name,
         summary=task.summary,
         description=task.details,
-        responses=explained(*BODY_ERRORS, *_INPUT_ERRORS, *_SERVICE_ERRORS),
+        responses=explained(*BODY_ERRORS, *INPUT_ERRORS, *SERVICE_ERRORS),
         response_model=task.Answer,
         openapi_extra={
-            "parameters": [_TIMEOUT_PARAMETER],
+            "parameters": [TIMEOUT_PARAMETER],
             "requestBody": {"required": True, "content": {MULTIPART: form, JSON: {"schema": _reference(schemas.body)}}},
         },
     )
@@ -79,10 +79,10 @@ def router_of(task: Task) -> APIRouter:
         operation_id=f"{task.name}Batch",
         summary=task.batch_summary,
         description=f"Returns the {task.result} or the problem of each item, in the items' order. They have one deadline.",
-        responses=explained(*BODY_ERRORS, InvalidParameter, TooManyItems, *_SERVICE_ERRORS),
+        responses=explained(*BODY_ERRORS, InvalidParameter, TooManyItems, *SERVICE_ERRORS),
         response_model=schemas.batch_answers,
         openapi_extra={
-            "parameters": [_TIMEOUT_PARAMETER],
+            "parameters": [TIMEOUT_PARAMETER],
             "requestBody": {"required": True, "content": {JSON: {"schema": _reference(schemas.batch_body)}}},
         },
     )
@@ -97,11 +97,11 @@ def _single(task: Task) -> Endpoint:
     async def endpoint(request: Request) -> Response:
         service, settings, context = service_of(request), settings_of(request), context_of(request)
         with service.admit() as admitted:
-            timeout_ms = _timeout_ms(request)
-            parsed = await _timed(request, read_request(request, task, admitted, service, settings))
+            timeout_ms = timeout_ms_of(request)
+            parsed = await timed(request, read_request(request, task, admitted, service, settings))
             context.modalities = sorted(parsed.inputs)
             with service.registry.use(parsed.model) as deployment:
-                _note_model(request, deployment, task)
+                note_model(request, deployment, task)
                 task.check(parsed.options, deployment.description)
                 work = service.run(
                     deployment,
@@ -122,13 +122,13 @@ def _batch(task: Task, schemas: TaskSchemas) -> Endpoint:
     async def endpoint(request: Request) -> Response:
         service, settings, context = service_of(request), settings_of(request), context_of(request)
         with service.admit() as admitted:
-            timeout_ms = _timeout_ms(request)
-            parsed = await _timed(request, read_batch(request, task, admitted, service, settings))
+            timeout_ms = timeout_ms_of(request)
+            parsed = await timed(request, read_batch(request, task, admitted, service, settings))
             context.items = len(parsed.ids)
             with service.registry.use(parsed.model) as deployment:
-                _note_model(request, deployment, task)
+                note_model(request, deployment, task)
                 task.check(parsed.options, deployment.description)
-                await _count(request, len(parsed.ids))
+                await count_items(request, len(parsed.ids))
                 work = service.run_all(
                     deployment,
                     task,
@@ -156,19 +156,22 @@ def _batch(task: Task, schemas: TaskSchemas) -> Endpoint:
     return endpoint
 
 
-def _note_model(request: Request, deployment: Deployment, task: Task) -> None:
+def note_model(request: Request, deployment: Deployment, task: Task) -> None:
     """Record the model in the request's context. Raises UnknownTask when the model does not have the task."""
     context_of(request).model = deployment.description
     deployment.check(task.name)
 
 
-async def _count(request: Request, items: int) -> None:
-    """Count the items under the client's rate limits, except the first, which was counted as the request."""
+async def count_items(request: Request, items: int, where: str = "items") -> None:
+    """Count the items under the client's rate limits, except the first, which was counted as the request.
+
+    Raises TooManyItems about the field `where` if the limits can never admit as many; RateLimited.
+    """
     allowance = context_of(request).allowance
     if allowance is None:
         return
     if allowance.most is not None and items > allowance.most:
-        raise TooManyItems("items", f"{items:,} items", f"at most {allowance.most:,}, this client's rate limit")
+        raise TooManyItems(where, f"{items:,} items", f"at most {allowance.most:,}, this client's rate limit")
     await allowance.take(items - 1)
 
 
@@ -176,7 +179,7 @@ def _response(answer: BaseModel) -> Response:
     return Response(answer.model_dump_json(exclude_none=True), media_type=JSON)
 
 
-def _timeout_ms(request: Request) -> int | None:
+def timeout_ms_of(request: Request) -> int | None:
     """Return the timeout that the client sent; None without one. Raises InvalidParameter."""
     value = request.headers.get(TIMEOUT)
     if value is None:
@@ -186,7 +189,7 @@ def _timeout_ms(request: Request) -> int | None:
     return int(value)
 
 
-async def _timed(request: Request, reading: Awaitable[Value]) -> Value:
+async def timed(request: Request, reading: Awaitable[Value]) -> Value:
     """Await the reading of a body, and record its duration."""
     began = time.perf_counter()
     try:
