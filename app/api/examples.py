@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from polymodal.app.api.errors import MEDIA_TYPE, Refusal, headers_of, problem_of
-from polymodal.app.api.schemas import ModelDetail, ModelSummary, schemas_of
+from polymodal.app.api.schemas import ModelDetail, ModelSummary, SimilarityBody, schemas_of
 from polymodal.app.problems import InternalError, Problem
 from polymodal.app.serving.service import State
 from polymodal.app.settings import load_settings
@@ -144,6 +144,37 @@ def _requests(task: Task) -> dict[str, dict[str, Any]]:
     }
 
 
+# --- similarity ---
+
+
+def _similarity() -> dict[str, Any]:
+    """Return an answer about two good candidates and a bad one."""
+    calibrated = {"match": 0.94, "threshold": 0.62, "selected": True}
+    problem = problem_of(_UNSUPPORTED, REQUEST_ID)
+    return {
+        "model": "illustrations",
+        "digest": _DIGEST,
+        "modalities": ["text"],
+        "prior": 0.5,
+        "pairs": [
+            {"index": 2, "id": "c", "cosine": 0.41, **calibrated, "modalities": ["image"]},
+            {"index": 0, "id": "a", "cosine": 0.83, "modalities": ["image", "text"]},
+        ],
+        "failed": [{"index": 1, "id": "b", "status": problem.status, "problem": problem.model_dump(exclude_none=True)}],
+    }
+
+
+def _comparisons() -> dict[str, Any]:
+    """Return JSON bodies of POST /v1/similarity."""
+    inputs = {name: modality.example for name, modality in MODALITIES.items() if modality.example}
+    texts = {name: example for name, example in inputs.items() if MODALITIES[name].textual}
+    bad = {"id": "b", _BINARY.name: base64.b64encode(b"not an image").decode()}
+    return {
+        "two-candidates": {"query": texts, "candidates": [{"id": "a", **inputs}, {"id": "b", **texts}], "top_k": 1},
+        "one-bad-candidate": {"query": texts, "candidates": [{"id": "a", **inputs}, bad], "prior": 0.1},
+    }
+
+
 # --- operations ---
 
 
@@ -163,6 +194,7 @@ def answers() -> dict[str, tuple[str, dict[str, Any]]]:
             )
             for task in TASKS.values()
         },
+        "similarity": ("The pairs of the query with the candidates, best first.", {"three-candidates": _similarity()}),
         "listModels": (
             "All served models, the default one first.",
             {"one": {"default": "illustrations", "models": [_model(ModelSummary)]}},
@@ -183,4 +215,5 @@ def answers() -> dict[str, tuple[str, dict[str, Any]]]:
 @cache
 def requests() -> dict[str, dict[str, Any]]:
     """Return examples of JSON bodies by the name of the schema."""
-    return {name: examples for task in TASKS.values() for name, examples in _requests(task).items()}
+    of_tasks = {name: examples for task in TASKS.values() for name, examples in _requests(task).items()}
+    return of_tasks | {SimilarityBody.__name__: _comparisons()}

@@ -3,29 +3,41 @@
 import re
 import time
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import Any, Final, TypeAlias, TypedDict, TypeVar
 
 import structlog
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
-from polymodal.app.api.body import BODY_ERRORS, JSON, MULTIPART, TooManyItems, read_batch, read_request
+from polymodal.app.api.body import (
+    BODY_ERRORS,
+    JSON,
+    LONG_OPTION_BYTES,
+    MULTIPART,
+    TooManyItems,
+    check_number,
+    read_batch,
+    read_request,
+)
 from polymodal.app.api.context import context_of
 from polymodal.app.api.dependencies import metrics_of, service_of, settings_of, while_connected
 from polymodal.app.api.errors import problem_of, refusal_of
 from polymodal.app.api.examples import explained
-from polymodal.app.api.schemas import TaskSchemas, schemas_of
-from polymodal.app.observe.timeline import READ
+from polymodal.app.api.schemas import Problem, TaskSchemas, schemas_of
+from polymodal.app.observe.timeline import READ, Timeline
 from polymodal.app.problems import InternalError
+from polymodal.app.serving import similarity
 from polymodal.app.serving.batching import DeadlineExceeded, Overloaded
 from polymodal.app.serving.registry import Deployment, UnknownModel, UnknownTask
 from polymodal.app.serving.service import NotReady
+from polymodal.app.settings import Settings
 from polymodal.model import (
     MODALITIES,
     InvalidParameter,
     NothingGiven,
     Task,
     TaskAnswer,
+    TaskOptions,
     TooLarge,
     Undecodable,
     UnknownModality,
@@ -35,14 +47,22 @@ from polymodal.model import (
 Value = TypeVar("Value")
 Endpoint: TypeAlias = Callable[[Request], Coroutine[Any, Any, Response]]
 
+
+class Limits(TypedDict):
+    """Arguments of all work of a request."""
+
+    deadline: float
+    timeline: Timeline
+
+
 log = structlog.get_logger(__name__)
 
-_INPUT_ERRORS = (UnsupportedFormat, NothingGiven, UnknownModality, Undecodable, TooLarge, InvalidParameter)
-_SERVICE_ERRORS = (UnknownModel, UnknownTask, Overloaded, NotReady, DeadlineExceeded)
+INPUT_ERRORS = (UnsupportedFormat, NothingGiven, UnknownModality, Undecodable, TooLarge, InvalidParameter)
+SERVICE_ERRORS = (UnknownModel, UnknownTask, Overloaded, NotReady, DeadlineExceeded)
 
 TIMEOUT: Final = "X-Request-Timeout-Ms"
 _MILLISECONDS = re.compile(r"[1-9][0-9]{0,8}")
-_TIMEOUT_PARAMETER: Final = {
+TIMEOUT_PARAMETER: Final = {
     "name": TIMEOUT,
     "in": "header",
     "required": False,
@@ -55,9 +75,12 @@ def router_of(task: Task) -> APIRouter:
     """Return the two routes of a task for OpenAPI. Requests are served by plain routes with the same endpoints."""
     router = APIRouter(prefix=f"/v1/{task.name}", tags=[task.name])
     schemas = schemas_of(task)
-    binary = {name: {"contentType": entry.media_range} for name, entry in MODALITIES.items() if not entry.textual}
-    textual = {name: entry.example for name, entry in MODALITIES.items() if entry.textual}
-    form = {"schema": _reference(schemas.form), "encoding": binary, "example": {**textual, **task.example}}
+    lists = {name: {"contentType": JSON} for name in LONG_OPTION_BYTES if name in task.Options.model_fields}
+    form = {
+        "schema": reference(schemas.form),
+        "encoding": {**file_encodings(), **lists},
+        "example": {**texts(), **task.example},
+    }
     router.add_api_route(
         "",
         _single(task),
@@ -65,11 +88,11 @@ def router_of(task: Task) -> APIRouter:
         operation_id=task.name,
         summary=task.summary,
         description=task.details,
-        responses=explained(*BODY_ERRORS, *_INPUT_ERRORS, *_SERVICE_ERRORS),
+        responses=explained(*BODY_ERRORS, *INPUT_ERRORS, *SERVICE_ERRORS),
         response_model=task.Answer,
         openapi_extra={
-            "parameters": [_TIMEOUT_PARAMETER],
-            "requestBody": {"required": True, "content": {MULTIPART: form, JSON: {"schema": _reference(schemas.body)}}},
+            "parameters": [TIMEOUT_PARAMETER],
+            "requestBody": {"required": True, "content": {MULTIPART: form, JSON: {"schema": reference(schemas.body)}}},
         },
     )
     router.add_api_route(
@@ -79,17 +102,28 @@ def router_of(task: Task) -> APIRouter:
         operation_id=f"{task.name}Batch",
         summary=task.batch_summary,
         description=f"Returns the {task.result} or the problem of each item, in the items' order. They have one deadline.",
-        responses=explained(*BODY_ERRORS, InvalidParameter, TooManyItems, *_SERVICE_ERRORS),
+        responses=explained(*BODY_ERRORS, InvalidParameter, TooManyItems, *SERVICE_ERRORS),
         response_model=schemas.batch_answers,
         openapi_extra={
-            "parameters": [_TIMEOUT_PARAMETER],
-            "requestBody": {"required": True, "content": {JSON: {"schema": _reference(schemas.batch_body)}}},
+            "parameters": [TIMEOUT_PARAMETER],
+            "requestBody": {"required": True, "content": {JSON: {"schema": reference(schemas.batch_body)}}},
         },
     )
     return router
 
 
-def _reference(schema: type[BaseModel]) -> dict[str, Any]:
+def file_encodings() -> dict[str, Any]:
+    """Return the media types of a form's files for OpenAPI."""
+    return {name: {"contentType": entry.media_range} for name, entry in MODALITIES.items() if not entry.textual}
+
+
+def texts() -> dict[str, str]:
+    """Return the textual inputs of an example for OpenAPI."""
+    return {name: entry.example for name, entry in MODALITIES.items() if entry.textual}
+
+
+def reference(schema: type[BaseModel]) -> dict[str, Any]:
+    """Return the reference to a schema of the OpenAPI document."""
     return {"$ref": f"#/components/schemas/{schema.__name__}"}
 
 
@@ -97,23 +131,25 @@ def _single(task: Task) -> Endpoint:
     async def endpoint(request: Request) -> Response:
         service, settings, context = service_of(request), settings_of(request), context_of(request)
         with service.admit() as admitted:
-            timeout_ms = _timeout_ms(request)
-            parsed = await _timed(request, read_request(request, task, admitted, service, settings))
+            timeout_ms = timeout_of(request)
+            parsed = await timed(request, read_request(request, task, admitted, service, settings))
             context.modalities = sorted(parsed.inputs)
             with service.registry.use(parsed.model) as deployment:
-                _note_model(request, deployment, task)
+                note_model(request, deployment, task.computed_by(parsed.options))
                 task.check(parsed.options, deployment.description)
-                work = service.run(
-                    deployment,
-                    task,
-                    parsed.inputs,
-                    parsed.options,
-                    deadline=service.deadline(timeout_ms),
-                    timeline=context.timeline,
-                )
-                answered = await while_connected(request, work)
+                limits: Limits = {"deadline": service.deadline(timeout_ms), "timeline": context.timeline}
+                if labels := labels_of(parsed.options, settings):
+                    context.items = 1 + labels
+                    await count(request, context.items)
+                    every = similarity.classify(service, deployment, [lambda: parsed.inputs], parsed.options, **limits)
+                    (answered,) = await while_connected(request, every)
+                else:
+                    work = service.run(deployment, task, parsed.inputs, parsed.options, **limits)
+                    answered = await while_connected(request, work)
+            if isinstance(answered, BaseException):
+                raise answered
             context.modalities = answered.modalities
-            return _response(answered)
+            return response_of(answered)
 
     return endpoint
 
@@ -122,21 +158,20 @@ def _batch(task: Task, schemas: TaskSchemas) -> Endpoint:
     async def endpoint(request: Request) -> Response:
         service, settings, context = service_of(request), settings_of(request), context_of(request)
         with service.admit() as admitted:
-            timeout_ms = _timeout_ms(request)
-            parsed = await _timed(request, read_batch(request, task, admitted, service, settings))
+            timeout_ms = timeout_of(request)
+            parsed = await timed(request, read_batch(request, task, admitted, service, settings))
             context.items = len(parsed.ids)
             with service.registry.use(parsed.model) as deployment:
-                _note_model(request, deployment, task)
+                note_model(request, deployment, task.computed_by(parsed.options))
                 task.check(parsed.options, deployment.description)
-                await _count(request, len(parsed.ids))
-                work = service.run_all(
-                    deployment,
-                    task,
-                    parsed.unpack,
-                    parsed.options,
-                    deadline=service.deadline(timeout_ms),
-                    timeline=context.timeline,
-                )
+                limits: Limits = {"deadline": service.deadline(timeout_ms), "timeline": context.timeline}
+                labels = labels_of(parsed.options, settings)
+                context.items += labels
+                await count(request, context.items)
+                if labels:
+                    work = similarity.classify(service, deployment, parsed.unpack, parsed.options, **limits)
+                else:
+                    work = service.run_all(deployment, task, parsed.unpack, parsed.options, **limits)
                 results = await while_connected(request, work)
         used = [result.modalities for result in results if isinstance(result, TaskAnswer)]
         context.modalities = sorted(frozenset().union(*used))
@@ -145,24 +180,37 @@ def _batch(task: Task, schemas: TaskSchemas) -> Endpoint:
             status = 200
             fields: dict[str, Any] = {task.result: result}
             if isinstance(result, BaseException):
-                if isinstance(refusal_of(result), InternalError):
-                    log.error("item_failed", index=index, exc_info=result)
-                problem = problem_of(result, context.request_id)
-                metrics_of(request).refusal(problem.code)
+                problem = problem_of_item(request, index, result)
                 status, fields = problem.status, {"problem": problem}
             items.append(schemas.batch_answer.model_construct(index=index, id=id_, status=status, **fields))
-        return _response(schemas.batch_answers.model_construct(items=items))
+        return response_of(schemas.batch_answers.model_construct(items=items))
 
     return endpoint
 
 
-def _note_model(request: Request, deployment: Deployment, task: Task) -> None:
+def problem_of_item(request: Request, index: int, error: BaseException) -> Problem:
+    """Return the problem of one item among several; it is counted, and logged if it is no refusal."""
+    if isinstance(refusal_of(error), InternalError):
+        log.error("item_failed", index=index, exc_info=error)
+    problem = problem_of(error, context_of(request).request_id)
+    metrics_of(request).refusal(problem.code)
+    return problem
+
+
+def note_model(request: Request, deployment: Deployment, task: str) -> None:
     """Record the model in the request's context. Raises UnknownTask when the model does not have the task."""
     context_of(request).model = deployment.description
-    deployment.check(task.name)
+    deployment.check(task)
 
 
-async def _count(request: Request, items: int) -> None:
+def labels_of(options: TaskOptions, settings: Settings) -> int:
+    """Return the number of candidate labels of a request; 0 without any. Raises TooManyItems."""
+    labels = len(getattr(options, "candidate_labels", None) or ())
+    check_number("candidate_labels", labels, settings)
+    return labels
+
+
+async def count(request: Request, items: int) -> None:
     """Count the items under the client's rate limits, except the first, which was counted as the request."""
     allowance = context_of(request).allowance
     if allowance is None:
@@ -172,11 +220,12 @@ async def _count(request: Request, items: int) -> None:
     await allowance.take(items - 1)
 
 
-def _response(answer: BaseModel) -> Response:
+def response_of(answer: BaseModel) -> Response:
+    """Return the response with an answer, without the fields that are None."""
     return Response(answer.model_dump_json(exclude_none=True), media_type=JSON)
 
 
-def _timeout_ms(request: Request) -> int | None:
+def timeout_of(request: Request) -> int | None:
     """Return the timeout that the client sent; None without one. Raises InvalidParameter."""
     value = request.headers.get(TIMEOUT)
     if value is None:
@@ -186,7 +235,7 @@ def _timeout_ms(request: Request) -> int | None:
     return int(value)
 
 
-async def _timed(request: Request, reading: Awaitable[Value]) -> Value:
+async def timed(request: Request, reading: Awaitable[Value]) -> Value:
     """Await the reading of a body, and record its duration."""
     began = time.perf_counter()
     try:

@@ -39,7 +39,7 @@ def references(node):
 
 def test_every_operation_has_an_id_a_summary_and_its_problems(document):
     ids = [operation["operationId"] for _, _, operation in operations(document)]
-    assert len(ids) == len(set(ids)) == 7 + 2 * len(TASKS)
+    assert len(ids) == len(set(ids)) == 8 + 2 * len(TASKS)
     for _, path, operation in operations(document):
         assert operation["summary"]
         if path != "/metrics":
@@ -120,13 +120,18 @@ def test_no_field_of_a_form_or_of_an_answer_is_null(document):
         for field in schema["properties"].values()
         if {"type": "null"} in field.get("anyOf", ())
     }
-    assert nullable <= {"ClassifyBody", "BatchBody", "BatchItem", "EmbedBody", "EmbedBatchBody"}
+    assert nullable <= {"ClassifyBody", "BatchBody", "BatchItem", "EmbedBody", "EmbedBatchBody"} | {
+        "Example",
+        "SimilarityBody",
+    }
     form = document["components"]["schemas"]["ClassifyForm"]["properties"]
     assert {name: (field["type"], field.get("format")) for name, field in form.items()} == {
         "image": ("string", "binary"),
         "text": ("string", None),
         "top_k": ("integer", None),
         "threshold": ("number", None),
+        "candidate_labels": ("array", None),
+        "prior": ("number", None),
         "model": ("string", None),
     }
     assert all(field["description"] for field in form.values())
@@ -159,16 +164,19 @@ NAMES = {
 """Generated clients use them as names of classes."""
 
 
+SIMILARITY = {"Example", "FailedCandidate", "Similarity", "SimilarityBody", "SimilarityForm", "SimilarityPair"}
+
+
 def test_the_names_of_schemas_are_stable(document):
     added = {"EmbedBatchAnswer", "EmbedBatchAnswers", "EmbedBatchBody", "EmbedBody", "EmbedForm", "Embedding"}
-    assert set(document["components"]["schemas"]) == NAMES | added | {"EmbeddingSpace"}
+    assert set(document["components"]["schemas"]) == NAMES | added | {"EmbeddingSpace"} | SIMILARITY
 
 
 def test_every_operation_describes_its_200(document):
     for _, path, operation in operations(document):
         assert operation["responses"]["200"]["description"] not in ("Successful Response", "The answer."), path
         assert {"X-Request-Id"} <= set(operation["responses"]["200"]["headers"])
-    assert {tag["name"] for tag in document["tags"]} == {*TASKS, "models", "health", "metrics"}
+    assert {tag["name"] for tag in document["tags"]} == {*TASKS, "similarity", "models", "health", "metrics"}
 
 
 def test_keys_and_limits_are_documented_if_they_are_set(document, tmp_path):
