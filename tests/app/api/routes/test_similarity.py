@@ -262,8 +262,8 @@ async def test_query_and_candidates_count_towards_the_rate_limit(aligned):
 
 
 async def test_a_query_that_is_not_embedded_in_time_is_reported(serving, make, runtime):
-    runtime.may_go.clear()
     async with serving({"toy": make("toy", runtime=runtime, aligned=True)}) as client:
+        runtime.may_go.clear()
         late = await client.post("/v1/similarity", json=ONE, headers={"X-Request-Timeout-Ms": "50"})
         runtime.may_go.set()
     assert (late.status_code, late.json()["code"]) == (504, "deadline_exceeded")
