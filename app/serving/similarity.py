@@ -179,8 +179,9 @@ def _scored(
     names, threshold = values["candidate_labels"], values["threshold"] or 0
     pairs = compare(item, labels, description, values["prior"])
     if any(pair.match is None for pair in pairs):
-        found = f"labels for {' and '.join(item.modalities)}, whose similarity with texts was not calibrated"
-        return InvalidParameter("candidate_labels", found, f"another set of inputs of {_calibrated(description)}")
+        problem = f"labels for {' and '.join(item.modalities)}, whose similarity with texts was not calibrated"
+        pairs_allowed = ", ".join(sorted(description.matches)) or "nothing"
+        return InvalidParameter("candidate_labels", problem, f"a pair of inputs among {pairs_allowed}")
     return Classification.model_validate(
         {
             "model": description.name,
@@ -193,10 +194,6 @@ def _scored(
             ],
         }
     )
-
-
-def _calibrated(description: Description) -> str:
-    return ", ".join(sorted(description.matches)) or "nothing"
 
 
 def _of_label(position: int, error: BaseException) -> BaseException:

@@ -97,7 +97,7 @@ class Embedding:
     space: str = "classifier"
     """The space of the vectors."""
     fused: tuple[float, ...] | None = None
-    """One vector for all inputs together; only if it was asked for."""
+    """One vector for all inputs together; only if the option fused is set."""
     request_id: str = ""
     """As in the service's log."""
 

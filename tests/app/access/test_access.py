@@ -101,6 +101,7 @@ ROUTES = [
     ("POST", "/v1/classify/batch", "classify"),
     ("POST", "/v1/embed", "embed"),
     ("POST", "/v1/embed/batch", "embed"),
+    ("POST", "/v1/similarity", "embed"),
     ("GET", "/v1/models", "models"),
     ("GET", "/v1/models/toy", "models"),
     ("GET", "/metrics", "metrics"),
@@ -112,15 +113,12 @@ ROUTES = [
 @pytest.mark.parametrize(("method", "path", "scope"), ROUTES, ids=lambda value: value.strip("/"))
 async def test_a_key_may_use_only_the_routes_of_its_scopes(guarded, method, path, scope):
     allowed, other = (KEY, ROBOT) if scope in ("classify", "embed", "models") else (ROBOT, KEY)
-    body = (
-        {"json": {"items": [{"text": "red"}]} if path.endswith("batch") else {"text": "red"}}
-        if method == "POST"
-        else {}
-    )
+    bodies = {"batch": {"items": [{"text": "red"}]}, "similarity": {"query": {}, "candidates": [{}]}}
+    body = {"json": bodies.get(path.rpartition("/")[2], {"text": "red"})} if method == "POST" else {}
     async with guarded() as client:
         admitted = await client.request(method, path, headers=bearer(allowed), **body)
         refused = await client.request(method, path, headers=bearer(other), **body)
-    assert admitted.status_code == 200
+    assert admitted.status_code == (404 if path == "/v1/similarity" else 200)  # the model has no aligned vectors
     assert (refused.status_code, refused.json()["code"]) == (403, "forbidden")
     assert refused.json()["allowed"] == f"a key with the scope {scope}"
 

@@ -420,7 +420,7 @@ async def test_a_batch_is_scored_as_its_items_alone(client):
         pytest.param(
             {"candidate_labels": ["red"], "image": encoded(solid("red"))},
             422,
-            "candidate_labels: labels for image and text, whose similarity with texts was not calibrated; allowed: another set",
+            "candidate_labels: labels for image and text, whose similarity with texts was not calibrated; allowed: a pair of",
             id="not-calibrated",
         ),
     ],
