@@ -26,12 +26,15 @@ from polymodal.model import (
     Description,
     Embedding,
     InputError,
+    Inputs,
     InvalidParameter,
+    Model,
     NothingGiven,
     Share,
     Space,
     TaskAnswer,
     TaskOptions,
+    answer_one,
     calibration_of,
     cosines,
     match_of,
@@ -126,6 +129,11 @@ def compare(
         threshold = None if calibration is None else calibration.threshold
         pairs.append(Pair(index, candidate.modalities, round(cosine, DECIMALS), match, threshold))
     return sorted(pairs, key=lambda pair: (pair.match is None, -(pair.match or 0), -pair.cosine, pair.index))
+
+
+def embed_one(model: Model, inputs: Inputs) -> Embedding:
+    """Return the vector of one item, without a service. Raises InputError."""
+    return cast(Embedding, answer_one(model, EMBED, inputs, _ALIGNED))
 
 
 async def rank(
