@@ -26,6 +26,9 @@ from polymodal.cores import available_cpus
 from polymodal.model import MODALITIES, Modality
 
 PREFIX = "POLYMODAL_"
+DIALECTS = ("openai",)
+"""APIs of others whose routes the service may offer."""
+NO_DIALECTS = "none"
 KIB, MIB = 1024, 1024 * 1024
 
 MEMORY = "memory://"
@@ -132,6 +135,17 @@ def _origins(value: object) -> object:
     return origins
 
 
+def _dialects(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    names = tuple(dict.fromkeys(entry.strip().lower() for entry in value.split(",") if entry.strip()))
+    if names == (NO_DIALECTS,):
+        return ()
+    if unknown := [name for name in names if name not in DIALECTS]:
+        raise ValueError(f"{unknown[0]!r}; allowed: {', '.join(DIALECTS)}, with commas between, or {NO_DIALECTS}")
+    return names
+
+
 def _rate_limit_storage(value: object) -> object:
     if value == MEMORY or not isinstance(value, str):
         return value
@@ -148,6 +162,7 @@ KeysPath = Annotated[Path | None, BeforeValidator(_keys_file)]
 RateLimit = Annotated[Rate | None, NoDecode, BeforeValidator(_rate)]
 Networks = Annotated[tuple[Network, ...], NoDecode, BeforeValidator(_networks)]
 Origins = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_origins)]
+Dialects = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_dialects)]
 TunedPlan = Annotated[Plan | None, NoDecode, BeforeValidator(_plan)]
 Bundles = Annotated[tuple[BundleSource, ...], NoDecode, BeforeValidator(_bundle_sources)]
 
@@ -246,6 +261,8 @@ class Settings(BaseSettings):
     """Addresses and networks of proxies whose X-Forwarded-For is believed, separated by commas."""
     cors_origins: Origins = ()
     """Origins whose pages may read answers, such as https://app.example, separated by commas; * for all."""
+    dialects: Dialects = DIALECTS
+    """APIs of others whose clients may use the service, separated by commas: openai (/v1/embeddings); none for no such route."""
     docs: bool = True
     """Offer /docs and /openapi.json."""
     admin_host: str = Field("127.0.0.1", min_length=1)

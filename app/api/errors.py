@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from polymodal.app.api import schemas
 from polymodal.app.api.context import context_of
+from polymodal.app.api.dialects import adapted, dialect_of
 from polymodal.app.api.headers import protect
 from polymodal.app.problems import InternalError, Problem, RequestError
 from polymodal.model import InputError, InvalidParameter
@@ -75,10 +76,10 @@ def refusal_of(error: BaseException) -> Refusal:
     return InternalError()
 
 
-def problem_of(error: BaseException, request_id: str) -> schemas.Problem:
-    """Return the body of the response to an exception."""
+def problem_of(error: BaseException, request_id: str, dialect: str | None = None) -> schemas.Problem:
+    """Return the body of the response to an exception, on a route of a dialect as its clients expect it."""
     refusal = refusal_of(error)
-    return schemas.Problem(
+    problem = schemas.Problem(
         type=TYPE_PREFIX + refusal.code,
         title=refusal.title,
         status=refusal.status,
@@ -89,6 +90,7 @@ def problem_of(error: BaseException, request_id: str) -> schemas.Problem:
         found=refusal.found,
         allowed=refusal.allowed,
     )
+    return adapted(problem, type(refusal), dialect)
 
 
 def headers_of(error: BaseException) -> dict[str, str]:
@@ -102,10 +104,10 @@ def headers_of(error: BaseException) -> dict[str, str]:
 def response_to(error: BaseException, scope: Scope, headers: Headers | None = None) -> JSONResponse:
     """Return the response to an exception, and record its code in the request's context."""
     context = context_of(scope)
-    problem = problem_of(error, context.request_id)
+    problem = problem_of(error, context.request_id, dialect_of(scope))
     context.code = problem.code
     return JSONResponse(
-        problem.model_dump(exclude_none=True),
+        problem.document(),
         status_code=problem.status,
         headers={**headers_of(error), **(headers or {})},
         media_type=MEDIA_TYPE,

@@ -5,8 +5,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
+from polymodal.app.api import schemas
+from polymodal.app.api.dialects import SCHEMAS
 from polymodal.app.api.errors import MEDIA_TYPE, Refusal, headers_of, problem_of
-from polymodal.app.api.schemas import ModelDetail, ModelSummary, SimilarityBody, schemas_of
+from polymodal.app.api.schemas import ModelDetail, ModelObject, ModelSummary, SimilarityBody, schemas_of
 from polymodal.app.problems import InternalError, Problem
 from polymodal.app.serving.service import State
 from polymodal.app.settings import load_settings
@@ -58,13 +60,14 @@ _OF_MODELS: Final[dict[type[InputError], InputError]] = {
 }
 
 
-def explained(*kinds: type[Refusal]) -> dict[int | str, dict[str, Any]]:
+def explained(*kinds: type[Refusal], dialect: str | None = None) -> dict[int | str, dict[str, Any]]:
     """Return the documentation of a route's problems for OpenAPI, by status; 'default' is the internal error."""
     by_status: dict[int | str, list[Refusal]] = {}
     for kind in kinds:
-        by_status.setdefault(kind.status, []).append(example_of(kind))
+        example = example_of(kind)
+        by_status.setdefault(problem_of(example, REQUEST_ID, dialect).status, []).append(example)
     by_status["default"] = [InternalError()]
-    return {status: _documented(examples) for status, examples in by_status.items()}
+    return {status: _documented(examples, dialect) for status, examples in by_status.items()}
 
 
 def example_of(kind: type[Refusal]) -> Refusal:
@@ -74,12 +77,13 @@ def example_of(kind: type[Refusal]) -> Refusal:
     return _OF_MODELS.get(kind) or kind(_BINARY.name, "an input that cannot be used", "another one")
 
 
-def _documented(examples: list[Refusal]) -> dict[str, Any]:
+def _documented(examples: list[Refusal], dialect: str | None) -> dict[str, Any]:
     shown = {}
     for error in examples:
-        problem = problem_of(error, REQUEST_ID)
-        shown[problem.code] = {"summary": problem.title, "value": problem.model_dump(exclude_none=True)}
-    content = {"schema": {"$ref": "#/components/schemas/Problem"}, "examples": shown}
+        problem = problem_of(error, REQUEST_ID, dialect)
+        shown[problem.code] = {"summary": problem.title, "value": problem.document()}
+    schema = SCHEMAS[dialect] if dialect else schemas.Problem
+    content = {"schema": {"$ref": f"#/components/schemas/{schema.__name__}"}, "examples": shown}
     documented = {"description": "; ".join(error.title for error in examples), "content": {MEDIA_TYPE: content}}
     if any("Retry-After" in headers_of(error) for error in examples):
         documented["headers"] = {"Retry-After": {"$ref": "#/components/headers/Retry-After"}}
@@ -108,8 +112,9 @@ _MODEL: Final = Description(
 )
 
 
-def _model(schema: type[ModelSummary]) -> dict[str, Any]:
-    return schema.of(_MODEL, load_settings({})).model_dump(exclude_none=True)
+_SUMMARY: Final = ModelSummary.of(_MODEL, load_settings({})).model_dump(exclude_none=True)
+_OBJECT: Final = ModelObject(id=_MODEL.name, created=1_795_820_400)
+_DETAIL: Final = ModelDetail.served(_MODEL, load_settings({}), _OBJECT.created).model_dump(exclude_none=True)
 
 
 # --- tasks ---
@@ -177,6 +182,15 @@ def _comparisons() -> dict[str, Any]:
 
 # --- operations ---
 
+_VECTOR: Final = {"object": "embedding", "index": 0, "embedding": [0.6, -0.8, 0.0], "modalities": ["text"]}
+_EMBEDDINGS: Final = {
+    "object": "list",
+    "data": [_VECTOR, {**_VECTOR, "index": 1, "embedding": [0.0, -0.6, 0.8]}],
+    "model": _MODEL.name,
+    "usage": {"prompt_tokens": 9, "total_tokens": 9},
+    "digest": _DIGEST,
+}
+
 
 def _health(state: State) -> dict[str, Any]:
     return {"status": "ok", "state": state.value, "models": ["illustrations"]}
@@ -195,11 +209,18 @@ def answers() -> dict[str, tuple[str, dict[str, Any]]]:
             for task in TASKS.values()
         },
         "similarity": ("The pairs of the query with the candidates, best first.", {"three-candidates": _similarity()}),
+        "createEmbedding": (
+            "A vector for each item, in the order of the items.",
+            {
+                "two-texts": _EMBEDDINGS,
+                "base64": {**_EMBEDDINGS, "data": [{**_VECTOR, "embedding": "mpkZP83MTL8AAAAA"}]},
+            },
+        ),
         "listModels": (
             "All served models, the default one first.",
-            {"one": {"default": "illustrations", "models": [_model(ModelSummary)]}},
+            {"one": {"default": _MODEL.name, "models": [_SUMMARY], "object": "list", "data": [_OBJECT.model_dump()]}},
         ),
-        "getModel": ("The model, with its card and its measured quality.", {"one": _model(ModelDetail)}),
+        "getModel": ("The model, with its card and its measured quality.", {"one": _DETAIL}),
         "livez": ("The process works.", {"ready": _health(State.READY)}),
         "startupz": ("The service has started.", {"draining": _health(State.DRAINING)}),
         **dict.fromkeys(("readyz", "healthz"), ("Requests are accepted.", {"ready": _health(State.READY)})),
@@ -215,5 +236,11 @@ def answers() -> dict[str, tuple[str, dict[str, Any]]]:
 @cache
 def requests() -> dict[str, dict[str, Any]]:
     """Return examples of JSON bodies by the name of the schema."""
-    of_tasks = {name: examples for task in TASKS.values() for name, examples in _requests(task).items()}
-    return of_tasks | {SimilarityBody.__name__: _comparisons()}
+    tasks = {name: examples for task in TASKS.values() for name, examples in _requests(task).items()}
+    inputs = {name: modality.example for name, modality in MODALITIES.items()}
+    texts = [example for name, example in inputs.items() if MODALITIES[name].textual]
+    embeddings = {
+        "texts": {"input": texts, "user": "u"},
+        "an-image": {"input": [{_BINARY.name: _BINARY.example}]},
+    }
+    return {**tasks, "EmbeddingsBody": embeddings, SimilarityBody.__name__: _comparisons()}

@@ -3,18 +3,20 @@
 tests/generated/ generates clients from it, compiles and uses them.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from typing import Any, Final
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
-from starlette.routing import BaseRoute
 
 from polymodal.app.access.keys import Unauthorized
 from polymodal.app.access.rates import RateLimited
 from polymodal.app.access.scopes import OPEN, Forbidden
 from polymodal.app.api import examples
+from polymodal.app.api.body.openai import EmbeddingInput, EmbeddingsBody, LinkedFile
+from polymodal.app.api.dialects import IGNORED, OPENAI, SCHEMAS, OpenAIError
 from polymodal.app.api.errors import MEDIA_TYPE
 from polymodal.app.api.examples import REQUEST_ID, explained
 from polymodal.app.api.routing import Routes
@@ -44,23 +46,35 @@ _HEADERS: Final = {
         "schema": {"type": "integer", "minimum": 0},
         "example": 2,
     },
+    IGNORED: {
+        "description": "The fields of the request that were accepted without effect.",
+        "schema": {"type": "string"},
+        "example": "user",
+    },
 }
 _TAGS: Final = {
     **{task.name: task.about for task in TASKS.values()},
     "similarity": "Comparisons of pictures and texts, as probabilities that they belong together.",
+    OPENAI: "For the clients of OpenAI's API.",
     "models": "The served models, their inputs and their quality.",
     "health": "Probes for operators.",
     "metrics": "Measurements for Prometheus.",
 }
 _SENT_AS_JSON: Final = frozenset(
-    schema.__name__
-    for schema in (
-        *(schema for task in TASKS.values() for schema in (schemas_of(task).body, schemas_of(task).batch_body)),
-        *(BatchItem, Example, SimilarityBody),
-    )
+    {
+        *(
+            schema.__name__
+            for task in TASKS.values()
+            for schema in (schemas_of(task).body, schemas_of(task).batch_body)
+        ),
+        *(
+            schema.__name__
+            for schema in (BatchItem, Example, SimilarityBody, EmbeddingsBody, EmbeddingInput, LinkedFile, OpenAIError)
+        ),
+    }
 )
-"""Schemas whose fields may be null. Forms have no null, and answers leave out missing fields, so that the types of generated
-clients are simpler."""
+"""Schemas whose fields may be null, like those of OpenAI's errors. Forms have no null, and our answers leave out missing fields,
+so that the types of generated clients are simpler."""
 
 
 def install(app: FastAPI, settings: Settings, routes: Routes) -> None:
@@ -68,8 +82,8 @@ def install(app: FastAPI, settings: Settings, routes: Routes) -> None:
 
     def document() -> Document:
         if app.openapi_schema is None:
-            app.openapi_schema = _document(app, [*routes.described, *app.routes])
-            _guard(app.openapi_schema, settings, routes.needs)
+            app.openapi_schema = _document(app, routes)
+            _guard(app.openapi_schema, settings, routes)
             for operation in _operations(app.openapi_schema):
                 _illustrate(operation)
         return app.openapi_schema
@@ -77,12 +91,13 @@ def install(app: FastAPI, settings: Settings, routes: Routes) -> None:
     app.openapi = document  # type: ignore[method-assign]  # as in FastAPI's documentation
 
 
-def _document(app: FastAPI, routes: Sequence[BaseRoute]) -> Document:
+def _document(app: FastAPI, routes: Routes) -> Document:
+    dialects = set(routes.dialects.values())
     document = get_openapi(
         title=app.title,
         version=app.version,
         description=app.description,
-        routes=routes,
+        routes=[*routes.described, *app.routes],
         license_info={"name": "Apache 2.0", "identifier": "Apache-2.0"},
         servers=[{"url": ".", "description": "The service that returned this document."}],
     )
@@ -91,8 +106,12 @@ def _document(app: FastAPI, routes: Sequence[BaseRoute]) -> Document:
         for task in TASKS.values()
         for schema in (schemas_of(task).batch_body, schemas_of(task).body, schemas_of(task).form)
     ] + [SimilarityBody, SimilarityForm]
+    if OPENAI in dialects:
+        sent.append(EmbeddingsBody)
+    problems: list[type[Problem]] = [Problem, *(SCHEMAS[dialect] for dialect in sorted(dialects))]
+    validated: list[type[BaseModel]] = [*sent, *problems]
     _, bodies = models_json_schema(
-        [*((schema, "validation") for schema in sent), (Problem, "validation")],
+        [(schema, "validation") for schema in validated],
         ref_template="#/components/schemas/{model}",
     )
     components = document.setdefault("components", {})
@@ -135,6 +154,8 @@ def _illustrate(operation: Document) -> None:
             answer["description"] = description
             for content in answer["content"].values():
                 content["examples"] = {name: {"value": value} for name, value in answers.items()}
+            if operation["tags"] == [OPENAI]:
+                headers[IGNORED] = {"$ref": f"#/components/headers/{IGNORED}"}
             if "requestBody" in operation:
                 headers["Server-Timing"] = {"$ref": "#/components/headers/Server-Timing"}
     for content in operation.get("requestBody", {}).get("content", {}).values():
@@ -143,17 +164,18 @@ def _illustrate(operation: Document) -> None:
             content["examples"] = {name: {"value": value} for name, value in requests.items()}
 
 
-def _guard(document: Document, settings: Settings, needs: Mapping[str, str]) -> None:
+def _guard(document: Document, settings: Settings, routes: Routes) -> None:
     """Add the keys and rate limits of the settings to the operations."""
     keys = settings.api_keys_file is not None
     limits = settings.rate_limit_per_key is not None or settings.rate_limit_per_address is not None
     if keys:
         document["components"]["securitySchemes"] = _SCHEMES
-    problems = explained(*((Unauthorized, Forbidden) if keys else ()), *((RateLimited,) if limits else ()))
-    del problems["default"]
+    kinds = (*((Unauthorized, Forbidden) if keys else ()), *((RateLimited,) if limits else ()))
     for path, item in document["paths"].items():
-        if needs[path] == OPEN:
+        if routes.needs[path] == OPEN:
             continue
+        problems = explained(*kinds, dialect=routes.dialects.get(path))
+        del problems["default"]
         for operation in item.values():
             if keys:
                 operation["security"] = [{name: []} for name in _SCHEMES]

@@ -27,6 +27,12 @@ class WholeServer(BaseRoute):
         await Response(status_code=204, headers={"Allow": "GET, HEAD, OPTIONS, POST"})(scope, receive, send)
 
 
+class DialectRoute(Route):
+    """A route whose problems have the form of a dialect (`app.api.dialects`); None for our own form."""
+
+    dialect: str | None = None
+
+
 class Plain:
     """An endpoint as an ASGI application, without Starlette's layers for exceptions."""
 
@@ -50,17 +56,21 @@ class Routes:
         self._registered: list[tuple[BaseRoute, str]] = []
         self.needs: dict[str, str] = {}
         """The needed scope by path; paths are written as in OpenAPI."""
+        self.dialects: dict[str, str] = {}
+        """The dialect by path, of routes that have one."""
         self.described: list[BaseRoute] = []
         """Routes for OpenAPI in addition to FastAPI's own."""
         self.application = Router(redirect_slashes=False, default=app.build_middleware_stack())
         """Serves plain routes, and everything else with FastAPI."""
         self.include_route(WholeServer(), needs=ANY_KEY)
 
-    def include_plain(self, router: APIRouter, needs: str) -> None:
+    def include_plain(self, router: APIRouter, needs: str, dialect: str | None = None) -> None:
         """Serve the endpoints of a router, which return responses, by plain routes; OpenAPI describes the router's own routes."""
         for route in router.routes:
             if isinstance(route, Route):
-                plain = Route(route.path, Plain(route.endpoint), methods=route.methods)
+                plain = DialectRoute(route.path, Plain(route.endpoint), methods=route.methods)
+                if dialect:
+                    plain.dialect = self.dialects[route.path] = dialect
                 self._register(plain, needs)
                 self.application.routes.append(plain)
                 self.described.append(route)

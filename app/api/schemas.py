@@ -3,7 +3,7 @@
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Annotated, Any, ClassVar, Protocol, Self
+from typing import Annotated, Any, ClassVar, Literal, Protocol, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model
 from pydantic_core import PydanticCustomError
@@ -259,6 +259,10 @@ class Problem(BaseModel):
     allowed: str | None = None
     """What it accepts instead."""
 
+    def document(self) -> dict[str, Any]:
+        """Return the members in JSON."""
+        return self.model_dump(exclude_none=True)
+
 
 class Input(Schema):
     """One input of a model, with its limits."""
@@ -331,8 +335,8 @@ class ModelSummary(Schema):
         return cls(**_summary(description, settings))
 
 
-class ModelDetail(ModelSummary):
-    """One served model with its card and its measured quality."""
+class BundleDetail(ModelSummary):
+    """A model with its card and its measured quality, served or not."""
 
     card: str
     """The model card, in Markdown."""
@@ -345,12 +349,35 @@ class ModelDetail(ModelSummary):
         return cls(**_summary(description, settings), card=description.card, report=dict(description.report))
 
 
+class ModelObject(Schema):
+    """A served model as the clients of OpenAI's API read it."""
+
+    id: str
+    """The name of the model."""
+    object: Literal["model"] = "model"
+    created: int
+    """When the service loaded this version, in seconds since 1970."""
+    owned_by: str = "polymodal"
+
+
+class ModelDetail(BundleDetail, ModelObject):
+    """One served model with its card and its measured quality."""
+
+    @classmethod
+    def served(cls, description: Description, settings: Settings, created: int) -> Self:
+        """Return all details of a served model."""
+        return cls(**dict(BundleDetail.of(description, settings)), id=description.name, created=created)
+
+
 class Models(Schema):
     """All served models."""
 
     default: str
     """The model that is used when a request names none."""
     models: list[ModelSummary]
+    object: Literal["list"] = "list"
+    data: list[ModelObject]
+    """The same models as the clients of OpenAI's API read them."""
 
 
 class Health(Schema):

@@ -351,12 +351,12 @@ def card(bundle: BundleArgument = EMBEDDED, as_json: AsJson = False) -> None:
 
     With --json it prints the response of GET /v1/models/NAME, with the service's default limits.
     """
-    from polymodal.app.api.schemas import ModelDetail
+    from polymodal.app.api.schemas import BundleDetail
     from polymodal.app.commands.terminal import show_card
     from polymodal.app.settings import load_settings
 
     description = open_bundle(bundle).description
     if as_json:
-        show(ModelDetail.of(description, load_settings({})).model_dump_json(exclude_none=True))
+        show(BundleDetail.of(description, load_settings({})).model_dump_json(exclude_none=True))
     else:
         show_card(description.card)

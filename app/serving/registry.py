@@ -1,6 +1,7 @@
 """The deployments of a service: loaded bundles under their names, each with its queues."""
 
 import asyncio
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -66,6 +67,8 @@ class Deployment:
     """By task."""
     stages: Sequence[str]
     """The stages that a worker may report, in their order."""
+    loaded_at: int = field(default_factory=lambda: int(time.time()))
+    """Seconds since 1970."""
     unused: asyncio.Event = field(default_factory=asyncio.Event)
     """Set while no request uses it."""
     _users: int = 0

@@ -76,6 +76,10 @@ class Stalled(Problem):
         return cls(10_000)
 
 
+class Skipped(Exception):
+    """The item was not computed, because another one of its request had failed."""
+
+
 class Observer(Protocol):
     """Records measurements of the service."""
 
@@ -114,7 +118,8 @@ class Service:
         most = settings.queue_limit + settings.max_batch_items * max(1, settings.workers)
         self._admission = Admission(most, settings.max_inflight_bytes, self.registry.backlog_s)
         # Batches leave half of each queue to single requests, and never refuse their own items.
-        self._batch_slots = asyncio.Semaphore(max(1, settings.queue_limit // 2))
+        self._most_of_batches = max(1, settings.queue_limit // 2)
+        self._batch_slots = asyncio.Semaphore(self._most_of_batches)
         self._unpacking = ThreadPoolExecutor(UNPACKING_THREADS, thread_name_prefix="unpack")
 
     @asynccontextmanager
@@ -321,19 +326,37 @@ class Service:
         *,
         deadline: float,
         timeline: Timeline | None = None,
+        together: bool = False,
     ) -> list[TaskAnswer | BaseException]:
-        """Return the answer or the error of every item, in order; an item is unpacked just before it is queued."""
+        """Return the answer or the error of every item, in order; an item is unpacked just before it is queued.
 
-        async def answer(number: int, unpack: Unpack) -> TaskAnswer:
-            async with self._batch_slots:
-                if asyncio.get_running_loop().time() >= deadline:
-                    raise DeadlineExceeded("the request's deadline passed before this item's turn came")
-                inputs = await self.offload(unpack)
-                return await self.run(
-                    deployment, task, inputs, options, deadline=deadline, timeline=timeline, number=number
-                )
+        `together`: the answers are of use only if there is one for every item. After the first error, items that have not been
+        queued are Skipped; they come after the failed one.
+        """
+        # A request with thousands of items takes no more places than this in the line for slots, so that others get their turns.
+        places = asyncio.Semaphore(self._most_of_batches)
+        failed = False
 
-        answers = (answer(number, unpack) for number, unpack in enumerate(items))
+        async def answer(unpack: Unpack, number: int) -> TaskAnswer:
+            if asyncio.get_running_loop().time() >= deadline:
+                raise DeadlineExceeded("the request's deadline passed before this item's turn came")
+            inputs = await self.offload(unpack)
+            return await self.run(
+                deployment, task, inputs, options, deadline=deadline, timeline=timeline, number=number
+            )
+
+        async def answer_in_turn(unpack: Unpack, number: int) -> TaskAnswer:
+            nonlocal failed
+            async with places, self._batch_slots:
+                if failed and together:
+                    raise Skipped
+                try:
+                    return await answer(unpack, number)
+                except BaseException:
+                    failed = True
+                    raise
+
+        answers = (answer_in_turn(unpack, number) for number, unpack in enumerate(items))
         return await asyncio.gather(*answers, return_exceptions=True)
 
     async def drain(self, timeout_s: float) -> bool:

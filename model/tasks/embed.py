@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Final, cast
 
 import numpy as np
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 
 from polymodal.model.capabilities import Capability, Embeds, Space
 from polymodal.model.errors import InvalidParameter
+from polymodal.model.modalities import MODALITIES
 from polymodal.model.tasks.contract import EXAMPLE_DIGEST, Batch, Task, TaskAnswer, TaskOptions
 from polymodal.model.types import Array, Arrays, Description, FloatArray, TensorSpec
 
@@ -18,6 +19,8 @@ DECIMALS: Final = 7  # of a number whose magnitude is at most 1; single precisio
 SHORTEST: Final = 1e-12  # a shorter vector has no direction and is not normalised
 FUSED: Final = "fused"
 """Name of the array with the vector of all inputs together; no modality has it."""
+TOKENS: Final = "tokens"
+"""Name of the array with the number of tokens that were read of an item; no modality has it."""
 
 
 class EmbedOptions(TaskOptions):
@@ -58,6 +61,8 @@ class Embedding(TaskAnswer):
     """By modality, a vector whose Euclidean length is 1: the dot product of two is their cosine similarity."""
     fused: list[float] | None = None
     """The mean of these vectors, of length 1 again; only if it was asked for."""
+    tokens: int = Field(0, exclude=True)
+    """Tokens that were read of the texts, as far as the model reads them; a cached embedding needs none. Not in the JSON."""
 
 
 class Embed(Task):
@@ -108,7 +113,9 @@ class Embed(Task):
         results: list[Arrays] = []
         for number, (sample, options, space) in enumerate(zip(batch.samples, batch.options, spaces, strict=True)):
             arrays = {name: rows[number] for name, rows in vectors[space].items() if name in sample.present}
-            results.append({**arrays, FUSED: fused(list(arrays.values()))} if options.get("fused") else arrays)
+            together = {FUSED: fused(list(arrays.values()))} if options.get("fused") else {}
+            tokens = sum(len(array) for name, array in sample.arrays.items() if MODALITIES[name].textual)
+            results.append({**arrays, **together, TOKENS: np.asarray(tokens)})
         return results
 
     def answer(
@@ -124,6 +131,7 @@ class Embed(Task):
             aligned=space == Space.ALIGNED,
             embeddings={name: _numbers(arrays[name]) for name in sorted(used)},
             fused=_numbers(arrays[FUSED]) if options.fused else None,
+            tokens=int(arrays.get(TOKENS, 0)),
         )
 
 

@@ -13,7 +13,8 @@ from fastapi import Request
 from polymodal.app.api.body.form import LONG_OPTION_BYTES, Form
 from polymodal.app.api.body.json import batch_of, check_number, comparison_of, parse, request_of
 from polymodal.app.api.body.limits import JSON, MULTIPART, content_type, read, read_whole
-from polymodal.app.api.body.problems import BODY_ERRORS, TooManyItems
+from polymodal.app.api.body.openai import EmbeddingItem, EmbeddingsBody, ParsedEmbeddings, embeddings_of
+from polymodal.app.api.body.problems import BODY_ERRORS, TooManyItems, UrlNotAccepted
 from polymodal.app.api.body.request import ParsedBatch, ParsedComparison, ParsedRequest
 from polymodal.app.api.schemas import Operation
 from polymodal.app.problems import RequestError
@@ -28,14 +29,19 @@ __all__ = [
     "JSON",
     "LONG_OPTION_BYTES",
     "MULTIPART",
+    "EmbeddingItem",
+    "EmbeddingsBody",
     "ParsedBatch",
     "ParsedComparison",
+    "ParsedEmbeddings",
     "ParsedRequest",
     "RequestError",
     "TooManyItems",
+    "UrlNotAccepted",
     "check_number",
     "read_batch",
     "read_comparison",
+    "read_embeddings",
     "read_request",
 ]
 
@@ -84,3 +90,12 @@ async def read_comparison(
         return ParsedComparison.of_pair(form)
     body = await read_whole(request, settings, admitted)
     return await service.offload(lambda: comparison_of(parse(body), settings))
+
+
+async def read_embeddings(
+    request: Request, admitted: Admitted, service: Service, settings: Settings
+) -> ParsedEmbeddings:
+    """Read the body of POST /v1/embeddings, which is JSON."""
+    content_type(request, JSON)
+    body = await read_whole(request, settings, admitted)
+    return await service.offload(lambda: embeddings_of(body, settings))

@@ -4,7 +4,7 @@ import base64
 import binascii
 import re
 
-from polymodal.app.api.body.problems import MalformedBody, bounded, shown
+from polymodal.app.api.body.problems import MalformedBody, UrlNotAccepted, bounded, shown
 
 _BLANKS = " \t\r\n\v\f"
 _INDENTS = re.compile(rb"(?<![ \t])[ \t]*+[\r\n\v\f][ \t\r\n\v\f]*+")  # line breaks and the blanks around them
@@ -12,12 +12,15 @@ _BASE64_LETTERS = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz01234567
 BASE64 = "base64 as in RFC 4648, of one alphabet, with all of its padding or none, also in lines; or a data: URI of it"
 _DATA_URI_HEAD = 1024  # characters before the comma
 _PIECE_BYTES = 65_536  # unescaped at a time
+_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")  # base64 has no colon
 _BAD_ESCAPE = re.compile(r"%(?![0-9a-fA-F]{2})")
 
 
 def file_of(where: str, encoded: str, limit: int) -> bytes:
-    """Decode a file from base64 or a data: URI. Raises MalformedBody or TooManyBytes."""
+    """Decode a file from base64 or a data: URI. Raises MalformedBody, TooManyBytes or UrlNotAccepted."""
     encoded = encoded.strip(_BLANKS)
+    if url := _URL.match(encoded):
+        raise UrlNotAccepted.of(where, url[1].lower())
     if encoded[:7].lower() == "data%3a":
         encoded = _unescaped(where, encoded).decode("latin-1")
     if encoded[:5].lower() == "data:":

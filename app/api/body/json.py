@@ -215,14 +215,28 @@ def text_of(where: str, text: object, limit: int) -> bytes:
     """Encode a string of JSON as UTF-8. Raises RequestError."""
     if not isinstance(text, str):
         raise InvalidParameter(where, shown(text), ALLOWED[where])
+    return encoded(where, text, limit)
+
+
+def encoded(where: str, text: str, limit: int) -> bytes:
+    """Encode a string of JSON as UTF-8. Raises MalformedBody or TooManyBytes."""
     try:
         return bounded(where, text.encode("utf-8"), limit)
     except UnicodeEncodeError as error:
         raise surrogate_error(where, error.start) from None
 
 
-def validated(schema: type[Validated], fields: Mapping[str, Any], *, known: Iterable[str] | None = None) -> Validated:
-    """Validate fields by a schema. Raises RequestError; `known` are the fields that its message lists."""
+def validated(
+    schema: type[Validated],
+    fields: Mapping[str, Any],
+    *,
+    known: Iterable[str] | None = None,
+    allowed: Mapping[str, str] = ALLOWED,
+) -> Validated:
+    """Validate fields by a schema.
+
+    Raises RequestError; `known` are the fields that its message lists, `allowed` their allowed values.
+    """
     try:
         return schema.model_validate(fields, strict=True)
     except ValidationError as error:
@@ -237,7 +251,7 @@ def validated(schema: type[Validated], fields: Mapping[str, Any], *, known: Iter
         raise value.at(name)
     if first["type"] == "string_unicode":
         raise surrogate_error(name, surrogate_position(value))
-    allowed = {**ALLOWED, **getattr(schema, "allowed", {})}  # an option may have another meaning in another operation
+    allowed = {**allowed, **getattr(schema, "allowed", {})}  # an option may have another meaning in another operation
     raise InvalidParameter(name, shown(value), allowed[name])
 
 

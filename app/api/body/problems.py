@@ -59,6 +59,25 @@ class RepeatedField(RequestError):
         return cls("body", f"field {shown('text')} twice", "each field once")
 
 
+class UrlNotAccepted(RequestError):
+    """A URL in place of a file; the service fetches nothing."""
+
+    status = 422
+    code = "url_not_accepted"
+    title = "A URL in place of a file"
+
+    @classmethod
+    def of(cls, where: str, scheme: str) -> Self:
+        """Return the error for a URL of this scheme."""
+        allowed = "the file itself as base64 or as a data: URI, because the service fetches nothing"
+        return cls(where, f"a URL of the scheme {scheme[:32]}", allowed)
+
+    @classmethod
+    def example(cls) -> Self:
+        """Return the error for an address of the web."""
+        return cls.of("image", "https")
+
+
 class TooManyBytes(RequestError):
     """The body or one of its inputs exceeds its limit of bytes."""
 

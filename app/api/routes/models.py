@@ -4,7 +4,7 @@ from fastapi import APIRouter
 
 from polymodal.app.api.dependencies import ServiceDep, SettingsDep
 from polymodal.app.api.examples import explained
-from polymodal.app.api.schemas import ModelDetail, Models, ModelSummary
+from polymodal.app.api.schemas import ModelDetail, ModelObject, Models, ModelSummary
 from polymodal.app.serving.registry import UnknownModel
 from polymodal.app.serving.service import NotReady
 
@@ -21,7 +21,12 @@ router = APIRouter(prefix="/v1/models", tags=["models"])
 async def list_models(service: ServiceDep, settings: SettingsDep) -> Models:
     """The labels, versions and accepted inputs, with their limits, of all models. The first model is the default one."""
     default = service.describe().name
-    return Models(default=default, models=[ModelSummary.of(model, settings) for model in service.models])
+    deployments = service.registry.deployments
+    return Models(
+        default=default,
+        models=[ModelSummary.of(deployment.description, settings) for deployment in deployments],
+        data=[ModelObject(id=deployment.description.name, created=deployment.loaded_at) for deployment in deployments],
+    )
 
 
 @router.get(
@@ -33,4 +38,6 @@ async def list_models(service: ServiceDep, settings: SettingsDep) -> Models:
 )
 async def get_model(name: str, service: ServiceDep, settings: SettingsDep) -> ModelDetail:
     """All details of one model, including its card and its measured quality."""
-    return ModelDetail.of(service.describe(name), settings)
+    service.check_started()
+    deployment = service.registry.resolve(name)
+    return ModelDetail.served(deployment.description, settings, deployment.loaded_at)

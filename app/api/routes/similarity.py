@@ -12,7 +12,7 @@ from polymodal.app.api.routes.tasks import (
     INPUT_ERRORS,
     SERVICE_ERRORS,
     TIMEOUT_PARAMETER,
-    count,
+    count_items,
     file_encodings,
     note_model,
     problem_of_item,
@@ -20,7 +20,7 @@ from polymodal.app.api.routes.tasks import (
     response_of,
     texts,
     timed,
-    timeout_of,
+    timeout_ms_of,
 )
 from polymodal.app.api.schemas import FailedCandidate, Similarity, SimilarityBody, SimilarityForm
 from polymodal.app.serving.similarity import EMBED, SimilarityOptions, rank
@@ -49,13 +49,13 @@ async def similarity(request: Request) -> Response:
     """Read the query and the candidates, rank the candidates, and return the pairs."""
     service, context = service_of(request), context_of(request)
     with service.admit() as admitted:
-        timeout_ms = timeout_of(request)
+        timeout_ms = timeout_ms_of(request)
         parsed = await timed(request, read_comparison(request, admitted, service, settings_of(request)))
         context.items = 1 + len(parsed.ids)
         options = cast(SimilarityOptions, parsed.options)
         with service.registry.use(parsed.model) as deployment:
-            note_model(request, deployment, EMBED.name)
-            await count(request, context.items)
+            note_model(request, deployment, EMBED)
+            await count_items(request, context.items, "candidates")
             work = rank(
                 service,
                 deployment,

@@ -33,6 +33,7 @@ from polymodal.app.serving.service import NotReady
 from polymodal.app.settings import Settings
 from polymodal.model import (
     MODALITIES,
+    TASKS,
     InvalidParameter,
     NothingGiven,
     Task,
@@ -131,16 +132,16 @@ def _single(task: Task) -> Endpoint:
     async def endpoint(request: Request) -> Response:
         service, settings, context = service_of(request), settings_of(request), context_of(request)
         with service.admit() as admitted:
-            timeout_ms = timeout_of(request)
+            timeout_ms = timeout_ms_of(request)
             parsed = await timed(request, read_request(request, task, admitted, service, settings))
             context.modalities = sorted(parsed.inputs)
             with service.registry.use(parsed.model) as deployment:
-                note_model(request, deployment, task.computed_by(parsed.options))
+                note_model(request, deployment, TASKS[task.computed_by(parsed.options)])
                 task.check(parsed.options, deployment.description)
                 limits: Limits = {"deadline": service.deadline(timeout_ms), "timeline": context.timeline}
                 if labels := labels_of(parsed.options, settings):
                     context.items = 1 + labels
-                    await count(request, context.items)
+                    await count_items(request, context.items)
                     every = similarity.classify(service, deployment, [lambda: parsed.inputs], parsed.options, **limits)
                     (answered,) = await while_connected(request, every)
                 else:
@@ -158,16 +159,16 @@ def _batch(task: Task, schemas: TaskSchemas) -> Endpoint:
     async def endpoint(request: Request) -> Response:
         service, settings, context = service_of(request), settings_of(request), context_of(request)
         with service.admit() as admitted:
-            timeout_ms = timeout_of(request)
+            timeout_ms = timeout_ms_of(request)
             parsed = await timed(request, read_batch(request, task, admitted, service, settings))
             context.items = len(parsed.ids)
             with service.registry.use(parsed.model) as deployment:
-                note_model(request, deployment, task.computed_by(parsed.options))
+                note_model(request, deployment, TASKS[task.computed_by(parsed.options)])
                 task.check(parsed.options, deployment.description)
                 limits: Limits = {"deadline": service.deadline(timeout_ms), "timeline": context.timeline}
                 labels = labels_of(parsed.options, settings)
                 context.items += labels
-                await count(request, context.items)
+                await count_items(request, context.items)
                 if labels:
                     work = similarity.classify(service, deployment, parsed.unpack, parsed.options, **limits)
                 else:
@@ -197,10 +198,10 @@ def problem_of_item(request: Request, index: int, error: BaseException) -> Probl
     return problem
 
 
-def note_model(request: Request, deployment: Deployment, task: str) -> None:
+def note_model(request: Request, deployment: Deployment, task: Task) -> None:
     """Record the model in the request's context. Raises UnknownTask when the model does not have the task."""
     context_of(request).model = deployment.description
-    deployment.check(task)
+    deployment.check(task.name)
 
 
 def labels_of(options: TaskOptions, settings: Settings) -> int:
@@ -210,13 +211,16 @@ def labels_of(options: TaskOptions, settings: Settings) -> int:
     return labels
 
 
-async def count(request: Request, items: int) -> None:
-    """Count the items under the client's rate limits, except the first, which was counted as the request."""
+async def count_items(request: Request, items: int, where: str = "items") -> None:
+    """Count the items under the client's rate limits, except the first, which was counted as the request.
+
+    Raises TooManyItems about the field `where` if the limits can never admit as many; RateLimited.
+    """
     allowance = context_of(request).allowance
     if allowance is None:
         return
     if allowance.most is not None and items > allowance.most:
-        raise TooManyItems("items", f"{items:,} items", f"at most {allowance.most:,}, this client's rate limit")
+        raise TooManyItems(where, f"{items:,} items", f"at most {allowance.most:,}, this client's rate limit")
     await allowance.take(items - 1)
 
 
@@ -225,7 +229,7 @@ def response_of(answer: BaseModel) -> Response:
     return Response(answer.model_dump_json(exclude_none=True), media_type=JSON)
 
 
-def timeout_of(request: Request) -> int | None:
+def timeout_ms_of(request: Request) -> int | None:
     """Return the timeout that the client sent; None without one. Raises InvalidParameter."""
     value = request.headers.get(TIMEOUT)
     if value is None:

@@ -39,7 +39,7 @@ def references(node):
 
 def test_every_operation_has_an_id_a_summary_and_its_problems(document):
     ids = [operation["operationId"] for _, _, operation in operations(document)]
-    assert len(ids) == len(set(ids)) == 8 + 2 * len(TASKS)
+    assert len(ids) == len(set(ids)) == 9 + 2 * len(TASKS)
     for _, path, operation in operations(document):
         assert operation["summary"]
         if path != "/metrics":
@@ -120,10 +120,8 @@ def test_no_field_of_a_form_or_of_an_answer_is_null(document):
         for field in schema["properties"].values()
         if {"type": "null"} in field.get("anyOf", ())
     }
-    assert nullable <= {"ClassifyBody", "BatchBody", "BatchItem", "EmbedBody", "EmbedBatchBody"} | {
-        "Example",
-        "SimilarityBody",
-    }
+    bodies = {"ClassifyBody", "BatchBody", "BatchItem", "EmbedBody", "EmbedBatchBody", "Example", "SimilarityBody"}
+    assert nullable <= bodies | {"EmbeddingsBody", "EmbeddingInput", "LinkedFile", "OpenAIError"}
     form = document["components"]["schemas"]["ClassifyForm"]["properties"]
     assert {name: (field["type"], field.get("format")) for name, field in form.items()} == {
         "image": ("string", "binary"),
@@ -162,6 +160,41 @@ NAMES = {
     "Range",
 }
 """Generated clients use them as names of classes."""
+OF_OPENAI = {
+    "EmbeddingData",
+    "EmbeddingInput",
+    "EmbeddingList",
+    "EmbeddingMessage",
+    "EmbeddingUsage",
+    "EmbeddingsBody",
+    "ImageUrlContent",
+    "LinkedFile",
+    "OpenAIError",
+    "OpenAIProblem",
+    "TextContent",
+}
+"""Those of the routes of the dialect openai."""
+
+
+def test_a_dialect_that_is_off_is_not_documented():
+    document = create_app(Settings(workers=0, dialects=()), {}).openapi()
+    assert "/v1/embeddings" not in document["paths"]
+    assert not OF_OPENAI & set(document["components"]["schemas"])
+    assert "openai" not in {tag["name"] for tag in document["tags"]}
+
+
+async def test_the_examples_of_embeddings_are_accepted(client, document):
+    content = document["paths"]["/v1/embeddings"]["post"]["requestBody"]["content"]["application/json"]
+    for example in content["examples"].values():
+        assert (await client.post("/v1/embeddings", json=example["value"])).status_code == 200
+
+
+def test_problems_of_a_dialect_are_documented_as_its_clients_get_them(document):
+    answers = document["paths"]["/v1/embeddings"]["post"]["responses"]
+    assert set(answers) == {"200", "400", "404", "408", "413", "415", "429", "503", "504", "default"}
+    model = answers["404"]["content"]["application/problem+json"]
+    assert model["schema"] == {"$ref": "#/components/schemas/OpenAIProblem"}
+    assert model["examples"]["unknown_model"]["value"]["error"]["code"] == "model_not_found"
 
 
 SIMILARITY = {"Example", "FailedCandidate", "Similarity", "SimilarityBody", "SimilarityForm", "SimilarityPair"}
@@ -169,14 +202,16 @@ SIMILARITY = {"Example", "FailedCandidate", "Similarity", "SimilarityBody", "Sim
 
 def test_the_names_of_schemas_are_stable(document):
     added = {"EmbedBatchAnswer", "EmbedBatchAnswers", "EmbedBatchBody", "EmbedBody", "EmbedForm", "Embedding"}
-    assert set(document["components"]["schemas"]) == NAMES | added | {"EmbeddingSpace"} | SIMILARITY
+    added |= {"EmbeddingSpace", "ModelObject"} | SIMILARITY
+    assert set(document["components"]["schemas"]) == NAMES | added | OF_OPENAI
 
 
 def test_every_operation_describes_its_200(document):
     for _, path, operation in operations(document):
         assert operation["responses"]["200"]["description"] not in ("Successful Response", "The answer."), path
         assert {"X-Request-Id"} <= set(operation["responses"]["200"]["headers"])
-    assert {tag["name"] for tag in document["tags"]} == {*TASKS, "similarity", "models", "health", "metrics"}
+    tags = {*TASKS, "similarity", "openai", "models", "health", "metrics"}
+    assert {tag["name"] for tag in document["tags"]} == tags
 
 
 def test_keys_and_limits_are_documented_if_they_are_set(document, tmp_path):

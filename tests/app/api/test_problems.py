@@ -131,6 +131,7 @@ REQUESTS = {
     "unsupported_media_type": ({}, {"content": b"red", "headers": {"Content-Type": "text/plain"}}),
     "unknown_model": ({}, text(model="illustration")),
     "invalid_parameter": ({}, text(top_k=9)),
+    "url_not_accepted": ({}, {"json": {"image": "https://site.example/boat.png"}}),
     "unsupported_format": ({}, image(b"not a picture")),
     "undecodable": ({}, {"json": {"image": ""}}),
     "too_large": ({}, image(png((8000, 8000), "1"))),
