@@ -27,7 +27,7 @@ export PYTHON
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # the targets share one .venv
-.PHONY: help serve docs test test-documents test-all test-imagemagick test-redis test-generated-client test-browser screenshots test-observability test-compose contract fuzz check fix data train ablation bench bench-peers chaos soak image image-torch settings sbom audit constraints setup clean
+.PHONY: help serve docs test test-documents test-all test-imagemagick test-redis test-generated-client test-clients test-browser screenshots test-observability test-compose contract fuzz check fix data train ablation bench bench-peers chaos soak image image-torch settings sbom audit constraints setup clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r target does; do \
@@ -76,6 +76,9 @@ contract: .venv/dev.ok ## send the service 1000 generated requests for each oper
 
 test-generated-client: .venv/dev.ok ## test clients that common generators make of the OpenAPI document (needs the network, and npm for TypeScript)
 	$(BIN)/python -m tests.generated.run
+
+test-clients: .venv/dev.ok ## test clients of other APIs, such as OpenAI's, and write docs/compatibility.md (needs the network and npm)
+	$(BIN)/python -m tests.clients.run
 
 fuzz: .venv/dev.ok ## fuzz everything that reads uploads, for FUZZ_SECONDS=300 in all (Linux on x86-64); crashes are written to build/fuzz
 	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/python -m pip install --disable-pip-version-check \

@@ -21,7 +21,7 @@ END = "<!-- end of settings -->"
 
 GROUPS = {
     "Where it listens": ("host", "port", "admin_host", "admin_port", "docs"),
-    "What it serves": ("bundles", "runtime"),
+    "What it serves": ("bundles", "runtime", "dialects"),
     "Processors and batches": (
         "plan",
         "workers",
@@ -114,6 +114,8 @@ def default(name: str) -> str:
     value = field.default
     if value is None or value in ((), ""):
         return "not set"
+    if isinstance(value, tuple):
+        return f"`{','.join(value)}`"
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"
     if isinstance(value, int) and unit(name) == "bytes" and value:

@@ -179,3 +179,17 @@ def test_an_unknown_home_directory_is_reported(name):
     (problem,) = problems(**{name: "~nobody-has-this-name/x"})
     assert problem.startswith(f"{variable(name)}=~nobody-has-this-name/x: ")
     assert "home directory" in problem
+
+
+@pytest.mark.parametrize(
+    ("value", "dialects"),
+    [("openai", ("openai",)), (" OpenAI , openai", ("openai",)), ("none", ()), ("", ("openai",))],
+)
+def test_dialects_are_names_separated_by_commas_or_none(value, dialects):
+    assert load_settings({"POLYMODAL_DIALECTS": value}).dialects == dialects
+
+
+@pytest.mark.parametrize("value", ["open-ai", "openai,none"])
+def test_an_unknown_dialect_is_refused_with_those_that_there_are(value):
+    with pytest.raises(SettingsError, match="allowed: openai, with commas between, or none"):
+        load_settings({"POLYMODAL_DIALECTS": value})

@@ -11,8 +11,8 @@ import tiktoken
 from langchain_openai import OpenAIEmbeddings
 from report import KEY, SERVICE, refused, report
 
-here = {"model": "toy", "base_url": f"{SERVICE}/v1", "api_key": KEY, "max_retries": 0}
-embeddings = OpenAIEmbeddings(**here, check_embedding_ctx_length=False)
+address = {"model": "toy", "base_url": f"{SERVICE}/v1", "api_key": KEY, "max_retries": 0}
+embeddings = OpenAIEmbeddings(**address, check_embedding_ctx_length=False)
 texts = ["red", "green", "blue"]
 
 vectors = embeddings.embed_documents(texts)
@@ -29,13 +29,13 @@ ranks = {bytes([number]): number for number in range(256)}
 bytewise = tiktoken.Encoding("bytes", pat_str=r".", mergeable_ranks=ranks, special_tokens={})
 tiktoken.get_encoding = tiktoken.encoding_for_model = lambda name: bytewise
 for several in (texts, ["red " * 500] * 900):
-    default = OpenAIEmbeddings(**here)
+    default = OpenAIEmbeddings(**address)
     call = lambda: default.embed_documents(several)  # noqa: B023, E731
     refused(openai.BadRequestError, call, "token ids", "check_embedding_ctx_length=False")
 report("`OpenAIEmbeddings()`, which sends token ids", "`BadRequestError`: check_embedding_ctx_length=False")
 refused(
     openai.NotFoundError,
-    lambda: OpenAIEmbeddings(**{**here, "model": "x"}, check_embedding_ctx_length=False).embed_query("red"),
+    lambda: OpenAIEmbeddings(**{**address, "model": "x"}, check_embedding_ctx_length=False).embed_query("red"),
     "allowed: toy, plain",
 )
 report('`OpenAIEmbeddings(model="x")`', "`NotFoundError`: allowed: toy, plain")

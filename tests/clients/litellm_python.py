@@ -5,25 +5,25 @@ import asyncio
 import litellm
 from report import IMAGE, KEY, NARROW_KEY, SERVICE, refused, report
 
-here = {"model": "openai/toy", "api_base": f"{SERVICE}/v1", "api_key": KEY, "num_retries": 0, "max_retries": 0}
+address = {"model": "openai/toy", "api_base": f"{SERVICE}/v1", "api_key": KEY, "num_retries": 0, "max_retries": 0}
 
-answer = litellm.embedding(**here, input=["red", "green blue"])
+answer = litellm.embedding(**address, input=["red", "green blue"])
 assert [entry["index"] for entry in answer.data] == [0, 1]
 assert answer.data[0]["embedding"] == [1.0, 0.0, 0.0]
 assert answer.usage.prompt_tokens == 3
 report('`embedding(model="openai/…", api_base=…, input=[…])`', "all vectors, in order; `usage`")
 
-base64 = litellm.embedding(**here, input=["red"], encoding_format="base64")
+base64 = litellm.embedding(**address, input=["red"], encoding_format="base64")
 assert base64.data[0]["embedding"] in ("AACAPwAAAAAAAAAA", [1.0, 0.0, 0.0]), base64
 report('`embedding(encoding_format="base64")`', "the vector")
 
-image = litellm.embedding(**here, input=[{"image": IMAGE}])
+image = litellm.embedding(**address, input=[{"image": IMAGE}])
 assert image.data[0]["embedding"] == [1.0, 0.0, 0.0]
 report('`embedding(input=[{"image": data URI}])`', "the vector of the image")
 
 
 async def concurrently() -> None:
-    answers = await asyncio.gather(*(litellm.aembedding(**here, input=["blue"]) for _ in range(8)))
+    answers = await asyncio.gather(*(litellm.aembedding(**address, input=["blue"]) for _ in range(8)))
     assert {tuple(answer.data[0]["embedding"]) for answer in answers} == {(0.0, 0.0, 1.0)}
 
 
@@ -37,7 +37,7 @@ for kind, change, words in (
     (litellm.AuthenticationError, {"input": ["red"], "api_key": "none"}, "unknown"),
     (litellm.InternalServerError, {"input": ["red red red red red"]}, "the log has it"),
 ):
-    refused(kind, lambda change=change: litellm.embedding(**{**here, **change}), words)
+    refused(kind, lambda change=change: litellm.embedding(**{**address, **change}), words)
     name, value = list(change.items())[-1]
     report(f"`embedding({name}={value!r})`", f"`{kind.__name__}`: {words}")
 assert NARROW_KEY

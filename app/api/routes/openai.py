@@ -170,8 +170,8 @@ def _check_modalities(items: Sequence[EmbeddingItem]) -> None:
     for item in items:
         if first not in item.inputs:
             other, *_ = item.inputs
-            found = f"modality {other}, and {items[0].place} is of modality {first}"
-            raise InvalidParameter(item.place, found, f"one modality in a request, {because}")
+            problem = f"modality {other}, and {items[0].place} is of modality {first}"
+            raise InvalidParameter(item.place, problem, f"one modality in a request, {because}")
 
 
 async def _embed(

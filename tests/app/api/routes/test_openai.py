@@ -141,7 +141,7 @@ async def test_an_object_with_several_inputs_has_one_vector(client, solid):
     assert [entry["modalities"] for entry in answer.json()["data"]] == [["image", "text"], ["text"], ["text"]]
 
 
-async def test_strings_are_files_where_the_modality_says_so(client, solid):
+async def test_strings_are_files_of_the_modality_that_is_set(client, solid):
     files = [uri(solid("red")), uri(solid("blue"), "image/any"), base64.b64encode(solid("lime")).decode()]
     assert await vectors(client, input=files, modality="image") == [RED, BLUE, GREEN]
     assert await vectors(client, input=files[0], modality="image") == [RED]
