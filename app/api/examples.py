@@ -182,6 +182,20 @@ def _comparisons() -> dict[str, Any]:
 
 # --- operations ---
 
+_RERANKED: Final = {
+    "texts": [
+        {"index": 1, "score": 0.94, "text": "a small boat on a lake"},
+        {"index": 0, "score": 0.02, "text": "a tiger"},
+    ],
+    "documents": {
+        "id": REQUEST_ID,
+        "model": _MODEL.name,
+        "digest": _DIGEST,
+        "results": [{"index": 1, "relevance_score": 0.94}, {"index": 0, "relevance_score": 0.02}],
+        "usage": {"prompt_tokens": 12, "total_tokens": 12},
+        "meta": {"api_version": {"version": "2"}, "billed_units": {"search_units": 1}},
+    },
+}
 _VECTOR: Final = {"object": "embedding", "index": 0, "embedding": [0.6, -0.8, 0.0], "modalities": ["text"]}
 _EMBEDDINGS: Final = {
     "object": "list",
@@ -208,6 +222,9 @@ def answers() -> dict[str, tuple[str, dict[str, Any]]]:
             )
             for task in TASKS.values()
         },
+        **dict.fromkeys(
+            ("rerank", "rerankV1", "rerankV2"), ("The documents with their scores, best first.", _RERANKED)
+        ),
         "similarity": ("The pairs of the query with the candidates, best first.", {"three-candidates": _similarity()}),
         "createEmbedding": (
             "A vector for each item, in the order of the items.",
@@ -243,4 +260,8 @@ def requests() -> dict[str, dict[str, Any]]:
         "texts": {"input": texts, "user": "u"},
         "an-image": {"input": [{_BINARY.name: _BINARY.example}]},
     }
-    return {**tasks, "EmbeddingsBody": embeddings, SimilarityBody.__name__: _comparisons()}
+    rerank = {
+        "texts": {"query": "a boat", "texts": texts, "return_text": True},
+        "documents": {"query": "a boat", "documents": texts, "top_n": 1},
+    }
+    return {**tasks, "EmbeddingsBody": embeddings, "RerankBody": rerank, SimilarityBody.__name__: _comparisons()}

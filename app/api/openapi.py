@@ -16,7 +16,8 @@ from polymodal.app.access.rates import RateLimited
 from polymodal.app.access.scopes import OPEN, Forbidden
 from polymodal.app.api import examples
 from polymodal.app.api.body.openai import EmbeddingInput, EmbeddingsBody, LinkedFile
-from polymodal.app.api.dialects import IGNORED, OPENAI, SCHEMAS, OpenAIError
+from polymodal.app.api.body.rerank import RerankBody, RerankItem
+from polymodal.app.api.dialects import COHERE, IGNORED, OPENAI, SCHEMAS, TEI, OpenAIError
 from polymodal.app.api.errors import MEDIA_TYPE
 from polymodal.app.api.examples import REQUEST_ID, explained
 from polymodal.app.api.routing import Routes
@@ -56,6 +57,8 @@ _TAGS: Final = {
     **{task.name: task.about for task in TASKS.values()},
     "similarity": "Comparisons of pictures and texts, as probabilities that they belong together.",
     OPENAI: "For the clients of OpenAI's API.",
+    TEI: "For the clients of Text Embeddings Inference.",
+    COHERE: "For the clients of Cohere's API and of Jina's.",
     "models": "The served models, their inputs and their quality.",
     "health": "Probes for operators.",
     "metrics": "Measurements for Prometheus.",
@@ -69,7 +72,10 @@ _SENT_AS_JSON: Final = frozenset(
         ),
         *(
             schema.__name__
-            for schema in (BatchItem, Example, SimilarityBody, EmbeddingsBody, EmbeddingInput, LinkedFile, OpenAIError)
+            for schema in (
+                *(BatchItem, Example, SimilarityBody, RerankBody, RerankItem),
+                *(EmbeddingsBody, EmbeddingInput, LinkedFile, OpenAIError),
+            )
         ),
     }
 )
@@ -108,6 +114,8 @@ def _document(app: FastAPI, routes: Routes) -> Document:
     ] + [SimilarityBody, SimilarityForm]
     if OPENAI in dialects:
         sent.append(EmbeddingsBody)
+    if dialects & {TEI, COHERE}:
+        sent.append(RerankBody)
     problems: list[type[Problem]] = [Problem, *(SCHEMAS[dialect] for dialect in sorted(dialects))]
     validated: list[type[BaseModel]] = [*sent, *problems]
     _, bodies = models_json_schema(

@@ -107,6 +107,8 @@ class Ranking:
     """Best first."""
     failed: Sequence[tuple[int, BaseException]]
     """Candidates that could not be embedded, by index."""
+    tokens: int = 0
+    """Tokens that the model read of all texts."""
 
 
 def compare(
@@ -151,7 +153,8 @@ async def rank(
     if isinstance(first, BaseException):
         raise first
     good, failed = _separated(others)
-    return Ranking(first, compare(first, good, deployment.description, prior), failed)
+    tokens = first.tokens + sum(candidate.tokens for candidate in good.values())
+    return Ranking(first, compare(first, good, deployment.description, prior), failed, tokens)
 
 
 async def classify(

@@ -16,6 +16,7 @@ from polymodal.app.api.body.limits import JSON, MULTIPART, content_type, read, r
 from polymodal.app.api.body.openai import EmbeddingItem, EmbeddingsBody, ParsedEmbeddings, embeddings_of
 from polymodal.app.api.body.problems import BODY_ERRORS, TooManyItems, UrlNotAccepted
 from polymodal.app.api.body.request import ParsedBatch, ParsedComparison, ParsedRequest
+from polymodal.app.api.body.rerank import ParsedRerank, RerankBody, rerank_of
 from polymodal.app.api.schemas import Operation
 from polymodal.app.problems import RequestError
 from polymodal.app.serving.admission import Admitted
@@ -35,7 +36,9 @@ __all__ = [
     "ParsedComparison",
     "ParsedEmbeddings",
     "ParsedRequest",
+    "ParsedRerank",
     "RequestError",
+    "RerankBody",
     "TooManyItems",
     "UrlNotAccepted",
     "check_number",
@@ -43,6 +46,7 @@ __all__ = [
     "read_comparison",
     "read_embeddings",
     "read_request",
+    "read_rerank",
 ]
 
 
@@ -99,3 +103,10 @@ async def read_embeddings(
     content_type(request, JSON)
     body = await read_whole(request, settings, admitted)
     return await service.offload(lambda: embeddings_of(body, settings))
+
+
+async def read_rerank(request: Request, admitted: Admitted, service: Service, settings: Settings) -> ParsedRerank:
+    """Read the body of POST /rerank, which is JSON."""
+    content_type(request, JSON)
+    body = await read_whole(request, settings, admitted)
+    return await service.offload(lambda: rerank_of(parse(body), settings))

@@ -133,7 +133,7 @@ _DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant,
 def request_of(task: Task, fields: dict[str, Any], settings: Settings) -> ParsedRequest:
     """Return the request for one item. Raises RequestError."""
     body = validated(schemas_of(task).body, fields)
-    return ParsedRequest.of(task, _inputs(body, settings), body)
+    return ParsedRequest.of(task, inputs_of(body, settings), body)
 
 
 def batch_of(task: Task, fields: dict[str, Any], settings: Settings) -> ParsedBatch:
@@ -199,10 +199,11 @@ def _unpack(item: object, settings: Settings, schema: type[Schema] = BatchItem, 
     if not isinstance(item, dict):
         several = "both" if len(MODALITIES) == 2 else "several"
         raise InvalidParameter(where, shown(item), f"an object with {', '.join(MODALITIES)} or {several}")
-    return _inputs(validated(schema, item), settings)
+    return inputs_of(validated(schema, item), settings)
 
 
-def _inputs(fields: Schema, settings: Settings) -> Inputs:
+def inputs_of(fields: Schema, settings: Settings) -> Inputs:
+    """Decode the inputs of an item. Raises RequestError."""
     inputs: dict[str, bytes | str] = {}
     for name, modality in MODALITIES.items():
         if (value := getattr(fields, name)) is not None:
