@@ -83,12 +83,12 @@ def rerank_of(fields: dict[str, Any], settings: Settings) -> ParsedRerank:
     """Return the request of a body. Raises RequestError or InputError, which names the document by its index."""
     query, lists = fields.pop("query", None), {name: fields.pop(name, None) for name in ("texts", "documents")}
     choice = validated(RerankChoice, fields, known=RerankBody.model_fields)
-    given = [name for name, value in lists.items() if value is not None]
-    if len(given) != 1:
+    present = [name for name, value in lists.items() if value is not None]
+    if len(present) != 1:
         raise InvalidParameter(
-            "documents", "next to texts" if given else "none", "a list, as either documents or texts"
+            "documents", "next to texts" if present else "none", "a list, as either documents or texts"
         )
-    (field,) = given
+    (field,) = present
     sent = lists[field]
     if isinstance(sent, Fault):
         raise sent.at(field)
