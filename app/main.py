@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from polymodal.app.access.scopes import OPEN
 from polymodal.app.api import errors, openapi, server
 from polymodal.app.api.cross_origin import cross_origin_for
-from polymodal.app.api.dialects import OPENAI
+from polymodal.app.api.dialects import COHERE, OPENAI, TEI
 from polymodal.app.api.guard import (
     Guard,
     Rules,
@@ -26,13 +26,14 @@ from polymodal.app.api.guard import (
     rules_for,
     warn_of_open_ports,
 )
-from polymodal.app.api.routes import docs, health, metrics, models, openai, page, tasks
+from polymodal.app.api.routes import docs, health, metrics, models, openai, page, rerank, similarity, tasks
 from polymodal.app.api.routing import Routes
 from polymodal.app.api.telemetry import Telemetry
 from polymodal.app.observe.logs import configure_logging
 from polymodal.app.observe.metrics import Metrics
 from polymodal.app.observe.tracing import Tracing, tracing_for
 from polymodal.app.serving.service import Service
+from polymodal.app.serving.similarity import EMBED
 from polymodal.app.settings import BundleSource, Settings
 from polymodal.app.workers.supervisor import ProcessSupervisor, Supervisor
 from polymodal.app.workers.thread import ThreadSupervisor
@@ -86,8 +87,12 @@ def create_app(
     app, routes = application(rules_for(settings, keys, limits), lifespan)
     for task in TASKS.values():
         routes.include_plain(tasks.router_of(task), needs=task.name)
+    routes.include_plain(similarity.router, needs=EMBED.name)
     if OPENAI in settings.dialects:
         routes.include_plain(openai.router(), needs="embed", dialect=OPENAI)
+    for dialect in (TEI, COHERE):
+        if dialect in settings.dialects:
+            routes.include_plain(rerank.router(dialect), needs=EMBED.name, dialect=dialect)
     routes.include(models.router, needs="models")
     routes.include(health.router, needs=OPEN)
     routes.include(page.router_for(_links(settings)), needs=OPEN)

@@ -26,7 +26,7 @@ from polymodal.cores import available_cpus
 from polymodal.model import MODALITIES, Modality
 
 PREFIX = "POLYMODAL_"
-DIALECTS = ("openai",)
+DIALECTS = ("openai", "tei", "cohere")
 """APIs of others whose routes the service may offer."""
 NO_DIALECTS = "none"
 KIB, MIB = 1024, 1024 * 1024
@@ -262,7 +262,7 @@ class Settings(BaseSettings):
     cors_origins: Origins = ()
     """Origins whose pages may read answers, such as https://app.example, separated by commas; * for all."""
     dialects: Dialects = DIALECTS
-    """APIs of others whose clients may use the service, separated by commas: openai (/v1/embeddings); none for no such route."""
+    """APIs of others whose clients may use the service, with commas between: openai, tei, cohere; none for no such route."""
     docs: bool = True
     """Offer /docs and /openapi.json."""
     admin_host: str = Field("127.0.0.1", min_length=1)

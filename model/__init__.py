@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from polymodal.model.alignment import calibration_of, cosines, match_of
+    from polymodal.model.alignment import EVEN, calibration_of, cosines, match_of
     from polymodal.model.capabilities import Capability, Model, Space
     from polymodal.model.config import MatchConfig
     from polymodal.model.errors import (
@@ -29,14 +29,26 @@ if TYPE_CHECKING:
     from polymodal.model.stages import DECODE, FUSE, Stages, Took, encoding
     from polymodal.model.tasks import TASKS, tasks_of
     from polymodal.model.tasks.classify import Classification
-    from polymodal.model.tasks.contract import Batch, Schema, Task, TaskAnswer, TaskOptions, answer_one
+    from polymodal.model.tasks.contract import (
+        SHARE,
+        Batch,
+        Count,
+        Schema,
+        Share,
+        Task,
+        TaskAnswer,
+        TaskOptions,
+        answer_one,
+    )
     from polymodal.model.tasks.embed import CountedEmbedOptions, Embedding
     from polymodal.model.types import Array, Arrays, Description, Inputs, InputSpec, Observed, Probe, Sample
 
 __all__ = [
     "DECODE",
+    "EVEN",
     "FUSE",
     "MODALITIES",
+    "SHARE",
     "TASKS",
     "Array",
     "Arrays",
@@ -44,6 +56,7 @@ __all__ = [
     "BundleError",
     "Capability",
     "Classification",
+    "Count",
     "CountedEmbedOptions",
     "Description",
     "Embedding",
@@ -62,6 +75,7 @@ __all__ = [
     "Processor",
     "Sample",
     "Schema",
+    "Share",
     "Space",
     "Stages",
     "Task",
@@ -86,8 +100,7 @@ __all__ = [
 
 _MODULES: Final = (
     *("modalities", "errors", "types", "stages", "capabilities", "config", "alignment"),
-    *("runtimes.processor", "kinds", "kinds.network", "tasks", "tasks.contract", "tasks.classify"),
-    "tasks.embed",
+    *("runtimes.processor", "kinds", "kinds.network", "tasks", "tasks.contract", "tasks.classify", "tasks.embed"),
 )
 """Where public names are defined, light modules first."""
 

@@ -21,7 +21,7 @@ SEPARATOR: Final = "~"
 
 
 def pair_key(one: Iterable[str], other: Iterable[str]) -> str:
-    """Return a pair of sets of modalities as files name it: "image~text", "image+text~image"; the order of the two is free."""
+    """Return a pair of sets of modalities as files name it: "image~text", "image~image+text"; the order of the two is free."""
     return SEPARATOR.join(sorted(("+".join(sorted(one)), "+".join(sorted(other)))))
 
 

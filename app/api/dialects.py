@@ -47,6 +47,35 @@ class OpenAIProblem(Problem):
         return {**super().document(), "error": self.error.model_dump()}
 
 
+COHERE, TEI = "cohere", "tei"
+
+
+class CohereProblem(OpenAIProblem):
+    """A problem, as in RFC 9457, that the clients of Cohere's API and of Jina's read as well."""
+
+    message: str
+    """The detail."""
+
+
+class TEIProblem(Problem):
+    """A problem, as in RFC 9457, that the clients of Text Embeddings Inference read as well."""
+
+    error: str
+    """The detail."""
+    error_type: str
+    """The code."""
+    message: str
+    """The detail."""
+
+
+def _of_cohere(problem: Problem, kind: type[BaseException]) -> Problem:
+    return CohereProblem(**dict(_of_openai(problem, kind)), message=problem.detail)
+
+
+def _of_tei(problem: Problem, kind: type[BaseException]) -> Problem:
+    return TEIProblem(**dict(problem), error=problem.detail, error_type=problem.code, message=problem.detail)
+
+
 def _of_openai(problem: Problem, kind: type[BaseException]) -> Problem:
     """Return the problem with `error`. What is wrong with an input is a 400, which callers of these clients expect."""
     status = problem.status
@@ -68,8 +97,12 @@ def _openai_type(status: int) -> str:
 
 
 Adapt: TypeAlias = Callable[[Problem, type[BaseException]], Problem]
-_ADAPT: Final[Mapping[str, Adapt]] = {OPENAI: _of_openai}
-SCHEMAS: Final[Mapping[str, type[Problem]]] = {OPENAI: OpenAIProblem}
+_ADAPT: Final[Mapping[str, Adapt]] = {OPENAI: _of_openai, COHERE: _of_cohere, TEI: _of_tei}
+SCHEMAS: Final[Mapping[str, type[Problem]]] = {
+    OPENAI: OpenAIProblem,
+    COHERE: CohereProblem,
+    TEI: TEIProblem,
+}
 """Schema of the problems of a dialect."""
 
 

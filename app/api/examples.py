@@ -8,7 +8,7 @@ from typing import Any, Final
 from polymodal.app.api import schemas
 from polymodal.app.api.dialects import SCHEMAS
 from polymodal.app.api.errors import MEDIA_TYPE, Refusal, headers_of, problem_of
-from polymodal.app.api.schemas import ModelDetail, ModelObject, ModelSummary, schemas_of
+from polymodal.app.api.schemas import ModelDetail, ModelObject, ModelSummary, SimilarityBody, schemas_of
 from polymodal.app.problems import InternalError, Problem
 from polymodal.app.serving.service import State
 from polymodal.app.settings import load_settings
@@ -149,8 +149,53 @@ def _requests(task: Task) -> dict[str, dict[str, Any]]:
     }
 
 
+# --- similarity ---
+
+
+def _similarity() -> dict[str, Any]:
+    """Return an answer about two good candidates and a bad one."""
+    calibrated = {"match": 0.94, "threshold": 0.62, "selected": True}
+    problem = problem_of(_UNSUPPORTED, REQUEST_ID)
+    return {
+        "model": "illustrations",
+        "digest": _DIGEST,
+        "modalities": ["text"],
+        "prior": 0.5,
+        "pairs": [
+            {"index": 2, "id": "c", "cosine": 0.41, **calibrated, "modalities": ["image"]},
+            {"index": 0, "id": "a", "cosine": 0.83, "modalities": ["image", "text"]},
+        ],
+        "failed": [{"index": 1, "id": "b", "status": problem.status, "problem": problem.model_dump(exclude_none=True)}],
+    }
+
+
+def _comparisons() -> dict[str, Any]:
+    """Return JSON bodies of POST /v1/similarity."""
+    inputs = {name: modality.example for name, modality in MODALITIES.items() if modality.example}
+    texts = {name: example for name, example in inputs.items() if MODALITIES[name].textual}
+    bad = {"id": "b", _BINARY.name: base64.b64encode(b"not an image").decode()}
+    return {
+        "two-candidates": {"query": texts, "candidates": [{"id": "a", **inputs}, {"id": "b", **texts}], "top_k": 1},
+        "one-bad-candidate": {"query": texts, "candidates": [{"id": "a", **inputs}, bad], "prior": 0.1},
+    }
+
+
 # --- operations ---
 
+_RERANKED: Final = {
+    "texts": [
+        {"index": 1, "score": 0.94, "text": "a small boat on a lake"},
+        {"index": 0, "score": 0.02, "text": "a tiger"},
+    ],
+    "documents": {
+        "id": REQUEST_ID,
+        "model": _MODEL.name,
+        "digest": _DIGEST,
+        "results": [{"index": 1, "relevance_score": 0.94}, {"index": 0, "relevance_score": 0.02}],
+        "usage": {"prompt_tokens": 12, "total_tokens": 12},
+        "meta": {"api_version": {"version": "2"}, "billed_units": {"search_units": 1}},
+    },
+}
 _VECTOR: Final = {"object": "embedding", "index": 0, "embedding": [0.6, -0.8, 0.0], "modalities": ["text"]}
 _EMBEDDINGS: Final = {
     "object": "list",
@@ -177,6 +222,10 @@ def answers() -> dict[str, tuple[str, dict[str, Any]]]:
             )
             for task in TASKS.values()
         },
+        **dict.fromkeys(
+            ("rerank", "rerankV1", "rerankV2"), ("The documents with their scores, best first.", _RERANKED)
+        ),
+        "similarity": ("The pairs of the query with the candidates, best first.", {"three-candidates": _similarity()}),
         "createEmbedding": (
             "A vector for each item, in the order of the items.",
             {
@@ -211,4 +260,8 @@ def requests() -> dict[str, dict[str, Any]]:
         "texts": {"input": texts, "user": "u"},
         "an-image": {"input": [{_BINARY.name: _BINARY.example}]},
     }
-    return {**tasks, "EmbeddingsBody": embeddings}
+    rerank = {
+        "texts": {"query": "a boat", "texts": texts, "return_text": True},
+        "documents": {"query": "a boat", "documents": texts, "top_n": 1},
+    }
+    return {**tasks, "EmbeddingsBody": embeddings, "RerankBody": rerank, SimilarityBody.__name__: _comparisons()}

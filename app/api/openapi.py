@@ -16,11 +16,12 @@ from polymodal.app.access.rates import RateLimited
 from polymodal.app.access.scopes import OPEN, Forbidden
 from polymodal.app.api import examples
 from polymodal.app.api.body.openai import EmbeddingInput, EmbeddingsBody, LinkedFile
-from polymodal.app.api.dialects import IGNORED, OPENAI, SCHEMAS, OpenAIError
+from polymodal.app.api.body.rerank import RerankBody, RerankItem
+from polymodal.app.api.dialects import COHERE, IGNORED, OPENAI, SCHEMAS, TEI, OpenAIError
 from polymodal.app.api.errors import MEDIA_TYPE
 from polymodal.app.api.examples import REQUEST_ID, explained
 from polymodal.app.api.routing import Routes
-from polymodal.app.api.schemas import BatchItem, Problem, schemas_of
+from polymodal.app.api.schemas import BatchItem, Example, Problem, SimilarityBody, SimilarityForm, schemas_of
 from polymodal.app.settings import Settings
 from polymodal.model import TASKS, Schema
 
@@ -54,7 +55,10 @@ _HEADERS: Final = {
 }
 _TAGS: Final = {
     **{task.name: task.about for task in TASKS.values()},
+    "similarity": "Comparisons of pictures and texts, as probabilities that they belong together.",
     OPENAI: "For the clients of OpenAI's API.",
+    TEI: "For the clients of Text Embeddings Inference.",
+    COHERE: "For the clients of Cohere's API and of Jina's.",
     "models": "The served models, their inputs and their quality.",
     "health": "Probes for operators.",
     "metrics": "Measurements for Prometheus.",
@@ -66,7 +70,13 @@ _SENT_AS_JSON: Final = frozenset(
             for task in TASKS.values()
             for schema in (schemas_of(task).body, schemas_of(task).batch_body)
         ),
-        *(schema.__name__ for schema in (BatchItem, EmbeddingsBody, EmbeddingInput, LinkedFile, OpenAIError)),
+        *(
+            schema.__name__
+            for schema in (
+                *(BatchItem, Example, SimilarityBody, RerankBody, RerankItem),
+                *(EmbeddingsBody, EmbeddingInput, LinkedFile, OpenAIError),
+            )
+        ),
     }
 )
 """Schemas whose fields may be null, like those of OpenAI's errors. Forms have no null, and our answers leave out missing fields,
@@ -101,9 +111,11 @@ def _document(app: FastAPI, routes: Routes) -> Document:
         schema
         for task in TASKS.values()
         for schema in (schemas_of(task).batch_body, schemas_of(task).body, schemas_of(task).form)
-    ]
+    ] + [SimilarityBody, SimilarityForm]
     if OPENAI in dialects:
         sent.append(EmbeddingsBody)
+    if dialects & {TEI, COHERE}:
+        sent.append(RerankBody)
     problems: list[type[Problem]] = [Problem, *(SCHEMAS[dialect] for dialect in sorted(dialects))]
     validated: list[type[BaseModel]] = [*sent, *problems]
     _, bodies = models_json_schema(

@@ -1,14 +1,16 @@
 """Schemas of requests and answers. Those of tasks are derived from MODALITIES and TASKS."""
 
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Protocol, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model
 from pydantic_core import PydanticCustomError
 
+from polymodal.app.serving.similarity import SIMILARITY, Ranking, SimilarityOptions
 from polymodal.app.settings import Settings
-from polymodal.model import MODALITIES, Description, InputSpec, Schema, Space, Task, tasks_of
+from polymodal.model import EVEN, MODALITIES, Description, InputSpec, Schema, Space, Task, TaskOptions, tasks_of
 
 
 def _encodable(text: str) -> str:
@@ -68,6 +70,26 @@ BatchItem = _derived(
 # --- bodies and answers of a task ---
 
 
+class Operation(Hashable, Protocol):
+    """A task, or a workflow with options of its own."""
+
+    name: ClassVar[str]
+    Options: ClassVar[type[TaskOptions]]
+
+
+@cache
+def choice_of(operation: Operation) -> type[Schema]:
+    """Derive the schema of an operation's options with the choice of a model."""
+    return _derived(f"{operation.name.capitalize()}Choice", ModelChoice, operation.Options)
+
+
+@cache
+def form_of(operation: Operation, about: str) -> type[Schema]:
+    """Derive the schema of an operation's form."""
+    about = f"The multipart form of POST /v1/{operation.name}{about}. Numbers are written as in JSON."
+    return _derived(f"{operation.name.capitalize()}Form", ModelChoice, operation.Options, _Form, about=about)
+
+
 @dataclass(frozen=True, slots=True)
 class TaskSchemas:
     """The schemas of one task; their names are those in OpenAPI."""
@@ -85,7 +107,6 @@ class TaskSchemas:
 def schemas_of(task: Task) -> TaskSchemas:
     """Derive the schemas of a task."""
     name, options, path = task.name.capitalize(), task.Options, f"POST /v1/{task.name}"
-    about = f"The multipart form of {path}. Numbers are written as in JSON."
     items: Any = Annotated[list[BatchItem], Field(min_length=1)]  # type: ignore[valid-type]  # derived above
     answer = _derived(
         f"{task.batch_name}Answer",
@@ -97,8 +118,8 @@ def schemas_of(task: Task) -> TaskSchemas:
         problem=(Problem | None, None),
     )
     return TaskSchemas(
-        choice=_derived(f"{name}Choice", ModelChoice, options),
-        form=_derived(f"{name}Form", ModelChoice, options, _Form, about=about),
+        choice=choice_of(task),
+        form=form_of(task, ""),
         body=_derived(f"{name}Body", ModelChoice, options, Example, about=f"The JSON body of {path}."),
         batch_body=_derived(
             f"{task.batch_name}Body",
@@ -114,6 +135,101 @@ def schemas_of(task: Task) -> TaskSchemas:
             items=(list[answer], ...),  # type: ignore[valid-type]
         ),
     )
+
+
+# --- similarity ---
+
+
+SimilarityForm = form_of(SIMILARITY, ", which has exactly two inputs: a query and a candidate")
+SimilarityBody = _derived(
+    "SimilarityBody",
+    ModelChoice,
+    SIMILARITY.Options,
+    about="The JSON body of POST /v1/similarity.",
+    query=(Example, Field(description="What the candidates are compared with.")),
+    candidates=(
+        Annotated[list[BatchItem], Field(min_length=1)],  # type: ignore[valid-type]  # derived above
+        Field(description="Any inputs each. Every `id` occurs once."),
+    ),
+)
+
+
+class SimilarityPair(Schema):
+    """The query and one candidate."""
+
+    index: int
+    """Position of the candidate in the request, from 0."""
+    id: str | None = None
+    """The candidate's id, if it has one."""
+    cosine: float
+    """Cosine similarity of the two vectors, from -1 to 1. It is no probability, and only comparable between pairs of the same
+    modalities."""
+    match: float | None = None
+    """Probability that the two belong together, at the prior; missing where these modalities were not calibrated."""
+    threshold: float | None = None
+    """Lowest match at which a pair of these modalities is selected."""
+    selected: bool | None = None
+    """Whether the match reaches the threshold."""
+    modalities: list[str]
+    """The inputs of the candidate that were used."""
+
+
+class FailedCandidate(Schema):
+    """A candidate that could not be compared."""
+
+    index: int
+    """Position of the candidate in the request, from 0."""
+    id: str | None = None
+    """The candidate's id, if it has one."""
+    status: int
+    """The status that a request for this candidate alone would have."""
+    problem: "Problem"
+
+
+class Similarity(Schema):
+    """The comparison of a query with candidates."""
+
+    model: str
+    """Name of the model."""
+    digest: str
+    """The model's version: the SHA-256 of its files."""
+    modalities: list[str]
+    """The inputs of the query that were used."""
+    prior: float
+    """Share of the pairs that belong together, which each match assumes."""
+    pairs: list[SimilarityPair]
+    """Best first: by match, then those without a match by cosine. Limited by top_k."""
+    failed: list[FailedCandidate]
+    """The candidates with a problem, which are not among the pairs."""
+
+    @classmethod
+    def of(
+        cls,
+        ranking: Ranking,
+        options: SimilarityOptions,
+        ids: Sequence[str | None] = (None,),
+        failed: Sequence["FailedCandidate"] = (),
+    ) -> Self:
+        """Return the answer for a ranking; `ids` are those of the candidates."""
+        return cls(
+            model=ranking.query.model,
+            digest=ranking.query.digest,
+            modalities=ranking.query.modalities,
+            prior=options.prior or EVEN,
+            pairs=[
+                SimilarityPair(
+                    index=pair.index,
+                    id=ids[pair.index],
+                    cosine=pair.cosine,
+                    match=pair.match,
+                    threshold=pair.threshold,
+                    selected=pair.selected,
+                    modalities=list(pair.modalities),
+                )
+                for pair in ranking.pairs[: options.top_k]
+            ],
+            failed=list(failed),
+        )
 
 
 # --- everything else ---

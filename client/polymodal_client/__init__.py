@@ -10,6 +10,7 @@ sync.py, asynchronous.py   the two clients, which run that generator
 from polymodal_client.answers import (
     Classification,
     Embedding,
+    FailedCandidate,
     Health,
     Input,
     Interval,
@@ -19,6 +20,8 @@ from polymodal_client.answers import (
     Model,
     ModelDetail,
     Models,
+    Pair,
+    Similarity,
 )
 from polymodal_client.asynchronous import AsyncClient
 from polymodal_client.errors import (
@@ -53,6 +56,7 @@ __all__ = [
     "ConnectionFailed",
     "DeadlineExceeded",
     "Embedding",
+    "FailedCandidate",
     "File",
     "Forbidden",
     "Health",
@@ -70,10 +74,12 @@ __all__ = [
     "Models",
     "NotFound",
     "Overloaded",
+    "Pair",
     "PolymodalError",
     "ProblemError",
     "RateLimited",
     "Retries",
+    "Similarity",
     "TimedOut",
     "TryLater",
     "Unauthorized",

@@ -1,11 +1,11 @@
 """The service's answers as frozen objects. Unknown fields of a newer service are ignored; missing fields are errors."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Self, TypeVar
 
-from polymodal_client.errors import PolymodalError
+from polymodal_client.errors import PolymodalError, ProblemError, error_of
 from polymodal_client.files import File, Image
 
 Document = Mapping[str, Any]
@@ -20,7 +20,7 @@ class LabelScore:
     score: float
     """Calibrated probability, from 0 to 1."""
     selected: bool | None = None
-    """Whether the score reaches the label's own threshold; only of a multi-label model."""
+    """Whether the score reaches the label's own threshold; only of a multi-label model, and of candidate labels."""
 
     @classmethod
     def of(cls, document: Document) -> Self:
@@ -97,7 +97,7 @@ class Embedding:
     space: str = "classifier"
     """The space of the vectors."""
     fused: tuple[float, ...] | None = None
-    """One vector for all inputs together; only if it was asked for."""
+    """One vector for all inputs together; only if the option fused is set."""
     request_id: str = ""
     """As in the service's log."""
 
@@ -121,6 +121,91 @@ class Embedding:
             aligned=document["aligned"],
             space=document.get("space", "classifier"),
             fused=tuple(map(float, document["fused"])) if "fused" in document else None,
+            request_id=request_id,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """The query and one candidate."""
+
+    index: int
+    """Position of the candidate, from 0."""
+    id: str | None
+    cosine: float
+    """From -1 to 1; no probability, and only comparable between pairs of the same inputs."""
+    match: float | None
+    """Probability that the two belong together; None where these inputs were not calibrated."""
+    selected: bool | None
+    """Whether the match reaches the threshold; None without a match."""
+    modalities: tuple[str, ...]
+    """The inputs of the candidate that were used."""
+    threshold: float | None = None
+
+    @classmethod
+    def of(cls, document: Document, ids: Sequence[str | None]) -> Self:
+        """Read the JSON document; `ids` are those of all candidates."""
+        return cls(
+            index=document["index"],
+            id=ids[document["index"]],
+            cosine=float(document["cosine"]),
+            match=document.get("match"),
+            selected=document.get("selected"),
+            modalities=tuple(document["modalities"]),
+            threshold=document.get("threshold"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class FailedCandidate:
+    """A candidate that could not be compared."""
+
+    index: int
+    """Position of the candidate, from 0."""
+    id: str | None
+    error: ProblemError
+
+    @classmethod
+    def of(cls, document: Document, ids: Sequence[str | None]) -> Self:
+        """Read the JSON document; `ids` are those of all candidates."""
+        return cls(document["index"], ids[document["index"]], error_of(document["problem"]))
+
+
+@dataclass(frozen=True, slots=True)
+class Similarity:
+    """The comparison of a query with candidates."""
+
+    model: str
+    digest: str
+    """The model's version."""
+    modalities: tuple[str, ...]
+    """The inputs of the query that were used."""
+    prior: float
+    """Share of the pairs that belong together, which each match assumes."""
+    pairs: tuple[Pair, ...]
+    """Best first."""
+    failed: tuple[FailedCandidate, ...]
+    """The candidates with a problem, which are not among the pairs."""
+    request_id: str = ""
+    """As in the service's log."""
+
+    @property
+    def best(self) -> Pair:
+        """The best pair. Raises LookupError if there is none, because every candidate failed."""
+        if not self.pairs:
+            raise LookupError("this answer has no pairs: every candidate failed")
+        return self.pairs[0]
+
+    @classmethod
+    def of(cls, document: Document, request_id: str, ids: Sequence[str | None]) -> Self:
+        """Read the JSON document; `ids` are those of all candidates."""
+        return cls(
+            model=document["model"],
+            digest=document["digest"],
+            modalities=tuple(document["modalities"]),
+            prior=float(document["prior"]),
+            pairs=tuple(Pair.of(pair, ids) for pair in document["pairs"]),
+            failed=tuple(FailedCandidate.of(entry, ids) for entry in document["failed"]),
             request_id=request_id,
         )
 

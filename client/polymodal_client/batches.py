@@ -9,7 +9,7 @@ from polymodal_client.answers import Item, ItemAnswer
 from polymodal_client.calls import Packed, Task, pack, whole_number
 from polymodal_client.errors import ConnectionFailed, Forbidden, NotFound, PolymodalError, Unauthorized
 from polymodal_client.exchange import Exchange, Steps
-from polymodal_client.items import id_of
+from polymodal_client.items import id_of, rows_of
 
 Answer = TypeVar("Answer")
 
@@ -46,7 +46,7 @@ class Batch(Generic[Answer]):
         """Raises ValueError for numbers below 1, TypeError for an object that is not iterable."""
         self.concurrency = _at_least_1("concurrency", concurrency)
         self._items_per_request = _at_least_1("items_per_request", items_per_request)
-        self._task, self._items, self._exchange = task, _iterator(items), exchange
+        self._task, self._items, self._exchange = task, rows_of(items), exchange
         self._progress = progress
         self._total = len(items) if isinstance(items, Sequence) else None
         self._answers: list[ItemAnswer[Answer]] = []
@@ -121,16 +121,6 @@ def _at_least_1(name: str, value: int) -> int:
     if (number := whole_number(name, value)) < 1:
         raise ValueError(f"{name}: {number}; allowed: at least 1")
     return number
-
-
-def _iterator(items: Any) -> Iterator[object]:  # noqa: ANN401
-    """Return the items' iterator. Raises TypeError for a single item, and for a DataFrame, which would yield column names."""
-    is_table = any(kind.__name__ == "DataFrame" for kind in type(items).__mro__)
-    if isinstance(items, str | bytes | Mapping | Item) or is_table or not hasattr(items, "__iter__"):
-        allowed = "an iterable of Items or mappings; of a DataFrame its rows, such as frame.to_dict('records')"
-        raise TypeError(f"items: {type(items).__name__}; allowed: {allowed}")
-    iterator: Iterator[object] = iter(items)
-    return iterator
 
 
 def _by_size(packed: Sequence[Packed]) -> Iterator[Sequence[Packed]]:

@@ -1,15 +1,25 @@
 """Descriptions of calls: what is sent, and how the answer is read. Needs no connection and no clock."""
 
 import base64
+import json
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Generic, TypeVar
 
-from polymodal_client.answers import Classification, Embedding, Health, Item, ItemAnswer, ModelDetail, Models
+from polymodal_client.answers import (
+    Classification,
+    Embedding,
+    Health,
+    Item,
+    ItemAnswer,
+    ModelDetail,
+    Models,
+    Similarity,
+)
 from polymodal_client.errors import error_of
-from polymodal_client.items import id_of, inputs_of, item_of
+from polymodal_client.items import id_of, inputs_of, item_of, rows_of
 
 Answer = TypeVar("Answer")
 
@@ -100,7 +110,9 @@ class Task(Generic[Answer]):
         path = f"/v1/{self.name}"
         if not files:
             return Call("POST", path, self.read, json=fields)
-        return Call("POST", path, self.read, fields={name: str(value) for name, value in fields.items()}, files=files)
+        return Call(
+            "POST", path, self.read, fields={name: _in_form(value) for name, value in fields.items()}, files=files
+        )
 
     def batch_call(self, items: Sequence[Packed]) -> Call[tuple[ItemAnswer[Answer], ...]]:
         """Describe a call for many items. Ids are not sent, because the answers are in the items' order."""
@@ -127,16 +139,40 @@ class Task(Generic[Answer]):
 
 
 def classify(
-    model: str | None = None, top_k: int | None = None, threshold: float | None = None
+    model: str | None = None,
+    top_k: int | None = None,
+    threshold: float | None = None,
+    candidate_labels: Sequence[str] | None = None,
+    prior: float | None = None,
 ) -> Task[Classification]:
     """Return the task classify. Raises TypeError or ValueError for an option of another type."""
-    options = _validated(model=model, top_k=top_k, threshold=threshold)
+    options = _validated(model=model, top_k=top_k, threshold=threshold, candidate_labels=candidate_labels, prior=prior)
     return Task("classify", "classification", Classification.of, options)
 
 
-def embed(model: str | None = None) -> Task[Embedding]:
+def embed(model: str | None = None, space: str | None = None, fused: bool | None = None) -> Task[Embedding]:
     """Return the task embed. Raises TypeError for an option of another type."""
-    return Task("embed", "embedding", Embedding.of, _validated(model=model))
+    return Task("embed", "embedding", Embedding.of, _validated(model=model, space=space, fused=fused))
+
+
+def similarity(
+    query: object,
+    candidates: object,
+    model: str | None = None,
+    top_k: int | None = None,
+    prior: float | None = None,
+) -> Call[Similarity]:
+    """Describe the comparison of a query with candidates, whose files are read. Raises the errors of `pack`.
+
+    Ids are not sent, because the answer has the positions.
+    """
+    options = _validated(model=model, top_k=top_k, prior=prior)
+    packed = [pack(index, candidate) for index, candidate in enumerate(rows_of(candidates, "candidates"))]
+    ids = [item.id for item in packed]
+    body = {**options, "query": pack(0, query).document, "candidates": [item.document for item in packed]}
+    return Call(
+        "POST", "/v1/similarity", lambda document, request_id: Similarity.of(document, request_id, ids), json=body
+    )
 
 
 def task(name: str, options: Mapping[str, Any]) -> Task[Mapping[str, Any]]:
@@ -151,16 +187,41 @@ def _validated(**options: object) -> dict[str, Any]:
     return {name: _OPTIONS[name](name, value) for name, value in options.items() if value is not None}
 
 
-def _model_name(name: str, value: Any) -> str:  # noqa: ANN401
-    if not isinstance(value, str):
-        raise TypeError(f"{name}: {type(value).__name__}; allowed: a name of models()")
+def _in_form(value: Any) -> str:  # noqa: ANN401
+    """Return a field of a form: a list or a boolean as JSON, because forms have neither."""
+    return json.dumps(value) if isinstance(value, bool | list | tuple) else str(value)
+
+
+def _name(allowed: str) -> Callable[[str, Any], str]:
+    def check(name: str, value: Any) -> str:  # noqa: ANN401
+        if not isinstance(value, str):
+            raise TypeError(f"{name}: {type(value).__name__}; allowed: {allowed}")
+        return value
+
+    return check
+
+
+def _flag(name: str, value: Any) -> bool:  # noqa: ANN401
+    if not isinstance(value, bool):
+        raise TypeError(f"{name}: {type(value).__name__}; allowed: True or False")
     return value
 
 
+def _texts(name: str, value: Any) -> list[str]:  # noqa: ANN401
+    texts = [] if isinstance(value, str) or not hasattr(value, "__iter__") else list(value)
+    if not texts or not all(isinstance(text, str) for text in texts):
+        raise TypeError(f"{name}: {type(value).__name__}; allowed: an iterable of at least one text")
+    return texts
+
+
 _OPTIONS: Final[Mapping[str, Callable[[str, Any], Any]]] = {
-    "model": _model_name,
+    "model": _name("a name of models()"),
     "top_k": whole_number,
     "threshold": real_number,
+    "candidate_labels": _texts,
+    "prior": real_number,
+    "space": _name("a space of the model"),
+    "fused": _flag,
 }
 """The options of all tasks, with the functions that validate them."""
 _TASK_NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,63}")

@@ -1,6 +1,6 @@
 """Conversion of rows of tables, with missing values, to items of a call. Imports neither numpy nor pandas."""
 
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import fields
 from datetime import date
 from numbers import Number
@@ -87,3 +87,13 @@ def _cells(row: Any) -> Mapping[str, Any]:  # noqa: ANN401
     if hasattr(row, "keys") and hasattr(row, "__getitem__"):  # a pandas Series, a row of sqlite3
         return {key: row[key] for key in row.keys()}  # noqa: SIM118 — iterating them gives values
     raise TypeError(f"item: {type(row).__name__}; allowed: an Item, or a mapping with {', '.join(_KEYS)}")
+
+
+def rows_of(items: Any, name: str = "items") -> Iterator[object]:  # noqa: ANN401
+    """Return the items' iterator. Raises TypeError for a single item, and for a DataFrame, which would yield column names."""
+    is_table = any(kind.__name__ == "DataFrame" for kind in type(items).__mro__)
+    if isinstance(items, str | bytes | Mapping | Item) or is_table or not hasattr(items, "__iter__"):
+        allowed = "an iterable of Items or mappings; of a DataFrame its rows, such as frame.to_dict('records')"
+        raise TypeError(f"{name}: {type(items).__name__}; allowed: {allowed}")
+    iterator: Iterator[object] = iter(items)
+    return iterator

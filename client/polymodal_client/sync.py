@@ -1,14 +1,23 @@
 """The synchronous client; threads may share it."""
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any, Self, TypeVar
 
 import httpx
 
 from polymodal_client import calls, wire
-from polymodal_client.answers import Classification, Embedding, Health, Item, ItemAnswer, ModelDetail, Models
+from polymodal_client.answers import (
+    Classification,
+    Embedding,
+    Health,
+    Item,
+    ItemAnswer,
+    ModelDetail,
+    Models,
+    Similarity,
+)
 from polymodal_client.batches import Batch, Numbered, Progress
 from polymodal_client.calls import Task
 from polymodal_client.exchange import Exchange, Lost, Pause, Reply, Send, Steps
@@ -46,14 +55,21 @@ class Client:
         model: str | None = None,
         top_k: int | None = None,
         threshold: float | None = None,
+        candidate_labels: Sequence[str] | None = None,
+        prior: float | None = None,
         request_id: str | None = None,
     ) -> Classification:
         """Classify one example; any input may be missing: None, NaN or pandas.NA.
 
         `inputs`: those of any modality by name, a text as str, a file as a Path, bytes, an open file or a PIL image.
+        `candidate_labels`: texts to score instead of the model's own labels, each by itself, if the share `prior` of them fits.
         Raises PolymodalError, OSError for a file that can't be read, TypeError or ValueError for what can't be sent.
         """
-        return self._one(calls.classify(model, top_k, threshold), Item(image, text, inputs=inputs), request_id)
+        return self._one(
+            calls.classify(model, top_k, threshold, candidate_labels, prior),
+            Item(image, text, inputs=inputs),
+            request_id,
+        )
 
     def classify_batch(
         self,
@@ -62,6 +78,8 @@ class Client:
         model: str | None = None,
         top_k: int | None = None,
         threshold: float | None = None,
+        candidate_labels: Sequence[str] | None = None,
+        prior: float | None = None,
         items_per_request: int = 8,
         concurrency: int = 4,
         progress: Progress | None = None,
@@ -72,7 +90,7 @@ class Client:
         there, and the last answer has the error. As long as there are no answers, an error of all items is raised: no connection,
         a wrong key, an unknown model. Raises TypeError or ValueError for options, and for an object that is not iterable.
         """
-        task = calls.classify(model, top_k, threshold)
+        task = calls.classify(model, top_k, threshold, candidate_labels, prior)
         batch = Batch(task, items, self._exchange, items_per_request, concurrency, progress)
         return self._many(batch)
 
@@ -83,23 +101,48 @@ class Client:
         *,
         inputs: Mapping[str, str | File | None] | None = None,
         model: str | None = None,
+        space: str | None = None,
+        fused: bool | None = None,
         request_id: str | None = None,
     ) -> Embedding:
-        """Return a vector for each input of one example. Arguments and errors are those of `classify`."""
-        return self._one(calls.embed(model), Item(image, text, inputs=inputs), request_id)
+        """Return a vector for each input of one example; with `fused`, one for all inputs in addition.
+
+        `space`: aligned or classifier, by default the first that the model has. Other arguments and errors are those of `classify`.
+        """
+        return self._one(calls.embed(model, space, fused), Item(image, text, inputs=inputs), request_id)
 
     def embed_batch(
         self,
         items: Iterable[Item | Mapping[str, Any]],
         *,
         model: str | None = None,
+        space: str | None = None,
+        fused: bool | None = None,
         items_per_request: int = 8,
         concurrency: int = 4,
         progress: Progress | None = None,
     ) -> list[ItemAnswer[Embedding]]:
         """Embed many examples, as `classify_batch` classifies them."""
-        batch = Batch(calls.embed(model), items, self._exchange, items_per_request, concurrency, progress)
+        batch = Batch(calls.embed(model, space, fused), items, self._exchange, items_per_request, concurrency, progress)
         return self._many(batch)
+
+    def similarity(
+        self,
+        query: Item | Mapping[str, Any],
+        candidates: Iterable[Item | Mapping[str, Any]],
+        *,
+        model: str | None = None,
+        top_k: int | None = None,
+        prior: float | None = None,
+        request_id: str | None = None,
+    ) -> Similarity:
+        """Compare a query with candidates, each with any inputs; the pairs are sorted, best first.
+
+        `prior`: share of the pairs that belong together. A candidate that the service rejects is in `failed`. Raises the errors of
+        `classify`, also for a candidate that can't be sent; all candidates go into one request.
+        """
+        call = calls.similarity(query, candidates, model, top_k, prior)
+        return self._run(self._exchange.perform(call, request_id))
 
     def call(
         self,

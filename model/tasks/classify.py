@@ -1,39 +1,57 @@
 """The task classify: calibrated scores of labels, or a number with its interval."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Annotated, Any, ClassVar, Final
 
 import numpy as np
-from pydantic import BeforeValidator, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
 from polymodal.model.capabilities import Capability
 from polymodal.model.errors import InvalidParameter
 from polymodal.model.targets import TARGETS
 from polymodal.model.targets.contract import Scoring
-from polymodal.model.tasks.contract import EXAMPLE_DIGEST, Batch, Schema, Task, TaskAnswer, TaskOptions
+from polymodal.model.tasks.contract import (
+    EXAMPLE_DIGEST,
+    SHARE,
+    Batch,
+    Count,
+    Schema,
+    Share,
+    Task,
+    TaskAnswer,
+    TaskOptions,
+)
 from polymodal.model.types import Arrays, Description, Observed, TensorSpec
 
 SCORES: Final = "scores"
 
 
-def _integral(value: object) -> object:
-    """Return an integer for a number that JSON Schema counts as one: 3.0 and 3e0 are 3."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
 class ClassifyOptions(TaskOptions):
-    """Options that limit the labels of an answer."""
+    """Options that limit the labels of an answer, or replace them."""
 
     allowed: ClassVar[Mapping[str, str]] = {
         "top_k": "an integer from 1 to the number of labels, as JSON writes numbers",
         "threshold": "a number from 0 to 1, as JSON writes numbers",
+        "candidate_labels": 'a list of at least one text, also in a form: ["a boat", "a lake"]',
+        "prior": SHARE,
     }
 
-    top_k: Annotated[int, Field(ge=1), BeforeValidator(_integral)] | None = None
+    top_k: Count | None = None
     """Largest number of labels in the answer, best first; from 1 to the number of labels; 3.0 is 3. Not for a regression."""
     threshold: Annotated[float, Field(ge=0, le=1)] | None = None
     """Lowest score of a label in the answer. Not for a regression."""
+    candidate_labels: (
+        Annotated[
+            list[Annotated[str, Field(min_length=1)]], Field(min_length=1, json_schema_extra={"uniqueItems": True})
+        ]
+        | None
+    ) = None
+    """Labels, all different, instead of the model's own: each is scored by its similarity with the item, without the others. Only
+    for models with aligned vectors; in a form a JSON list."""
+    prior: Share | None = None
+    """Share of the candidate labels that fit an item, by your own estimate; 0.5 by default. Only with candidate_labels."""
 
 
 class LabelScore(Schema):
@@ -43,7 +61,7 @@ class LabelScore(Schema):
     score: float
     """Calibrated probability from 0 to 1."""
     selected: bool | None = None
-    """Whether the score reaches the label's own threshold; only in the answers of a multi-label model."""
+    """Whether the score reaches the label's own threshold; only in the answers of a multi-label model, and for candidate labels."""
 
 
 class Range(Schema):
@@ -105,6 +123,7 @@ class Classify(Task):
     summary = "Classify a picture with its text; either may be missing"
     details = (
         "Scores per label, best first; of a regression a number with its interval.\n\n"
+        "With `candidate_labels`, a model with aligned vectors scores these labels instead of its own.\n\n"
         "The answer names the inputs that were used, and the model with its version."
     )
     batch_summary = "Classify many examples; a bad one fails alone"
@@ -118,8 +137,14 @@ class Classify(Task):
     Answer = Classification
 
     def check(self, options: ClassifyOptions, description: Description) -> None:
-        """Raise InvalidParameter for top_k or threshold of a model without labels, and for top_k above their number."""
-        labels = len(description.labels)
+        """Raise InvalidParameter for top_k or threshold without labels, for top_k above their number, and for repeated labels."""
+        candidates = options.candidate_labels
+        labels = len(description.labels if candidates is None else candidates)
+        if candidates is None and options.prior is not None:
+            raise InvalidParameter("prior", str(options.prior), "nothing without candidate_labels")
+        if candidates is not None and len(set(candidates)) < labels:
+            ((repeated, _),) = Counter(candidates).most_common(1)
+            raise InvalidParameter("candidate_labels", f'the label "{repeated[:64]}" twice', "each label once")
         for name, value in (("top_k", options.top_k), ("threshold", options.threshold)):
             if value is not None and not labels:
                 raise InvalidParameter(
@@ -127,6 +152,10 @@ class Classify(Task):
                 )
         if options.top_k is not None and options.top_k > labels:
             raise InvalidParameter("top_k", str(options.top_k)[:64], f"an integer from 1 to {labels}")
+
+    def computed_by(self, options: ClassifyOptions) -> str:
+        """Return embed for candidate labels, which are compared with the item."""
+        return self.name if options.candidate_labels is None else "embed"
 
     def outputs(self, description: Description) -> tuple[TensorSpec, ...]:
         """Return one output: a score for each label, or a number and the ends of its interval."""

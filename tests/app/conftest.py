@@ -50,7 +50,7 @@ TASKS = {
 ALIGNED = {
     "image~text": {"slope": 10.0, "intercept": -5.0, "threshold": 0.5},
     "text~text": {"slope": 20.0, "intercept": -10.0, "threshold": 0.5},
-    "image+text~image": {"slope": 10.0, "intercept": -6.0, "threshold": 0.4},
+    "image~image+text": {"slope": 10.0, "intercept": -6.0, "threshold": 0.4},
 }
 """Matches of a toy model whose aligned vectors are those of the classifier; a pair of images has none."""
 VOCABULARY = {word: number for number, word in enumerate(("[PAD]", "[UNK]", *LABELS))}

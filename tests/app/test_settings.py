@@ -183,7 +183,13 @@ def test_an_unknown_home_directory_is_reported(name):
 
 @pytest.mark.parametrize(
     ("value", "dialects"),
-    [("openai", ("openai",)), (" OpenAI , openai", ("openai",)), ("none", ()), ("", ("openai",))],
+    [
+        ("openai", ("openai",)),
+        (" OpenAI , openai", ("openai",)),
+        ("tei,cohere", ("tei", "cohere")),
+        ("none", ()),
+        ("", ("openai", "tei", "cohere")),
+    ],
 )
 def test_dialects_are_names_separated_by_commas_or_none(value, dialects):
     assert load_settings({"POLYMODAL_DIALECTS": value}).dialects == dialects
@@ -191,5 +197,5 @@ def test_dialects_are_names_separated_by_commas_or_none(value, dialects):
 
 @pytest.mark.parametrize("value", ["open-ai", "openai,none"])
 def test_an_unknown_dialect_is_refused_with_those_that_there_are(value):
-    with pytest.raises(SettingsError, match="allowed: openai, with commas between, or none"):
+    with pytest.raises(SettingsError, match="allowed: openai, tei, cohere, with commas between, or none"):
         load_settings({"POLYMODAL_DIALECTS": value})

@@ -6,35 +6,47 @@ takes at most 2.7 times the input's size, 3.7 times for a data: URI, which is cu
 (tests/app/api/body/test_copies.py measures both), and more for base64 in lines.
 """
 
+from collections.abc import Mapping
+
 from fastapi import Request
 
-from polymodal.app.api.body.form import Form
-from polymodal.app.api.body.json import batch_of, parse, request_of
+from polymodal.app.api.body.form import LONG_OPTION_BYTES, Form
+from polymodal.app.api.body.json import batch_of, check_number, comparison_of, parse, request_of
 from polymodal.app.api.body.limits import JSON, MULTIPART, content_type, read, read_whole
 from polymodal.app.api.body.openai import EmbeddingItem, EmbeddingsBody, ParsedEmbeddings, embeddings_of
 from polymodal.app.api.body.problems import BODY_ERRORS, TooManyItems, UrlNotAccepted
-from polymodal.app.api.body.request import ParsedBatch, ParsedRequest
+from polymodal.app.api.body.request import ParsedBatch, ParsedComparison, ParsedRequest
+from polymodal.app.api.body.rerank import ParsedRerank, RerankBody, rerank_of
+from polymodal.app.api.schemas import Operation
 from polymodal.app.problems import RequestError
 from polymodal.app.serving.admission import Admitted
 from polymodal.app.serving.service import Service
+from polymodal.app.serving.similarity import SIMILARITY
 from polymodal.app.settings import Settings
 from polymodal.model import Task
 
 __all__ = [
     "BODY_ERRORS",
     "JSON",
+    "LONG_OPTION_BYTES",
     "MULTIPART",
     "EmbeddingItem",
     "EmbeddingsBody",
     "ParsedBatch",
+    "ParsedComparison",
     "ParsedEmbeddings",
     "ParsedRequest",
+    "ParsedRerank",
     "RequestError",
+    "RerankBody",
     "TooManyItems",
     "UrlNotAccepted",
+    "check_number",
     "read_batch",
+    "read_comparison",
     "read_embeddings",
     "read_request",
+    "read_rerank",
 ]
 
 
@@ -44,11 +56,23 @@ async def read_request(
     """Read the body of POST /v1/TASK, which is a form or JSON."""
     media_type, parameters = content_type(request, MULTIPART, JSON)
     if media_type == MULTIPART:
-        form = Form(task, parameters.get(b"boundary", b""), settings, parameters.get(b"charset", b""))
-        await read(request, settings, admitted, form.write)
-        return await service.offload(form.close) if form.encoded else form.close()
+        return await _read_form(request, task, parameters, admitted, service, settings)
     body = await read_whole(request, settings, admitted)
     return await service.offload(lambda: request_of(task, parse(body), settings))
+
+
+async def _read_form(
+    request: Request,
+    operation: Operation,
+    parameters: Mapping[bytes, bytes],
+    admitted: Admitted,
+    service: Service,
+    settings: Settings,
+) -> ParsedRequest:
+    """Read a form; `parameters`: of its media type."""
+    form = Form(operation, parameters.get(b"boundary", b""), settings, parameters.get(b"charset", b""))
+    await read(request, settings, admitted, form.write)
+    return await service.offload(form.close) if form.encoded else form.close()
 
 
 async def read_batch(
@@ -60,6 +84,18 @@ async def read_batch(
     return await service.offload(lambda: batch_of(task, parse(body), settings))
 
 
+async def read_comparison(
+    request: Request, admitted: Admitted, service: Service, settings: Settings
+) -> ParsedComparison:
+    """Read the body of POST /v1/similarity, which is JSON, or a form with two inputs: the query and one candidate."""
+    media_type, parameters = content_type(request, MULTIPART, JSON)
+    if media_type == MULTIPART:
+        form = await _read_form(request, SIMILARITY, parameters, admitted, service, settings)
+        return ParsedComparison.of_pair(form)
+    body = await read_whole(request, settings, admitted)
+    return await service.offload(lambda: comparison_of(parse(body), settings))
+
+
 async def read_embeddings(
     request: Request, admitted: Admitted, service: Service, settings: Settings
 ) -> ParsedEmbeddings:
@@ -67,3 +103,10 @@ async def read_embeddings(
     content_type(request, JSON)
     body = await read_whole(request, settings, admitted)
     return await service.offload(lambda: embeddings_of(body, settings))
+
+
+async def read_rerank(request: Request, admitted: Admitted, service: Service, settings: Settings) -> ParsedRerank:
+    """Read the body of POST /rerank, which is JSON."""
+    content_type(request, JSON)
+    body = await read_whole(request, settings, admitted)
+    return await service.offload(lambda: rerank_of(parse(body), settings))

@@ -14,9 +14,10 @@ from pydantic import BaseModel, ValidationError
 
 from polymodal.app.api.body.binary import file_of
 from polymodal.app.api.body.problems import MalformedBody, RepeatedField, TooManyItems, UnknownField, bounded, shown
-from polymodal.app.api.body.request import ParsedBatch, ParsedRequest
-from polymodal.app.api.schemas import BatchItem, schemas_of
+from polymodal.app.api.body.request import ParsedBatch, ParsedComparison, ParsedRequest
+from polymodal.app.api.schemas import BatchItem, Example, SimilarityBody, choice_of, schemas_of
 from polymodal.app.problems import RequestError
+from polymodal.app.serving.similarity import SIMILARITY
 from polymodal.app.settings import Settings
 from polymodal.model import MODALITIES, TASKS, Inputs, InvalidParameter, Schema, Task
 
@@ -35,6 +36,7 @@ ALLOWED = {
     "model": "the name of a served model",
     "id": "a string of up to 128 characters",
     "items": "a list of at least one object",
+    "candidates": "a list of at least one object",
 }
 """The allowed values by field, for messages."""
 
@@ -131,7 +133,7 @@ _DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant,
 def request_of(task: Task, fields: dict[str, Any], settings: Settings) -> ParsedRequest:
     """Return the request for one item. Raises RequestError."""
     body = validated(schemas_of(task).body, fields)
-    return ParsedRequest.of(task, _inputs(body, settings), body)
+    return ParsedRequest.of(task, inputs_of(body, settings), body)
 
 
 def batch_of(task: Task, fields: dict[str, Any], settings: Settings) -> ParsedBatch:
@@ -139,12 +141,7 @@ def batch_of(task: Task, fields: dict[str, Any], settings: Settings) -> ParsedBa
     schemas = schemas_of(task)
     items = fields.pop("items", None)
     choice = validated(schemas.choice, fields, known=schemas.batch_body.model_fields)
-    if isinstance(items, Fault):
-        raise items.at("items")
-    if not isinstance(items, list) or not items:
-        raise InvalidParameter("items", shown(items), ALLOWED["items"])
-    if len(items) > (limit := settings.max_batch_request_items):
-        raise TooManyItems.of(len(items), limit)
+    items = _listed("items", items, settings)
     common = ParsedRequest.of(task, {}, choice)
     return ParsedBatch(
         ids=[_item_id(item) for item in items],
@@ -154,22 +151,59 @@ def batch_of(task: Task, fields: dict[str, Any], settings: Settings) -> ParsedBa
     )
 
 
+def comparison_of(fields: dict[str, Any], settings: Settings) -> ParsedComparison:
+    """Return the request for similarity. Raises RequestError; errors of an input are raised when its item is unpacked."""
+    query, candidates = fields.pop("query", None), fields.pop("candidates", None)
+    choice = validated(choice_of(SIMILARITY), fields, known=SimilarityBody.model_fields)
+    candidates = _listed("candidates", candidates, settings)
+    ids = [_item_id(candidate) for candidate in candidates]
+    positions: dict[str, int] = {}
+    for position, id_ in enumerate(ids):
+        if id_ is not None and (first := positions.setdefault(id_, position)) != position:
+            raise InvalidParameter("candidates", f"id {shown(id_)} at positions {first} and {position}", "each id once")
+    common = ParsedRequest.of(SIMILARITY, {}, choice)
+    return ParsedComparison(
+        ids=ids,
+        unpack=[partial(_unpack, candidate, settings, where="candidate") for candidate in candidates],
+        options=common.options,
+        model=common.model,
+        query=partial(_unpack, query, settings, Example, where="query"),
+    )
+
+
+def _listed(name: str, items: object, settings: Settings) -> list[object]:
+    """Return the items of a list that is neither empty nor too long. Raises RequestError."""
+    if isinstance(items, Fault):
+        raise items.at(name)
+    if not isinstance(items, list) or not items:
+        raise InvalidParameter(name, shown(items), ALLOWED[name])
+    check_number(name, len(items), settings)
+    return items
+
+
+def check_number(name: str, items: int, settings: Settings) -> None:
+    """Raise TooManyItems for more items than a request may have."""
+    if items > (limit := settings.max_batch_request_items):
+        raise TooManyItems(name, f"{items} items", f"up to {limit} items")
+
+
 def _item_id(item: object) -> str | None:
     """Return the id of an item, even if the rest of it is invalid, so that the client can identify it; None without a valid id."""
     id_ = item.id if isinstance(item, Fault) else item.get("id") if isinstance(item, dict) else None
     return id_ if isinstance(id_, str) and len(id_) <= 128 and surrogate_position(id_) is None else None
 
 
-def _unpack(item: object, settings: Settings) -> Inputs:
+def _unpack(item: object, settings: Settings, schema: type[Schema] = BatchItem, where: str = "item") -> Inputs:
     if isinstance(item, Fault):
-        raise item.at("item")
+        raise item.at(where)
     if not isinstance(item, dict):
         several = "both" if len(MODALITIES) == 2 else "several"
-        raise InvalidParameter("item", shown(item), f"an object with {', '.join(MODALITIES)} or {several}")
-    return _inputs(validated(BatchItem, item), settings)
+        raise InvalidParameter(where, shown(item), f"an object with {', '.join(MODALITIES)} or {several}")
+    return inputs_of(validated(schema, item), settings)
 
 
-def _inputs(fields: Schema, settings: Settings) -> Inputs:
+def inputs_of(fields: Schema, settings: Settings) -> Inputs:
+    """Decode the inputs of an item. Raises RequestError."""
     inputs: dict[str, bytes | str] = {}
     for name, modality in MODALITIES.items():
         if (value := getattr(fields, name)) is not None:
@@ -218,6 +252,7 @@ def validated(
         raise value.at(name)
     if first["type"] == "string_unicode":
         raise surrogate_error(name, surrogate_position(value))
+    allowed = {**allowed, **getattr(schema, "allowed", {})}  # an option may have another meaning in another operation
     raise InvalidParameter(name, shown(value), allowed[name])
 
 

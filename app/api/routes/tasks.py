@@ -3,29 +3,42 @@
 import re
 import time
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import Any, Final, TypeAlias, TypedDict, TypeVar
 
 import structlog
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
-from polymodal.app.api.body import BODY_ERRORS, JSON, MULTIPART, TooManyItems, read_batch, read_request
+from polymodal.app.api.body import (
+    BODY_ERRORS,
+    JSON,
+    LONG_OPTION_BYTES,
+    MULTIPART,
+    TooManyItems,
+    check_number,
+    read_batch,
+    read_request,
+)
 from polymodal.app.api.context import context_of
 from polymodal.app.api.dependencies import metrics_of, service_of, settings_of, while_connected
 from polymodal.app.api.errors import problem_of, refusal_of
 from polymodal.app.api.examples import explained
-from polymodal.app.api.schemas import TaskSchemas, schemas_of
-from polymodal.app.observe.timeline import READ
+from polymodal.app.api.schemas import Problem, TaskSchemas, schemas_of
+from polymodal.app.observe.timeline import READ, Timeline
 from polymodal.app.problems import InternalError
+from polymodal.app.serving import similarity
 from polymodal.app.serving.batching import DeadlineExceeded, Overloaded
 from polymodal.app.serving.registry import Deployment, UnknownModel, UnknownTask
 from polymodal.app.serving.service import NotReady
+from polymodal.app.settings import Settings
 from polymodal.model import (
     MODALITIES,
+    TASKS,
     InvalidParameter,
     NothingGiven,
     Task,
     TaskAnswer,
+    TaskOptions,
     TooLarge,
     Undecodable,
     UnknownModality,
@@ -34,6 +47,14 @@ from polymodal.model import (
 
 Value = TypeVar("Value")
 Endpoint: TypeAlias = Callable[[Request], Coroutine[Any, Any, Response]]
+
+
+class Limits(TypedDict):
+    """Arguments of all work of a request."""
+
+    deadline: float
+    timeline: Timeline
+
 
 log = structlog.get_logger(__name__)
 
@@ -55,9 +76,12 @@ def router_of(task: Task) -> APIRouter:
     """Return the two routes of a task for OpenAPI. Requests are served by plain routes with the same endpoints."""
     router = APIRouter(prefix=f"/v1/{task.name}", tags=[task.name])
     schemas = schemas_of(task)
-    binary = {name: {"contentType": entry.media_range} for name, entry in MODALITIES.items() if not entry.textual}
-    textual = {name: entry.example for name, entry in MODALITIES.items() if entry.textual}
-    form = {"schema": _reference(schemas.form), "encoding": binary, "example": {**textual, **task.example}}
+    lists = {name: {"contentType": JSON} for name in LONG_OPTION_BYTES if name in task.Options.model_fields}
+    form = {
+        "schema": reference(schemas.form),
+        "encoding": {**file_encodings(), **lists},
+        "example": {**texts(), **task.example},
+    }
     router.add_api_route(
         "",
         _single(task),
@@ -69,7 +93,7 @@ def router_of(task: Task) -> APIRouter:
         response_model=task.Answer,
         openapi_extra={
             "parameters": [TIMEOUT_PARAMETER],
-            "requestBody": {"required": True, "content": {MULTIPART: form, JSON: {"schema": _reference(schemas.body)}}},
+            "requestBody": {"required": True, "content": {MULTIPART: form, JSON: {"schema": reference(schemas.body)}}},
         },
     )
     router.add_api_route(
@@ -83,13 +107,24 @@ def router_of(task: Task) -> APIRouter:
         response_model=schemas.batch_answers,
         openapi_extra={
             "parameters": [TIMEOUT_PARAMETER],
-            "requestBody": {"required": True, "content": {JSON: {"schema": _reference(schemas.batch_body)}}},
+            "requestBody": {"required": True, "content": {JSON: {"schema": reference(schemas.batch_body)}}},
         },
     )
     return router
 
 
-def _reference(schema: type[BaseModel]) -> dict[str, Any]:
+def file_encodings() -> dict[str, Any]:
+    """Return the media types of a form's files for OpenAPI."""
+    return {name: {"contentType": entry.media_range} for name, entry in MODALITIES.items() if not entry.textual}
+
+
+def texts() -> dict[str, str]:
+    """Return the textual inputs of an example for OpenAPI."""
+    return {name: entry.example for name, entry in MODALITIES.items() if entry.textual}
+
+
+def reference(schema: type[BaseModel]) -> dict[str, Any]:
+    """Return the reference to a schema of the OpenAPI document."""
     return {"$ref": f"#/components/schemas/{schema.__name__}"}
 
 
@@ -101,19 +136,21 @@ def _single(task: Task) -> Endpoint:
             parsed = await timed(request, read_request(request, task, admitted, service, settings))
             context.modalities = sorted(parsed.inputs)
             with service.registry.use(parsed.model) as deployment:
-                note_model(request, deployment, task)
+                note_model(request, deployment, TASKS[task.computed_by(parsed.options)])
                 task.check(parsed.options, deployment.description)
-                work = service.run(
-                    deployment,
-                    task,
-                    parsed.inputs,
-                    parsed.options,
-                    deadline=service.deadline(timeout_ms),
-                    timeline=context.timeline,
-                )
-                answered = await while_connected(request, work)
+                limits: Limits = {"deadline": service.deadline(timeout_ms), "timeline": context.timeline}
+                if labels := labels_of(parsed.options, settings):
+                    context.items = 1 + labels
+                    await count_items(request, context.items)
+                    every = similarity.classify(service, deployment, [lambda: parsed.inputs], parsed.options, **limits)
+                    (answered,) = await while_connected(request, every)
+                else:
+                    work = service.run(deployment, task, parsed.inputs, parsed.options, **limits)
+                    answered = await while_connected(request, work)
+            if isinstance(answered, BaseException):
+                raise answered
             context.modalities = answered.modalities
-            return _response(answered)
+            return response_of(answered)
 
     return endpoint
 
@@ -126,17 +163,16 @@ def _batch(task: Task, schemas: TaskSchemas) -> Endpoint:
             parsed = await timed(request, read_batch(request, task, admitted, service, settings))
             context.items = len(parsed.ids)
             with service.registry.use(parsed.model) as deployment:
-                note_model(request, deployment, task)
+                note_model(request, deployment, TASKS[task.computed_by(parsed.options)])
                 task.check(parsed.options, deployment.description)
-                await count_items(request, len(parsed.ids))
-                work = service.run_all(
-                    deployment,
-                    task,
-                    parsed.unpack,
-                    parsed.options,
-                    deadline=service.deadline(timeout_ms),
-                    timeline=context.timeline,
-                )
+                limits: Limits = {"deadline": service.deadline(timeout_ms), "timeline": context.timeline}
+                labels = labels_of(parsed.options, settings)
+                context.items += labels
+                await count_items(request, context.items)
+                if labels:
+                    work = similarity.classify(service, deployment, parsed.unpack, parsed.options, **limits)
+                else:
+                    work = service.run_all(deployment, task, parsed.unpack, parsed.options, **limits)
                 results = await while_connected(request, work)
         used = [result.modalities for result in results if isinstance(result, TaskAnswer)]
         context.modalities = sorted(frozenset().union(*used))
@@ -145,21 +181,34 @@ def _batch(task: Task, schemas: TaskSchemas) -> Endpoint:
             status = 200
             fields: dict[str, Any] = {task.result: result}
             if isinstance(result, BaseException):
-                if isinstance(refusal_of(result), InternalError):
-                    log.error("item_failed", index=index, exc_info=result)
-                problem = problem_of(result, context.request_id)
-                metrics_of(request).refusal(problem.code)
+                problem = problem_of_item(request, index, result)
                 status, fields = problem.status, {"problem": problem}
             items.append(schemas.batch_answer.model_construct(index=index, id=id_, status=status, **fields))
-        return _response(schemas.batch_answers.model_construct(items=items))
+        return response_of(schemas.batch_answers.model_construct(items=items))
 
     return endpoint
+
+
+def problem_of_item(request: Request, index: int, error: BaseException) -> Problem:
+    """Return the problem of one item among several; it is counted, and logged if it is no refusal."""
+    if isinstance(refusal_of(error), InternalError):
+        log.error("item_failed", index=index, exc_info=error)
+    problem = problem_of(error, context_of(request).request_id)
+    metrics_of(request).refusal(problem.code)
+    return problem
 
 
 def note_model(request: Request, deployment: Deployment, task: Task) -> None:
     """Record the model in the request's context. Raises UnknownTask when the model does not have the task."""
     context_of(request).model = deployment.description
     deployment.check(task.name)
+
+
+def labels_of(options: TaskOptions, settings: Settings) -> int:
+    """Return the number of candidate labels of a request; 0 without any. Raises TooManyItems."""
+    labels = len(getattr(options, "candidate_labels", None) or ())
+    check_number("candidate_labels", labels, settings)
+    return labels
 
 
 async def count_items(request: Request, items: int, where: str = "items") -> None:
@@ -175,7 +224,8 @@ async def count_items(request: Request, items: int, where: str = "items") -> Non
     await allowance.take(items - 1)
 
 
-def _response(answer: BaseModel) -> Response:
+def response_of(answer: BaseModel) -> Response:
+    """Return the response with an answer, without the fields that are None."""
     return Response(answer.model_dump_json(exclude_none=True), media_type=JSON)
 
 

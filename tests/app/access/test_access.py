@@ -101,7 +101,9 @@ ROUTES = [
     ("POST", "/v1/classify/batch", "classify"),
     ("POST", "/v1/embed", "embed"),
     ("POST", "/v1/embed/batch", "embed"),
+    ("POST", "/v1/similarity", "embed"),
     ("POST", "/v1/embeddings", "embed"),
+    *(("POST", f"{prefix}/rerank", "embed") for prefix in ("", "/v1", "/v2")),
     ("GET", "/v1/models", "models"),
     ("GET", "/v1/models/toy", "models"),
     ("GET", "/metrics", "metrics"),
@@ -113,12 +115,17 @@ ROUTES = [
 @pytest.mark.parametrize(("method", "path", "scope"), ROUTES, ids=lambda value: value.strip("/"))
 async def test_a_key_may_use_only_the_routes_of_its_scopes(guarded, method, path, scope):
     allowed, other = (KEY, ROBOT) if scope in ("classify", "embed", "models") else (ROBOT, KEY)
-    bodies = {"batch": {"items": [{"text": "red"}]}, "embeddings": {"input": "red"}}
+    bodies = {
+        "batch": {"items": [{"text": "red"}]},
+        "similarity": {"query": {}, "candidates": [{}]},
+        "embeddings": {"input": "red"},
+        "rerank": {"query": "red", "texts": ["red"]},
+    }
     body = {"json": bodies.get(path.rpartition("/")[2], {"text": "red"})} if method == "POST" else {}
     async with guarded() as client:
         admitted = await client.request(method, path, headers=bearer(allowed), **body)
         refused = await client.request(method, path, headers=bearer(other), **body)
-    assert admitted.status_code == 200
+    assert admitted.status_code == (404 if path.endswith(("similarity", "rerank")) else 200)  # no aligned vectors
     assert (refused.status_code, refused.json()["code"]) == (403, "forbidden")
     assert refused.json()["allowed"] == f"a key with the scope {scope}"
 

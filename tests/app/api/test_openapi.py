@@ -39,7 +39,7 @@ def references(node):
 
 def test_every_operation_has_an_id_a_summary_and_its_problems(document):
     ids = [operation["operationId"] for _, _, operation in operations(document)]
-    assert len(ids) == len(set(ids)) == 8 + 2 * len(TASKS)
+    assert len(ids) == len(set(ids)) == 12 + 2 * len(TASKS)
     for _, path, operation in operations(document):
         assert operation["summary"]
         if path != "/metrics":
@@ -120,7 +120,8 @@ def test_no_field_of_a_form_or_of_an_answer_is_null(document):
         for field in schema["properties"].values()
         if {"type": "null"} in field.get("anyOf", ())
     }
-    bodies = {"ClassifyBody", "BatchBody", "BatchItem", "EmbedBody", "EmbedBatchBody"}
+    bodies = {"ClassifyBody", "BatchBody", "BatchItem", "EmbedBody", "EmbedBatchBody", "Example", "SimilarityBody"}
+    bodies |= {"RerankBody", "RerankItem"}
     assert nullable <= bodies | {"EmbeddingsBody", "EmbeddingInput", "LinkedFile", "OpenAIError"}
     form = document["components"]["schemas"]["ClassifyForm"]["properties"]
     assert {name: (field["type"], field.get("format")) for name, field in form.items()} == {
@@ -128,6 +129,8 @@ def test_no_field_of_a_form_or_of_an_answer_is_null(document):
         "text": ("string", None),
         "top_k": ("integer", None),
         "threshold": ("number", None),
+        "candidate_labels": ("array", None),
+        "prior": ("number", None),
         "model": ("string", None),
     }
     assert all(field["description"] for field in form.values())
@@ -195,16 +198,35 @@ def test_problems_of_a_dialect_are_documented_as_its_clients_get_them(document):
     assert model["examples"]["unknown_model"]["value"]["error"]["code"] == "model_not_found"
 
 
+SIMILARITY = {"Example", "FailedCandidate", "Similarity", "SimilarityBody", "SimilarityForm", "SimilarityPair"}
+
+
+RERANK = {
+    *(
+        "CohereProblem",
+        "RankedDocument",
+        "RankedText",
+        "RerankBody",
+        "RerankItem",
+        "RerankUsage",
+        "Reranked",
+        "TEIProblem",
+    ),
+}
+
+
 def test_the_names_of_schemas_are_stable(document):
     added = {"EmbedBatchAnswer", "EmbedBatchAnswers", "EmbedBatchBody", "EmbedBody", "EmbedForm", "Embedding"}
-    assert set(document["components"]["schemas"]) == NAMES | added | {"EmbeddingSpace", "ModelObject"} | OF_OPENAI
+    added |= {"EmbeddingSpace", "ModelObject"} | SIMILARITY | RERANK
+    assert set(document["components"]["schemas"]) == NAMES | added | OF_OPENAI
 
 
 def test_every_operation_describes_its_200(document):
     for _, path, operation in operations(document):
         assert operation["responses"]["200"]["description"] not in ("Successful Response", "The answer."), path
         assert {"X-Request-Id"} <= set(operation["responses"]["200"]["headers"])
-    assert {tag["name"] for tag in document["tags"]} == {*TASKS, "openai", "models", "health", "metrics"}
+    tags = {*TASKS, "similarity", "openai", "tei", "cohere", "models", "health", "metrics"}
+    assert {tag["name"] for tag in document["tags"]} == tags
 
 
 def test_keys_and_limits_are_documented_if_they_are_set(document, tmp_path):

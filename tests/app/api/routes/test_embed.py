@@ -98,7 +98,7 @@ async def test_vectors_of_different_modalities_are_aligned_by_default_where_the_
     assert (own["space"], own["aligned"]) == (plain["space"], plain["aligned"]) == ("classifier", False)
     assert "fused" not in default
     assert model["embeddings"]["spaces"] == {"aligned": 3, "classifier": 3}
-    assert model["embeddings"]["matches"] == ["image+text~image", "image~text", "text~text"]
+    assert model["embeddings"]["matches"] == ["image~image+text", "image~text", "text~text"]
 
 
 async def test_the_fused_vector_is_the_mean_of_unit_vectors_at_length_1(aligned, solid):
