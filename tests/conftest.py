@@ -15,6 +15,8 @@ import pytest
 from filelock import FileLock
 from PIL import Image, ImageDraw
 
+from tests.bundle_files import write_aligned
+
 WORDS = {
     "sea": ("blue", "deep water", "waves at the coast", "a boat on water"),
     "tomato": ("red", "ripe fruit", "a salad with fruit", "juice of ripe fruit"),
@@ -142,6 +144,12 @@ def tiny_bundle(manifest_folder, made_once) -> Path:
         )
 
     return made_once("bundles", make) / "shapes"
+
+
+@pytest.fixture(scope="session")
+def aligned_bundle(tiny_bundle, made_once) -> Path:
+    """The tiny bundle with alignment heads of random weights, whose vectors have 16 numbers; read it, don't change it."""
+    return made_once("aligned", lambda folder: write_aligned(tiny_bundle, folder / "shapes")) / "shapes"
 
 
 @pytest.fixture
