@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from polymodal.model.alignment import calibration_of, cosines, match_of
+    from polymodal.model.alignment import EVEN, calibration_of, cosines, match_of
     from polymodal.model.capabilities import Capability, Model, Space
     from polymodal.model.config import MatchConfig
     from polymodal.model.errors import (
@@ -16,12 +16,14 @@ if TYPE_CHECKING:
         InvalidParameter,
         ModelError,
         NothingGiven,
+        SearchIndexError,
         TooLarge,
         Undecodable,
         UnknownModality,
         UnsupportedFormat,
         input_error,
     )
+    from polymodal.model.index import Hit, SearchIndex, read_index
     from polymodal.model.kinds import load_bundle
     from polymodal.model.kinds.network import Network
     from polymodal.model.modalities import MODALITIES, Modality, workload
@@ -29,13 +31,26 @@ if TYPE_CHECKING:
     from polymodal.model.stages import DECODE, FUSE, Stages, Took, encoding
     from polymodal.model.tasks import TASKS, tasks_of
     from polymodal.model.tasks.classify import Classification
-    from polymodal.model.tasks.contract import Batch, Schema, Task, TaskAnswer, TaskOptions, answer_one
+    from polymodal.model.tasks.contract import (
+        SHARE,
+        Batch,
+        Count,
+        Schema,
+        Share,
+        Task,
+        TaskAnswer,
+        TaskOptions,
+        answer_one,
+    )
+    from polymodal.model.tasks.embed import Embedding
     from polymodal.model.types import Array, Arrays, Description, Inputs, InputSpec, Observed, Probe, Sample
 
 __all__ = [
     "DECODE",
+    "EVEN",
     "FUSE",
     "MODALITIES",
+    "SHARE",
     "TASKS",
     "Array",
     "Arrays",
@@ -43,7 +58,10 @@ __all__ = [
     "BundleError",
     "Capability",
     "Classification",
+    "Count",
     "Description",
+    "Embedding",
+    "Hit",
     "InputError",
     "InputSpec",
     "Inputs",
@@ -59,6 +77,9 @@ __all__ = [
     "Processor",
     "Sample",
     "Schema",
+    "SearchIndex",
+    "SearchIndexError",
+    "Share",
     "Space",
     "Stages",
     "Task",
@@ -77,13 +98,15 @@ __all__ = [
     "load_bundle",
     "match_of",
     "processor",
+    "read_index",
     "tasks_of",
     "workload",
 ]
 
 _MODULES: Final = (
     *("modalities", "errors", "types", "stages", "capabilities", "config", "alignment"),
-    *("runtimes.processor", "kinds", "kinds.network", "tasks", "tasks.contract", "tasks.classify"),
+    *("runtimes.processor", "kinds", "kinds.network", "tasks", "tasks.contract", "tasks.classify", "tasks.embed"),
+    "index",
 )
 """Where public names are defined, light modules first."""
 

@@ -5,21 +5,16 @@ from dataclasses import asdict
 from typing import Annotated, Any, ClassVar, Final
 
 import numpy as np
-from pydantic import BeforeValidator, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
 from polymodal.model.capabilities import Capability
 from polymodal.model.errors import InvalidParameter
 from polymodal.model.targets import TARGETS
 from polymodal.model.targets.contract import Scoring
-from polymodal.model.tasks.contract import EXAMPLE_DIGEST, Batch, Schema, Task, TaskAnswer, TaskOptions
+from polymodal.model.tasks.contract import EXAMPLE_DIGEST, Batch, Count, Schema, Task, TaskAnswer, TaskOptions
 from polymodal.model.types import Arrays, Description, Observed, TensorSpec
 
 SCORES: Final = "scores"
-
-
-def _integral(value: object) -> object:
-    """Return an integer for a number that JSON Schema counts as one: 3.0 and 3e0 are 3."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 class ClassifyOptions(TaskOptions):
@@ -30,7 +25,7 @@ class ClassifyOptions(TaskOptions):
         "threshold": "a number from 0 to 1, as JSON writes numbers",
     }
 
-    top_k: Annotated[int, Field(ge=1), BeforeValidator(_integral)] | None = None
+    top_k: Count | None = None
     """Largest number of labels in the answer, best first; from 1 to the number of labels; 3.0 is 3. Not for a regression."""
     threshold: Annotated[float, Field(ge=0, le=1)] | None = None
     """Lowest score of a label in the answer. Not for a regression."""

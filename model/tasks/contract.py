@@ -6,9 +6,9 @@ B items of a batch.
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Final, cast
+from typing import Annotated, Any, ClassVar, Final, TypeAlias, cast
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from polymodal.model.capabilities import Capability, Embeds, Model, Scores
 from polymodal.model.stages import Stages
@@ -16,6 +16,17 @@ from polymodal.model.types import Array, Arrays, Description, FloatArray, Inputs
 
 EXAMPLE_DIGEST: Final = "9f2c41d7a0b35e88c6f1d2047b9ae3515dd0c7e6f84a2b913c605e7f18d4ab20"
 """Version of the models in examples of answers."""
+
+
+def _integral(value: object) -> object:
+    """Return an integer for a number that JSON Schema counts as one: 3.0 and 3e0 are 3."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Count: TypeAlias = Annotated[int, Field(ge=1), BeforeValidator(_integral)]
+Share: TypeAlias = Annotated[float, Field(gt=0, lt=1)]
+SHARE: Final = "a number between 0 and 1, as JSON writes numbers"
+"""The values of a Share, for error messages."""
 
 
 class Schema(BaseModel):
