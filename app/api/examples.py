@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from polymodal.app.api.errors import MEDIA_TYPE, Refusal, headers_of, problem_of
-from polymodal.app.api.schemas import ModelDetail, ModelSummary, schemas_of
+from polymodal.app.api.schemas import ModelDetail, ModelSummary, SearchBody, schemas_of
 from polymodal.app.problems import InternalError, Problem
 from polymodal.app.serving.service import State
 from polymodal.app.settings import load_settings
@@ -144,6 +144,53 @@ def _requests(task: Task) -> dict[str, dict[str, Any]]:
     }
 
 
+# --- search ---
+
+
+def _search() -> dict[str, Any]:
+    """Return an answer with two hits, of which one has no match."""
+    return {
+        "index": "things",
+        "model": "illustrations",
+        "digest": _DIGEST,
+        "modalities": ["text"],
+        "prior": 0.5,
+        "hits": [
+            {
+                "id": "boat",
+                "cosine": 0.41,
+                "match": 0.94,
+                "modalities": ["image"],
+                "metadata": {"image": "boat.png", "label": "transport", "price": 3},
+            },
+            {"id": "lake", "cosine": 0.83, "modalities": ["image", "text"], "metadata": {"text": "a lake"}},
+        ],
+    }
+
+
+def _index() -> dict[str, Any]:
+    return {
+        "name": "things",
+        "items": 2,
+        "dimensions": 256,
+        "modalities": {"image": 1, "image+text": 1},
+        "filters": ["image", "text", "label", "price", "modalities"],
+        "digest": _DIGEST,
+        "model": "illustrations",
+        "usable": True,
+    }
+
+
+def _searches() -> dict[str, Any]:
+    """Return JSON bodies of POST /v1/search."""
+    inputs = {name: modality.example for name, modality in MODALITIES.items() if modality.example}
+    texts = {name: example for name, example in inputs.items() if MODALITIES[name].textual}
+    return {
+        "words": {"query": texts, "top_k": 3},
+        "all-inputs": {"index": "things", "query": inputs, "filter": {"label": "transport"}, "prior": 0.01},
+    }
+
+
 # --- operations ---
 
 
@@ -163,6 +210,8 @@ def answers() -> dict[str, tuple[str, dict[str, Any]]]:
             )
             for task in TASKS.values()
         },
+        "search": ("The items that are most similar to the query, best first.", {"two-hits": _search()}),
+        "listIndexes": ("All indexes.", {"one": {"indexes": [_index()]}}),
         "listModels": (
             "All served models, the default one first.",
             {"one": {"default": "illustrations", "models": [_model(ModelSummary)]}},
@@ -183,4 +232,5 @@ def answers() -> dict[str, tuple[str, dict[str, Any]]]:
 @cache
 def requests() -> dict[str, dict[str, Any]]:
     """Return examples of JSON bodies by the name of the schema."""
-    return {name: examples for task in TASKS.values() for name, examples in _requests(task).items()}
+    of_tasks = {name: examples for task in TASKS.values() for name, examples in _requests(task).items()}
+    return of_tasks | {SearchBody.__name__: _searches()}

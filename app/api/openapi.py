@@ -18,7 +18,7 @@ from polymodal.app.api import examples
 from polymodal.app.api.errors import MEDIA_TYPE
 from polymodal.app.api.examples import REQUEST_ID, explained
 from polymodal.app.api.routing import Routes
-from polymodal.app.api.schemas import BatchItem, Problem, schemas_of
+from polymodal.app.api.schemas import BatchItem, Example, Problem, SearchBody, SearchForm, schemas_of
 from polymodal.app.settings import Settings
 from polymodal.model import TASKS, Schema
 
@@ -47,14 +47,17 @@ _HEADERS: Final = {
 }
 _TAGS: Final = {
     **{task.name: task.about for task in TASKS.values()},
+    "search": "Items of an index that are similar to a query.",
     "models": "The served models, their inputs and their quality.",
     "health": "Probes for operators.",
     "metrics": "Measurements for Prometheus.",
 }
 _SENT_AS_JSON: Final = frozenset(
     schema.__name__
-    for task in TASKS.values()
-    for schema in (schemas_of(task).body, schemas_of(task).batch_body, BatchItem)
+    for schema in (
+        *(schema for task in TASKS.values() for schema in (schemas_of(task).body, schemas_of(task).batch_body)),
+        *(BatchItem, Example, SearchBody),
+    )
 )
 """Schemas whose fields may be null. Forms have no null, and answers leave out missing fields, so that the types of generated
 clients are simpler."""
@@ -87,7 +90,7 @@ def _document(app: FastAPI, routes: Sequence[BaseRoute]) -> Document:
         schema
         for task in TASKS.values()
         for schema in (schemas_of(task).batch_body, schemas_of(task).body, schemas_of(task).form)
-    ]
+    ] + [SearchBody, SearchForm]
     _, bodies = models_json_schema(
         [*((schema, "validation") for schema in sent), (Problem, "validation")],
         ref_template="#/components/schemas/{model}",

@@ -1,14 +1,26 @@
 """Schemas of requests and answers. Those of tasks are derived from MODALITIES and TASKS."""
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 from functools import cache
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, ClassVar, Protocol, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model
 from pydantic_core import PydanticCustomError
 
+from polymodal.app.serving.search import SEARCH, SearchResult
 from polymodal.app.settings import Settings
-from polymodal.model import MODALITIES, Description, InputSpec, Schema, Space, Task, tasks_of
+from polymodal.model import (
+    MODALITIES,
+    Description,
+    InputSpec,
+    Schema,
+    SearchIndex,
+    Space,
+    Task,
+    TaskOptions,
+    tasks_of,
+)
 
 
 def _encodable(text: str) -> str:
@@ -68,6 +80,31 @@ BatchItem = _derived(
 # --- bodies and answers of a task ---
 
 
+class Operation(Hashable, Protocol):
+    """A task, or a workflow with options of its own."""
+
+    name: ClassVar[str]
+    Options: ClassVar[type[TaskOptions]]
+
+
+def _bases_of(operation: Operation) -> tuple[type[Schema], ...]:
+    """Return an operation's options with the choice of a model; an index has its own model."""
+    return (operation.Options,) if "index" in operation.Options.model_fields else (ModelChoice, operation.Options)
+
+
+@cache
+def choice_of(operation: Operation) -> type[Schema]:
+    """Derive the schema of an operation's options with the choice of a model."""
+    return _derived(f"{operation.name.capitalize()}Choice", *_bases_of(operation))
+
+
+@cache
+def form_of(operation: Operation, about: str) -> type[Schema]:
+    """Derive the schema of an operation's form."""
+    about = f"The multipart form of POST /v1/{operation.name}{about}. Numbers are written as in JSON."
+    return _derived(f"{operation.name.capitalize()}Form", *_bases_of(operation), _Form, about=about)
+
+
 @dataclass(frozen=True, slots=True)
 class TaskSchemas:
     """The schemas of one task; their names are those in OpenAPI."""
@@ -85,7 +122,6 @@ class TaskSchemas:
 def schemas_of(task: Task) -> TaskSchemas:
     """Derive the schemas of a task."""
     name, options, path = task.name.capitalize(), task.Options, f"POST /v1/{task.name}"
-    about = f"The multipart form of {path}. Numbers are written as in JSON."
     items: Any = Annotated[list[BatchItem], Field(min_length=1)]  # type: ignore[valid-type]  # derived above
     answer = _derived(
         f"{task.batch_name}Answer",
@@ -97,8 +133,8 @@ def schemas_of(task: Task) -> TaskSchemas:
         problem=(Problem | None, None),
     )
     return TaskSchemas(
-        choice=_derived(f"{name}Choice", ModelChoice, options),
-        form=_derived(f"{name}Form", ModelChoice, options, _Form, about=about),
+        choice=choice_of(task),
+        form=form_of(task, ""),
         body=_derived(f"{name}Body", ModelChoice, options, Example, about=f"The JSON body of {path}."),
         batch_body=_derived(
             f"{task.batch_name}Body",
@@ -114,6 +150,113 @@ def schemas_of(task: Task) -> TaskSchemas:
             items=(list[answer], ...),  # type: ignore[valid-type]
         ),
     )
+
+
+# --- search ---
+
+
+SearchForm = form_of(SEARCH, ", with the inputs of the query; `filter` is JSON")
+SearchBody = _derived(
+    "SearchBody",
+    SEARCH.Options,
+    about="The JSON body of POST /v1/search.",
+    query=(Example, Field(description="What is searched for.")),
+)
+
+
+class SearchHit(Schema):
+    """An item of an index that is similar to the query."""
+
+    id: str
+    cosine: float
+    """Cosine similarity of the two vectors, from -1 to 1. It is no probability, and only comparable between items of the same
+    modalities."""
+    match: float | None = None
+    """Probability that item and query belong together, at the prior; missing where these modalities were not calibrated."""
+    modalities: list[str]
+    """The inputs that the item's vector was computed from."""
+    metadata: dict[str, str | int | float | bool]
+    """As the index has it."""
+
+
+class SearchAnswer(Schema):
+    """The items of an index that are most similar to a query."""
+
+    index: str
+    """Name of the index."""
+    model: str
+    """Name of the model."""
+    digest: str
+    """The model's version: the SHA-256 of its files."""
+    modalities: list[str]
+    """The inputs of the query that were used."""
+    prior: float
+    """Share of the items that belong to the query, which each match assumes."""
+    hits: list[SearchHit]
+    """Best first: by match, then those without a match by cosine. Limited by top_k, filter and min_match."""
+
+    @classmethod
+    def of(cls, result: SearchResult) -> Self:
+        """Return the answer for a result."""
+        query = result.query
+        hits = [
+            SearchHit.model_construct(
+                id=hit.id,
+                cosine=hit.cosine,
+                match=hit.match,
+                modalities=list(hit.modalities),
+                metadata=dict(hit.metadata),
+            )
+            for hit in result.hits
+        ]
+        return cls.model_construct(
+            index=result.index,
+            model=query.model,
+            digest=query.digest,
+            modalities=query.modalities,
+            prior=result.prior,
+            hits=hits,
+        )
+
+
+class IndexSummary(Schema):
+    """One index that can be searched."""
+
+    name: str
+    items: int
+    dimensions: int
+    """Numbers of a vector."""
+    modalities: dict[str, int]
+    """Number of items by their inputs, for example image+text."""
+    filters: list[str]
+    """Keys that `filter` may have."""
+    digest: str
+    """Version of the model that the index was built with."""
+    model: str
+    """Name of that model: as it is served, or as it was when the index was built."""
+    usable: bool
+    """Whether that version is served; otherwise a search returns the problem index_of_another_model."""
+
+    @classmethod
+    def of(cls, name: str, index: SearchIndex, model: str | None) -> Self:
+        """Return the summary of an index; `model`: name of the served model of its version."""
+        return cls(
+            name=name,
+            items=len(index),
+            dimensions=index.width,
+            modalities=dict(index.counts),
+            filters=list(index.columns),
+            digest=index.digest,
+            model=model or index.model,
+            usable=model is not None,
+        )
+
+
+class IndexList(Schema):
+    """All indexes."""
+
+    indexes: list[IndexSummary]
+    """In the order of the settings; the first is searched when a request names none."""
 
 
 # --- everything else ---

@@ -11,6 +11,8 @@ from polymodal_client.answers import (
     Classification,
     Embedding,
     Health,
+    Hit,
+    Index,
     Input,
     Interval,
     Item,
@@ -19,12 +21,14 @@ from polymodal_client.answers import (
     Model,
     ModelDetail,
     Models,
+    SearchAnswer,
 )
 from polymodal_client.asynchronous import AsyncClient
 from polymodal_client.errors import (
     ConnectionFailed,
     DeadlineExceeded,
     Forbidden,
+    IndexOfAnotherModel,
     InternalError,
     InvalidInput,
     InvalidRequest,
@@ -38,6 +42,7 @@ from polymodal_client.errors import (
     Unauthorized,
     Unavailable,
     UnexpectedAnswer,
+    UnknownIndex,
     UnknownModel,
 )
 from polymodal_client.files import File, Image
@@ -56,7 +61,10 @@ __all__ = [
     "File",
     "Forbidden",
     "Health",
+    "Hit",
     "Image",
+    "Index",
+    "IndexOfAnotherModel",
     "Input",
     "InternalError",
     "Interval",
@@ -74,10 +82,12 @@ __all__ = [
     "ProblemError",
     "RateLimited",
     "Retries",
+    "SearchAnswer",
     "TimedOut",
     "TryLater",
     "Unauthorized",
     "Unavailable",
     "UnexpectedAnswer",
+    "UnknownIndex",
     "UnknownModel",
 ]

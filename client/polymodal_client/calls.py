@@ -1,17 +1,29 @@
 """Descriptions of calls: what is sent, and how the answer is read. Needs no connection and no clock."""
 
 import base64
+import json
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 
-from polymodal_client.answers import Classification, Embedding, Health, Item, ItemAnswer, ModelDetail, Models
+from polymodal_client.answers import (
+    Classification,
+    Embedding,
+    Health,
+    Index,
+    Item,
+    ItemAnswer,
+    ModelDetail,
+    Models,
+    SearchAnswer,
+)
 from polymodal_client.errors import error_of
 from polymodal_client.items import id_of, inputs_of, item_of
 
 Answer = TypeVar("Answer")
+Described = TypeVar("Described")
 
 
 @dataclass(frozen=True)
@@ -77,6 +89,13 @@ def pack(index: int, row: object) -> Packed:
     return Packed(index, id_of(row), document)
 
 
+class Describes(Protocol[Described]):
+    """A task or a search, which describes the call for one item."""
+
+    def call(self, item: Item) -> Call[Described]:
+        """Describe a call. Raises OSError, TypeError or ValueError for an input that can't be sent."""
+
+
 @dataclass(frozen=True)
 class Task(Generic[Answer]):
     """A task of the service with its options: calls for one item and for many, and the function that reads an answer."""
@@ -139,6 +158,42 @@ def embed(model: str | None = None) -> Task[Embedding]:
     return Task("embed", "embedding", Embedding.of, _validated(model=model))
 
 
+@dataclass(frozen=True)
+class Search:
+    """A search with its options."""
+
+    options: Mapping[str, Any]
+
+    def call(self, item: Item) -> Call[SearchAnswer]:
+        """Describe a call for one query: a form if it has files, otherwise JSON.
+
+        Raises OSError, TypeError or ValueError for an input that can't be sent.
+        """
+        inputs = inputs_of(item, _RESERVED)
+        files = {name: value for name, value in inputs.items() if isinstance(value, bytes)}
+        if not files:
+            return Call("POST", "/v1/search", SearchAnswer.of, json={**self.options, "query": inputs})
+        texts = {name: value for name, value in inputs.items() if isinstance(value, str)}
+        fields = {name: value if isinstance(value, str) else json.dumps(value) for name, value in self.options.items()}
+        return Call("POST", "/v1/search", SearchAnswer.of, fields={**fields, **texts}, files=files)
+
+
+def search(
+    index: str | None = None,
+    top_k: int | None = None,
+    filter: Mapping[str, str | int | float | bool] | None = None,
+    min_match: float | None = None,
+    prior: float | None = None,
+) -> Search:
+    """Return a search. Raises TypeError or ValueError for an option of another type."""
+    return Search(_validated(index=index, top_k=top_k, filter=filter, min_match=min_match, prior=prior))
+
+
+def indexes() -> Call[tuple[Index, ...]]:
+    """Describe the call for the indexes."""
+    return Call("GET", "/v1/indexes", lambda document, _: tuple(map(Index.of, document["indexes"])))
+
+
 def task(name: str, options: Mapping[str, Any]) -> Task[Mapping[str, Any]]:
     """Return a task by its name, whose answer is a JSON document. Raises ValueError for an impossible name."""
     if not _TASK_NAME.fullmatch(name):
@@ -157,15 +212,34 @@ def _model_name(name: str, value: Any) -> str:  # noqa: ANN401
     return value
 
 
+def _index_name(name: str, value: Any) -> str:  # noqa: ANN401
+    if not isinstance(value, str):
+        raise TypeError(f"{name}: {type(value).__name__}; allowed: a name of indexes()")
+    return value
+
+
+def _values(name: str, value: Any) -> dict[str, Any]:  # noqa: ANN401
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{name}: {type(value).__name__}; allowed: a mapping of keys to texts, numbers or bools")
+    return {
+        key: entry if isinstance(entry, str | bool | int) else real_number(f"{name}: {key}", entry)
+        for key, entry in value.items()
+    }
+
+
 _OPTIONS: Final[Mapping[str, Callable[[str, Any], Any]]] = {
     "model": _model_name,
     "top_k": whole_number,
     "threshold": real_number,
+    "index": _index_name,
+    "filter": _values,
+    "min_match": real_number,
+    "prior": real_number,
 }
 """The options of all tasks, with the functions that validate them."""
 _TASK_NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _MODEL_NAME: Final = re.compile(r"[^/?#%\\]+")
-_RESERVED: Final = frozenset({"id", "items", *_OPTIONS})
+_RESERVED: Final = frozenset({"id", "items", "query", *_OPTIONS})
 """Fields of a request that are not inputs."""
 
 

@@ -6,15 +6,19 @@ takes at most 2.7 times the input's size, 3.7 times for a data: URI, which is cu
 (tests/app/api/body/test_copies.py measures both), and more for base64 in lines.
 """
 
+from collections.abc import Mapping
+
 from fastapi import Request
 
 from polymodal.app.api.body.form import Form
-from polymodal.app.api.body.json import batch_of, parse, request_of
+from polymodal.app.api.body.json import batch_of, parse, request_of, search_of
 from polymodal.app.api.body.limits import JSON, MULTIPART, content_type, read, read_whole
 from polymodal.app.api.body.problems import BODY_ERRORS, TooManyItems
 from polymodal.app.api.body.request import ParsedBatch, ParsedRequest
+from polymodal.app.api.schemas import Operation
 from polymodal.app.problems import RequestError
 from polymodal.app.serving.admission import Admitted
+from polymodal.app.serving.search import SEARCH
 from polymodal.app.serving.service import Service
 from polymodal.app.settings import Settings
 from polymodal.model import Task
@@ -29,6 +33,7 @@ __all__ = [
     "TooManyItems",
     "read_batch",
     "read_request",
+    "read_search",
 ]
 
 
@@ -38,11 +43,32 @@ async def read_request(
     """Read the body of POST /v1/TASK, which is a form or JSON."""
     media_type, parameters = content_type(request, MULTIPART, JSON)
     if media_type == MULTIPART:
-        form = Form(task, parameters.get(b"boundary", b""), settings, parameters.get(b"charset", b""))
-        await read(request, settings, admitted, form.write)
-        return await service.offload(form.close) if form.encoded else form.close()
+        return await _read_form(request, task, parameters, admitted, service, settings)
     body = await read_whole(request, settings, admitted)
     return await service.offload(lambda: request_of(task, parse(body), settings))
+
+
+async def read_search(request: Request, admitted: Admitted, service: Service, settings: Settings) -> ParsedRequest:
+    """Read the body of POST /v1/search, which is JSON, or a form with the inputs of the query."""
+    media_type, parameters = content_type(request, MULTIPART, JSON)
+    if media_type == MULTIPART:
+        return await _read_form(request, SEARCH, parameters, admitted, service, settings)
+    body = await read_whole(request, settings, admitted)
+    return await service.offload(lambda: search_of(parse(body), settings))
+
+
+async def _read_form(
+    request: Request,
+    operation: Operation,
+    parameters: Mapping[bytes, bytes],
+    admitted: Admitted,
+    service: Service,
+    settings: Settings,
+) -> ParsedRequest:
+    """Read a form; `parameters`: of its media type."""
+    form = Form(operation, parameters.get(b"boundary", b""), settings, parameters.get(b"charset", b""))
+    await read(request, settings, admitted, form.write)
+    return await service.offload(form.close) if form.encoded else form.close()
 
 
 async def read_batch(

@@ -23,9 +23,9 @@ from polymodal.app.api.body.problems import (
     shown,
 )
 from polymodal.app.api.body.request import ParsedRequest
-from polymodal.app.api.schemas import schemas_of
+from polymodal.app.api.schemas import Operation, choice_of
 from polymodal.app.settings import Settings
-from polymodal.model import MODALITIES, Task
+from polymodal.model import MODALITIES
 
 _CHARSET = "_charset_"  # RFC 7578: the field with the charset of all other fields
 OPTION_BYTES = 1024  # of an option in a form, such as the name of the model
@@ -93,13 +93,13 @@ class _Part:
 class Form:
     """Collects the parts of a form while it is parsed; rejects unknown, repeated and too long ones at once."""
 
-    def __init__(self, task: Task, boundary: bytes, settings: Settings, charset: bytes = b"") -> None:
+    def __init__(self, task: Operation, boundary: bytes, settings: Settings, charset: bytes = b"") -> None:
         """`charset` is the default of the parts that declare none."""
         self.encoded = False
         """Whether a part has a transfer encoding. `close` is then slow and must run on a thread."""
         self._charset = charset
-        self._task, self._schemas = task, schemas_of(task)
-        self._fields = tuple(self._schemas.body.model_fields)
+        self._task, self._choice = task, choice_of(task)
+        self._fields = (*MODALITIES, *self._choice.model_fields)
         self._limits = {name: settings.max_input_bytes(name) for name in MODALITIES}
         self._encoded_limit = settings.max_body_bytes
         self._parts: dict[str, _Part] = {}
@@ -160,7 +160,7 @@ class Form:
             # For a file that was not chosen, browsers send a part without bytes and file name. An empty file has a name.
             elif (content := part.content()) or part.has_filename:
                 inputs[name] = content
-        return ParsedRequest.of(self._task, inputs, validated(self._schemas.choice, options))
+        return ParsedRequest.of(self._task, inputs, validated(self._choice, options))
 
     def _begin(self) -> None:
         self._part = _Part()
@@ -214,6 +214,8 @@ def _option(name: str, value: object) -> object:
     text = value.decode("utf-8", "replace")
     if not text.strip():
         return None
-    if name == "model":
+    if name in ("model", "index"):
         return text.strip()
+    if text.lstrip().startswith("{"):
+        return loads(value, name, "a JSON object in UTF-8")
     return json.loads(text) if _JSON_VALUE.fullmatch(text) else text

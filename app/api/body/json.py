@@ -15,8 +15,9 @@ from pydantic import BaseModel, ValidationError
 from polymodal.app.api.body.binary import file_of
 from polymodal.app.api.body.problems import MalformedBody, RepeatedField, TooManyItems, UnknownField, bounded, shown
 from polymodal.app.api.body.request import ParsedBatch, ParsedRequest
-from polymodal.app.api.schemas import BatchItem, schemas_of
+from polymodal.app.api.schemas import BatchItem, Example, SearchBody, choice_of, schemas_of
 from polymodal.app.problems import RequestError
+from polymodal.app.serving.search import SEARCH
 from polymodal.app.settings import Settings
 from polymodal.model import MODALITIES, TASKS, Inputs, InvalidParameter, Schema, Task
 
@@ -154,19 +155,26 @@ def batch_of(task: Task, fields: dict[str, Any], settings: Settings) -> ParsedBa
     )
 
 
+def search_of(fields: dict[str, Any], settings: Settings) -> ParsedRequest:
+    """Return the request for a search. Raises RequestError."""
+    query = fields.pop("query", None)
+    choice = validated(choice_of(SEARCH), fields, known=SearchBody.model_fields)
+    return ParsedRequest.of(SEARCH, _unpack(query, settings, Example, where="query"), choice)
+
+
 def _item_id(item: object) -> str | None:
     """Return the id of an item, even if the rest of it is invalid, so that the client can identify it; None without a valid id."""
     id_ = item.id if isinstance(item, Fault) else item.get("id") if isinstance(item, dict) else None
     return id_ if isinstance(id_, str) and len(id_) <= 128 and surrogate_position(id_) is None else None
 
 
-def _unpack(item: object, settings: Settings) -> Inputs:
+def _unpack(item: object, settings: Settings, schema: type[Schema] = BatchItem, where: str = "item") -> Inputs:
     if isinstance(item, Fault):
-        raise item.at("item")
+        raise item.at(where)
     if not isinstance(item, dict):
         several = "both" if len(MODALITIES) == 2 else "several"
-        raise InvalidParameter("item", shown(item), f"an object with {', '.join(MODALITIES)} or {several}")
-    return _inputs(validated(BatchItem, item), settings)
+        raise InvalidParameter(where, shown(item), f"an object with {', '.join(MODALITIES)} or {several}")
+    return _inputs(validated(schema, item), settings)
 
 
 def _inputs(fields: Schema, settings: Settings) -> Inputs:
@@ -204,7 +212,8 @@ def validated(schema: type[Validated], fields: Mapping[str, Any], *, known: Iter
         raise value.at(name)
     if first["type"] == "string_unicode":
         raise surrogate_error(name, surrogate_position(value))
-    raise InvalidParameter(name, shown(value), ALLOWED[name])
+    allowed = {**ALLOWED, **getattr(schema, "allowed", {})}  # an option may have another meaning in another operation
+    raise InvalidParameter(name, shown(value), allowed[name])
 
 
 def surrogate_error(where: str, position: int | None) -> MalformedBody:

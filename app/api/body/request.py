@@ -2,10 +2,10 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Self, cast
+from typing import Self
 
-from polymodal.app.api.schemas import ModelChoice
-from polymodal.model import Inputs, Schema, Task, TaskOptions
+from polymodal.app.api.schemas import Operation
+from polymodal.model import Inputs, Schema, TaskOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,10 +18,10 @@ class ParsedRequest:
     """The name of the model; None for the default one."""
 
     @classmethod
-    def of(cls, task: Task, inputs: Inputs, values: Schema) -> Self:
+    def of(cls, task: Operation, inputs: Inputs, values: Schema) -> Self:
         """Return the request with these inputs, and with the options and the model of `values`, which is validated."""
         options = {name: getattr(values, name) for name in task.Options.model_fields}
-        return cls(inputs, task.Options.model_construct(**options), cast(ModelChoice, values).model)
+        return cls(inputs, task.Options.model_construct(**options), getattr(values, "model", None))
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,12 +37,12 @@ Endpoint: TypeAlias = Callable[[Request], Coroutine[Any, Any, Response]]
 
 log = structlog.get_logger(__name__)
 
-_INPUT_ERRORS = (UnsupportedFormat, NothingGiven, UnknownModality, Undecodable, TooLarge, InvalidParameter)
-_SERVICE_ERRORS = (UnknownModel, UnknownTask, Overloaded, NotReady, DeadlineExceeded)
+INPUT_ERRORS = (UnsupportedFormat, NothingGiven, UnknownModality, Undecodable, TooLarge, InvalidParameter)
+SERVICE_ERRORS = (UnknownModel, UnknownTask, Overloaded, NotReady, DeadlineExceeded)
 
 TIMEOUT: Final = "X-Request-Timeout-Ms"
 _MILLISECONDS = re.compile(r"[1-9][0-9]{0,8}")
-_TIMEOUT_PARAMETER: Final = {
+TIMEOUT_PARAMETER: Final = {
     "name": TIMEOUT,
     "in": "header",
     "required": False,
@@ -55,9 +55,8 @@ def router_of(task: Task) -> APIRouter:
     """Return the two routes of a task for OpenAPI. Requests are served by plain routes with the same endpoints."""
     router = APIRouter(prefix=f"/v1/{task.name}", tags=[task.name])
     schemas = schemas_of(task)
-    binary = {name: {"contentType": entry.media_range} for name, entry in MODALITIES.items() if not entry.textual}
     textual = {name: entry.example for name, entry in MODALITIES.items() if entry.textual}
-    form = {"schema": _reference(schemas.form), "encoding": binary, "example": {**textual, **task.example}}
+    form = {"schema": reference(schemas.form), "encoding": file_encodings(), "example": {**textual, **task.example}}
     router.add_api_route(
         "",
         _single(task),
@@ -65,11 +64,11 @@ def router_of(task: Task) -> APIRouter:
         operation_id=task.name,
         summary=task.summary,
         description=task.details,
-        responses=explained(*BODY_ERRORS, *_INPUT_ERRORS, *_SERVICE_ERRORS),
+        responses=explained(*BODY_ERRORS, *INPUT_ERRORS, *SERVICE_ERRORS),
         response_model=task.Answer,
         openapi_extra={
-            "parameters": [_TIMEOUT_PARAMETER],
-            "requestBody": {"required": True, "content": {MULTIPART: form, JSON: {"schema": _reference(schemas.body)}}},
+            "parameters": [TIMEOUT_PARAMETER],
+            "requestBody": {"required": True, "content": {MULTIPART: form, JSON: {"schema": reference(schemas.body)}}},
         },
     )
     router.add_api_route(
@@ -79,17 +78,23 @@ def router_of(task: Task) -> APIRouter:
         operation_id=f"{task.name}Batch",
         summary=task.batch_summary,
         description=f"Returns the {task.result} or the problem of each item, in the items' order. They have one deadline.",
-        responses=explained(*BODY_ERRORS, InvalidParameter, TooManyItems, *_SERVICE_ERRORS),
+        responses=explained(*BODY_ERRORS, InvalidParameter, TooManyItems, *SERVICE_ERRORS),
         response_model=schemas.batch_answers,
         openapi_extra={
-            "parameters": [_TIMEOUT_PARAMETER],
-            "requestBody": {"required": True, "content": {JSON: {"schema": _reference(schemas.batch_body)}}},
+            "parameters": [TIMEOUT_PARAMETER],
+            "requestBody": {"required": True, "content": {JSON: {"schema": reference(schemas.batch_body)}}},
         },
     )
     return router
 
 
-def _reference(schema: type[BaseModel]) -> dict[str, Any]:
+def file_encodings() -> dict[str, Any]:
+    """Return the media types of a form's files for OpenAPI."""
+    return {name: {"contentType": entry.media_range} for name, entry in MODALITIES.items() if not entry.textual}
+
+
+def reference(schema: type[BaseModel]) -> dict[str, Any]:
+    """Return the reference to a schema of the OpenAPI document."""
     return {"$ref": f"#/components/schemas/{schema.__name__}"}
 
 
@@ -97,8 +102,8 @@ def _single(task: Task) -> Endpoint:
     async def endpoint(request: Request) -> Response:
         service, settings, context = service_of(request), settings_of(request), context_of(request)
         with service.admit() as admitted:
-            timeout_ms = _timeout_ms(request)
-            parsed = await _timed(request, read_request(request, task, admitted, service, settings))
+            timeout_ms = timeout_of(request)
+            parsed = await timed(request, read_request(request, task, admitted, service, settings))
             context.modalities = sorted(parsed.inputs)
             with service.registry.use(parsed.model) as deployment:
                 _note_model(request, deployment, task)
@@ -113,7 +118,7 @@ def _single(task: Task) -> Endpoint:
                 )
                 answered = await while_connected(request, work)
             context.modalities = answered.modalities
-            return _response(answered)
+            return response_of(answered)
 
     return endpoint
 
@@ -122,8 +127,8 @@ def _batch(task: Task, schemas: TaskSchemas) -> Endpoint:
     async def endpoint(request: Request) -> Response:
         service, settings, context = service_of(request), settings_of(request), context_of(request)
         with service.admit() as admitted:
-            timeout_ms = _timeout_ms(request)
-            parsed = await _timed(request, read_batch(request, task, admitted, service, settings))
+            timeout_ms = timeout_of(request)
+            parsed = await timed(request, read_batch(request, task, admitted, service, settings))
             context.items = len(parsed.ids)
             with service.registry.use(parsed.model) as deployment:
                 _note_model(request, deployment, task)
@@ -151,7 +156,7 @@ def _batch(task: Task, schemas: TaskSchemas) -> Endpoint:
                 metrics_of(request).refusal(problem.code)
                 status, fields = problem.status, {"problem": problem}
             items.append(schemas.batch_answer.model_construct(index=index, id=id_, status=status, **fields))
-        return _response(schemas.batch_answers.model_construct(items=items))
+        return response_of(schemas.batch_answers.model_construct(items=items))
 
     return endpoint
 
@@ -172,11 +177,12 @@ async def _count(request: Request, items: int) -> None:
     await allowance.take(items - 1)
 
 
-def _response(answer: BaseModel) -> Response:
+def response_of(answer: BaseModel) -> Response:
+    """Return the response with an answer, without the fields that are None."""
     return Response(answer.model_dump_json(exclude_none=True), media_type=JSON)
 
 
-def _timeout_ms(request: Request) -> int | None:
+def timeout_of(request: Request) -> int | None:
     """Return the timeout that the client sent; None without one. Raises InvalidParameter."""
     value = request.headers.get(TIMEOUT)
     if value is None:
@@ -186,7 +192,7 @@ def _timeout_ms(request: Request) -> int | None:
     return int(value)
 
 
-async def _timed(request: Request, reading: Awaitable[Value]) -> Value:
+async def timed(request: Request, reading: Awaitable[Value]) -> Value:
     """Await the reading of a body, and record its duration."""
     began = time.perf_counter()
     try:

@@ -39,7 +39,7 @@ def references(node):
 
 def test_every_operation_has_an_id_a_summary_and_its_problems(document):
     ids = [operation["operationId"] for _, _, operation in operations(document)]
-    assert len(ids) == len(set(ids)) == 7 + 2 * len(TASKS)
+    assert len(ids) == len(set(ids)) == 9 + 2 * len(TASKS)
     for _, path, operation in operations(document):
         assert operation["summary"]
         if path != "/metrics":
@@ -120,7 +120,15 @@ def test_no_field_of_a_form_or_of_an_answer_is_null(document):
         for field in schema["properties"].values()
         if {"type": "null"} in field.get("anyOf", ())
     }
-    assert nullable <= {"ClassifyBody", "BatchBody", "BatchItem", "EmbedBody", "EmbedBatchBody"}
+    assert nullable <= {
+        "ClassifyBody",
+        "BatchBody",
+        "BatchItem",
+        "EmbedBody",
+        "EmbedBatchBody",
+        "Example",
+        "SearchBody",
+    }
     form = document["components"]["schemas"]["ClassifyForm"]["properties"]
     assert {name: (field["type"], field.get("format")) for name, field in form.items()} == {
         "image": ("string", "binary"),
@@ -161,14 +169,15 @@ NAMES = {
 
 def test_the_names_of_schemas_are_stable(document):
     added = {"EmbedBatchAnswer", "EmbedBatchAnswers", "EmbedBatchBody", "EmbedBody", "EmbedForm", "Embedding"}
-    assert set(document["components"]["schemas"]) == NAMES | added | {"EmbeddingSpace"}
+    searching = {"Example", "IndexList", "IndexSummary", "SearchAnswer", "SearchBody", "SearchForm", "SearchHit"}
+    assert set(document["components"]["schemas"]) == NAMES | added | searching | {"EmbeddingSpace"}
 
 
 def test_every_operation_describes_its_200(document):
     for _, path, operation in operations(document):
         assert operation["responses"]["200"]["description"] not in ("Successful Response", "The answer."), path
         assert {"X-Request-Id"} <= set(operation["responses"]["200"]["headers"])
-    assert {tag["name"] for tag in document["tags"]} == {*TASKS, "models", "health", "metrics"}
+    assert {tag["name"] for tag in document["tags"]} == {*TASKS, "search", "models", "health", "metrics"}
 
 
 def test_keys_and_limits_are_documented_if_they_are_set(document, tmp_path):
