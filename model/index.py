@@ -143,22 +143,32 @@ class SearchIndex:
         if min_match is not None and calibrations and not any(calibrations):
             found = f"{min_match} for {' and '.join(used)}, whose match with the items of this index was not calibrated"
             raise InvalidParameter("min_match", found, ", ".join(sorted(matches)) or "no min_match for this model")
-        every = cosines(np.asarray(query, dtype=np.float32), self._vectors)[rows]
-        lines = [(entry.slope, entry.intercept) if entry else (1.0, LAST) for entry in calibrations] or [(1.0, 0.0)]
-        slopes, intercepts = np.asarray(lines).T
+        every = self._cosines(np.asarray(query, dtype=np.float32), rows)
         sets = self._set_of[rows]
-        scores = every * slopes[sets] + intercepts[sets]
+        scores = every
+        if len(calibrations) > 1:
+            lines = [(entry.slope, entry.intercept) if entry else (1.0, LAST) for entry in calibrations]
+            slopes, intercepts = np.asarray(lines).T
+            scores = every * slopes[sets] + intercepts[sets]
         hits = []
         for position in _best(scores, top_k):
             cosine, calibration = float(every[position]), calibrations[sets[position]]
             match = None if calibration is None else round(match_of(cosine, calibration, prior), DECIMALS)
             if min_match is None or (match is not None and match >= min_match):
-                item = self._item(int(rows[position]))
+                item = self._item(position if isinstance(rows, slice) else int(rows[position]))
                 hits.append(Hit(item.id, item.modalities, item.metadata, round(cosine, DECIMALS), match))
         return hits
 
-    def _filtered(self, filter: Mapping[str, Value]) -> Indices:
-        """Return the numbers of the rows that pass a filter."""
+    def _cosines(self, query: FloatArray, rows: Indices | slice) -> FloatArray:
+        """Return the cosines of these rows with a query; copying a few rows is faster than comparing all."""
+        if not isinstance(rows, slice) and len(rows) < len(self) // 4:
+            return cosines(query, self._vectors[rows])
+        return cosines(query, self._vectors)[rows]
+
+    def _filtered(self, filter: Mapping[str, Value]) -> Indices | slice:
+        """Return the numbers of the rows that pass a filter; all rows as a slice."""
+        if not filter:
+            return slice(None)
         passing = np.ones(len(self), dtype=np.bool_)
         for key, value in filter.items():
             if key not in self._hashes:
@@ -181,7 +191,7 @@ def text_of(value: Value) -> str:
     return json.dumps(int(value) if isinstance(value, float) and value.is_integer() else value)
 
 
-def _best(scores: npt.NDArray[np.float64], top_k: int) -> list[int]:
+def _best(scores: npt.NDArray[np.floating[Any]], top_k: int) -> list[int]:
     """Return the positions of the highest scores, best first; the first of equal ones is first."""
     most = min(top_k, len(scores))
     if most == 0:

@@ -132,6 +132,23 @@ def test_a_search_is_exact(tmp_path):
     assert ids(hits) == [str(row) for row in np.argsort(-(vectors @ vectors[7]), kind="stable")[:20]]
 
 
+def test_a_filter_that_few_items_pass_changes_no_cosine(tmp_path):
+    chance = np.random.default_rng(0)
+    vectors = chance.standard_normal((100, 3), dtype=np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    items = [
+        (IndexItem(str(row), ("image",), {"tenth": row % 10, "half": row % 2}), vectors[row]) for row in range(100)
+    ]
+    write_index(tmp_path / "index", items, MODEL, ("tenth", "half"))
+    index = read_index(tmp_path / "index")
+    every = {hit.id: hit.cosine for hit in index.search(vectors[7], ["image"], {}, top_k=100)}
+    for filter, number in (({"tenth": 7}, 10), ({"half": 1}, 50)):
+        hits = index.search(vectors[7], ["image"], {}, top_k=100, filter=filter)
+        assert hits[0].id == "7"
+        assert {hit.id: hit.cosine for hit in hits}.items() <= every.items()
+        assert len(hits) == number
+
+
 @pytest.mark.parametrize(
     ("value", "text"), [(3, "3"), (3.0, "3"), (0.1, "0.1"), (1e300, str(int(1e300))), (True, "true"), ("a b", "a b")]
 )
