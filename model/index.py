@@ -141,8 +141,8 @@ class SearchIndex:
         used = tuple(modalities)
         calibrations = [calibration_of(matches, used, key.split("+")) for key in self._sets]
         if min_match is not None and calibrations and not any(calibrations):
-            found = f"{min_match} for {' and '.join(used)}, whose match with the items of this index was not calibrated"
-            raise InvalidParameter("min_match", found, ", ".join(sorted(matches)) or "no min_match for this model")
+            value = f"{min_match} for {' and '.join(used)}, whose match with the items of this index was not calibrated"
+            raise InvalidParameter("min_match", value, ", ".join(sorted(matches)) or "no min_match for this model")
         every = self._cosines(np.asarray(query, dtype=np.float32), rows)
         sets = self._set_of[rows]
         scores = every
@@ -159,6 +159,12 @@ class SearchIndex:
                 hits.append(Hit(item.id, item.modalities, item.metadata, round(cosine, DECIMALS), match))
         return hits
 
+    def check_filter(self, filter: Mapping[str, Value]) -> None:
+        """Raise InvalidParameter for a key that no item can have."""
+        for key in filter:
+            if key not in self._hashes:
+                raise InvalidParameter("filter", f"key {key[:64]!r}", ", ".join(self.columns))
+
     def _cosines(self, query: FloatArray, rows: Indices | slice) -> FloatArray:
         """Return the cosines of these rows with a query; copying a few rows is faster than comparing all."""
         if not isinstance(rows, slice) and len(rows) < len(self) // 4:
@@ -169,10 +175,9 @@ class SearchIndex:
         """Return the numbers of the rows that pass a filter; all rows as a slice."""
         if not filter:
             return slice(None)
+        self.check_filter(filter)
         passing = np.ones(len(self), dtype=np.bool_)
         for key, value in filter.items():
-            if key not in self._hashes:
-                raise InvalidParameter("filter", f"key {key[:64]!r}", ", ".join(self.columns))
             passing &= self._hashes[key] == hash(text_of(value))
         return np.flatnonzero(passing)
 

@@ -83,7 +83,7 @@ def test_javascript_sends_a_form(url):
 
 
 @pytest.mark.timeout(300)
-def test_pictures_are_found_by_words(aligned_bundle, tmp_path):
+def test_images_are_found_by_words(aligned_bundle, tmp_path):
     options = ("--bundle", aligned_bundle, "--out", tmp_path, "red", "a blue sea")
     lines = run(sys.executable, EXAMPLES / "search.py", *options, POLYMODAL_WORKERS="1").splitlines()
     names = {path.stem for path in EXAMPLES.glob("*.png")}

@@ -1,7 +1,6 @@
 """`polymodal index`: build a search index of a manifest, and search it."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path, PurePath
 from typing import Annotated, cast
 
@@ -113,6 +112,7 @@ def search(
     inputs = _read_query(query)
     filter = dict(_pair(entry) for entry in filters or ())
     index = read_index(folder)
+    index.check_filter(filter)
     model = open_bundle(bundle)
     index.check_model(model.description, BUILD.format(folder))
     task = TASKS["embed"]
@@ -128,7 +128,9 @@ def search(
         prior=prior,
     )
     if as_json:
-        print_json({"digest": index.digest, "prior": prior, "hits": [asdict(hit) for hit in hits]})
+        fields = ("id", "cosine", "match", "modalities", "metadata")
+        rows = [{name: getattr(hit, name) for name in fields} for hit in hits]
+        print_json({"digest": index.digest, "prior": prior, "hits": rows})
     else:
         show_hits(hits)
 

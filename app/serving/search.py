@@ -67,8 +67,8 @@ class IndexOfAnotherModel(RequestError):
 
     def __init__(self, name: str, model: str, digest: str, served: Iterable[Description]) -> None:
         versions = ", ".join(f"{other.digest[:_SHOWN]}… of {other.name}" for other in served)
-        found = f'"{name}", built with version {digest[:_SHOWN]}… of {model}'
-        super().__init__("index", found, f"an index of a served version ({versions}); the operator runs {REBUILD}")
+        built = f'"{name}", built with version {digest[:_SHOWN]}… of {model}'
+        super().__init__("index", built, f"an index of a served version ({versions}); the operator runs {REBUILD}")
 
     @classmethod
     def example(cls) -> Self:
@@ -205,6 +205,7 @@ class Indexes:
         Raises InvalidParameter for a filter or `min_match` that the index cannot have, and what embedding the query raises.
         """
         index, deployment = served.index, served.deployment
+        index.check_filter(options.filter or {})  # before anything is spent on it
         answer = await self._service.run(deployment, EMBED, inputs, _ALIGNED, deadline=deadline, timeline=timeline)
         query, prior = cast(Embedding, answer), options.prior or EVEN
         began = time.perf_counter()
