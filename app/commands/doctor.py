@@ -45,7 +45,7 @@ def doctor(
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds for each of its responses.")] = 10.0,
     as_json: AsJson = False,
 ) -> None:
-    """Check the installation, the machine, the settings, the bundles, the indexes, the port and a running service; advise what to do.
+    """Check installation, machine, settings, bundles, indexes, port and a running service, and advise what to do.
 
     Exit code 1 if a check fails, not for warnings. Checks change nothing, and send data to the service only.
     """
