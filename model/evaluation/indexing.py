@@ -73,7 +73,18 @@ def build_index(
         good = ((_item(cells, more), _decoded(cells["vector"])) for cells in rows if "error" not in cells)
         write_index(folder, good, predictor.description, keys)
 
+    if warn := options.get(
+        "warn"
+    ):  # the table of metadata may be the manifest, whose other columns are then not ignored
+        options["warn"] = lambda lines: warn(
+            [line for line in lines if not any(_ignores(line, name) for name in columns)]
+        )
     return write_rows(predictor, "index", compute, write, manifest, out, options, check=check, revise=_with_unique_ids)
+
+
+def _ignores(warning: str, column: str) -> bool:
+    """Return whether a warning about a manifest is that a column is ignored."""
+    return warning.startswith(f"unknown column {column!r}")
 
 
 def _cells(row: Row, sample: Sample, vector: FloatArray, base: Path) -> Cells:

@@ -74,8 +74,11 @@ def test_metadata_are_inputs_and_names_of_the_row(aligned, manifest_folder, tmp_
 def test_further_metadata_come_from_another_table_or_from_other_columns_of_the_manifest(aligned, write, tmp_path):
     manifest = write("id,text,label,Price", "a,red,x,3", "b,blue,,4", "c,green,z,")
     other = write('{"id": "b", "stock": 5, "new": true}', '{"id": "lost", "stock": 1}', name="more.jsonl")
-    build_index(aligned, manifest, tmp_path / "own", metadata=manifest)
-    build_index(aligned, manifest, tmp_path / "other", metadata=other)
+    warnings = []
+    build_index(aligned, manifest, tmp_path / "own", metadata=manifest, warn=warnings.extend)
+    assert warnings == []
+    build_index(aligned, manifest, tmp_path / "other", metadata=other, warn=warnings.extend)
+    assert [warning.partition(";")[0] for warning in warnings] == ["unknown column 'Price' is ignored"]
     own, more = read_index(tmp_path / "own"), read_index(tmp_path / "other")
     assert {hit.id: hit.metadata.get("Price") for hit in search(own, aligned)} == {"a": "3", "b": "4", "c": None}
     assert own.columns == ("text", "label", "Price", "modalities")
