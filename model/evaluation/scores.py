@@ -202,7 +202,12 @@ class _FinishedRows:
         return self
 
     def __exit__(self, kind: object, problem: object, trace: object) -> None:
+        """Delete the file after the block has written the output. Raises ModelError for a full disk."""
+        if fcntl and problem is None:  # while it is locked; Windows can't delete an open file
+            self.path.unlink()
         self._lock.close()
+        if problem is None:
+            self.path.unlink(missing_ok=True)
         if isinstance(problem, OSError) and problem.filename is None:  # of writing, which names no file
             reason = f"cannot be written: {problem.strerror}; the same command goes on from there"
             raise ModelError(f"{self.path}: {reason}") from problem
@@ -316,7 +321,6 @@ def _finish(
             yield cells
 
     write(out, rows())
-    finished.path.unlink()
     return failed, tuple(errors), faults
 
 

@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import resource
 
 import numpy as np
 import pytest
@@ -166,6 +167,21 @@ def test_a_failure_leaves_the_older_index_and_the_finished_rows(aligned, write, 
         build_index(aligned, write("text", "green"), tmp_path / "index", restart=True)
     assert len(read_index(tmp_path / "index")) == 2
     assert (tmp_path / "index.part").exists()
+
+
+def test_a_disk_that_is_full_before_the_last_row_is_named_and_the_same_command_goes_on(aligned, write, tmp_path):
+    manifest = write("text", *(f"{number} reds" for number in range(100)))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (12_000, hard))  # bytes of a file
+    try:
+        with pytest.raises(
+            ModelError, match=r"index.part: cannot be written: File too large; the same command goes on"
+        ):
+            build_index(aligned, manifest, tmp_path / "index")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert 0 < build_index(aligned, manifest, tmp_path / "index").resumed < 100
+    assert len(read_index(tmp_path / "index")) == 100
 
 
 def hold(path, ready, done):
