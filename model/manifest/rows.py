@@ -204,9 +204,9 @@ def _label_of(record: Record, targets: Cells, errors: list[str]) -> str:
 
 
 def _unread_label(value: object) -> str:
-    """Return a label cell that no target reads, as text."""
-    labels = value if isinstance(value, list) else [] if value is None else [value]
-    return spelled(SEPARATOR.join(map(str, labels)))
+    """Return a label cell that no target reads, as text; "" for a value that is neither text nor number."""
+    labels = value if isinstance(value, list) else [value]
+    return spelled(SEPARATOR.join(str(label) for label in labels if isinstance(label, str | int | float)))
 
 
 def _text_of(name: str, value: object, errors: list[str]) -> str | None:
