@@ -201,8 +201,9 @@ def _best(scores: npt.NDArray[np.floating[Any]], top_k: int) -> list[int]:
     most = min(top_k, len(scores))
     if most == 0:
         return []
-    positions = np.argpartition(-scores, most - 1)[:most]
-    best: list[int] = positions[np.lexsort((positions, -scores[positions]))].tolist()
+    lowest = np.partition(scores, len(scores) - most)[len(scores) - most]
+    positions = np.flatnonzero(scores >= lowest)  # more than `most` if several are equal to the lowest
+    best: list[int] = positions[np.lexsort((positions, -scores[positions]))][:most].tolist()
     return best
 
 

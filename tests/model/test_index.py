@@ -132,6 +132,11 @@ def test_a_search_is_exact(tmp_path):
     assert ids(hits) == [str(row) for row in np.argsort(-(vectors @ vectors[7]), kind="stable")[:20]]
 
 
+def test_of_equal_items_the_first_are_returned_first(tmp_path):
+    write_index(tmp_path / "index", [(IndexItem(str(row), ("image",)), RED) for row in range(100)], MODEL, ())
+    assert ids(read_index(tmp_path / "index").search(RED, ["image"], {}, top_k=3)) == ["0", "1", "2"]
+
+
 def test_a_filter_that_few_items_pass_changes_no_cosine(tmp_path):
     chance = np.random.default_rng(0)
     vectors = chance.standard_normal((100, 3), dtype=np.float32)
