@@ -26,12 +26,13 @@ from polymodal.app.api.guard import (
     rules_for,
     warn_of_open_ports,
 )
-from polymodal.app.api.routes import docs, health, metrics, models, openai, page, rerank, similarity, tasks
+from polymodal.app.api.routes import docs, health, metrics, models, openai, page, rerank, search, similarity, tasks
 from polymodal.app.api.routing import Routes
 from polymodal.app.api.telemetry import Telemetry
 from polymodal.app.observe.logs import configure_logging
 from polymodal.app.observe.metrics import Metrics
 from polymodal.app.observe.tracing import Tracing, tracing_for
+from polymodal.app.serving.search import SEARCH, Indexes
 from polymodal.app.serving.service import Service
 from polymodal.app.serving.similarity import EMBED
 from polymodal.app.settings import BundleSource, Settings
@@ -62,7 +63,9 @@ def create_app(
     measured = Metrics()
     supervisor = _supervisor(settings, preloaded, measured)
     service = Service(settings, measured, supervisor, on_batch=tracing.batch if tracing else None)
+    indexes = Indexes(service, measured, settings.indexes)
     measured.watch(service)
+    measured.watch_indexes(indexes)
     measured.build(_version(), settings.revision)
     keys = keys_for(settings, measured.keys_stale)
     limits = limits_for(settings, measured.rate_limit_storage_failed)
@@ -72,10 +75,12 @@ def create_app(
         warn_of_open_ports(settings, keys)
         if settings.plan and settings.plan.cores != (cores := available_cpus()):
             log.warning("plan_for_other_cores", measured=settings.plan.cores, available=cores, next="polymodal tune")
+        await indexes.load()
         async with service.running():
             for description in service.models:
                 measured.bundle(description)
                 log.info("model_ready", model=description.name, digest=description.digest, workers=service.workers)
+            indexes.log_state()
             gc.freeze()  # objects that live until the end need no garbage collection
             yield
         if limits is not None:
@@ -88,6 +93,9 @@ def create_app(
     for task in TASKS.values():
         routes.include_plain(tasks.router_of(task), needs=task.name)
     routes.include_plain(similarity.router, needs=EMBED.name)
+    app.state.indexes = indexes
+    routes.include_plain(search.router, needs=SEARCH.name)
+    routes.include(search.indexes_router, needs=SEARCH.name)
     if OPENAI in settings.dialects:
         routes.include_plain(openai.router(), needs="embed", dialect=OPENAI)
     for dialect in (TEI, COHERE):

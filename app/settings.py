@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from importlib.util import find_spec
@@ -56,38 +56,63 @@ class BundleSource:
     path: Path
 
 
+@dataclass(frozen=True, slots=True)
+class IndexSource:
+    """One search index: the name that clients use, and its folder."""
+
+    name: str
+    path: Path
+
+
 def embedded_bundle(name: str = "illustrations") -> BundleSource:
     """Return the source of a bundle in the installed package."""
     return BundleSource(name, Path(str(files("polymodal.model"))) / "bundles" / name)
 
 
-def _bundle_sources(value: object) -> object:
+def _sources(value: object, source_of: Callable[[str], BundleSource | IndexSource], what: str) -> object:
     """Parse `path` or `name=path`, separated by commas; without a name, the folder's name is used."""
     if not isinstance(value, str):
         return value
     try:
-        sources = tuple(_bundle_source(entry.strip()) for entry in value.split(",") if entry.strip())
+        sources = tuple(source_of(entry.strip()) for entry in value.split(",") if entry.strip())
     except (OSError, RuntimeError) as problem:  # a name that is too long, a ~user that does not exist
         raise ValueError(f"names what can't be a folder: {problem}"[:200]) from problem
     if not sources:
-        raise ValueError("names no bundle; allowed: path or name=path, separated by commas")
+        raise ValueError(f"names no {what}; allowed: path or name=path, separated by commas")
     names = [source.name for source in sources]
     if repeated := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"gives the name {', '.join(repeated)} twice; allowed: each name once")
     return sources
 
 
+def _bundle_sources(value: object) -> object:
+    return _sources(value, _bundle_source, "bundle")
+
+
+def _index_sources(value: object) -> object:
+    return _sources(value, lambda entry: IndexSource(*_named_folder(entry, "polymodal index build")), "index")
+
+
 def _bundle_source(entry: str) -> BundleSource:
+    if (
+        "=" not in entry
+        and not Path(entry).expanduser().exists()
+        and (embedded := embedded_bundle(entry)).path.is_dir()
+    ):
+        return embedded
+    return BundleSource(*_named_folder(entry, "polymodal train"))
+
+
+def _named_folder(entry: str, command: str) -> tuple[str, Path]:
+    """Return name and folder of `path` or `name=path`; `command` writes such folders."""
     name, separator, folder = entry.rpartition("=")
     path = Path(folder).expanduser().absolute()
-    if not separator and not path.exists() and (embedded := embedded_bundle(folder)).path.is_dir():
-        return embedded
     name = name.strip() if separator else path.name
     if not _URL_SAFE.fullmatch(name):
         raise ValueError(f"the name {name!r}; allowed: up to 64 letters, digits, '.', '_' and '-'")
     if not path.is_dir():
-        raise ValueError(f"{folder.strip()} is not a folder; allowed: a folder written by `polymodal train`")
-    return BundleSource(name, path)
+        raise ValueError(f"{folder.strip()} is not a folder; allowed: a folder written by `{command}`")
+    return name, path
 
 
 def _plan(value: object) -> object:
@@ -165,6 +190,7 @@ Origins = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_origins)]
 Dialects = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_dialects)]
 TunedPlan = Annotated[Plan | None, NoDecode, BeforeValidator(_plan)]
 Bundles = Annotated[tuple[BundleSource, ...], NoDecode, BeforeValidator(_bundle_sources)]
+Indexes = Annotated[tuple[IndexSource, ...], NoDecode, BeforeValidator(_index_sources)]
 
 
 def limit_of(modality: str) -> str:
@@ -203,6 +229,8 @@ class Settings(BaseSettings):
 
     bundles: Bundles = Field(default_factory=lambda: (embedded_bundle(),), min_length=1)
     """Models to serve, as path or name=path separated by commas; the first is the default model."""
+    indexes: Indexes = ()
+    """Indexes to search, as path or name=path separated by commas, written by `polymodal index build`; read at the start."""
     runtime: Literal["auto", "onnx-int8", "onnx", "torch"] = "auto"
     """What executes the models: ONNX Runtime (CPU) in 8 bits or in float32, PyTorch, or auto: the fastest that suits a bundle."""
 

@@ -16,12 +16,14 @@ if TYPE_CHECKING:
         InvalidParameter,
         ModelError,
         NothingGiven,
+        SearchIndexError,
         TooLarge,
         Undecodable,
         UnknownModality,
         UnsupportedFormat,
         input_error,
     )
+    from polymodal.model.index import Hit, SearchIndex, read_index
     from polymodal.model.kinds import load_bundle
     from polymodal.model.kinds.network import Network
     from polymodal.model.modalities import MODALITIES, Modality, workload
@@ -60,6 +62,7 @@ __all__ = [
     "CountedEmbedOptions",
     "Description",
     "Embedding",
+    "Hit",
     "InputError",
     "InputSpec",
     "Inputs",
@@ -75,6 +78,8 @@ __all__ = [
     "Processor",
     "Sample",
     "Schema",
+    "SearchIndex",
+    "SearchIndexError",
     "Share",
     "Space",
     "Stages",
@@ -94,6 +99,7 @@ __all__ = [
     "load_bundle",
     "match_of",
     "processor",
+    "read_index",
     "tasks_of",
     "workload",
 ]
@@ -101,6 +107,7 @@ __all__ = [
 _MODULES: Final = (
     *("modalities", "errors", "types", "stages", "capabilities", "config", "alignment"),
     *("runtimes.processor", "kinds", "kinds.network", "tasks", "tasks.contract", "tasks.classify", "tasks.embed"),
+    "index",
 )
 """Where public names are defined, light modules first."""
 

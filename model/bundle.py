@@ -12,7 +12,6 @@ SHA256SUMS           a digest of every file above (`sha256sum -c` checks it); it
 """
 
 import json
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +26,7 @@ from polymodal.model.config import FORMAT, BundleConfig, upgraded
 from polymodal.model.digest import file_sha256
 from polymodal.model.errors import BundleError
 from polymodal.model.modalities import MODALITIES, Input
+from polymodal.model.replacing import replacing
 from polymodal.model.targets import check_config
 from polymodal.model.types import Array
 
@@ -141,39 +141,26 @@ def write_bundle(
     `check_replaceable` does.
     """
     check_replaceable(directory)
-    fresh, older = (directory.with_name(f".{directory.name}.{state}") for state in ("part", "old"))
-    shutil.rmtree(fresh, ignore_errors=True)
-    if older.exists() and not directory.exists():  # a run was killed between the two moves below
-        older.rename(directory)
-    shutil.rmtree(older, ignore_errors=True)
     try:
-        (fresh / "onnx").mkdir(parents=True)
-        for entry in inputs.values():
-            entry.save(fresh)
-        # In C order, because safetensors writes memory as it is, and weights in channels-last layout are in another order.
-        save_file({name: np.asarray(array, order="C") for name, array in weights.items()}, fresh / WEIGHTS)
-        (fresh / WEIGHTS).chmod(0o644)  # safetensors allows only the owner; a container serves as another user
-        for name, graph in graphs.items():
-            (fresh / _graph_file(name)).write_bytes(graph)
-        settings = _as_json(config.model_dump(mode="json", exclude_none=True))
-        texts = {CONFIG: settings, REPORT: _as_json(report), GOLDEN: _as_json(golden), CARD: card}
-        for file, text in texts.items():
-            (fresh / file).write_text(text, encoding="utf-8")
-        files = sorted(path.relative_to(fresh).as_posix() for path in fresh.rglob("*") if path.is_file())
-        sums = "".join(f"{file_sha256(fresh / file)}  {file}\n" for file in files)
-        (fresh / SUMS).write_text(sums, encoding="utf-8")
-        verify(fresh)
-        if directory.exists():
-            directory.rename(older)
-        fresh.rename(directory)
-    except BaseException as problem:
-        shutil.rmtree(fresh, ignore_errors=True)
-        if older.exists() and not directory.exists():
-            older.rename(directory)
-        if isinstance(problem, BundleError):  # its message names the folder that was removed
-            raise BundleError(str(problem).replace(str(fresh), str(directory))) from problem
-        raise
-    shutil.rmtree(older, ignore_errors=True)
+        with replacing(directory) as fresh:
+            (fresh / "onnx").mkdir()
+            for entry in inputs.values():
+                entry.save(fresh)
+            # In C order, because safetensors writes memory as it is, and weights in channels-last layout are in another order.
+            save_file({name: np.asarray(array, order="C") for name, array in weights.items()}, fresh / WEIGHTS)
+            (fresh / WEIGHTS).chmod(0o644)  # safetensors allows only the owner; a container serves as another user
+            for name, graph in graphs.items():
+                (fresh / _graph_file(name)).write_bytes(graph)
+            settings = _as_json(config.model_dump(mode="json", exclude_none=True))
+            texts = {CONFIG: settings, REPORT: _as_json(report), GOLDEN: _as_json(golden), CARD: card}
+            for file, text in texts.items():
+                (fresh / file).write_text(text, encoding="utf-8")
+            files = sorted(path.relative_to(fresh).as_posix() for path in fresh.rglob("*") if path.is_file())
+            sums = "".join(f"{file_sha256(fresh / file)}  {file}\n" for file in files)
+            (fresh / SUMS).write_text(sums, encoding="utf-8")
+            verify(fresh)
+    except BundleError as problem:  # its message names the folder that was removed
+        raise BundleError(str(problem).replace(str(fresh), str(directory))) from problem
 
 
 def check_replaceable(directory: Path) -> None:

@@ -2,6 +2,7 @@
 
 ModelError
 ├── BundleError            the operator: the bundle is missing, altered, of another version, or contradicts itself
+├── SearchIndexError       the operator: the index is missing, altered, or of another model
 └── InputError             the client, by sending something else
     ├── NothingGiven       no modality at all
     ├── UnknownModality    a modality that this model does not take
@@ -23,6 +24,10 @@ class ModelError(Exception):
 
 class BundleError(ModelError):
     """A bundle that cannot be served; the message names the file and the problem."""
+
+
+class SearchIndexError(ModelError):
+    """An index that cannot be searched or written; the message names the folder and the problem."""
 
 
 class InputError(ModelError):

@@ -439,11 +439,15 @@ MACHINE: Final = (
     lines("Memory", "Resident memory of the server process and of all its workers, and the size of the embedding cache.",
           {"{{process}}": f"sum by (process) (polymodal_resident_memory_bytes{{{ALL}}})",
            "of it embeddings": f"sum(polymodal_embedding_cache_bytes{{{ALL}}})"}, "bytes"),
-    lines("Silent failures", "Lost log lines and failed requests to Redis, per second; 1 while the file of API keys can't be read.",
+    lines("Silent failures", "Lost log lines and failed requests to Redis, per second; 1 while the file of API keys can't be read,"
+          " and while an index belongs to another version of the model.",
           {"log lines lost": total("polymodal_log_lines_lost_total"),
            "Redis failures": total("polymodal_rate_limit_storage_failures_total"),
-           "API keys stale": f"max(polymodal_api_keys_stale{{{ALL}}})"},
-          "none", alerts=("LogLinesLost", "ApiKeysStale", "RateLimitStorageFails")),
+           "API keys stale": f"max(polymodal_api_keys_stale{{{ALL}}})",
+           "{{index}} unusable": f"1 - min by (index) (polymodal_index_usable{{{ALL}}})"},
+          "none", alerts=("LogLinesLost", "ApiKeysStale", "IndexUnusable", "RateLimitStorageFails")),
+    lines("Items of search indexes", "Items of each index, as it was read at the start.",
+          {"{{index}}": f"max by (index) (polymodal_index_items{{{ALL}}})"}, "none"),
     table("Versions", "Versions of the service and of Python, by instance.", f"polymodal_build_info{{{ALL}}}",
           columns={"instance": "instance", "version": "version", "python": "python"}),
 )

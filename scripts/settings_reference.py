@@ -21,7 +21,7 @@ END = "<!-- end of settings -->"
 
 GROUPS = {
     "Where it listens": ("host", "port", "admin_host", "admin_port", "docs"),
-    "What it serves": ("bundles", "runtime", "dialects"),
+    "What it serves": ("bundles", "indexes", "runtime", "dialects"),
     "Processors and batches": (
         "plan",
         "workers",

@@ -83,6 +83,16 @@ def test_javascript_sends_a_form(url):
 
 
 @pytest.mark.timeout(300)
+def test_images_are_found_by_words(aligned_bundle, tmp_path):
+    options = ("--bundle", aligned_bundle, "--out", tmp_path, "red", "a blue sea")
+    lines = run(sys.executable, EXAMPLES / "search.py", *options, POLYMODAL_WORKERS="1").splitlines()
+    names = {path.stem for path in EXAMPLES.glob("*.png")}
+    assert [line.split(": ")[0] for line in lines] == ["red", "a blue sea", "boat.png"]
+    assert all(hit.split()[0] in names for line in lines for hit in line.split(": ")[1].split(", "))
+    assert lines[2].startswith("boat.png: boat 1.00, ")
+
+
+@pytest.mark.timeout(300)
 def test_own_data_becomes_a_service(tmp_path):
     options = ("--out", tmp_path, "--rows", "90", "--epochs", "4")
     printed = run(sys.executable, EXAMPLES / "own_data.py", *options, POLYMODAL_WORKERS="1")

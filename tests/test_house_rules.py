@@ -29,6 +29,7 @@ COMMANDS = {
         f"model.evaluation.{name}": ("app/commands/bundles.py", "app/commands/terminal.py")
         for name in evaluation.__all__
     },
+    "model.evaluation.build_index": ("app/commands/index.py",),
     "model.evaluation.folder.write_folder": ("app/commands/bundles.py",),  # apart, because it needs matplotlib
     "model.progress.track": ("app/commands/terminal.py",),
     "model.targets.target_name": ("app/commands/training.py",),

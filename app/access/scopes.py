@@ -14,7 +14,7 @@ ANY_KEY: Final = "(any key)"
 
 def scopes() -> tuple[str, ...]:
     """Return all scopes: one per task, and those of the other routes."""
-    return (*TASKS, "models", "metrics", "docs")
+    return (*TASKS, "search", "models", "metrics", "docs")
 
 
 class Forbidden(RequestError):

@@ -8,6 +8,7 @@ from fastapi import Depends, Request
 
 from polymodal.app.api.errors import ClientGone
 from polymodal.app.observe.metrics import Metrics
+from polymodal.app.serving.search import Indexes
 from polymodal.app.serving.service import Service
 from polymodal.app.settings import Settings
 
@@ -17,6 +18,11 @@ Value = TypeVar("Value")
 def service_of(request: Request) -> Service:
     """Return the application's service."""
     return cast(Service, request.app.state.service)
+
+
+def indexes_of(request: Request) -> Indexes:
+    """Return the application's search indexes."""
+    return cast(Indexes, request.app.state.indexes)
 
 
 def settings_of(request: Request) -> Settings:
@@ -39,6 +45,7 @@ def _dependency(function: Callable[[Request], Value]) -> Callable[[Request], Awa
 
 
 ServiceDep = Annotated[Service, Depends(_dependency(service_of))]
+IndexesDep = Annotated[Indexes, Depends(_dependency(indexes_of))]
 SettingsDep = Annotated[Settings, Depends(_dependency(settings_of))]
 MetricsDep = Annotated[Metrics, Depends(_dependency(metrics_of))]
 

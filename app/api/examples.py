@@ -8,7 +8,14 @@ from typing import Any, Final
 from polymodal.app.api import schemas
 from polymodal.app.api.dialects import SCHEMAS
 from polymodal.app.api.errors import MEDIA_TYPE, Refusal, headers_of, problem_of
-from polymodal.app.api.schemas import ModelDetail, ModelObject, ModelSummary, SimilarityBody, schemas_of
+from polymodal.app.api.schemas import (
+    ModelDetail,
+    ModelObject,
+    ModelSummary,
+    SearchBody,
+    SimilarityBody,
+    schemas_of,
+)
 from polymodal.app.problems import InternalError, Problem
 from polymodal.app.serving.service import State
 from polymodal.app.settings import load_settings
@@ -180,6 +187,53 @@ def _comparisons() -> dict[str, Any]:
     }
 
 
+# --- search ---
+
+
+def _search() -> dict[str, Any]:
+    """Return an answer with two hits, of which one has no match."""
+    return {
+        "index": "things",
+        "model": "illustrations",
+        "digest": _DIGEST,
+        "modalities": ["text"],
+        "prior": 0.5,
+        "hits": [
+            {
+                "id": "boat",
+                "cosine": 0.41,
+                "match": 0.94,
+                "modalities": ["image"],
+                "metadata": {"image": "boat.png", "label": "transport", "price": 3},
+            },
+            {"id": "lake", "cosine": 0.83, "modalities": ["image", "text"], "metadata": {"text": "a lake"}},
+        ],
+    }
+
+
+def _index() -> dict[str, Any]:
+    return {
+        "name": "things",
+        "items": 2,
+        "dimensions": 256,
+        "modalities": {"image": 1, "image+text": 1},
+        "filters": ["image", "text", "label", "price", "modalities"],
+        "digest": _DIGEST,
+        "model": "illustrations",
+        "usable": True,
+    }
+
+
+def _searches() -> dict[str, Any]:
+    """Return JSON bodies of POST /v1/search."""
+    inputs = {name: modality.example for name, modality in MODALITIES.items() if modality.example}
+    texts = {name: example for name, example in inputs.items() if MODALITIES[name].textual}
+    return {
+        "words": {"query": texts, "top_k": 3},
+        "all-inputs": {"index": "things", "query": inputs, "filter": {"label": "transport"}, "prior": 0.01},
+    }
+
+
 # --- operations ---
 
 _RERANKED: Final = {
@@ -233,6 +287,8 @@ def answers() -> dict[str, tuple[str, dict[str, Any]]]:
                 "base64": {**_EMBEDDINGS, "data": [{**_VECTOR, "embedding": "mpkZP83MTL8AAAAA"}]},
             },
         ),
+        "search": ("The items that are most similar to the query, best first.", {"two-hits": _search()}),
+        "listIndexes": ("All indexes.", {"one": {"indexes": [_index()]}}),
         "listModels": (
             "All served models, the default one first.",
             {"one": {"default": _MODEL.name, "models": [_SUMMARY], "object": "list", "data": [_OBJECT.model_dump()]}},
@@ -264,4 +320,10 @@ def requests() -> dict[str, dict[str, Any]]:
         "texts": {"query": "a boat", "texts": texts, "return_text": True},
         "documents": {"query": "a boat", "documents": texts, "top_n": 1},
     }
-    return {**tasks, "EmbeddingsBody": embeddings, "RerankBody": rerank, SimilarityBody.__name__: _comparisons()}
+    return {
+        **tasks,
+        SimilarityBody.__name__: _comparisons(),
+        SearchBody.__name__: _searches(),
+        "EmbeddingsBody": embeddings,
+        "RerankBody": rerank,
+    }

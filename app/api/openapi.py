@@ -21,7 +21,16 @@ from polymodal.app.api.dialects import COHERE, IGNORED, OPENAI, SCHEMAS, TEI, Op
 from polymodal.app.api.errors import MEDIA_TYPE
 from polymodal.app.api.examples import REQUEST_ID, explained
 from polymodal.app.api.routing import Routes
-from polymodal.app.api.schemas import BatchItem, Example, Problem, SimilarityBody, SimilarityForm, schemas_of
+from polymodal.app.api.schemas import (
+    BatchItem,
+    Example,
+    Problem,
+    SearchBody,
+    SearchForm,
+    SimilarityBody,
+    SimilarityForm,
+    schemas_of,
+)
 from polymodal.app.settings import Settings
 from polymodal.model import TASKS, Schema
 
@@ -56,6 +65,7 @@ _HEADERS: Final = {
 _TAGS: Final = {
     **{task.name: task.about for task in TASKS.values()},
     "similarity": "Comparisons of pictures and texts, as probabilities that they belong together.",
+    "search": "Items of an index that are similar to a query.",
     OPENAI: "For the clients of OpenAI's API.",
     TEI: "For the clients of Text Embeddings Inference.",
     COHERE: "For the clients of Cohere's API and of Jina's.",
@@ -73,7 +83,7 @@ _SENT_AS_JSON: Final = frozenset(
         *(
             schema.__name__
             for schema in (
-                *(BatchItem, Example, SimilarityBody, RerankBody, RerankItem),
+                *(BatchItem, Example, SimilarityBody, SearchBody, RerankBody, RerankItem),
                 *(EmbeddingsBody, EmbeddingInput, LinkedFile, OpenAIError),
             )
         ),
@@ -111,7 +121,7 @@ def _document(app: FastAPI, routes: Routes) -> Document:
         schema
         for task in TASKS.values()
         for schema in (schemas_of(task).batch_body, schemas_of(task).body, schemas_of(task).form)
-    ] + [SimilarityBody, SimilarityForm]
+    ] + [SimilarityBody, SimilarityForm, SearchBody, SearchForm]
     if OPENAI in dialects:
         sent.append(EmbeddingsBody)
     if dialects & {TEI, COHERE}:

@@ -8,9 +8,21 @@ from typing import Annotated, Any, ClassVar, Literal, Protocol, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model
 from pydantic_core import PydanticCustomError
 
+from polymodal.app.serving.search import SEARCH, SearchResult
 from polymodal.app.serving.similarity import SIMILARITY, Ranking, SimilarityOptions
 from polymodal.app.settings import Settings
-from polymodal.model import EVEN, MODALITIES, Description, InputSpec, Schema, Space, Task, TaskOptions, tasks_of
+from polymodal.model import (
+    EVEN,
+    MODALITIES,
+    Description,
+    InputSpec,
+    Schema,
+    SearchIndex,
+    Space,
+    Task,
+    TaskOptions,
+    tasks_of,
+)
 
 
 def _encodable(text: str) -> str:
@@ -77,17 +89,22 @@ class Operation(Hashable, Protocol):
     Options: ClassVar[type[TaskOptions]]
 
 
+def _bases_of(operation: Operation) -> tuple[type[Schema], ...]:
+    """Return an operation's options with the choice of a model; an index has its own model."""
+    return (operation.Options,) if "index" in operation.Options.model_fields else (ModelChoice, operation.Options)
+
+
 @cache
 def choice_of(operation: Operation) -> type[Schema]:
     """Derive the schema of an operation's options with the choice of a model."""
-    return _derived(f"{operation.name.capitalize()}Choice", ModelChoice, operation.Options)
+    return _derived(f"{operation.name.capitalize()}Choice", *_bases_of(operation))
 
 
 @cache
 def form_of(operation: Operation, about: str) -> type[Schema]:
     """Derive the schema of an operation's form."""
     about = f"The multipart form of POST /v1/{operation.name}{about}. Numbers are written as in JSON."
-    return _derived(f"{operation.name.capitalize()}Form", ModelChoice, operation.Options, _Form, about=about)
+    return _derived(f"{operation.name.capitalize()}Form", *_bases_of(operation), _Form, about=about)
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,6 +247,113 @@ class Similarity(Schema):
             ],
             failed=list(failed),
         )
+
+
+# --- search ---
+
+
+SearchForm = form_of(SEARCH, ", with the inputs of the query; `filter` is JSON")
+SearchBody = _derived(
+    "SearchBody",
+    SEARCH.Options,
+    about="The JSON body of POST /v1/search.",
+    query=(Example, Field(description="What is searched for.")),
+)
+
+
+class SearchHit(Schema):
+    """An item of an index that is similar to the query."""
+
+    id: str
+    cosine: float
+    """Cosine similarity of the two vectors, from -1 to 1. It is no probability, and only comparable between items of the same
+    modalities."""
+    match: float | None = None
+    """Probability that item and query belong together, at the prior; missing where these modalities were not calibrated."""
+    modalities: list[str]
+    """The inputs that the item's vector was computed from."""
+    metadata: dict[str, str | int | float | bool]
+    """As the index has it."""
+
+
+class SearchAnswer(Schema):
+    """The items of an index that are most similar to a query."""
+
+    index: str
+    """Name of the index."""
+    model: str
+    """Name of the model."""
+    digest: str
+    """The model's version: the SHA-256 of its files."""
+    modalities: list[str]
+    """The inputs of the query that were used."""
+    prior: float
+    """Share of the items that belong to the query, which each match assumes."""
+    hits: list[SearchHit]
+    """Best first: by match, then those without a match by cosine. Limited by top_k, filter and min_match."""
+
+    @classmethod
+    def of(cls, result: SearchResult) -> Self:
+        """Return the answer for a result."""
+        query = result.query
+        hits = [
+            SearchHit.model_construct(
+                id=hit.id,
+                cosine=hit.cosine,
+                match=hit.match,
+                modalities=list(hit.modalities),
+                metadata=dict(hit.metadata),
+            )
+            for hit in result.hits
+        ]
+        return cls.model_construct(
+            index=result.index,
+            model=query.model,
+            digest=query.digest,
+            modalities=query.modalities,
+            prior=result.prior,
+            hits=hits,
+        )
+
+
+class IndexSummary(Schema):
+    """One index that can be searched."""
+
+    name: str
+    items: int
+    dimensions: int
+    """Numbers of a vector."""
+    modalities: dict[str, int]
+    """Number of items by their inputs, for example image+text."""
+    filters: list[str]
+    """Keys that `filter` may have."""
+    digest: str
+    """Version of the model that the index was built with."""
+    model: str
+    """Name of that model: as it is served, or as it was when the index was built."""
+    usable: bool
+    """Whether that version is served; otherwise a search returns the problem index_of_another_model."""
+
+    @classmethod
+    def of(cls, name: str, index: SearchIndex, model: str | None) -> Self:
+        """Return the summary of an index; `model`: name of the served model of its version."""
+        return cls(
+            name=name,
+            items=len(index),
+            dimensions=index.width,
+            modalities=dict(index.counts),
+            filters=list(index.columns),
+            digest=index.digest,
+            model=model or index.model,
+            usable=model is not None,
+        )
+
+
+class IndexList(Schema):
+    """All indexes."""
+
+    indexes: list[IndexSummary]
+    """In the order of the settings; the first is searched when a request names none."""
 
 
 # --- everything else ---

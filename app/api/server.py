@@ -17,7 +17,7 @@ from polymodal.app.api.errors import raw_response_to
 from polymodal.app.observe.metrics import Metrics
 from polymodal.app.serving.service import Service
 from polymodal.app.settings import Settings
-from polymodal.model import BundleError
+from polymodal.model import BundleError, SearchIndexError
 
 log = structlog.get_logger(__name__)
 
@@ -108,7 +108,10 @@ def server_for(app: FastAPI) -> Server:
 
 
 def serve(app: FastAPI) -> None:
-    """Run an application until SIGTERM or Ctrl-C. Exits with 1 and one line on stderr when a bundle must not be served."""
+    """Run an application until SIGTERM or Ctrl-C.
+
+    Exits with 1 and one line on stderr when a bundle or an index must not be served.
+    """
     server = server_for(app)
 
     async def run() -> None:
@@ -118,7 +121,7 @@ def serve(app: FastAPI) -> None:
     with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
         try:
             runner.run(run())
-        except BundleError as refusal:
+        except (BundleError, SearchIndexError) as refusal:
             sys.stderr.write(f"polymodal: {refusal}\n")
             raise SystemExit(1) from None
     service: Service = app.state.service

@@ -45,7 +45,7 @@ def doctor(
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds for each of its responses.")] = 10.0,
     as_json: AsJson = False,
 ) -> None:
-    """Check the installation, the machine, the settings, the bundles, the port and a running service; advise what to do.
+    """Check installation, machine, settings, bundles, indexes, port and a running service, and advise what to do.
 
     Exit code 1 if a check fails, not for warnings. Checks change nothing, and send data to the service only.
     """
@@ -64,6 +64,7 @@ def doctor(
 
 def _results(bundle: str | None, url: str | None, key: str | None, timeout_s: float) -> "Iterator[CheckResult]":
     from polymodal.app.doctor import bundle as bundles
+    from polymodal.app.doctor import index as indexes
     from polymodal.app.doctor import installation, machine, port, service
     from polymodal.app.doctor.result import State, ok
     from polymodal.app.settings import BundleSource
@@ -80,6 +81,8 @@ def _results(bundle: str | None, url: str | None, key: str | None, timeout_s: fl
     loaded: list[Description] = []
     for source in sources:
         yield from bundles.check(source, settings, loaded)
+    for index in settings.indexes:
+        yield from indexes.check(index, loaded)
     if loaded:
         yield machine.memory(settings, machine.resident_bytes())
     ports = [(settings.host, settings.port)]

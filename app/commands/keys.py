@@ -31,7 +31,7 @@ def add(
     scope: Annotated[
         list[str] | None,
         typer.Option(
-            help="A task such as classify, or models, metrics or docs; once for each (default: classify and models)."
+            help="A task such as classify, or search, models, metrics or docs; once for each (default: classify and models)."
         ),
     ] = None,
     expires: Annotated[str | None, typer.Option(help="In days from now (90d), or on a day (2027-01-31, UTC).")] = None,

@@ -15,7 +15,7 @@ from polymodal.app.access.keys import Key
 from polymodal.app.commands.command import print_json, report
 from polymodal.app.doctor.result import CheckResult, State
 from polymodal.app.serving.tune import Measured
-from polymodal.model import Classification
+from polymodal.model import Classification, Hit
 from polymodal.model.evaluation import Evaluation, Grid, RunSummary, label_grid, summary_grid
 from polymodal.model.progress import track
 
@@ -61,6 +61,21 @@ def show_answer(answer: Classification) -> None:
         return
     rows = tuple((entry.label, f"{entry.score:.6f}", "selected" if entry.selected else "") for entry in answer.labels)
     console.print(_table(Grid(("label", "score", ""), rows)))
+
+
+def show_hits(hits: Sequence[Hit]) -> None:
+    """Print the items that a search returned, best first, on standard output."""
+    rows = tuple(
+        (
+            hit.id,
+            f"{hit.cosine:.3f}",
+            "" if hit.match is None else f"{hit.match:.3f}",
+            "+".join(hit.modalities),
+            ", ".join(f"{name}={value}" for name, value in hit.metadata.items()),
+        )
+        for hit in hits
+    )
+    _output().print(_table(Grid(("id", "cosine", "match", "modalities", "metadata"), rows)))
 
 
 def show_warnings(warnings: Sequence[str]) -> None:

@@ -19,6 +19,7 @@ from polymodal.app.cpus import throttled_seconds
 from polymodal.app.observe.consumption import own_processor_seconds, processor_seconds_of, resident_bytes
 from polymodal.app.observe.logs import output
 from polymodal.app.serving.batching import BatchReport
+from polymodal.app.serving.search import Indexes
 from polymodal.app.serving.service import Service
 from polymodal.app.workers.engine import Item
 from polymodal.model import Description, Observed
@@ -234,6 +235,10 @@ class Metrics:
         """Read the service's state whenever the metrics are scraped."""
         self.registry.register(_State(service))
 
+    def watch_indexes(self, indexes: Indexes) -> None:
+        """Read the number of items of each index, and whether it can be searched, whenever the metrics are scraped."""
+        self.registry.register(_IndexState(indexes))
+
     def restarted(self) -> None:
         """Count a restart of a worker that had died."""
         self._restarts.inc()
@@ -254,6 +259,21 @@ class _LostLines(Collector):
     def collect(self) -> Iterator[CounterMetricFamily]:
         """Yield the number of lost lines."""
         yield CounterMetricFamily("polymodal_log_lines_lost", "Log lines that could not be written.", output.lost)
+
+
+class _IndexState(Collector):
+    def __init__(self, indexes: Indexes) -> None:
+        self._indexes = indexes
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """Yield the items of each index, and whether its version of the model is served."""
+        items = GaugeMetricFamily("polymodal_index_items", "Items of a search index.", labels=("index",))
+        about = "1 while the version of the model that the index was built with is served."
+        usable = GaugeMetricFamily("polymodal_index_usable", about, labels=("index",))
+        for name, index in self._indexes:
+            items.add_metric((name,), len(index))
+            usable.add_metric((name,), self._indexes.deployment_of(index) is not None)
+        yield from (items, usable)
 
 
 class _State(Collector):

@@ -41,7 +41,8 @@ from polymodal.model import (
 )
 
 EMBED: Final = TASKS["embed"]
-_ALIGNED: Final = EMBED.Options.model_validate({"space": Space.ALIGNED.value, "fused": True})
+ALIGNED: Final = EMBED.Options.model_validate({"space": Space.ALIGNED.value, "fused": True})
+"""Options of embed for one aligned vector of all inputs."""
 DECIMALS: Final = 6
 """Of a cosine and a match; those of vectors in JSON leave no more."""
 
@@ -135,7 +136,7 @@ def compare(
 
 def embed_one(model: Model, inputs: Inputs) -> Embedding:
     """Return the vector of one item, without a service. Raises InputError."""
-    return cast(Embedding, answer_one(model, EMBED, inputs, _ALIGNED))
+    return cast(Embedding, answer_one(model, EMBED, inputs, ALIGNED))
 
 
 async def rank(
@@ -225,7 +226,7 @@ async def _embed(
     if Space.ALIGNED not in deployment.description.spaces:
         others = [other.name for other in service.models if Space.ALIGNED in other.spaces]
         raise NotAligned(deployment.description.name, others)
-    answers = await service.run_all(deployment, EMBED, items, _ALIGNED, deadline=deadline, timeline=timeline)
+    answers = await service.run_all(deployment, EMBED, items, ALIGNED, deadline=deadline, timeline=timeline)
     return cast(list[Embedding | BaseException], answers)
 
 

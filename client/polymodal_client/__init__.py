@@ -12,6 +12,8 @@ from polymodal_client.answers import (
     Embedding,
     FailedCandidate,
     Health,
+    Hit,
+    Index,
     Input,
     Interval,
     Item,
@@ -21,6 +23,7 @@ from polymodal_client.answers import (
     ModelDetail,
     Models,
     Pair,
+    SearchAnswer,
     Similarity,
 )
 from polymodal_client.asynchronous import AsyncClient
@@ -28,6 +31,7 @@ from polymodal_client.errors import (
     ConnectionFailed,
     DeadlineExceeded,
     Forbidden,
+    IndexOfAnotherModel,
     InternalError,
     InvalidInput,
     InvalidRequest,
@@ -41,6 +45,7 @@ from polymodal_client.errors import (
     Unauthorized,
     Unavailable,
     UnexpectedAnswer,
+    UnknownIndex,
     UnknownModel,
 )
 from polymodal_client.files import File, Image
@@ -60,7 +65,10 @@ __all__ = [
     "File",
     "Forbidden",
     "Health",
+    "Hit",
     "Image",
+    "Index",
+    "IndexOfAnotherModel",
     "Input",
     "InternalError",
     "Interval",
@@ -79,11 +87,13 @@ __all__ = [
     "ProblemError",
     "RateLimited",
     "Retries",
+    "SearchAnswer",
     "Similarity",
     "TimedOut",
     "TryLater",
     "Unauthorized",
     "Unavailable",
     "UnexpectedAnswer",
+    "UnknownIndex",
     "UnknownModel",
 ]

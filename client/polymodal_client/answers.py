@@ -211,6 +211,85 @@ class Similarity:
 
 
 @dataclass(frozen=True, slots=True)
+class Hit:
+    """An item of an index that is similar to the query."""
+
+    id: str
+    cosine: float
+    """Similarity of the vectors, from -1 to 1; no probability."""
+    match: float | None
+    """Probability that item and query belong together; None where their inputs were not calibrated."""
+    modalities: tuple[str, ...]
+    """The inputs of the item."""
+    metadata: Mapping[str, str | int | float | bool]
+
+    @classmethod
+    def of(cls, document: Document) -> Self:
+        """Read the JSON document."""
+        match = document.get("match")
+        return cls(
+            id=document["id"],
+            cosine=float(document["cosine"]),
+            match=None if match is None else float(match),
+            modalities=tuple(document["modalities"]),
+            metadata=dict(document["metadata"]),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class SearchAnswer:
+    """The items of an index that are most similar to a query."""
+
+    index: str
+    """Name of the index."""
+    model: str
+    digest: str
+    """The model's version."""
+    modalities: tuple[str, ...]
+    """The inputs of the query that were used."""
+    prior: float
+    """The share of items that belong to the query, which each match assumes."""
+    hits: tuple[Hit, ...]
+    """Best first."""
+    request_id: str = ""
+    """As in the service's log."""
+
+    @classmethod
+    def of(cls, document: Document, request_id: str) -> Self:
+        """Read the JSON document."""
+        return cls(
+            index=document["index"],
+            model=document["model"],
+            digest=document["digest"],
+            modalities=tuple(document["modalities"]),
+            prior=float(document["prior"]),
+            hits=tuple(map(Hit.of, document["hits"])),
+            request_id=request_id,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """An index that can be searched."""
+
+    name: str
+    items: int
+    digest: str
+    """Version of the model that it was built with."""
+    model: str
+    filters: tuple[str, ...]
+    """Keys that `filter` may have."""
+    usable: bool
+    """Whether that version is served."""
+
+    @classmethod
+    def of(cls, document: Document) -> Self:
+        """Read the JSON document."""
+        names = {name: document[name] for name in ("name", "items", "digest", "model", "usable")}
+        return cls(**names, filters=tuple(document["filters"]))
+
+
+@dataclass(frozen=True, slots=True)
 class Item:
     """One example of a batch; any input may be missing: None, NaN or pandas.NA."""
 

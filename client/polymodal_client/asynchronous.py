@@ -12,14 +12,16 @@ from polymodal_client.answers import (
     Classification,
     Embedding,
     Health,
+    Index,
     Item,
     ItemAnswer,
     ModelDetail,
     Models,
+    SearchAnswer,
     Similarity,
 )
 from polymodal_client.batches import Batch, Numbered, Progress
-from polymodal_client.calls import Task
+from polymodal_client.calls import Describes
 from polymodal_client.exchange import Exchange, Lost, Pause, Reply, Send, Steps
 from polymodal_client.files import File, Image
 from polymodal_client.retries import Retries
@@ -141,6 +143,31 @@ class AsyncClient:
         call = await run_sync(calls.similarity, query, candidates, model, top_k, prior)  # reads the files
         return await self._run(self._exchange.perform(call, request_id))
 
+    async def search(
+        self,
+        image: Image | None = None,
+        text: str | None = None,
+        *,
+        inputs: Mapping[str, str | File | None] | None = None,
+        index: str | None = None,
+        top_k: int | None = None,
+        filter: Mapping[str, str | int | float | bool] | None = None,
+        min_match: float | None = None,
+        prior: float | None = None,
+        request_id: str | None = None,
+    ) -> SearchAnswer:
+        """Return the items of an index that are most similar to an image, a text, or both, best first.
+
+        `index`: by default the first one of `indexes()`. `filter`: values that an item's metadata must have.
+        Raises UnknownIndex, IndexOfAnotherModel, and the errors of `classify`.
+        """
+        search = calls.search(index, top_k, filter, min_match, prior)
+        return await self._one(search, Item(image, text, inputs=inputs), request_id)
+
+    async def indexes(self) -> tuple[Index, ...]:
+        """Return the indexes that can be searched."""
+        return await self._run(self._exchange.perform(calls.indexes()))
+
     async def call(
         self,
         task: str,
@@ -182,7 +209,7 @@ class AsyncClient:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.url!r})"
 
-    async def _one(self, task: Task[Answer], item: Item, request_id: str | None) -> Answer:
+    async def _one(self, task: Describes[Answer], item: Item, request_id: str | None) -> Answer:
         call = await run_sync(task.call, item)  # reads the files
         return await self._run(self._exchange.perform(call, request_id))
 

@@ -6,22 +6,25 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 from polymodal_client.answers import (
     Classification,
     Embedding,
     Health,
+    Index,
     Item,
     ItemAnswer,
     ModelDetail,
     Models,
+    SearchAnswer,
     Similarity,
 )
 from polymodal_client.errors import error_of
 from polymodal_client.items import id_of, inputs_of, item_of, rows_of
 
 Answer = TypeVar("Answer")
+Described = TypeVar("Described")
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,13 @@ def pack(index: int, row: object) -> Packed:
         for name, value in inputs.items()
     }
     return Packed(index, id_of(row), document)
+
+
+class Describes(Protocol[Described]):
+    """A task or a search, which describes the call for one item."""
+
+    def call(self, item: Item) -> Call[Described]:
+        """Describe a call. Raises OSError, TypeError or ValueError for an input that can't be sent."""
 
 
 @dataclass(frozen=True)
@@ -175,6 +185,42 @@ def similarity(
     )
 
 
+@dataclass(frozen=True)
+class Search:
+    """A search with its options."""
+
+    options: Mapping[str, Any]
+
+    def call(self, item: Item) -> Call[SearchAnswer]:
+        """Describe a call for one query: a form if it has files, otherwise JSON.
+
+        Raises OSError, TypeError or ValueError for an input that can't be sent.
+        """
+        inputs = inputs_of(item, _RESERVED)
+        files = {name: value for name, value in inputs.items() if isinstance(value, bytes)}
+        if not files:
+            return Call("POST", "/v1/search", SearchAnswer.of, json={**self.options, "query": inputs})
+        texts = {name: value for name, value in inputs.items() if isinstance(value, str)}
+        fields = {name: _in_form(value) for name, value in self.options.items()}
+        return Call("POST", "/v1/search", SearchAnswer.of, fields={**fields, **texts}, files=files)
+
+
+def search(
+    index: str | None = None,
+    top_k: int | None = None,
+    filter: Mapping[str, str | int | float | bool] | None = None,
+    min_match: float | None = None,
+    prior: float | None = None,
+) -> Search:
+    """Return a search. Raises TypeError or ValueError for an option of another type."""
+    return Search(_validated(index=index, top_k=top_k, filter=filter, min_match=min_match, prior=prior))
+
+
+def indexes() -> Call[tuple[Index, ...]]:
+    """Describe the call for the indexes."""
+    return Call("GET", "/v1/indexes", lambda document, _: tuple(map(Index.of, document["indexes"])))
+
+
 def task(name: str, options: Mapping[str, Any]) -> Task[Mapping[str, Any]]:
     """Return a task by its name, whose answer is a JSON document. Raises ValueError for an impossible name."""
     if not _TASK_NAME.fullmatch(name):
@@ -188,8 +234,8 @@ def _validated(**options: object) -> dict[str, Any]:
 
 
 def _in_form(value: Any) -> str:  # noqa: ANN401
-    """Return a field of a form: a list or a boolean as JSON, because forms have neither."""
-    return json.dumps(value) if isinstance(value, bool | list | tuple) else str(value)
+    """Return a field of a form: a list, an object or a boolean as JSON, because forms have none."""
+    return json.dumps(value) if isinstance(value, bool | list | tuple | dict) else str(value)
 
 
 def _name(allowed: str) -> Callable[[str, Any], str]:
@@ -214,6 +260,15 @@ def _texts(name: str, value: Any) -> list[str]:  # noqa: ANN401
     return texts
 
 
+def _values(name: str, value: Any) -> dict[str, Any]:  # noqa: ANN401
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{name}: {type(value).__name__}; allowed: a mapping of keys to texts, numbers or bools")
+    return {
+        key: entry if isinstance(entry, str | bool | int) else real_number(f"{name}: {key}", entry)
+        for key, entry in value.items()
+    }
+
+
 _OPTIONS: Final[Mapping[str, Callable[[str, Any], Any]]] = {
     "model": _name("a name of models()"),
     "top_k": whole_number,
@@ -222,11 +277,14 @@ _OPTIONS: Final[Mapping[str, Callable[[str, Any], Any]]] = {
     "prior": real_number,
     "space": _name("a space of the model"),
     "fused": _flag,
+    "index": _name("a name of indexes()"),
+    "filter": _values,
+    "min_match": real_number,
 }
 """The options of all tasks, with the functions that validate them."""
 _TASK_NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _MODEL_NAME: Final = re.compile(r"[^/?#%\\]+")
-_RESERVED: Final = frozenset({"id", "items", *_OPTIONS})
+_RESERVED: Final = frozenset({"id", "items", "query", *_OPTIONS})
 """Fields of a request that are not inputs."""
 
 

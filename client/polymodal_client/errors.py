@@ -9,7 +9,8 @@ PolymodalError
     ├── InvalidInput     an input can't be used; the reason is in `input`, `found` and `allowed`
     ├── Unauthorized     401
     ├── Forbidden        403
-    ├── NotFound         404; UnknownModel for a model that is not served
+    ├── NotFound         404; UnknownModel, UnknownIndex for a model or an index that is not served
+    ├── IndexOfAnotherModel   409
     ├── TryLater         `retry_after`: in how many seconds
     │   ├── Overloaded, RateLimited   429
     │   └── Unavailable               503
@@ -93,6 +94,14 @@ class UnknownModel(NotFound):
     """No model of that name is served."""
 
 
+class UnknownIndex(NotFound):
+    """No index of that name is served."""
+
+
+class IndexOfAnotherModel(ProblemError):
+    """The index was built with a version of the model that is not served; its operator has to build it again."""
+
+
 class TryLater(ProblemError):
     """A valid request that the service rejected on every attempt."""
 
@@ -125,6 +134,8 @@ BY_CODE: Final[Mapping[str, type[ProblemError]]] = {
     "too_large": InvalidInput,
     "invalid_input": InvalidInput,
     "unknown_model": UnknownModel,
+    "unknown_index": UnknownIndex,
+    "index_of_another_model": IndexOfAnotherModel,
     "overloaded": Overloaded,
     "rate_limited": RateLimited,
 }

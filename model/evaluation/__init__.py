@@ -2,6 +2,7 @@
 
 from polymodal.model.evaluation.answers import Evaluation, evaluate
 from polymodal.model.evaluation.grids import Grid, label_grid, summary_grid
+from polymodal.model.evaluation.indexing import build_index
 from polymodal.model.evaluation.scores import Interrupted, RunSummary, embed, score
 
 __all__ = [
@@ -9,6 +10,7 @@ __all__ = [
     "Grid",
     "Interrupted",
     "RunSummary",
+    "build_index",
     "embed",
     "evaluate",
     "label_grid",

@@ -1,4 +1,4 @@
-"""Write scores or embeddings of every row of a manifest to a file; an interrupted run can be continued.
+"""Compute every row of a manifest and write its scores, its embeddings or an index; an interrupted run can be continued.
 
 Finished rows are kept in FILE.part next to the output: JSON lines, of which the first names the bundle and the manifest. After
 the last row they are written in the output's own format, to a temporary file that is then renamed.
@@ -10,17 +10,22 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
-from typing import IO, Any, Final, TypedDict, Unpack
+from typing import IO, Any, Final, Self, TypedDict, Unpack
 
 from polymodal.model.errors import ModelError
 from polymodal.model.evaluation.stream import BATCH, CheckedRow, prepared
 from polymodal.model.faults import Fault, Faults, fault_of
 from polymodal.model.kinds.network import Network
-from polymodal.model.manifest import csv_line, open_table
+from polymodal.model.manifest import Row, Table, csv_line, open_table
 from polymodal.model.modalities import MODALITIES
 from polymodal.model.tasks.contract import Batch
 from polymodal.model.tasks.embed import DECIMALS, Embed
 from polymodal.model.types import Sample
+
+try:
+    import fcntl
+except ImportError:  # Windows, where two runs are not kept apart
+    fcntl = None  # type: ignore[assignment]
 
 FORMAT: Final = 1
 """Version of the format of FILE.finished."""
@@ -32,9 +37,11 @@ ROW_GROUP: Final = 4096  # rows that are written to a Parquet file at once
 
 embed_task: Final = Embed()
 
-Cells = dict[str, str | float | list[float] | None]
-Compute = Callable[[Sequence[Sample]], Sequence[Cells]]
-"""Returns the cells of the rows of samples."""
+Cells = dict[str, Any]
+Compute = Callable[[Sequence[Row], Sequence[Sample]], Sequence[Cells]]
+"""Returns the cells of rows and their samples."""
+Write = Callable[[Path, Iterator[Cells]], None]
+"""Writes all rows as the output, which appears as a whole or not at all."""
 Track = Callable[[Iterator[CheckedRow], int, int], Iterator[CheckedRow]]
 """Passes rows on and may report progress. Arguments: rows, their total number, and the number that an earlier run finished."""
 Warn = Callable[[Sequence[str]], None]
@@ -72,10 +79,11 @@ def score(predictor: Network, manifest: Path, out: Path, **options: Unpack["Opti
     Raises ModelError.
     """
 
-    def compute(samples: Sequence[Sample]) -> list[Cells]:
+    def compute(_: Sequence[Row], samples: Sequence[Sample]) -> list[Cells]:
         return [{**predictor.target.record(prediction)} for prediction in predictor.predict(samples)]
 
-    return _write(predictor, "score", predictor.target.columns(), compute, manifest, out, options)
+    write = _table_writer(out, predictor.target.columns())
+    return write_rows(predictor, "score", compute, write, manifest, out, options)
 
 
 def embed(predictor: Network, manifest: Path, out: Path, **options: Unpack["Options"]) -> RunSummary:
@@ -85,15 +93,15 @@ def embed(predictor: Network, manifest: Path, out: Path, **options: Unpack["Opti
     """
     names = tuple(spec.name for spec in predictor.description.inputs)
 
-    def compute(samples: Sequence[Sample]) -> list[Cells]:
+    def compute(_: Sequence[Row], samples: Sequence[Sample]) -> list[Cells]:
         rows = embed_task.run(Batch(predictor, samples, [{}] * len(samples)))
         return [{name: vector.astype(float).round(DECIMALS).tolist() for name, vector in row.items()} for row in rows]
 
-    return _write(predictor, embed_task.name, names, compute, manifest, out, options)
+    return write_rows(predictor, embed_task.name, compute, _table_writer(out, names), manifest, out, options)
 
 
 class Options(TypedDict, total=False):
-    """Options of `score` and `embed`."""
+    """Options of `score`, `embed` and `build_index`."""
 
     restart: bool
     """Whether to drop `out` + ".part" and replace `out`, instead of continuing an interrupted run."""
@@ -106,34 +114,44 @@ class Options(TypedDict, total=False):
     """Further folders that files may be below."""
 
 
-def _write(
+def write_rows(
     predictor: Network,
     task: str,
-    columns: Sequence[str],
     compute: Compute,
+    write: Write,
     manifest: Path,
     out: Path,
     options: Options,
+    *,
+    check: Callable[[Table], None] = lambda _: None,
+    revise: Callable[[Iterator[Cells]], Iterator[Cells]] = lambda rows: rows,
 ) -> RunSummary:
+    """Compute every row of a manifest, keep finished rows in `out` + ".part", and `write` them as `out` after the last one.
+
+    `check` may reject the manifest before the work begins; `revise` may replace finished rows by such with an error.
+    Raises ModelError.
+    """
     restart, watch, warn = options.get("restart", False), options.get("watch"), options.get("warn")
-    _check_output(out, restart)
+    if out.exists() and not restart:
+        new = "a new folder" if out.is_dir() else "a new file"
+        raise ModelError(f"{out}: already exists; allowed: {new}, or --restart to replace this one")
     table = open_table(manifest, labelled=False, roots=options.get("roots", ()))
+    check(table)
     if warn:
         warn(Faults(table.warnings).lines())
     header = {"format": FORMAT, "task": task, "bundle": predictor.description.digest, "manifest": table.digest}
-    finished = _FinishedRows(out.with_name(out.name + ".part"), header)
-    if restart:
-        finished.path.unlink(missing_ok=True)
-    resumed = finished.resume()
-    rows = islice(table.rows(None), resumed, None)
-    try:
-        tracked = watch(rows, table.length, resumed) if watch else rows
-        _compute(predictor, compute, tracked, finished, options.get("workers", 1))
-    except KeyboardInterrupt as interrupt:
-        raise Interrupted(finished.path, finished.rows) from interrupt
-    if finished.rows != table.length:
-        raise ModelError(f"{finished.path}: {finished.rows:,} rows instead of {table.length:,}; --restart starts again")
-    failed, errors, faults = _finish(finished, out, ("id", *columns, "error"))
+    with _FinishedRows(out.with_name(out.name + ".part"), header, restart) as finished:
+        resumed = finished.resume()
+        rows = islice(table.rows(None), resumed, None)
+        try:
+            tracked = watch(rows, table.length, resumed) if watch else rows
+            _compute(predictor, compute, tracked, finished, options.get("workers", 1))
+        except KeyboardInterrupt as interrupt:
+            raise Interrupted(finished.path, finished.rows) from interrupt
+        if finished.rows != table.length:
+            problem = f"{finished.rows:,} rows instead of {table.length:,}"
+            raise ModelError(f"{finished.path}: {problem}; --restart starts again")
+        failed, errors, faults = _finish(finished, out, write, revise)
     return RunSummary(out, table.length, resumed, failed, errors, table.warnings, tuple(faults.lines()))
 
 
@@ -142,17 +160,17 @@ def _compute(
 ) -> None:
     with finished.appending() as file:
         for batch in prepared(predictor, rows, workers=workers, size=BATCH):
-            samples = [row.sample for row in batch if row.sample is not None]
-            computed = iter(compute(samples) if samples else ())
+            good = [(row.row, row.sample) for row in batch if row.sample is not None]
+            computed = iter(compute(*zip(*good, strict=True)) if good else ())
             lines: list[Cells] = []
             for row in batch:
-                cells = _failed(row.problem) if row.sample is None else next(computed)
+                cells = failed_cells(row.problem) if row.sample is None else next(computed)
                 lines.append({"id": row.row.id, **cells})
             finished.add(file, lines)
 
 
-def _failed(problem: str) -> Cells:
-    """Return the cells of a row without scores, with its fault for grouping."""
+def failed_cells(problem: str) -> Cells:
+    """Return the cells of a row with an error, with its fault for grouping."""
     fault = fault_of(problem)
     return {"error": fault, FAULT: json.dumps([fault.found, fault.value, fault.allowed, fault.kind])}
 
@@ -161,12 +179,38 @@ def _failed(problem: str) -> Cells:
 
 
 class _FinishedRows:
-    """FILE.part: a header, then a line for each finished row, in the manifest's order."""
+    """FILE.part: a header, then a line for each finished row, in the manifest's order; one process at a time may open it."""
 
-    def __init__(self, path: Path, header: Mapping[str, Any]) -> None:
+    def __init__(self, path: Path, header: Mapping[str, Any], restart: bool) -> None:
+        """`restart`: drop the rows of an earlier run."""
         self.path = path
         self.rows = 0
         self._header = dict(header)
+        self._restart = restart
+
+    def __enter__(self) -> Self:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._lock = self.path.open("ab")
+        try:
+            if fcntl:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._lock.close()
+            raise ModelError(f"{self.path}: is being written by another run; allowed: one at a time") from None
+        if self._restart:
+            self._lock.truncate(0)
+        return self
+
+    def __exit__(self, kind: object, problem: object, trace: object) -> None:
+        """Delete the file after the block has written the output. Raises ModelError for a full disk."""
+        if fcntl and problem is None:  # while it is locked; Windows can't delete an open file
+            self.path.unlink()
+        self._lock.close()
+        if problem is None:
+            self.path.unlink(missing_ok=True)
+        if isinstance(problem, OSError) and problem.filename is None:  # of writing, which names no file
+            reason = f"cannot be written: {problem.strerror}; the same command goes on from there"
+            raise ModelError(f"{self.path}: {reason}") from problem
 
     def resume(self) -> int:
         """Cut off an incomplete last line, and return the number of finished rows.
@@ -174,7 +218,6 @@ class _FinishedRows:
         Raises ModelError when the file belongs to another bundle or manifest, or is damaged.
         """
         if not self._has_header():
-            self.path.parent.mkdir(parents=True, exist_ok=True)
             self.path.write_text(_line(self._header), encoding="utf-8")
             return 0
         self._check_header()
@@ -206,8 +249,6 @@ class _FinishedRows:
 
     def _has_header(self) -> bool:
         """Return whether there is a complete header."""
-        if not self.path.exists():
-            return False
         with self.path.open("rb") as file:
             first = file.readline()
         return first.endswith(b"\n") or not _line(self._header).encode().startswith(first)
@@ -234,22 +275,34 @@ def _line(content: Mapping[str, Any]) -> str:
 # --- the output ---
 
 
-def _check_output(out: Path, restart: bool) -> None:
-    """Check that the output can be written, before anything is computed. Raises ModelError, or ModuleNotFoundError."""
+def _table_writer(out: Path, columns: Sequence[str]) -> Write:
+    """Return the writer of a table, whose format is that of its suffix. Raises ModelError, or ModuleNotFoundError.
+
+    It writes to a temporary file, then renames it.
+    """
     if out.suffix.lower() not in WRITERS:
         raise ModelError(f"{out}: format {out.suffix or '(none)'!r}; allowed: {', '.join(WRITERS)}")
     if out.is_dir():
         raise ModelError(f"{out}: is a folder; allowed: a file")
-    if out.exists() and not restart:
-        raise ModelError(f"{out}: already exists; allowed: a new file, or --restart to replace this one")
     if out.suffix.lower() == ".parquet":
         import pyarrow.parquet  # noqa: F401, PLC0415 — optional; a missing package is reported now, not after hours
+    names = ("id", *columns, "error")
+
+    def write(path: Path, rows: Iterator[Cells]) -> None:
+        fresh = path.with_name(f".{path.name}.fresh")
+        try:
+            WRITERS[path.suffix.lower()](fresh, (dict.fromkeys(names) | cells for cells in rows), names)
+            fresh.replace(path)
+        finally:
+            fresh.unlink(missing_ok=True)
+
+    return write
 
 
 def _finish(
-    finished: _FinishedRows, out: Path, names: tuple[str, ...]
+    finished: _FinishedRows, out: Path, write: Write, revise: Callable[[Iterator[Cells]], Iterator[Cells]]
 ) -> tuple[int, tuple[tuple[str, str], ...], Faults]:
-    """Write the output to a temporary file, then rename it.
+    """Write the output.
 
     Returns the number of failed rows, the first of them, and all of them by kind.
     """
@@ -259,21 +312,15 @@ def _finish(
 
     def rows() -> Iterator[Cells]:
         nonlocal failed
-        for cells in finished.read():
+        for cells in revise(finished.read()):
             if "error" in cells:
                 failed += 1
                 if len(errors) < ERRORS_SHOWN:
                     errors.append((str(cells["id"]), str(cells["error"])))
                 faults.add(_fault(cells))
-            yield dict.fromkeys(names) | cells
+            yield cells
 
-    fresh = out.with_name(f".{out.name}.fresh")
-    try:
-        WRITERS[out.suffix.lower()](fresh, rows(), names)
-        fresh.replace(out)
-    finally:
-        fresh.unlink(missing_ok=True)
-    finished.path.unlink()
+    write(out, rows())
     return failed, tuple(errors), faults
 
 

@@ -136,7 +136,7 @@ class Table:
     def rows(self, target: str | None) -> Iterator[tuple[Row, tuple[str, ...]]]:
         """Yield each row with its errors; a row with errors only has an id. Ids may occur twice.
 
-        Label cells are read by `target`, or not at all. Raises ManifestError when the file has changed.
+        Label cells are read by `target`, or are texts as they are. Raises ManifestError when the file has changed.
         """
         paths = FilePaths(folder_of(self.path), self.allowed)
         columns = self.columns if target else self.columns - {"label"}

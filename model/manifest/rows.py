@@ -14,7 +14,7 @@ from polymodal.model.manifest.paths import FilePaths
 from polymodal.model.manifest.result import CheckResult
 from polymodal.model.modalities import MODALITIES
 from polymodal.model.spelling import look, shown, spelled, visible
-from polymodal.model.targets.contract import Cells, WrongCell
+from polymodal.model.targets.contract import SEPARATOR, Cells, WrongCell
 
 COLUMNS_NAMED: Final = 20
 """Most columns that a message names."""
@@ -34,7 +34,7 @@ class Row:
     inputs: Mapping[str, Path | str]
     """By modality, in the order of MODALITIES: the absolute path of a file, or a text; absent modalities have no key."""
     label: str
-    """The label cell in the target's canonical spelling; "" without labels."""
+    """The label cell in the target's canonical spelling, or as it is where no target reads it; "" without labels."""
     group: str
     split: str
     source: str
@@ -158,7 +158,7 @@ def check_row(
     """
     errors: list[str] = []
     cells = {name: _text_of(name, record.cells.get(name), errors) for name in column_names() if name != "label"}
-    label = _label_of(record, targets, errors) if "label" in columns else ""
+    label = _label_of(record, targets, errors) if "label" in columns else _unread_label(record.cells.get("label"))
     inputs = dict(_inputs_of(cells, record.base, paths, errors))
     if all(cells[modality] == "" for modality in MODALITIES) and columns & MODALITIES.keys():
         missing = f"neither {' nor '.join(MODALITIES)}" if len(MODALITIES) == 2 else f"none of {', '.join(MODALITIES)}"
@@ -201,6 +201,12 @@ def _label_of(record: Record, targets: Cells, errors: list[str]) -> str:
     except WrongCell as problem:
         errors.append(problem.fault)
         return ""
+
+
+def _unread_label(value: object) -> str:
+    """Return a label cell that no target reads, as text; "" for a value that is neither text nor number."""
+    labels = value if isinstance(value, list) else [value]
+    return spelled(SEPARATOR.join(str(label) for label in labels if isinstance(label, str | int | float)))
 
 
 def _text_of(name: str, value: object, errors: list[str]) -> str | None:

@@ -20,12 +20,14 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from polymodal.app.api import server as server_module
 from polymodal.app.api.server import server_for
 from polymodal.app.main import create_app
-from polymodal.app.settings import Settings
-from polymodal.model import Network
+from polymodal.app.settings import IndexSource, Settings
+from polymodal.model import Network, answer_one
 from polymodal.model.bundle import Bundle
 from polymodal.model.config import BundleConfig
+from polymodal.model.index import IndexItem, write_index
 from polymodal.model.modalities.image.input import ImageInput
 from polymodal.model.modalities.text.input import TextInput
+from polymodal.model.tasks.embed import Embed, EmbedOptions
 from tests import media
 from tests.serving import SERVE_TOY, running
 
@@ -116,6 +118,24 @@ def make_predictor(
     report = {"accuracy": 1.0}
     bundle = Bundle(Path(), config, "ab" * 32, inputs, report, golden=(), card="# Toy")
     return Network(bundle, runtime)
+
+
+COLOURS = {"a": "red", "b": "red green", "c": "blue"}
+
+
+def write_toy_index(folder: Path, model: Network | None = None, colours: Mapping[str, str] = COLOURS) -> IndexSource:
+    """Write an index of texts by id, whose `shade` is the first word, and return it under the name of its folder."""
+    model = model or make_predictor(aligned=True)
+    embed, options = Embed(), EmbedOptions(space="aligned", fused=True)
+    items = [
+        (
+            IndexItem(id_, ("text",), {"text": text, "shade": text.split()[0], "words": len(text.split())}),
+            np.asarray(answer_one(model, embed, {"text": text}, options).fused, np.float32),
+        )
+        for id_, text in colours.items()
+    ]
+    write_index(folder, items, model.description, ("text", "shade", "words"))
+    return IndexSource(folder.name, folder)
 
 
 @pytest.fixture(autouse=True)

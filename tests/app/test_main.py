@@ -258,6 +258,13 @@ def test_every_line_of_the_log_is_json_unless_it_goes_to_a_terminal(start_toy):
     assert "secret: /etc/passwd" in failure["exception"]
 
 
+def test_a_broken_index_ends_the_process_with_one_line_before_the_port_opens(tmp_path):
+    with Service(indexes=f"broken={tmp_path}", workers=0) as service:
+        assert service.wait() == 1
+        (line,) = service.log.splitlines()
+    assert line.startswith(f"polymodal: {tmp_path}: index.json is missing; allowed: a folder written by")
+
+
 @pytest.mark.parametrize("settings", [{"workers": 0}, {"workers": 2}], ids=["thread", "processes"])
 def test_a_refused_bundle_ends_the_process_with_one_line_before_the_port_opens(tmp_path, settings):
     with Service(bundles=f"broken={tmp_path}", **settings) as service:

@@ -6,7 +6,15 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from polymodal.app.access.rates import Rate
-from polymodal.app.settings import BundleSource, Settings, SettingsError, embedded_bundle, load_settings, variable
+from polymodal.app.settings import (
+    BundleSource,
+    IndexSource,
+    Settings,
+    SettingsError,
+    embedded_bundle,
+    load_settings,
+    variable,
+)
 
 ROOT = Path(__file__).parents[2]
 
@@ -54,6 +62,12 @@ def test_bundles_are_named_paths_in_order(bundles, value, names):
     assert [source.name for source in load_settings({"POLYMODAL_BUNDLES": value}).bundles] == names
 
 
+def test_indexes_are_named_paths_and_none_by_default(bundles):
+    settings = load_settings({"POLYMODAL_INDEXES": "shop=pets,plants"})
+    assert settings.indexes == (IndexSource("shop", bundles / "pets"), IndexSource("plants", bundles / "plants"))
+    assert load_settings({}).indexes == ()
+
+
 def test_a_named_bundle_has_the_path_that_was_set(bundles):
     (source,) = load_settings({"POLYMODAL_BUNDLES": "green=plants"}).bundles
     assert source == BundleSource("green", bundles / "plants")
@@ -69,6 +83,15 @@ def test_a_named_bundle_has_the_path_that_was_set(bundles):
         pytest.param(
             "bundles", "nowhere", "nowhere is not a folder; allowed: a folder written by", id="no-such-bundle"
         ),
+        pytest.param(
+            "indexes",
+            "nowhere",
+            "nowhere is not a folder; allowed: a folder written by `polymodal index",
+            id="no-such-index",
+        ),
+        pytest.param("indexes", "illustrations", "illustrations is not a folder", id="an-index-is-no-bundle"),
+        pytest.param("indexes", ",", "names no index; allowed: path or name=path", id="no-index"),
+        pytest.param("indexes", "a b=pets", "the name 'a b'", id="name-of-an-index"),
         pytest.param("bundles", "a=pets,a=plants", "gives the name a twice", id="same-name-twice"),
         pytest.param("bundles", "a/b=pets", "the name 'a/b'", id="name-not-url-safe"),
         pytest.param("bundles", ",", "names no bundle", id="only-commas"),

@@ -14,6 +14,7 @@ FAMILIES = {
     401: "Unauthorized",
     403: "Forbidden",
     404: "NotFound",
+    409: "IndexOfAnotherModel",
     405: "InvalidRequest",
     408: "InvalidRequest",
     413: "InvalidRequest",

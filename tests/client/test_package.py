@@ -51,7 +51,8 @@ def calls_of(kind):
 def test_both_clients_have_the_same_calls():
     assert calls_of(Client) == calls_of(AsyncClient)
     assert set(calls_of(Client)) == {
-        *("call", "classify", "classify_batch", "embed", "embed_batch", "health", "model", "models", "similarity")
+        *("call", "classify", "classify_batch", "embed", "embed_batch", "health", "model", "models"),
+        *("similarity", "search", "indexes"),
     }
 
 

@@ -13,6 +13,7 @@ from polymodal.app.main import create_app
 from polymodal.app.settings import Settings
 from scripts import dashboard as source
 from scripts.observe import fill_in, queries_of
+from tests.app.conftest import write_toy_index
 from tests.refusals import REFUSALS
 
 PROJECT = Path(__file__).parents[2]
@@ -43,11 +44,12 @@ async def scraped(app):
 
 
 @pytest.fixture(scope="module")
-def families():
+def families(tmp_path_factory):
     """Metric families that the service exports."""
+    index = write_toy_index(tmp_path_factory.mktemp("indexes") / "things")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("polymodal.app.observe.metrics.throttled_seconds", lambda: 1.5)  # this machine may have no limit
-        return asyncio.run(scraped(create_app(Settings(workers=0))))
+        return asyncio.run(scraped(create_app(Settings(workers=0, indexes=(index,)))))
 
 
 @pytest.fixture(scope="module")

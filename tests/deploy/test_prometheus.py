@@ -31,6 +31,7 @@ NEVER_FIRING = {
     "PolymodalWorkerRestarted",
     "PolymodalLogLinesLost",
     "PolymodalApiKeysStale",
+    "PolymodalIndexUnusable",
 }
 """Alerts that never fire while the service is healthy, however busy the machine of the test is."""
 

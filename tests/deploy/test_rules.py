@@ -249,6 +249,8 @@ CASES = [
     silent("LogLinesLost", "no line", steady("polymodal_log_lines_lost_total", 0)),
     fires("ApiKeysStale", "for hours", steady("polymodal_api_keys_stale", 1)),
     silent("ApiKeysStale", "for two minutes", series("polymodal_api_keys_stale", "0x27 1x2")),
+    fires("IndexUnusable", "for hours", steady("polymodal_index_usable", 0, index="things")),
+    silent("IndexUnusable", "during a rollout", series("polymodal_index_usable", "1x20 0x9 1x20", index="things")),
     fires(
         "RateLimitStorageFails", "five failures per minute", series("polymodal_rate_limit_storage_failures_total", "0+5x600")
     ),

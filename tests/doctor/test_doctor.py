@@ -15,7 +15,15 @@ from polymodal.app.doctor import bundle, installation, machine, port, service
 from polymodal.app.doctor.result import State
 from polymodal.app.settings import BundleSource, Settings
 from polymodal.model import load_bundle, processor
-from tests.app.conftest import listening, logs, make, predictor, runtime, settings  # noqa: F401 — fixtures
+from tests.app.conftest import (  # noqa: F401 — fixtures
+    listening,
+    logs,
+    make,
+    predictor,
+    runtime,
+    settings,
+    write_toy_index,
+)
 from tests.command_line import polymodal
 
 
@@ -44,6 +52,25 @@ def test_a_healthy_machine_has_no_failures(tiny_bundle):
         "port",
     }
     assert all(row["advice"] for row in rows if row["state"] != "ok")
+
+
+def test_indexes_are_checked_against_the_bundles(aligned_bundle, tmp_path):
+    index = write_toy_index(tmp_path / "things", load_bundle(aligned_bundle, threads=1))
+    stale = write_toy_index(tmp_path / "stale")
+    broken = write_toy_index(tmp_path / "broken")
+    (broken.path / "items.jsonl").unlink()
+    environment = {"POLYMODAL_PORT": str(free_port()), "POLYMODAL_INDEXES": f"{index.path},{stale.path},{broken.path}"}
+    rows = printed_results(polymodal("doctor", aligned_bundle, "--json", **environment))
+    states = {(row["area"], row["check"]): row for row in rows if row["area"].startswith("index ")}
+    assert {key: row["state"] for key, row in states.items()} == {
+        ("index things", "files"): "ok",
+        ("index things", "version"): "ok",
+        ("index stale", "files"): "ok",
+        ("index stale", "version"): "warn",
+        ("index broken", "files"): "fail",
+    }
+    assert "3 items of 16 numbers" in states["index things", "files"]["found"]
+    assert f"--out {stale.path} --bundle BUNDLE --restart" in states["index stale", "version"]["advice"]
 
 
 def test_a_failure_is_in_the_table_with_advice_and_in_the_exit_code(tmp_path):

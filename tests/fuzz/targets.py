@@ -11,7 +11,7 @@ from tokenizers import Tokenizer, models
 
 from polymodal.app.api.body import ParsedBatch, RequestError
 from polymodal.app.api.body.form import Form
-from polymodal.app.api.body.json import batch_of, parse, request_of
+from polymodal.app.api.body.json import batch_of, parse, request_of, search_of
 from polymodal.app.settings import Settings
 from polymodal.app.workers import wire
 from polymodal.model import TASKS, InputError
@@ -69,6 +69,8 @@ def document(content: bytes) -> None:
             for unpack in parsed.unpack if isinstance(parsed, ParsedBatch) else ():
                 with suppress(RequestError, InputError):
                     unpack()
+    with suppress(RequestError, InputError):
+        search_of(parse(bytearray(content)), SETTINGS)
 
 
 def message(content: bytes) -> None:

@@ -626,6 +626,16 @@ def test_labels_are_not_checked_where_they_are_not_needed(folder):
 
 
 @pytest.mark.parametrize(
+    ("label", "text"),
+    [("lamp", "lamp"), (["a", "b"], "a|b"), (3, "3"), (2.5, "2.5"), (None, ""), ([None, {}], "")],
+    ids=str,
+)
+def test_labels_that_no_target_reads_are_texts_as_they_are(folder, label, text):
+    path = save(folder, json.dumps({"text": "words", "label": label}), name="manifest.jsonl")
+    assert [(row.label, errors) for row, errors in open_table(path).rows(None)] == [(text, ())]
+
+
+@pytest.mark.parametrize(
     ("lines", "problem"),
     [
         pytest.param(["text,label"], "no rows", id="empty"),

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from fastapi import Request
 
 from polymodal.app.api.body.form import LONG_OPTION_BYTES, Form
-from polymodal.app.api.body.json import batch_of, check_number, comparison_of, parse, request_of
+from polymodal.app.api.body.json import batch_of, check_number, comparison_of, parse, request_of, search_of
 from polymodal.app.api.body.limits import JSON, MULTIPART, content_type, read, read_whole
 from polymodal.app.api.body.openai import EmbeddingItem, EmbeddingsBody, ParsedEmbeddings, embeddings_of
 from polymodal.app.api.body.problems import BODY_ERRORS, TooManyItems, UrlNotAccepted
@@ -20,6 +20,7 @@ from polymodal.app.api.body.rerank import ParsedRerank, RerankBody, rerank_of
 from polymodal.app.api.schemas import Operation
 from polymodal.app.problems import RequestError
 from polymodal.app.serving.admission import Admitted
+from polymodal.app.serving.search import SEARCH
 from polymodal.app.serving.service import Service
 from polymodal.app.serving.similarity import SIMILARITY
 from polymodal.app.settings import Settings
@@ -47,6 +48,7 @@ __all__ = [
     "read_embeddings",
     "read_request",
     "read_rerank",
+    "read_search",
 ]
 
 
@@ -59,6 +61,15 @@ async def read_request(
         return await _read_form(request, task, parameters, admitted, service, settings)
     body = await read_whole(request, settings, admitted)
     return await service.offload(lambda: request_of(task, parse(body), settings))
+
+
+async def read_search(request: Request, admitted: Admitted, service: Service, settings: Settings) -> ParsedRequest:
+    """Read the body of POST /v1/search, which is JSON, or a form with the inputs of the query."""
+    media_type, parameters = content_type(request, MULTIPART, JSON)
+    if media_type == MULTIPART:
+        return await _read_form(request, SEARCH, parameters, admitted, service, settings)
+    body = await read_whole(request, settings, admitted)
+    return await service.offload(lambda: search_of(parse(body), settings))
 
 
 async def _read_form(

@@ -215,8 +215,10 @@ def _option(name: str, value: object) -> object:
     text = value.decode("utf-8", "replace")
     if not text.strip():
         return None
-    if name == "model":
+    if name in ("model", "index"):
         return text.strip()
     if text.lstrip().startswith("["):
         return loads(value, name, "a JSON list in UTF-8")
+    if text.lstrip().startswith("{"):
+        return loads(value, name, "a JSON object in UTF-8")
     return json.loads(text) if _JSON_VALUE.fullmatch(text) else text

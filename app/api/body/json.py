@@ -15,8 +15,9 @@ from pydantic import BaseModel, ValidationError
 from polymodal.app.api.body.binary import file_of
 from polymodal.app.api.body.problems import MalformedBody, RepeatedField, TooManyItems, UnknownField, bounded, shown
 from polymodal.app.api.body.request import ParsedBatch, ParsedComparison, ParsedRequest
-from polymodal.app.api.schemas import BatchItem, Example, SimilarityBody, choice_of, schemas_of
+from polymodal.app.api.schemas import BatchItem, Example, SearchBody, SimilarityBody, choice_of, schemas_of
 from polymodal.app.problems import RequestError
+from polymodal.app.serving.search import SEARCH
 from polymodal.app.serving.similarity import SIMILARITY
 from polymodal.app.settings import Settings
 from polymodal.model import MODALITIES, TASKS, Inputs, InvalidParameter, Schema, Task
@@ -169,6 +170,13 @@ def comparison_of(fields: dict[str, Any], settings: Settings) -> ParsedCompariso
         model=common.model,
         query=partial(_unpack, query, settings, Example, where="query"),
     )
+
+
+def search_of(fields: dict[str, Any], settings: Settings) -> ParsedRequest:
+    """Return the request for a search. Raises RequestError."""
+    query = fields.pop("query", None)
+    choice = validated(choice_of(SEARCH), fields, known=SearchBody.model_fields)
+    return ParsedRequest.of(SEARCH, _unpack(query, settings, Example, where="query"), choice)
 
 
 def _listed(name: str, items: object, settings: Settings) -> list[object]:

@@ -2,9 +2,9 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Self, cast
+from typing import Self
 
-from polymodal.app.api.schemas import ModelChoice, Operation
+from polymodal.app.api.schemas import Operation
 from polymodal.model import MODALITIES, Inputs, InvalidParameter, Schema, TaskOptions
 
 
@@ -21,7 +21,7 @@ class ParsedRequest:
     def of(cls, task: Operation, inputs: Inputs, values: Schema) -> Self:
         """Return the request with these inputs, and with the options and the model of `values`, which is validated."""
         options = {name: getattr(values, name) for name in task.Options.model_fields}
-        return cls(inputs, task.Options.model_construct(**options), cast(ModelChoice, values).model)
+        return cls(inputs, task.Options.model_construct(**options), getattr(values, "model", None))
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from polymodal.app.access.scopes import scopes
 from polymodal.app.api.routing import Routes
 from polymodal.app.cli import app as commands
 from polymodal.app.probes import PROBES
+from tests.app.conftest import write_toy_index
 
 KEY = "pm_a-key-of-the-shop"
 ROBOT = "pm_a-key-of-the-robot"
@@ -32,7 +33,7 @@ def keys_file(tmp_path):
     path = tmp_path / "keys.json"
     yesterday = (datetime.now(UTC) - timedelta(days=1)).isoformat()
     records = [
-        record(KEY, "shop", "classify", "embed", "models"),
+        record(KEY, "shop", "classify", "embed", "search", "models"),
         record(ROBOT, "robot", "metrics", "docs"),
         record(EXPIRED, "expired", "classify", expires=yesterday),
     ]
@@ -104,6 +105,8 @@ ROUTES = [
     ("POST", "/v1/similarity", "embed"),
     ("POST", "/v1/embeddings", "embed"),
     *(("POST", f"{prefix}/rerank", "embed") for prefix in ("", "/v1", "/v2")),
+    ("POST", "/v1/search", "search"),
+    ("GET", "/v1/indexes", "search"),
     ("GET", "/v1/models", "models"),
     ("GET", "/v1/models/toy", "models"),
     ("GET", "/metrics", "metrics"),
@@ -113,19 +116,21 @@ ROUTES = [
 
 
 @pytest.mark.parametrize(("method", "path", "scope"), ROUTES, ids=lambda value: value.strip("/"))
-async def test_a_key_may_use_only_the_routes_of_its_scopes(guarded, method, path, scope):
-    allowed, other = (KEY, ROBOT) if scope in ("classify", "embed", "models") else (ROBOT, KEY)
+async def test_a_key_may_use_only_the_routes_of_its_scopes(guarded, make, tmp_path, method, path, scope):
+    allowed, other = (ROBOT, KEY) if scope in ("metrics", "docs") else (KEY, ROBOT)
     bodies = {
         "batch": {"items": [{"text": "red"}]},
-        "similarity": {"query": {}, "candidates": [{}]},
+        "similarity": {"query": {"text": "red"}, "candidates": [{"text": "red"}]},
+        "search": {"query": {"text": "red"}},
         "embeddings": {"input": "red"},
-        "rerank": {"query": "red", "texts": ["red"]},
+        "rerank": {"query": "red", "texts": ["red"], "raw_scores": True},
     }
     body = {"json": bodies.get(path.rpartition("/")[2], {"text": "red"})} if method == "POST" else {}
-    async with guarded() as client:
+    index = write_toy_index(tmp_path / "things")
+    async with guarded(indexes=(index,), predictors={"toy": make(aligned=True)}) as client:
         admitted = await client.request(method, path, headers=bearer(allowed), **body)
         refused = await client.request(method, path, headers=bearer(other), **body)
-    assert admitted.status_code == (404 if path.endswith(("similarity", "rerank")) else 200)  # no aligned vectors
+    assert admitted.status_code == 200
     assert (refused.status_code, refused.json()["code"]) == (403, "forbidden")
     assert refused.json()["allowed"] == f"a key with the scope {scope}"
 

@@ -113,7 +113,9 @@ def test_a_day_in_toml_is_midnight_in_utc():
         pytest.param(as_json(RECORD | {"name": "a\n"}), "keys.0.name: ", id="name-and-newline"),
         pytest.param(as_json(RECORD | {"scopes": []}), "keys.0.scopes: ", id="no-scope"),
         pytest.param(
-            as_json(RECORD | {"scopes": ["all"]}), "'classify', 'embed', 'models', 'metrics' or 'docs'", id="scope"
+            as_json(RECORD | {"scopes": ["all"]}),
+            "'classify', 'embed', 'search', 'models', 'metrics' or 'docs'",
+            id="scope",
         ),
         pytest.param(as_json(RECORD | {"expires": "soon"}), "keys.0.expires: ", id="expires"),
         pytest.param(as_json(RECORD, RECORD | {"sha256": "cd" * 32}), "the name shop twice", id="same-name"),
@@ -192,7 +194,9 @@ def test_keys_are_listed_and_removed_by_name(path, add):
         pytest.param(["add", "shop"], "has a key named shop; allowed: another name", id="same-name"),
         pytest.param(["add", "a/b"], "allowed: up to 64 letters", id="bad-name"),
         pytest.param(
-            ["add", "new", "--scope", "all"], "'classify', 'embed', 'models', 'metrics' or 'docs'", id="bad-scope"
+            ["add", "new", "--scope", "all"],
+            "'classify', 'embed', 'search', 'models', 'metrics' or 'docs'",
+            id="bad-scope",
         ),
         pytest.param(["add", "new", "--expires", "2001-01-01"], "2001-01-01 is over", id="in-the-past"),
         pytest.param(["add", "new", "--expires", "soon"], "allowed: a day such as", id="no-time"),

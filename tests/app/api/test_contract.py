@@ -1,6 +1,8 @@
 """The service behaves as its OpenAPI document describes: schemathesis generates requests, and all of its checks pass."""
 
 import os
+import tempfile
+from pathlib import Path
 
 import schemathesis
 from hypothesis import HealthCheck, settings
@@ -18,7 +20,7 @@ from schemathesis.specs.openapi.checks import negative_data_rejection
 
 from polymodal.app.main import create_app
 from polymodal.app.settings import Settings
-from tests.app.conftest import make_predictor
+from tests.app.conftest import make_predictor, write_toy_index
 
 EXAMPLES = int(os.environ.get("CONTRACT_EXAMPLES", "40"))
 """Requests per operation; `make contract` sends more, and different ones each time."""
@@ -32,12 +34,16 @@ CHECKS = ChecksConfig(positive_data_acceptance=REFUSED, negative_data_rejection=
 PROJECT = ProjectConfig(generation=GENERATION, checks=CHECKS)
 
 
+INDEXES = tempfile.TemporaryDirectory()  # until the end of the process
+INDEX = write_toy_index(Path(INDEXES.name) / "things")
+
+
 class Service:
     """Creates a new application at each start; the requests of each operation start and stop it."""
 
     async def __call__(self, scope, receive, send):
         if scope["type"] == "lifespan":
-            self.app = create_app(Settings(workers=0), {"toy": make_predictor(aligned=True)})
+            self.app = create_app(Settings(workers=0, indexes=(INDEX,)), {"toy": make_predictor(aligned=True)})
         await self.app(scope, receive, send)
 
 

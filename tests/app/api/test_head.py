@@ -139,5 +139,6 @@ async def test_openapi_lists_get_without_head(client):
         *PROBES,
         "/metrics",
         *MODELS,
+        *("/v1/search", "/v1/indexes"),
         *(f"/v1/{task}{batch}" for task in TASKS for batch in ("", "/batch")),
     }

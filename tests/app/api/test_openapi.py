@@ -39,7 +39,7 @@ def references(node):
 
 def test_every_operation_has_an_id_a_summary_and_its_problems(document):
     ids = [operation["operationId"] for _, _, operation in operations(document)]
-    assert len(ids) == len(set(ids)) == 12 + 2 * len(TASKS)
+    assert len(ids) == len(set(ids)) == 14 + 2 * len(TASKS)
     for _, path, operation in operations(document):
         assert operation["summary"]
         if path != "/metrics":
@@ -121,7 +121,7 @@ def test_no_field_of_a_form_or_of_an_answer_is_null(document):
         if {"type": "null"} in field.get("anyOf", ())
     }
     bodies = {"ClassifyBody", "BatchBody", "BatchItem", "EmbedBody", "EmbedBatchBody", "Example", "SimilarityBody"}
-    bodies |= {"RerankBody", "RerankItem"}
+    bodies |= {"RerankBody", "SearchBody", "RerankItem"}
     assert nullable <= bodies | {"EmbeddingsBody", "EmbeddingInput", "LinkedFile", "OpenAIError"}
     form = document["components"]["schemas"]["ClassifyForm"]["properties"]
     assert {name: (field["type"], field.get("format")) for name, field in form.items()} == {
@@ -199,8 +199,7 @@ def test_problems_of_a_dialect_are_documented_as_its_clients_get_them(document):
 
 
 SIMILARITY = {"Example", "FailedCandidate", "Similarity", "SimilarityBody", "SimilarityForm", "SimilarityPair"}
-
-
+SEARCH = {"IndexList", "IndexSummary", "SearchAnswer", "SearchBody", "SearchForm", "SearchHit"}
 RERANK = {
     *(
         "CohereProblem",
@@ -217,7 +216,7 @@ RERANK = {
 
 def test_the_names_of_schemas_are_stable(document):
     added = {"EmbedBatchAnswer", "EmbedBatchAnswers", "EmbedBatchBody", "EmbedBody", "EmbedForm", "Embedding"}
-    added |= {"EmbeddingSpace", "ModelObject"} | SIMILARITY | RERANK
+    added |= {"EmbeddingSpace", "ModelObject"} | SIMILARITY | SEARCH | RERANK
     assert set(document["components"]["schemas"]) == NAMES | added | OF_OPENAI
 
 
@@ -225,7 +224,7 @@ def test_every_operation_describes_its_200(document):
     for _, path, operation in operations(document):
         assert operation["responses"]["200"]["description"] not in ("Successful Response", "The answer."), path
         assert {"X-Request-Id"} <= set(operation["responses"]["200"]["headers"])
-    tags = {*TASKS, "similarity", "openai", "tei", "cohere", "models", "health", "metrics"}
+    tags = {*TASKS, "similarity", "search", "openai", "tei", "cohere", "models", "health", "metrics"}
     assert {tag["name"] for tag in document["tags"]} == tags
 
 

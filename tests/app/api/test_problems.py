@@ -1,6 +1,7 @@
 """Every refusal is one class, which states its status, code and title. Its example looks like the errors that are raised."""
 
 import asyncio
+import dataclasses
 import re
 from contextlib import ExitStack
 
@@ -11,6 +12,7 @@ from polymodal.app.access.rates import Rate
 from polymodal.app.api.examples import example_of, explained
 from polymodal.app.problems import PROBLEMS, Problem, RequestError
 from polymodal.model import InputError, UnknownModality
+from tests.app.conftest import write_toy_index
 from tests.hostile.images import png
 from tests.refusals import REFUSALS
 
@@ -164,6 +166,16 @@ async def test_the_example_of_too_many_items_looks_like_the_error(illustrations)
     assert (problem["code"], pattern_of(problem["detail"])) == ("too_many_items", pattern_of(example("too_many_items")))
 
 
+async def test_the_examples_about_indexes_look_like_the_errors(illustrations, make, tmp_path):
+    older = make("illustrations", aligned=True)
+    older.description = dataclasses.replace(older.description, digest="cd" * 32)
+    async with illustrations(indexes=(write_toy_index(tmp_path / "things", older),)) as client:
+        for name, code in (("thing", "unknown_index"), ("things", "index_of_another_model")):
+            problem = (await client.post("/v1/search", json={"index": name, "query": {"text": "red"}})).json()
+            details = [re.sub(r"\w+…", "V…", pattern_of(detail)) for detail in (problem["detail"], example(code))]
+            assert (problem["code"], details[0]) == (code, details[1])
+
+
 async def test_the_examples_about_routes_look_like_the_errors(client):
     for method, path, code in (("GET", "/v1/clasify", "not_found"), ("GET", "/v1/classify", "method_not_allowed")):
         problem = (await client.request(method, path)).json()
@@ -231,6 +243,8 @@ def test_every_example_is_compared():
         *REQUESTS,
         *WITHOUT_VALUES,
         "too_many_items",
+        "unknown_index",
+        "index_of_another_model",
         "not_found",
         "method_not_allowed",
         "unauthorized",
