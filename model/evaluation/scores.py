@@ -12,6 +12,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import IO, Any, Final, Self, TypedDict, Unpack
 
+from polymodal.model.capabilities import Embeds, Model
 from polymodal.model.errors import ModelError
 from polymodal.model.evaluation.stream import BATCH, CheckedRow, prepared
 from polymodal.model.faults import Fault, Faults, fault_of
@@ -86,7 +87,7 @@ def score(predictor: Network, manifest: Path, out: Path, **options: Unpack["Opti
     return write_rows(predictor, "score", compute, write, manifest, out, options)
 
 
-def embed(predictor: Network, manifest: Path, out: Path, **options: Unpack["Options"]) -> RunSummary:
+def embed(predictor: Embeds, manifest: Path, out: Path, **options: Unpack["Options"]) -> RunSummary:
     """Write a vector of unit length for each input of every row: a column for each modality, as `score` writes scores.
 
     In JSON lines and Parquet a vector is a list, in CSV a cell with a list as JSON. Raises ModelError.
@@ -115,7 +116,7 @@ class Options(TypedDict, total=False):
 
 
 def write_rows(
-    predictor: Network,
+    predictor: Model,
     task: str,
     compute: Compute,
     write: Write,
@@ -156,7 +157,7 @@ def write_rows(
 
 
 def _compute(
-    predictor: Network, compute: Compute, rows: Iterator[CheckedRow], finished: "_FinishedRows", workers: int
+    predictor: Model, compute: Compute, rows: Iterator[CheckedRow], finished: "_FinishedRows", workers: int
 ) -> None:
     with finished.appending() as file:
         for batch in prepared(predictor, rows, workers=workers, size=BATCH):
