@@ -94,7 +94,7 @@ def assert_none(imports):
 
 
 def test_public_names_of_training_and_evaluation_are_pinned():
-    assert sorted(training.__all__) == ["ManifestError", "PRESETS", "export", "remeasure", "train"]
+    assert sorted(training.__all__) == ["ManifestError", "PRESETS", "export", "import_encoders", "remeasure", "train"]
 
 
 def test_the_service_uses_only_the_public_api_of_the_model():
@@ -199,6 +199,7 @@ def modules(*names):
                 "model/modalities/image/levels.py",
                 "model/modalities/image/thumbnail.py",
                 "model/modalities/image/near_duplicates.py",
+                "model/modalities/image/towers.py",
                 "model/training/sources",
             ],
             id="pillow",
@@ -210,6 +211,8 @@ def modules(*names):
                 "model/modalities/hub.py",
                 "model/modalities/libraries.py",
                 "model/modalities/projections.py",
+                "model/modalities/towers.py",
+                *modules("towers"),
                 *modules("encoders", "augment", "presets"),
                 "model/fusion.py",
                 "model/targets/heads.py",

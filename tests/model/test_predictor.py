@@ -22,7 +22,7 @@ from polymodal.model import (
     load_bundle,
 )
 from polymodal.model.bundle import Bundle
-from polymodal.model.kinds import network
+from polymodal.model.kinds import encoders
 
 LABELS = ("sea", "tomato")
 
@@ -223,7 +223,7 @@ def test_by_default_a_forward_pass_uses_the_cores_that_the_containers_quota_allo
     monkeypatch.setattr(cores.available_cpus, "__defaults__", (tmp_path, tmp_path / "membership"))
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)), raising=False)
     threads = []
-    monkeypatch.setattr(network, "start_runtime", lambda name, bundle, count: threads.append(count) or Idle())
+    monkeypatch.setattr(encoders, "start_runtime", lambda name, bundle, count: threads.append(count) or Idle())
     load_bundle(tiny_bundle)
     load_bundle(tiny_bundle, threads=3)
     assert threads == [expected, 3]
@@ -305,7 +305,7 @@ def test_a_good_bundle_passes_its_golden_inputs(predictor):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        pytest.param(mirror_scores, "golden input 1 scores .* away from what the bundle recorded", id="other-scores"),
+        pytest.param(mirror_scores, "golden input 1 is .* away from what the bundle recorded", id="other-scores"),
         pytest.param(with_inputs(image="bm90IGFuIGltYWdl"), "golden input 1 cannot be replayed", id="no-image"),
         pytest.param(with_inputs(image="!"), "golden input 1 cannot be replayed", id="no-base64"),
         pytest.param(with_inputs(), "golden input 1 cannot be replayed", id="no-inputs"),
