@@ -144,6 +144,20 @@ def tiny_bundle(manifest_folder, made_once) -> Path:
     return made_once("bundles", make) / "shapes"
 
 
+@pytest.fixture(scope="session", params=["clip", "siglip"])
+def dual_encoder(request, made_once) -> tuple[Path, Path]:
+    """The folder of a tiny dual encoder with random weights, and the bundle that was imported from it; read them only."""
+
+    def make(folder: Path) -> None:
+        from polymodal.model.training import import_encoders
+        from tests.dual_encoders import WRITERS
+
+        import_encoders(str(WRITERS[request.param](folder / "model")), folder / "tiny", cache=folder)
+
+    folder = made_once(request.param, make)
+    return folder / "model", folder / "tiny"
+
+
 @pytest.fixture
 def bundle_copy(tiny_bundle, tmp_path) -> Path:
     """A bundle that may be changed."""

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from pydantic import TypeAdapter, ValidationError
 
 from polymodal.model.bundle import check_replaceable, halve_weights, write_bundle
-from polymodal.model.config import EncodersConfig
+from polymodal.model.config import EncodersConfig, Name
 from polymodal.model.errors import ModelError
 from polymodal.model.kinds.encoders import Encoders, load_encoders
 from polymodal.model.modalities import MODALITIES, hub
@@ -28,13 +29,13 @@ DECIMALS: Final = 7
 CARD_TEXT: Final = """\
 # {name}
 
-Embeds {inputs} as vectors of {width} numbers in one space: the more two things have to do with each other, the higher is the cosine of
-their vectors. It predicts no labels.
+Embeds {inputs} as vectors of {width} numbers in one space: the more two things have to do with each other, the higher is the
+cosine of their vectors. It predicts no labels.
 
 ## Where it comes from
 
-Imported from `{source}`: a model of the family {family} with {parameters:,} parameters, trained elsewhere. Licence, as its own card states
-it: {licence}. What it was trained on, and how good it is, is in its own card; nothing was trained or measured here.
+Imported from `{source}`: a model of the family {family} with {parameters:,} parameters, trained elsewhere. Its licence, as its own
+card states it: {licence}. What it was trained on, and how good it is, is in its own card; nothing was trained or measured here.
 
 ## How it was checked
 
@@ -50,12 +51,14 @@ For the golden inputs, the vectors are those of transformers {transformers} with
 """
 
 
-def import_encoders(source: str, out: Path, *, name: str, cache: Path) -> Encoders:
+def import_encoders(source: str, out: Path, *, name: str | None = None, cache: Path) -> Encoders:
     """Write a bundle of the dual encoder at `source`, a folder or `hf://owner/name`, and return it as serving loads it.
 
-    Its golden inputs have the vectors that transformers compute, with their own preprocessing. Raises ModelError if ours differ.
+    `name` is the model's name in a service, by default that of `out`. Its golden inputs have the vectors that transformers compute,
+    with their own preprocessing. Raises ModelError if ours differ.
     """
     check_replaceable(out)
+    name = _model_name(name or out.name)
     folder = hub.fetch_model(source, cache, CARD)
     dual = read_dual_encoder(source, folder)
     towers = {entry: tower_of(dual) for entry, tower_of in _readers().items()}
@@ -88,6 +91,15 @@ def import_encoders(source: str, out: Path, *, name: str, cache: Path) -> Encode
     return model
 
 
+def _model_name(name: str) -> str:
+    """Return the name if it is valid. Raises ModelError."""
+    try:
+        return TypeAdapter(Name).validate_python(name)
+    except ValidationError as problem:
+        allowed = "lower-case letters, digits, '.', '_' and '-', at most 64; give another with --name"
+        raise ModelError(f"name: {name!r}; allowed: {allowed}") from problem
+
+
 def _readers() -> dict[str, Any]:
     """Return the functions that read a tower, by modality."""
     modules = ((name, modality.optional_module("towers")) for name, modality in MODALITIES.items())
@@ -113,6 +125,8 @@ def _exported(towers: Mapping[str, Tower]) -> tuple[dict[str, bytes], dict[str, 
         feed, free = encoder_feed(tower.input)
         graph = export_graph(tower.module.eval(), feed, list(feed), free)
         own = {name: tensor for name, tensor in tower.module.state_dict().items() if not is_unused(graph, name)}
+        if broken := sorted(name for name, tensor in own.items() if not tensor.isfinite().all()):
+            raise ModelError(f"weights that are not finite: {', '.join(broken)}")
         floats = {name: tensor.numpy() for name, tensor in own.items() if tensor.is_floating_point()}
         weights |= {f"encoders.{modality}.{name}": array for name, array in halve_weights(floats).items()}
         graphs[modality] = graph

@@ -39,7 +39,7 @@ class _TextTower(nn.Module):
 
 def read_tower(dual: DualEncoder) -> Tower:
     """Return the text tower. Raises ModelError, also for a tokenizer of Python code, which can't be packed into a bundle."""
-    tokenizer = loaded(dual.address, dual.library.AutoTokenizer.from_pretrained, dual.folder)
+    tokenizer = _tokenizer(dual)
     length = int(dual.model.config.text_config.max_position_embeddings)
     padded = PADDED[dual.family]
     if padded and tokenizer.padding_side != "right":
@@ -65,18 +65,30 @@ def read_tower(dual: DualEncoder) -> Tower:
     return Tower(text, module, EXAMPLES, reference)
 
 
-def _input(dual: DualEncoder, tokenizer: Any, length: int, *, padded: bool) -> TextInput:  # noqa: ANN401 — of a library
-    """Return our input with the tokenizer that transformers uses or, if that is Python code, the one of tokenizer.json."""
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    file = dual.folder / TOKENIZER_FILE
-    if not isinstance(backend, Tokenizer) and not file.is_file():
+def _tokenizer(dual: DualEncoder) -> Any:  # noqa: ANN401 — of a library
+    """Return the tokenizer that transformers choose or, if that is Python code or lacks a package, the one of tokenizer.json."""
+    if not (dual.folder / TOKENIZER_FILE).is_file():
         raise ModelError(
             f"{dual.address}: {TOKENIZER_FILE} is missing; a tokenizer of Python code can't be packed into a bundle"
         )
-    layout = backend.to_str() if isinstance(backend, Tokenizer) else file.read_text(encoding="utf-8")
-    padding = tokenizer.pad_token or tokenizer.eos_token
-    unknown = tokenizer.unk_token or tokenizer.eos_token
     try:
-        return TextInput(Tokenizer.from_str(layout), max_tokens=length, padding=padding, unknown=unknown, padded=padded)
+        tokenizer = loaded(dual.address, dual.library.AutoTokenizer.from_pretrained, dual.folder)
+    except ModelError:
+        tokenizer = None
+    if isinstance(getattr(tokenizer, "backend_tokenizer", None), Tokenizer):
+        return tokenizer
+    return loaded(dual.address, dual.library.PreTrainedTokenizerFast.from_pretrained, dual.folder)
+
+
+def _input(dual: DualEncoder, tokenizer: Any, length: int, *, padded: bool) -> TextInput:  # noqa: ANN401 — of a library
+    """Return our input with a copy of a tokenizer."""
+    try:
+        return TextInput(
+            Tokenizer.from_str(tokenizer.backend_tokenizer.to_str()),
+            max_tokens=length,
+            padding=tokenizer.pad_token or tokenizer.eos_token,
+            unknown=tokenizer.unk_token or tokenizer.eos_token,
+            padded=padded,
+        )
     except Exception as problem:
         raise ModelError(f"{dual.address}: the tokenizer cannot be used: {problem}") from problem
