@@ -20,8 +20,8 @@ from typing import Any, Final, Generic, TypeAlias, TypeVar
 
 import numpy as np
 from pydantic import ValidationError
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 
 from polymodal.model.config import FORMAT, HEAD, BundleConfig, KindConfig, upgraded
 from polymodal.model.digest import file_sha256
@@ -72,12 +72,16 @@ class AnyBundle(Generic[Config]):
         """
         return decompress_weights(self.read_stored())
 
-    def read_stored(self) -> dict[str, Array]:
-        """Return the weights as `compress_weights` stored them in the file."""
+    def read_stored(self, graph: str | None = None) -> dict[str, Array]:
+        """Return the weights as they are stored in the file: all by their names in the model, or those of one graph by their names
+        in it, without reading the others."""
         try:
-            return load_file(self.directory / WEIGHTS)
-        except SafetensorError as problem:
+            with safe_open(self.directory / WEIGHTS, "numpy") as file:
+                names = [name for name in sorted(file.keys()) if graph is None or _is_of(name, graph)]
+                stored = {name: file.get_tensor(name) for name in names}
+        except (OSError, SafetensorError) as problem:
             raise BundleError(f"{self.directory}: {WEIGHTS} cannot be read: {problem}") from problem
+        return stored if graph in (None, HEAD) else encoder_weights(stored, graph)
 
     def graph(self, name: str) -> bytes | None:
         """Return the ONNX graph of an encoder or of the "head", in 8 bits for a name with the suffix INT8; None if missing."""
@@ -234,11 +238,6 @@ def encoder_weights(weights: Mapping[str, Array], modality: str) -> dict[str, Ar
     return {name.removeprefix(prefix): array for name, array in weights.items() if name.startswith(prefix)}
 
 
-def graph_weights(weights: Mapping[str, Array], name: str) -> dict[str, Array]:
-    """Return the weights of a graph, an encoder's or HEAD, by their names in it."""
-    return head_weights(weights) if name == HEAD else encoder_weights(weights, name)
-
-
 def head_weights(weights: Mapping[str, Array]) -> dict[str, Array]:
     """Return the weights of fusion and head."""
     return {name: array for name, array in weights.items() if not name.startswith("encoders.")}
@@ -248,6 +247,11 @@ def _halved(array: Array) -> Array:
     with np.errstate(over="ignore"):  # what is beyond half precision becomes infinite, and is stored as it was
         half = array.astype(np.float16)
     return half if np.array_equal(half, array) else array
+
+
+def _is_of(name: str, graph: str) -> bool:
+    """Return whether a weight is one of a graph, an encoder's or HEAD."""
+    return not name.startswith("encoders.") if graph == HEAD else name.startswith(f"encoders.{graph}.")
 
 
 def _quantise(array: Array) -> tuple[Array, Array]:

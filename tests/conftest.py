@@ -149,10 +149,13 @@ def dual_encoder(request, made_once) -> tuple[Path, Path]:
     """The folder of a tiny dual encoder with random weights, and the bundle that was imported from it; read them only."""
 
     def make(folder: Path) -> None:
-        from polymodal.model.training import import_encoders
+        from tests.command_line import polymodal
         from tests.dual_encoders import WRITERS
 
-        import_encoders(str(WRITERS[request.param](folder / "model")), folder / "tiny", cache=folder)
+        model = WRITERS[request.param](folder / "model")
+        result = polymodal("import", model, "--out", folder / "tiny", "--cache", folder, "--json")
+        assert result.exit_code == 0, result.output
+        (folder / "printed.json").write_text(result.stdout, encoding="utf-8")
 
     folder = made_once(request.param, make)
     return folder / "model", folder / "tiny"

@@ -66,6 +66,8 @@ def read_dual_encoder(address: str, folder: Path) -> DualEncoder:
     )
     if missing := sorted(loading["missing_keys"]):
         raise ModelError(f"{address}: no weights for {', '.join(missing)}")
+    if broken := sorted(name for name, weight in model.named_parameters() if not weight.isfinite().all()):
+        raise ModelError(f"{address}: weights that are not finite: {', '.join(broken)}")
     return DualEncoder(address, folder, model.eval(), library)
 
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 import onnxruntime as ort
 
-from polymodal.model.bundle import INT8, AnyBundle, decompress_weights, graph_weights
+from polymodal.model.bundle import INT8, AnyBundle, decompress_weights
 from polymodal.model.runtimes.onnx_runtime import OnnxRuntime, open_graph
 from polymodal.model.types import Array
 
@@ -19,8 +19,7 @@ NAME: Final = "onnx-int8"
 
 def start(bundle: AnyBundle[Any], threads: int) -> OnnxRuntime:
     """Open a session for each graph, in 8 bits where there is one. Raises BundleError as the runtime in float32 does."""
-    stored = bundle.read_stored()
-    sessions = {name: _open(bundle, name, graph_weights(stored, name), threads) for name in bundle.config.graphs}
+    sessions = {name: _open(bundle, name, bundle.read_stored(name), threads) for name in bundle.config.graphs}
     return OnnxRuntime(sessions, bundle.config.order, NAME)
 
 

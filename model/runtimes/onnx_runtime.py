@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 import onnxruntime as ort
 
-from polymodal.model.bundle import AnyBundle, decompress_weights, graph_weights
+from polymodal.model.bundle import AnyBundle, decompress_weights
 from polymodal.model.config import HEAD
 from polymodal.model.errors import BundleError
 from polymodal.model.runtimes.processor import processor
@@ -46,9 +46,10 @@ class OnnxRuntime:
 
 def start(bundle: AnyBundle[Any], threads: int) -> OnnxRuntime:
     """Open a session for each graph. Raises BundleError when a graph is missing or its weights don't fit."""
-    sessions, stored = {}, bundle.read_stored()
-    for name in bundle.config.graphs:  # one graph's weights at a time in float32
-        sessions[name] = open_graph(bundle, name, decompress_weights(graph_weights(stored, name)), threads)
+    sessions = {  # one graph's weights at a time, because a session copies them
+        name: open_graph(bundle, name, decompress_weights(bundle.read_stored(name)), threads)
+        for name in bundle.config.graphs
+    }
     return OnnxRuntime(sessions, bundle.config.order)
 
 

@@ -153,13 +153,13 @@ FLOAT_SHADES: Final = Levels(0.0, 255.0, whole=False)
 """Levels of floating-point numbers from 0 to 255, which Pillow converts."""
 WHITE: Final = (255, 255, 255)
 FRAMINGS: Final = ("trim", "crop", "stretch")
-LONGEST: Final = 8
+LONGEST: Final = 64
 """Longest side of a resized image that is cut, in sides of the square."""
 
 
 @dataclass(frozen=True, slots=True)
 class ImageInput:
-    """Decodes an image and makes it an S × S square, as `framing` says."""
+    """Decodes an image and makes it an S × S square, by its `framing`."""
 
     side: int = 128
     """S, the side that the encoder takes; some take only one."""

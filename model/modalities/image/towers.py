@@ -38,7 +38,7 @@ def read_tower(dual: DualEncoder) -> Tower:
     processor = loaded(dual.address, dual.library.AutoImageProcessor.from_pretrained, dual.folder, backend="pil")
     settings: Mapping[str, Any] = processor.to_dict()
     try:
-        picture = _input(settings, int(dual.model.config.vision_config.image_size))
+        entry = _input(settings, int(dual.model.config.vision_config.image_size))
         normalised = settings["do_normalize"]
         mean, std = (list(settings[name]) if normalised else [fallback] * 3 for name, fallback in _STATISTICS)
     except (KeyError, TypeError, ValueError) as problem:
@@ -51,7 +51,7 @@ def read_tower(dual: DualEncoder) -> Tower:
         vectors: FloatArray = pooled(dual.model.get_image_features(pixel_values=pixels)).numpy()
         return vectors
 
-    return Tower(picture, _ImageTower(dual.model, mean, std), [_drawing(*size) for size in SIZES], reference)
+    return Tower(entry, _ImageTower(dual.model, mean, std), [_drawing(*size) for size in SIZES], reference)
 
 
 _STATISTICS: Final = (("image_mean", 0.0), ("image_std", 1.0))

@@ -9,12 +9,15 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
 
 from polymodal.model import BundleError, Sample, load_bundle, tasks_of
 from polymodal.model.bundle import read_bundle, read_kind
 from polymodal.model.config import EncodersConfig
 from polymodal.model.errors import ModelError
 from polymodal.model.modalities import hub
+from polymodal.model.modalities.text.towers import read_tower
+from polymodal.model.modalities.towers import read_dual_encoder
 from polymodal.model.runtimes.onnx_runtime import OnnxRuntime
 from polymodal.model.training import export, import_encoders
 from tests.bundle_files import update_sums
@@ -134,14 +137,6 @@ def test_weights_are_stored_without_loss(dual_encoder):
         )
 
 
-def test_weights_that_fit_half_precision_take_half_the_space(copy, tmp_path):
-    weights = {name: weight.half() for name, weight in load_file(copy / "model.safetensors").items()}
-    save_file(weights, copy / "model.safetensors", metadata={"format": "pt"})
-    import_encoders(str(copy), tmp_path / "half", cache=tmp_path)
-    stored = read_kind(tmp_path / "half", EncodersConfig).read_stored()
-    assert {array.dtype for array in stored.values()} == {np.dtype(np.float16)}
-
-
 def test_a_wrong_weight_is_noticed_before_serving(dual_encoder, monkeypatch):
     model = load_bundle(dual_encoder[1], threads=1)
     encode = OnnxRuntime.encode
@@ -235,10 +230,22 @@ def test_a_missing_file_is_named(copy, tmp_path, file, problem):
     refused(copy, tmp_path, problem)
 
 
-def test_a_tokenizer_of_python_code_is_replaced_by_tokenizer_json(copy, tmp_path):
+def test_a_tokenizer_of_python_code_is_replaced_by_tokenizer_json(copy):
     change(copy, "tokenizer_config.json", tokenizer_class="SiglipTokenizer")
-    model = import_encoders(str(copy), tmp_path / "out", cache=tmp_path)
-    assert model.prepare({"text": "a cat"}).arrays["text"].size > 1
+    tower = read_tower(read_dual_encoder(str(copy), copy))
+    ids = Tokenizer.from_file(str(copy / "tokenizer.json")).encode("a red cat").ids
+    assert tower.input.preprocess("a red cat").tolist() == ids
+    assert tower.reference(["a red cat"]).shape[0] == 1
+
+
+def test_texts_that_are_padded_on_the_left_are_refused(copy):
+    change(copy, "tokenizer_config.json", padding_side="left")
+    dual = read_dual_encoder(str(copy), copy)
+    if dual.family == "clip":  # never looks at padding
+        read_tower(dual)
+    else:
+        with pytest.raises(ModelError, match="texts are padded on the left; allowed: right"):
+            read_tower(dual)
 
 
 def test_missing_weights_are_named(copy, tmp_path):
