@@ -21,7 +21,7 @@ from polymodal.model.training.export import encoder_feed, export_graph
 from polymodal.model.types import Array, FloatArray
 
 TOLERANCE: Final = 1e-4
-"""Largest deviation of a number of a vector of length 1 from what transformers compute for the golden inputs."""
+"""Largest deviation of a vector of length 1 from what transformers compute for a golden input: the length of the difference."""
 CARD: Final = "README.md"
 PACKAGES: Final = ("polymodal", "transformers", "torch", "onnx", "tokenizers", "pillow")
 NOT_STATED: Final = "not stated"
@@ -150,7 +150,7 @@ def _report(source: str, dual: DualEncoder, width: int) -> dict[str, Any]:
     return {
         "source": source if source.startswith(hub.HUB) else dual.folder.resolve().name,
         "family": dual.family,
-        "licence": _licence(dual.folder),
+        "licence": licence_of(dual.folder),
         "parameters": parameters,
         "width": width,
         "comparison": comparison,
@@ -158,13 +158,13 @@ def _report(source: str, dual: DualEncoder, width: int) -> dict[str, Any]:
     }
 
 
-def _licence(folder: Path) -> str:
+def licence_of(folder: Path) -> str:
     """Return the licence that the metadata at the beginning of the folder's card state."""
     card = folder / CARD
     text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
     header = re.match(r"\s*---\s*\n(.*?)\n---", text, re.DOTALL)
-    stated = re.search(r"^licen[sc]e(?:_name)?:\s*(\S.*)$", header[1], re.MULTILINE) if header else None
-    return stated[1].strip().strip("\"'")[:200] if stated else NOT_STATED
+    stated = re.findall(r"^license(?:_name)?:[\s-]*(\S.*)$", header[1], re.MULTILINE) if header else []
+    return ", ".join(one.strip().strip("\"'") for one in stated)[:200] or NOT_STATED
 
 
 def write_card(config: EncodersConfig, report: Mapping[str, Any]) -> str:

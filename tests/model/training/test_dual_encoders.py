@@ -20,6 +20,7 @@ from polymodal.model.modalities.text.towers import read_tower
 from polymodal.model.modalities.towers import read_dual_encoder
 from polymodal.model.runtimes.onnx_runtime import OnnxRuntime
 from polymodal.model.training import export, import_encoders
+from polymodal.model.training.dual_encoders import licence_of
 from tests.bundle_files import update_sums
 from tests.in_process import serving
 
@@ -125,6 +126,21 @@ def test_a_bundle_states_origin_licence_and_limits(dual_encoder):
     assert str(folder.parent) not in "".join(
         (bundle / file).read_text(encoding="utf-8") for file in ("config.json", "report.json", "README.md")
     )
+
+
+@pytest.mark.parametrize(
+    ("card", "licence"),
+    [
+        pytest.param("---\nlicense: apache-2.0\n---\n# Card", "apache-2.0", id="name"),
+        pytest.param("---\nlicense:\n- mit\nlanguage: en\n---\n", "mit", id="list"),
+        pytest.param("---\nlicense: other\nlicense_name: 'own terms'\n---\n", "other, own terms", id="own-name"),
+        pytest.param("# Card\nlicense: mit", "not stated", id="not-in-the-metadata"),
+        pytest.param("---\ntags: [a]\n---\n", "not stated", id="without"),
+    ],
+)
+def test_a_licence_is_read_from_the_metadata_of_the_card(tmp_path, card, licence):
+    (tmp_path / "README.md").write_text(card, encoding="utf-8")
+    assert licence_of(tmp_path) == licence
 
 
 def test_weights_are_stored_without_loss(dual_encoder):
