@@ -3,7 +3,7 @@
 config.json          format, kind, architecture, preprocessing, labels, target, calibration of the measured sets of modalities
 weights.safetensors  every weight once, in 8 or 16 bits where that is enough; all runtimes read them from here
 tokenizer.json       the text input's vocabulary (each input names its own files)
-onnx/*.onnx          one graph per encoder and one for fusion + head, without weights
+onnx/*.onnx          one graph per encoder and, of a network, one for fusion + head, without weights
 onnx/*.int8.onnx     encoders that compute in 8 bits, with the weights that they don't share with weights.safetensors
 report.json          metrics, data digest, code version, seeds
 golden.json          a few inputs and their recorded predictions, replayed before serving
@@ -16,14 +16,14 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Generic, TypeAlias, TypeVar
 
 import numpy as np
 from pydantic import ValidationError
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 
-from polymodal.model.config import FORMAT, BundleConfig, upgraded
+from polymodal.model.config import FORMAT, HEAD, BundleConfig, KindConfig, upgraded
 from polymodal.model.digest import file_sha256
 from polymodal.model.errors import BundleError
 from polymodal.model.modalities import MODALITIES, Input
@@ -46,16 +46,19 @@ SCALE: Final = ".scale"
 """Suffix of a weight's name that names the scales of its rows."""
 
 
+Config = TypeVar("Config", bound=KindConfig)
+
+
 @dataclass(frozen=True)
-class Bundle:
-    """A bundle whose files are all present and unaltered."""
+class AnyBundle(Generic[Config]):
+    """A bundle of any kind, whose files are all present and unaltered."""
 
     directory: Path
-    config: BundleConfig
+    config: Config
     digest: str
     """SHA-256 of SHA256SUMS, and so of every file: 64 hexadecimal digits."""
     inputs: Mapping[str, Input]
-    """In the network's order."""
+    """In the model's order."""
     report: Mapping[str, Any]
     golden: tuple[Mapping[str, Any], ...]
     card: str
@@ -69,12 +72,16 @@ class Bundle:
         """
         return decompress_weights(self.read_stored())
 
-    def read_stored(self) -> dict[str, Array]:
-        """Return the weights as `compress_weights` stored them in the file."""
+    def read_stored(self, graph: str | None = None) -> dict[str, Array]:
+        """Return the weights as they are stored in the file: all by their names in the model, or those of one graph by their names
+        in it, without reading the others."""
         try:
-            return load_file(self.directory / WEIGHTS)
-        except SafetensorError as problem:
+            with safe_open(self.directory / WEIGHTS, "numpy") as file:
+                names = [name for name in sorted(file.keys()) if graph is None or _is_of(name, graph)]
+                stored = {name: file.get_tensor(name) for name in names}
+        except (OSError, SafetensorError) as problem:
             raise BundleError(f"{self.directory}: {WEIGHTS} cannot be read: {problem}") from problem
+        return stored if graph in (None, HEAD) else encoder_weights(stored, graph)
 
     def graph(self, name: str) -> bytes | None:
         """Return the ONNX graph of an encoder or of the "head", in 8 bits for a name with the suffix INT8; None if missing."""
@@ -85,18 +92,27 @@ class Bundle:
         return _graph_file(name) in self.files
 
 
-def read_bundle(directory: Path) -> Bundle:
-    """Open a bundle and check every file against its recorded digest.
+Bundle: TypeAlias = AnyBundle[BundleConfig]
+"""The bundle of a network."""
 
-    Raises BundleError when something is missing, altered, unreadable, or of another version of the layout.
+
+def read_bundle(directory: Path) -> Bundle:
+    """Open the bundle of a network; see `read_kind`."""
+    return read_kind(directory, BundleConfig)
+
+
+def read_kind(directory: Path, config_type: type[Config]) -> AnyBundle[Config]:
+    """Open a bundle of the kind with this type of config.json, and check every file against its recorded digest.
+
+    Raises BundleError when something is missing, altered, unreadable, of another kind or of another version of the layout.
     """
     try:
-        return _read(directory)
+        return _read(directory, config_type)
     except OSError as problem:
         raise BundleError(f"{problem.filename or directory}: cannot be read: {problem.strerror}") from problem
 
 
-def _read(directory: Path) -> Bundle:
+def _read(directory: Path, config_type: type[Config]) -> AnyBundle[Config]:
     sums = _read_sums(directory)
     for file, recorded in sums.items():
         path = directory / file
@@ -106,11 +122,11 @@ def _read(directory: Path) -> Bundle:
             raise BundleError(f"{directory}: {file} was altered: its SHA-256 is not the one in {SUMS}")
     if unlisted := [file for file in REQUIRED if file not in sums]:
         raise BundleError(f"{directory}: {', '.join(unlisted)} is missing from {SUMS}")
-    config = _read_config(directory)
-    needed = [file for name in config.network.modalities for file in MODALITIES[name].input.files]
+    config = _read_config(directory, config_type)
+    needed = [file for name in config.order for file in MODALITIES[name].input.files]
     if unlisted := [file for file in needed if file not in sums]:
         raise BundleError(f"{directory}: {', '.join(unlisted)} is missing from {SUMS}")
-    return Bundle(
+    return AnyBundle(
         directory=directory,
         config=config,
         digest=file_sha256(directory / SUMS),
@@ -125,7 +141,7 @@ def _read(directory: Path) -> Bundle:
 def write_bundle(
     directory: Path,
     *,
-    config: BundleConfig,
+    config: KindConfig,
     inputs: Mapping[str, Input],
     weights: Mapping[str, Array],
     graphs: Mapping[str, bytes],
@@ -206,6 +222,11 @@ def compress_weights(weights: Mapping[str, Array]) -> dict[str, Array]:
     return stored
 
 
+def halve_weights(weights: Mapping[str, Array]) -> dict[str, Array]:
+    """Return weights as they are stored if none of them may change: in half precision where that is exact, as read."""
+    return {name: _halved(array) for name, array in weights.items()}
+
+
 def decompress_weights(stored: Mapping[str, Array]) -> dict[str, Array]:
     """Return stored weights as float32, as networks take them."""
     return {name: _decompress(name, stored) for name in stored if not name.endswith(SCALE)}
@@ -220,6 +241,17 @@ def encoder_weights(weights: Mapping[str, Array], modality: str) -> dict[str, Ar
 def head_weights(weights: Mapping[str, Array]) -> dict[str, Array]:
     """Return the weights of fusion and head."""
     return {name: array for name, array in weights.items() if not name.startswith("encoders.")}
+
+
+def _halved(array: Array) -> Array:
+    with np.errstate(over="ignore"):  # what is beyond half precision becomes infinite, and is stored as it was
+        half = array.astype(np.float16)
+    return half if np.array_equal(half, array) else array
+
+
+def _is_of(name: str, graph: str) -> bool:
+    """Return whether a weight is one of a graph, an encoder's or HEAD."""
+    return not name.startswith("encoders.") if graph == HEAD else name.startswith(f"encoders.{graph}.")
 
 
 def _quantise(array: Array) -> tuple[Array, Array]:
@@ -259,37 +291,36 @@ def _read_sums(directory: Path) -> dict[str, str]:
     return sums
 
 
-def _read_config(directory: Path) -> BundleConfig:
+def _read_config(directory: Path, config_type: type[Config]) -> Config:
     content = _read_json(directory / CONFIG)
     version = content.get("format") if isinstance(content, dict) else None
     if version not in (2, FORMAT):
         raise BundleError(f"{directory}: {CONFIG} has format {version!r}; this release reads formats 2 and {FORMAT}")
     if version == 2:
         content = upgraded(content)
+    allowed = config_type.model_fields["kind"].default
+    if content.get("kind", allowed) != allowed:
+        raise BundleError(f"{directory}: a model of kind {content['kind']!r}; allowed here: {allowed}")
     try:
-        config = BundleConfig.model_validate(content)
+        config = config_type.model_validate(content)
     except ValidationError as problem:
         problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or CONFIG}: {e['msg']}" for e in problem.errors())
         raise BundleError(f"{directory}: {CONFIG} cannot be used: {problems}") from problem
     try:
-        check_config(config)
+        if isinstance(config, BundleConfig):
+            check_config(config)
     except ValueError as problem:
         raise BundleError(f"{directory}: {CONFIG} cannot be used: {problem}") from problem
-    if unknown := [name for name in config.network.modalities if name not in MODALITIES]:
+    if unknown := [name for name in config.order if name not in MODALITIES]:
         raise BundleError(f"{directory}: {CONFIG} names {', '.join(unknown)}; known are {', '.join(MODALITIES)}")
     return config
 
 
-def _load_inputs(directory: Path, config: BundleConfig) -> dict[str, Input]:
+def _load_inputs(directory: Path, config: KindConfig) -> dict[str, Input]:
     try:
-        return {
-            name: MODALITIES[name].input.load(modality.input, directory)
-            for name, modality in config.network.modalities.items()
-        }
+        return {name: MODALITIES[name].input.load(settings, directory) for name, settings in config.settings.items()}
     except Exception as problem:
-        files = ", ".join(
-            [CONFIG, *(file for name in config.network.modalities for file in MODALITIES[name].input.files)]
-        )
+        files = ", ".join([CONFIG, *(file for name in config.order for file in MODALITIES[name].input.files)])
         raise BundleError(f"{directory}: preprocessing cannot be set up from {files}: {problem}") from problem
 
 

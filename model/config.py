@@ -1,8 +1,9 @@
-"""A bundle's config.json: architecture, preprocessing, labels, target and calibration; checked when it is read.
+"""A bundle's config.json: kind, architecture, preprocessing, labels, target and calibration; checked when it is read.
 
 `model.targets.check_config` checks what a target needs, because this module names no target.
 """
 
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Mapping, Set
 from typing import Annotated, Any, Final, Literal
@@ -11,6 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 FORMAT: Final = 3
 """Version of the bundle's layout. Format 2 is read too (see `upgraded`); others are rejected."""
+
+HEAD: Final = "head"
+"""Name of the graph of fusion and head."""
 
 ROW_SETS: Final = 16
 """Most sets of modalities that are measured in addition to all modalities together and each alone."""
@@ -90,13 +94,56 @@ class NetworkConfig(_Frozen):
         return tuple(self.modalities)
 
 
-class BundleConfig(_Frozen):
-    """config.json. Fields that a target does not use are None and not written."""
+class KindConfig(_Frozen, ABC):
+    """Fields of config.json that every kind of model has."""
 
     format: Literal[3] = FORMAT
-    kind: str = "network"
+    kind: str
     """A name in the table KINDS."""
     name: Name
+    matches: Mapping[str, MatchConfig] | None = None
+    """Calibration of `match` by pair of sets of modalities, e.g. "image~text"; only with aligned vectors."""
+
+    @property
+    @abstractmethod
+    def settings(self) -> Mapping[str, Mapping[str, Any]]:
+        """Settings of the inputs by modality, in the model's order."""
+
+    @property
+    @abstractmethod
+    def graphs(self) -> tuple[str, ...]:
+        """Names of the graphs that compute the model: one for each modality, and others."""
+
+    @property
+    def order(self) -> tuple[str, ...]:
+        """The modalities' names, in the model's order."""
+        return tuple(self.settings)
+
+
+class EncodersConfig(KindConfig):
+    """config.json of encoders into one space, which are trained elsewhere and known by their graphs alone."""
+
+    kind: Literal["encoders"] = "encoders"
+    modalities: Annotated[Mapping[str, Mapping[str, Any]], Field(min_length=1)]
+    """Settings of the inputs by modality."""
+    width: Annotated[int, Field(ge=1)]
+    """Width of the vectors."""
+
+    @property
+    def settings(self) -> Mapping[str, Mapping[str, Any]]:
+        """Settings of the inputs by modality."""
+        return self.modalities
+
+    @property
+    def graphs(self) -> tuple[str, ...]:
+        """One graph for each modality."""
+        return self.order
+
+
+class BundleConfig(KindConfig):
+    """config.json of a network. Fields that a target does not use are None and not written."""
+
+    kind: Literal["network"] = "network"
     network: NetworkConfig
     temperatures: Mapping[str, Annotated[float, Field(gt=0)]] | None = None
     """Divisors of logits by set of present modalities, e.g. {"image": 1.4, "image+text": 1.2}; sets that were not measured are
@@ -109,8 +156,15 @@ class BundleConfig(_Frozen):
     """Calibration of a set without a temperature or half-width of its own: that of the nearest set (`calibration.nearest_set`),
     or none, as in bundles of format 2."""
 
-    matches: Mapping[str, MatchConfig] | None = None
-    """Calibration of `match` by pair of sets of modalities, e.g. "image~text"; only with alignment heads."""
+    @property
+    def settings(self) -> Mapping[str, Mapping[str, Any]]:
+        """Settings of the inputs by modality."""
+        return {name: modality.input for name, modality in self.network.modalities.items()}
+
+    @property
+    def graphs(self) -> tuple[str, ...]:
+        """One graph for each modality, and one for fusion and head."""
+        return (*self.order, HEAD)
 
     @property
     def calibrated_by(self) -> frozenset[str]:

@@ -124,8 +124,9 @@ class Description:
     digest: str
     """SHA-256 over the bundle's files, as 64 hexadecimal digits: the model's version."""
     target: str
+    """What it was trained to predict, a name in the table TARGETS; empty for a model that predicts nothing."""
     labels: tuple[str, ...]
-    """Empty for a regression."""
+    """Empty for a regression, and without a target."""
     inputs: tuple[InputSpec, ...]
     runtime: str
     """Which runtime executes the graph, e.g. "onnx" or "torch"."""

@@ -144,6 +144,23 @@ def tiny_bundle(manifest_folder, made_once) -> Path:
     return made_once("bundles", make) / "shapes"
 
 
+@pytest.fixture(scope="session", params=["clip", "siglip"])
+def dual_encoder(request, made_once) -> tuple[Path, Path]:
+    """The folder of a tiny dual encoder with random weights, and the bundle that was imported from it; read them only."""
+
+    def make(folder: Path) -> None:
+        from tests.command_line import polymodal
+        from tests.dual_encoders import WRITERS
+
+        model = WRITERS[request.param](folder / "model")
+        result = polymodal("import", model, "--out", folder / "tiny", "--cache", folder, "--json")
+        assert result.exit_code == 0, result.output
+        (folder / "printed.json").write_text(result.stdout, encoding="utf-8")
+
+    folder = made_once(request.param, make)
+    return folder / "model", folder / "tiny"
+
+
 @pytest.fixture
 def bundle_copy(tiny_bundle, tmp_path) -> Path:
     """A bundle that may be changed."""

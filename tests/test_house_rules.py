@@ -94,7 +94,7 @@ def assert_none(imports):
 
 
 def test_public_names_of_training_and_evaluation_are_pinned():
-    assert sorted(training.__all__) == ["ManifestError", "PRESETS", "export", "remeasure", "train"]
+    assert sorted(training.__all__) == ["ManifestError", "PRESETS", "export", "import_encoders", "remeasure", "train"]
 
 
 def test_the_service_uses_only_the_public_api_of_the_model():
@@ -199,6 +199,7 @@ def modules(*names):
                 "model/modalities/image/levels.py",
                 "model/modalities/image/thumbnail.py",
                 "model/modalities/image/near_duplicates.py",
+                "model/modalities/image/towers.py",
                 "model/training/sources",
             ],
             id="pillow",
@@ -210,6 +211,8 @@ def modules(*names):
                 "model/modalities/hub.py",
                 "model/modalities/libraries.py",
                 "model/modalities/projections.py",
+                "model/modalities/towers.py",
+                *modules("towers"),
                 *modules("encoders", "augment", "presets"),
                 "model/fusion.py",
                 "model/targets/heads.py",
@@ -359,7 +362,7 @@ async def serve():
     app = create_app(Settings(bundles="shapes=" + sys.argv[1], runtime="onnx", workers=0))
     transport = httpx.ASGITransport(app)
     async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, base_url="http://service") as client:
-        answer = await client.post("/v1/classify", json={"text": "ripe fruit"}, timeout=60)
+        answer = await client.post("/v1/" + sys.argv[2], json={"text": "ripe fruit"}, timeout=60)
         assert answer.status_code == 200, answer.text
 
 asyncio.run(serve())
@@ -367,11 +370,24 @@ asyncio.run(serve())
 
 
 def test_serving_with_onnx_runtime_never_loads_torch(tiny_bundle):
-    loaded = run(SERVE, str(tiny_bundle))
+    assert_serves_without_torch(run(SERVE, str(tiny_bundle), "classify"))
+
+
+def test_serving_an_imported_model_loads_neither_torch_nor_transformers(dual_encoder):
+    assert_serves_without_torch(run(SERVE, str(dual_encoder[1]), "embed"))
+
+
+def assert_serves_without_torch(loaded: list[str]) -> None:
     assert "onnxruntime" in loaded
-    assert not {"torch", "polymodal.model.training", "polymodal.model.network", "onnx", "opentelemetry.sdk"} & set(
-        loaded
-    )
+    unused = {
+        "torch",
+        "transformers",
+        "onnx",
+        "opentelemetry.sdk",
+        "polymodal.model.training",
+        "polymodal.model.network",
+    }
+    assert not unused & set(loaded)
 
 
 def test_workers_load_no_http_and_the_service_loads_no_runtime():

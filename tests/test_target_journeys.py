@@ -244,5 +244,5 @@ def test_a_regression_bundle_that_fails_its_golden_inputs_is_rejected(sides, run
     Network(bundle, served).warm_up()
     first, *rest = bundle.golden
     moved = {**first, "value": first["value"] + 0.1 * bundle.config.network.scale.std}
-    with pytest.raises(BundleError, match=r"golden input 1 scores 0\.1\d* away"):
+    with pytest.raises(BundleError, match=r"golden input 1 is 0\.1\d* away"):
         Network(replace(bundle, golden=(moved, *rest)), served).warm_up()

@@ -195,12 +195,12 @@ class ModelSummary(Schema):
     """How the model is built and run, for example network."""
     tasks: list[str]
     """The tasks of the model, for POST /v1/TASK."""
-    target: str
-    """What the model was trained to predict: single-label, multi-label or regression."""
-    task: Annotated[str, Field(deprecated=True)]
+    target: str | None = None
+    """What the model was trained to predict: single-label, multi-label or regression. Models that only embed have none."""
+    task: Annotated[str | None, Field(deprecated=True)] = None
     """The former name of target, a copy of it."""
     labels: list[str]
-    """Empty for a regression."""
+    """Empty for a regression, and without a target."""
     thresholds: dict[str, float] | None = None
     """The least score of each selected label; only multi-label models have them."""
     inputs: list[Input]
@@ -253,8 +253,8 @@ def _summary(description: Description, settings: Settings) -> dict[str, Any]:
         "digest": description.digest,
         "kind": description.kind,
         "tasks": list(tasks_of(description)),
-        "target": description.target,
-        "task": description.target,
+        "target": description.target or None,
+        "task": description.target or None,
         "labels": list(description.labels),
         "thresholds": description.thresholds,
         "inputs": [Input.of(spec, settings) for spec in description.inputs],

@@ -22,7 +22,7 @@ from polymodal.app.commands.command import (
 from polymodal.model import MODALITIES
 
 if TYPE_CHECKING:
-    from polymodal.model import Modality, Network
+    from polymodal.model import Modality, Model, Network
 
 EMBEDDED = "illustrations"
 
@@ -61,15 +61,26 @@ def bundle_folder(bundle: str) -> Path:
     return embedded if not path.exists() and embedded.is_dir() else path
 
 
+def open_model(bundle: str) -> "Model":
+    """Load a model of any kind and warm it up. Raises BundleError."""
+    from polymodal.model import load_bundle
+
+    model = load_bundle(bundle_folder(bundle), threads=CPUS)
+    model.warm_up()
+    return model
+
+
 def open_bundle(bundle: str) -> "Network":
     """Load a network and warm it up. Raises BundleError, and ModelError for a model of another kind."""
-    from polymodal.model import ModelError, Network, load_bundle
+    from polymodal.model import ModelError, Network, tasks_of
 
-    predictor = load_bundle(bundle_folder(bundle), threads=CPUS)
-    if not isinstance(predictor, Network):
-        raise ModelError(f"{bundle}: a model of kind {predictor.description.kind}; allowed: network")
-    predictor.warm_up()
-    return predictor
+    model = open_model(bundle)
+    if not isinstance(model, Network):
+        kind, tasks = model.description.kind, ", ".join(tasks_of(model.description))
+        raise ModelError(
+            f"{bundle}: a model of kind {kind}, for {tasks} alone; allowed: a network, which predicts a target"
+        )
+    return model
 
 
 @command(
@@ -155,7 +166,7 @@ def score(
     from polymodal.model.evaluation import score as write
 
     options = {"restart": restart, "workers": workers, "roots": root or ()}
-    _write_rows(write, bundle, manifest, out, strict=strict, as_json=as_json, options=options)
+    _write_rows(write, open_bundle(bundle), manifest, out, strict=strict, as_json=as_json, options=options)
 
 
 @command(
@@ -181,12 +192,12 @@ def embed(
     from polymodal.model.evaluation import embed as write
 
     options = {"restart": restart, "workers": workers, "roots": root or ()}
-    _write_rows(write, bundle, manifest, out, strict=strict, as_json=as_json, options=options)
+    _write_rows(write, open_model(bundle), manifest, out, strict=strict, as_json=as_json, options=options)
 
 
 def _write_rows(
     write: Callable[..., Any],
-    bundle: str,
+    model: "Model",
     manifest: Path,
     out: Path,
     *,
@@ -197,7 +208,7 @@ def _write_rows(
     """Write a row of `out` for each row of a manifest, and print how many; exit with BAD_ROWS if `strict` and one is bad."""
     from polymodal.app.commands.terminal import show_warnings, show_written, watched
 
-    written = write(open_bundle(bundle), manifest, out, watch=watched, warn=show_warnings, **options)
+    written = write(model, manifest, out, watch=watched, warn=show_warnings, **options)
     show_written(written, as_json)
     if strict and written.failed:
         raise typer.Exit(BAD_ROWS)
@@ -355,7 +366,7 @@ def card(bundle: BundleArgument = EMBEDDED, as_json: AsJson = False) -> None:
     from polymodal.app.commands.terminal import show_card
     from polymodal.app.settings import load_settings
 
-    description = open_bundle(bundle).description
+    description = open_model(bundle).description
     if as_json:
         show(ModelDetail.of(description, load_settings({})).model_dump_json(exclude_none=True))
     else:

@@ -1,4 +1,4 @@
-"""`polymodal train | check`: train a bundle on a manifest, and check a manifest."""
+"""`polymodal train | check | import`: train a bundle on a manifest, check a manifest, and import a model trained elsewhere."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -174,3 +174,36 @@ def check(
         show(inspection.summary())
     if inspection.result.errors:
         raise typer.Exit(FAILED)
+
+
+@command(
+    commands,
+    "polymodal import ./clip-folder --out bundles/clip",
+    "polymodal import hf://owner/name --out bundles/clip --json",
+    name="import",
+)
+def import_model(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL", help="Model of Hugging Face transformers: ./folder, or hf://owner/name on the hub."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder to write the bundle to.")],
+    name: Annotated[str | None, typer.Option(help="The model's name in the service (default: OUT's).")] = None,
+    cache: Annotated[Path, typer.Option(help="Where downloaded models are kept.")] = CACHE,
+    as_json: AsJson = False,
+) -> None:
+    """Import a trained dual encoder of the family CLIP or SigLIP as a bundle, for embeddings and similarity.
+
+    Serving it needs neither transformers nor torch. Prints its model card; with --json the bundle's name, version and origin.
+    """
+    from polymodal.model.training import import_encoders as run
+
+    description = run(source, out, name=name, cache=cache).description
+    if as_json:
+        origin = {key: description.report[key] for key in ("source", "family", "licence")}
+        print_json({"bundle": str(out), "name": description.name, "digest": description.digest, **origin})
+    else:
+        show(description.card)
+    report(f"{out}: bundle {description.digest}")

@@ -21,7 +21,7 @@ export function drawNothing(model) {
   if (labels.length > chips.length) chips.push(make("span", { class: "chip" }, message("more", { count: count(labels.length - chips.length) })));
   element("verdict").replaceChildren(
     make("p", { class: "headline quietly" }, message("answer.empty")),
-    make("p", { class: "reason" }, messageFor(labels.length ? "answer.labels" : "answer.number", set)),
+    make("p", { class: "reason" }, messageFor(labels.length ? "answer.labels" : model && !model.target ? "try.lead-vectors" : "answer.number", set)),
   );
   const terms = [];
   if (inputs.length > 1) {

@@ -45,7 +45,7 @@ function facts({ name, target, runtime, digest, labels, thresholds, inputs, repo
   });
   const terms = [
     [message("card.name"), name],
-    [message("card.target"), messageOr(`target.${target}`, target)],
+    ...(target ? [[message("card.target"), messageOr(`target.${target}`, target)]] : []),
     [message("card.runtime"), runtime],
     [message("card.digest"), make("code", { title: digest }, `${digest.slice(0, 16)}…`)],
     ...inputs.map((input) => [inputName(input.name), limitWords(input)]),

@@ -67,6 +67,7 @@ function drawInputs() {
 }
 
 function leadOf({ labels, target }) {
+  if (!target) return "try.lead-vectors";
   if (!labels.length) return "try.lead-number";
   return target === "multi-label" ? "try.lead-several" : "try.lead-labels";
 }

@@ -26,7 +26,7 @@ export function submit(model, { atOnce = false } = {}) {
   current = new AbortController();
   const { signal } = current;
   const values = currentValues();
-  if (!Object.keys(values).length) {
+  if (!Object.keys(values).length || !(model?.tasks ?? ["classify"]).includes("classify")) {
     settle();
     drawNothing(model);
     return;

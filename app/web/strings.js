@@ -34,6 +34,7 @@ export const strings = {
   "try.title.image+text": "A picture, a caption, or both",
   "try.lead": "Give what you have, and see what the model makes of it.",
   "try.lead.image+text": "Give one or the other, or both, and see what the model makes of them.",
+  "try.lead-vectors": "This model compares inputs and has no labels: it answers POST /v1/embed.",
   "try.lead-labels": "The model gives each of its {count} labels a score, and shows what each input adds.",
   "try.lead-labels.image+text": "The model gives each of its {count} labels a score, and shows what the picture and the words each add.",
   "try.lead-several": "The model chooses those of its {count} labels that fit, with a score for each, and shows what each input adds.",

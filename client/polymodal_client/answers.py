@@ -184,8 +184,8 @@ class Model:
 
     name: str
     digest: str
-    target: str
-    """What it predicts: single-label, multi-label or regression."""
+    target: str | None
+    """What it predicts: single-label, multi-label or regression; None for a model that only embeds."""
     labels: tuple[str, ...]
     inputs: tuple[Input, ...]
     runtime: str
@@ -195,7 +195,7 @@ class Model:
     kind: str = "network"
 
     @property
-    def task(self) -> str:
+    def task(self) -> str | None:
         """Deprecated name of `target`."""
         warnings.warn("Model.task is deprecated: use Model.target", DeprecationWarning, stacklevel=2)
         return self.target
@@ -224,7 +224,7 @@ def _summary(document: Document) -> dict[str, Any]:
     return {
         "name": document["name"],
         "digest": document["digest"],
-        "target": document["target"] if "target" in document else document["task"],  # of an older service
+        "target": document.get("target", document.get("task")),  # task: of an older service
         "labels": tuple(document["labels"]),
         "inputs": tuple(map(Input.of, document["inputs"])),
         "runtime": document["runtime"],

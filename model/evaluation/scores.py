@@ -12,6 +12,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import IO, Any, Final, TypedDict, Unpack
 
+from polymodal.model.capabilities import Embeds, Model
 from polymodal.model.errors import ModelError
 from polymodal.model.evaluation.stream import BATCH, CheckedRow, prepared
 from polymodal.model.faults import Fault, Faults, fault_of
@@ -78,7 +79,7 @@ def score(predictor: Network, manifest: Path, out: Path, **options: Unpack["Opti
     return _write(predictor, "score", predictor.target.columns(), compute, manifest, out, options)
 
 
-def embed(predictor: Network, manifest: Path, out: Path, **options: Unpack["Options"]) -> RunSummary:
+def embed(predictor: Embeds, manifest: Path, out: Path, **options: Unpack["Options"]) -> RunSummary:
     """Write a vector of unit length for each input of every row: a column for each modality, as `score` writes scores.
 
     In JSON lines and Parquet a vector is a list, in CSV a cell with a list as JSON. Raises ModelError.
@@ -107,7 +108,7 @@ class Options(TypedDict, total=False):
 
 
 def _write(
-    predictor: Network,
+    predictor: Model,
     task: str,
     columns: Sequence[str],
     compute: Compute,
@@ -138,7 +139,7 @@ def _write(
 
 
 def _compute(
-    predictor: Network, compute: Compute, rows: Iterator[CheckedRow], finished: "_FinishedRows", workers: int
+    predictor: Model, compute: Compute, rows: Iterator[CheckedRow], finished: "_FinishedRows", workers: int
 ) -> None:
     with finished.appending() as file:
         for batch in prepared(predictor, rows, workers=workers, size=BATCH):

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Final
 
+from polymodal.model.capabilities import Model
 from polymodal.model.errors import InputError, NothingGiven
 from polymodal.model.faults import fault_of_input, joined
-from polymodal.model.kinds.network import Network
 from polymodal.model.manifest import Row, read_inputs
 from polymodal.model.types import Sample
 
@@ -30,7 +30,7 @@ class Prepared:
 
 
 def prepared(
-    predictor: Network, rows: Iterable[CheckedRow], *, workers: int, size: int = BATCH
+    predictor: Model, rows: Iterable[CheckedRow], *, workers: int, size: int = BATCH
 ) -> Iterator[list[Prepared]]:
     """Yield batches of rows in their order, decoded ahead by `workers` threads; a bad row does not affect its batch."""
     names = {spec.name for spec in predictor.description.inputs}
@@ -49,7 +49,7 @@ def prepared(
                 future.cancel()
 
 
-def _prepare(predictor: Network, names: set[str], row: Row, errors: tuple[str, ...]) -> Prepared:
+def _prepare(predictor: Model, names: set[str], row: Row, errors: tuple[str, ...]) -> Prepared:
     if errors:
         return Prepared(row, None, joined(errors))
     try:

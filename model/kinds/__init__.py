@@ -7,12 +7,13 @@ from typing import Final
 
 from polymodal.model.capabilities import Model
 from polymodal.model.errors import BundleError
+from polymodal.model.kinds.encoders import load_encoders
 from polymodal.model.kinds.network import load_network
 
 Load = Callable[[Path, str | None, str, int | None], Model]
 """Arguments: a bundle's folder, the name that replaces its own, the name of a runtime or "auto", the number of threads."""
 
-KINDS: Final[dict[str, Load]] = {"network": load_network}
+KINDS: Final[dict[str, Load]] = {"network": load_network, "encoders": load_encoders}
 
 
 def load_bundle(

@@ -29,14 +29,17 @@ def is_address(name: str) -> bool:
     return "/" in name or "\\" in name
 
 
-def fetch_model(address: str, cache: Path) -> Path:
-    """Return the folder of an address; one on the hub is downloaded, unless `cache` has it. Raises ModelError."""
+def fetch_model(address: str, cache: Path, *further: str) -> Path:
+    """Return the folder of an address; one on the hub is downloaded, unless `cache` has it. Raises ModelError.
+
+    `further` are patterns of files that are downloaded in addition to JSON files and weights.
+    """
     if not address.startswith(HUB):
         if not Path(address).is_dir():
             raise ModelError(f"{address}: no such folder; expected a model's folder with {CONFIG}, or {HUB}owner/name")
         return Path(address)
     try:
-        patterns = ["*.json", WEIGHTS]
+        patterns = ["*.json", WEIGHTS, *further]
         return Path(snapshot_download(address.removeprefix(HUB), cache_dir=cache / "hub", allow_patterns=patterns))
     except Exception as problem:
         raise ModelError(f"{address}: could not be downloaded: {problem}") from problem

@@ -7,9 +7,10 @@ import importlib
 import importlib.util
 import os
 from collections.abc import Mapping
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
-from polymodal.model.bundle import INT8, Bundle
+from polymodal.model.bundle import INT8, AnyBundle
+from polymodal.model.config import HEAD
 from polymodal.model.errors import BundleError
 from polymodal.model.types import Array, FloatArray
 
@@ -41,15 +42,15 @@ RUNTIMES: Final[Mapping[str, tuple[str, str]]] = {
 }
 
 
-def suitable(bundle: Bundle) -> tuple[str, ...]:
+def suitable(bundle: AnyBundle[Any]) -> tuple[str, ...]:
     """Return the runtimes that "auto" tries, best first: the next one is used if one fails the golden inputs."""
-    if not bundle.has_graph("head"):
+    if HEAD in bundle.config.graphs and not bundle.has_graph(HEAD):
         return ("torch",)
-    in_8_bits = any(bundle.has_graph(name + INT8) for name in bundle.config.network.order)
+    in_8_bits = any(bundle.has_graph(name + INT8) for name in bundle.config.order)
     return ("onnx-int8", "onnx") if in_8_bits else ("onnx",)
 
 
-def start_runtime(name: str, bundle: Bundle, threads: int) -> Runtime:
+def start_runtime(name: str, bundle: AnyBundle[Any], threads: int) -> Runtime:
     """Start the named runtime; `suitable` defines "auto".
 
     One forward pass may use `threads` threads. Raises BundleError when the runtime can't execute this bundle.

@@ -5,31 +5,28 @@ graphs whose loss is within the limit of training.
 """
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import onnxruntime as ort
 
-from polymodal.model.bundle import INT8, Bundle, decompress_weights, encoder_weights, head_weights
-from polymodal.model.runtimes.onnx_runtime import HEAD, OnnxRuntime, open_graph
+from polymodal.model.bundle import INT8, AnyBundle, decompress_weights
+from polymodal.model.runtimes.onnx_runtime import OnnxRuntime, open_graph
 from polymodal.model.types import Array
 
 NAME: Final = "onnx-int8"
 
 
-def start(bundle: Bundle, threads: int) -> OnnxRuntime:
+def start(bundle: AnyBundle[Any], threads: int) -> OnnxRuntime:
     """Open a session for each graph, in 8 bits where there is one. Raises BundleError as the runtime in float32 does."""
-    order, stored = bundle.config.network.order, bundle.read_stored()
-    sessions = {name: _open(bundle, name, encoder_weights(stored, name), threads) for name in order}
-    return OnnxRuntime(
-        {**sessions, HEAD: open_graph(bundle, HEAD, decompress_weights(head_weights(stored)), threads)}, order, NAME
-    )
+    sessions = {name: _open(bundle, name, bundle.read_stored(name), threads) for name in bundle.config.graphs}
+    return OnnxRuntime(sessions, bundle.config.order, NAME)
 
 
-def _open(bundle: Bundle, modality: str, stored: Mapping[str, Array], threads: int) -> ort.InferenceSession:
-    if bundle.has_graph(modality + INT8):
-        return open_graph(bundle, modality + INT8, in_8_bits(stored), threads)
-    return open_graph(bundle, modality, decompress_weights(stored), threads)
+def _open(bundle: AnyBundle[Any], name: str, stored: Mapping[str, Array], threads: int) -> ort.InferenceSession:
+    if bundle.has_graph(name + INT8):
+        return open_graph(bundle, name + INT8, in_8_bits(stored), threads)
+    return open_graph(bundle, name, decompress_weights(stored), threads)
 
 
 def in_8_bits(stored: Mapping[str, Array]) -> dict[str, Array]:

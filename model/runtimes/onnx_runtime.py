@@ -12,12 +12,12 @@ from typing import Any, Final
 import numpy as np
 import onnxruntime as ort
 
-from polymodal.model.bundle import Bundle, encoder_weights, head_weights
+from polymodal.model.bundle import AnyBundle, decompress_weights
+from polymodal.model.config import HEAD
 from polymodal.model.errors import BundleError
 from polymodal.model.runtimes.processor import processor
 from polymodal.model.types import Array, FloatArray
 
-HEAD: Final = "head"
 UNUSED: Final = "unused:"
 """Prefix of a metadata key that names a weight of the network that the graph does not have."""
 PRECISE: Final = "session.x64quantprecision"
@@ -28,7 +28,7 @@ ERRORS_ONLY: Final = 3  # ONNX Runtime's log level; its warnings are about its o
 
 
 class OnnxRuntime:
-    """Executes one session per encoder and one for fusion and head."""
+    """Executes one session per encoder and, of a network, one for fusion and head."""
 
     def __init__(self, sessions: Mapping[str, ort.InferenceSession], order: Sequence[str], name: str = "onnx") -> None:
         self.name = name
@@ -44,14 +44,16 @@ class OnnxRuntime:
         return _run(self._sessions[HEAD], {**{name: embeddings[name] for name in self._order}, "present": present})
 
 
-def start(bundle: Bundle, threads: int) -> OnnxRuntime:
+def start(bundle: AnyBundle[Any], threads: int) -> OnnxRuntime:
     """Open a session for each graph. Raises BundleError when a graph is missing or its weights don't fit."""
-    order, weights = bundle.config.network.order, bundle.read_weights()
-    sessions = {name: open_graph(bundle, name, encoder_weights(weights, name), threads) for name in order}
-    return OnnxRuntime({**sessions, HEAD: open_graph(bundle, HEAD, head_weights(weights), threads)}, order)
+    sessions = {  # one graph's weights at a time, because a session copies them
+        name: open_graph(bundle, name, decompress_weights(bundle.read_stored(name)), threads)
+        for name in bundle.config.graphs
+    }
+    return OnnxRuntime(sessions, bundle.config.order)
 
 
-def open_graph(bundle: Bundle, name: str, weights: Mapping[str, Array], threads: int) -> ort.InferenceSession:
+def open_graph(bundle: AnyBundle[Any], name: str, weights: Mapping[str, Array], threads: int) -> ort.InferenceSession:
     """Open a session of one of a bundle's graphs. Raises BundleError when it is missing or its weights don't fit."""
     graph = bundle.graph(name)
     if graph is None:

@@ -1,11 +1,13 @@
 """The reference runtime: the network in torch, on a CUDA device where there is one."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
 
-from polymodal.model.bundle import Bundle
+from polymodal.model.bundle import AnyBundle, Bundle
+from polymodal.model.config import BundleConfig
 from polymodal.model.errors import BundleError, ModelError
 from polymodal.model.network import MultimodalClassifier, build_network
 from polymodal.model.types import Array, FloatArray
@@ -37,8 +39,14 @@ class TorchRuntime:
         return torch.from_numpy(array if array.flags.writeable else array.copy()).to(self._device)
 
 
-def start(bundle: Bundle, threads: int) -> TorchRuntime:
-    """Start the bundle's network on a CUDA device where there is one. Raises BundleError as `load_network` does."""
+def start(bundle: AnyBundle[Any], threads: int) -> TorchRuntime:
+    """Start the bundle's network on a CUDA device where there is one.
+
+    Raises BundleError as `load_network` does, and for a model of another kind, whose code is not in this package.
+    """
+    if not isinstance(bundle.config, BundleConfig):
+        kind = bundle.config.kind
+        raise BundleError(f"{bundle.directory}: runtime torch; allowed for a model of kind {kind}: auto or onnx")
     torch.set_num_threads(threads)
     return TorchRuntime(load_network(bundle), torch.device("cuda" if torch.cuda.is_available() else "cpu"))
 

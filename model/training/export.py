@@ -9,6 +9,7 @@ from collections.abc import Set as AbstractSet
 from typing import Any, Final
 
 import onnx
+import onnx_ir as ir
 import torch
 from onnx import numpy_helper
 from onnxscript import optimizer
@@ -53,12 +54,12 @@ def export_graph(module: nn.Module, feed: dict[str, Any], names: list[str], free
     """Trace `module(**feed)`, without its weights; `names` become the graph's inputs, and the axes named in `free` stay free."""
     weights = {name for name, weight in module.state_dict().items() if weight.is_floating_point()}
     # The exporter's own optimiser would change weights; they must stay as the bundle stores them, under their own names.
-    model = _folded(trace(module, feed, names, free, optimize=False), weights)
+    model = _folded(_program(module, feed, names, free, optimize=False).model, weights)
     return without_weights(model, weights)
 
 
-def _folded(model: onnx.ModelProto, weights: AbstractSet[str]) -> onnx.ModelProto:
-    """Fold nodes that depend only on constants and shapes.
+def _folded(model: ir.Model, weights: AbstractSet[str]) -> onnx.ModelProto:
+    """Fold nodes that depend only on constants and shapes. The result has the weights' shapes alone, not a copy of their numbers.
 
     ONNX Runtime fuses a convolution with its activation only if the bias and the bounds of the activation are constants; without
     fusion it takes three times as long.
@@ -72,13 +73,18 @@ def _folded(model: onnx.ModelProto, weights: AbstractSet[str]) -> onnx.ModelProt
         return False if takes_numbers else None
 
     optimizer.fold_constants(model, should_fold=should_fold)
-    constants = {tensor.name: tensor for tensor in model.graph.initializer if tensor.name not in weights}
-    for node in model.graph.node:
+    for name, value in model.graph.initializers.items():
+        if name in weights and value.const_value is not None:
+            dtype, shape = value.const_value.dtype, ir.Shape(value.const_value.shape.numpy())
+            value.const_value = ir.ExternalTensor(WEIGHTS, None, None, dtype, shape=shape, name=name)
+    proto = ir.serde.serialize_model(model)
+    constants = {tensor.name: tensor for tensor in proto.graph.initializer if tensor.name not in weights}
+    for node in proto.graph.node:
         bias = constants.get(node.input[2]) if node.op_type == "Conv" and node.input[2:] else None
         if bias is not None and not numpy_helper.to_array(bias).any():  # the exporter adds one if there is none
             del node.input[2]
-    optimizer.remove_unused_nodes(model)
-    return model
+    optimizer.remove_unused_nodes(proto)
+    return proto
 
 
 def encoder_feed(entry: Input) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -93,6 +99,12 @@ def trace(
     module: nn.Module, feed: dict[str, Any], names: list[str], free: dict[str, Any], *, optimize: bool
 ) -> onnx.ModelProto:
     """Return the graph of `module(**feed)` with its weights."""
+    return _program(module, feed, names, free, optimize=optimize).model_proto
+
+
+def _program(
+    module: nn.Module, feed: dict[str, Any], names: list[str], free: dict[str, Any], *, optimize: bool
+) -> torch.onnx.ONNXProgram:
     # During an export, torch 2.13 replaces recurrent cells by a computation with a free length, but doesn't clear the caches of
     # operators. Without this, the length could be fixed from the second export of a process on.
     for cell in (torch.ops.aten.lstm.input, torch.ops.aten.gru.input):
@@ -114,7 +126,7 @@ def trace(
         )
     if program is None:
         raise RuntimeError("torch.onnx.export returned no program")
-    return program.model_proto
+    return program
 
 
 def without_weights(model: onnx.ModelProto, weights: AbstractSet[str], *marks: str) -> bytes:
@@ -126,6 +138,7 @@ def without_weights(model: onnx.ModelProto, weights: AbstractSet[str], *marks: s
     for tensor in graph.initializer:
         if tensor.name in weights:
             tensor.ClearField("raw_data")
+            tensor.ClearField("external_data")
             tensor.data_location = onnx.TensorProto.EXTERNAL
             tensor.external_data.add(key="location", value=WEIGHTS)
     remove_origin(model)

@@ -17,13 +17,13 @@ import onnxruntime as ort
 
 from polymodal.model.bundle import INT8, Bundle, decompress_weights, encoder_weights, head_weights
 from polymodal.model.calibration import COVERAGE
-from polymodal.model.config import BundleConfig
+from polymodal.model.config import HEAD, BundleConfig
 from polymodal.model.kinds.network import Network
 from polymodal.model.network import MultimodalClassifier
 from polymodal.model.progress import console
 from polymodal.model.runtimes import Runtime
 from polymodal.model.runtimes.onnx_int8_runtime import NAME, in_8_bits
-from polymodal.model.runtimes.onnx_runtime import HEAD, OnnxRuntime, open_session
+from polymodal.model.runtimes.onnx_runtime import OnnxRuntime, open_session
 from polymodal.model.targets import TARGETS
 from polymodal.model.training import evaluate
 from polymodal.model.training.evaluate import Answers

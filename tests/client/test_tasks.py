@@ -138,3 +138,9 @@ def test_a_model_names_its_target_its_tasks_and_its_inputs(both, scripted, docum
         assert {spec.name: spec.textual for spec in described.inputs} == textual
         with pytest.warns(DeprecationWarning, match="use Model.target"):
             assert described.task == "regression"
+
+
+def test_a_model_that_only_embeds_has_no_target(both, scripted):
+    document = MODEL | {"kind": "encoders", "tasks": ["embed"]}
+    (model,) = both.call(scripted(httpx.Response(200, json={"default": "toy", "models": [document]})), "models").models
+    assert (model.target, model.kind, model.tasks, model.labels) == (None, "encoders", ("embed",), ())

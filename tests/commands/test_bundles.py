@@ -208,3 +208,46 @@ def test_an_exported_bundle_is_reported_as_json(tiny_bundle, tmp_path):
     exported = json.loads(result.stdout)
     assert exported["bundle"] == str(tmp_path / "again")
     assert len(exported["digest"]) == 64
+
+
+# --- models of other kinds ---
+
+
+def test_an_imported_model_is_reported_as_json(dual_encoder):
+    folder, bundle = dual_encoder
+    printed = json.loads((bundle.parent / "printed.json").read_text(encoding="utf-8"))
+    description = load_bundle(bundle, threads=1).description
+    assert printed["digest"] == description.digest
+    assert (printed["source"], printed["name"]) == (folder.name, "tiny")
+    assert {"family", "licence"} <= set(printed)
+
+
+def test_an_imported_model_embeds_a_manifest_and_has_a_card(dual_encoder, with_a_bad_row, tmp_path):
+    result = polymodal("embed", dual_encoder[1], with_a_bad_row, "--out", tmp_path / "vectors.jsonl")
+    assert result.exit_code == 0, result.output
+    first, second, *_ = map(json.loads, (tmp_path / "vectors.jsonl").read_text(encoding="utf-8").splitlines())
+    assert len(first["image"]) == len(first["text"])
+    assert "images/lost.png" in second["error"] or "cannot be read" in second["error"]
+    assert polymodal("card", dual_encoder[1]).stdout.startswith("# tiny")
+    card = json.loads(polymodal("card", dual_encoder[1], "--json").stdout)
+    assert (card["kind"], card["tasks"], card["labels"]) == ("encoders", ["embed"], [])
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        pytest.param(["predict", "BUNDLE", "--text", "a cat"], id="predict"),
+        pytest.param(["score", "BUNDLE", "MANIFEST", "--out", "scores.csv"], id="score"),
+        pytest.param(["evaluate", "BUNDLE", "MANIFEST"], id="evaluate"),
+    ],
+)
+def test_a_command_that_needs_a_target_names_the_kind(dual_encoder, manifest_folder, tmp_path, arguments, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    places = {"BUNDLE": dual_encoder[1], "MANIFEST": manifest_folder}
+    result = polymodal(*(places.get(argument, argument) for argument in arguments))
+    assert_explained(result, "a model of kind encoders, for embed alone; allowed: a network, which predicts a target")
+    assert not (tmp_path / "scores.csv").exists()
+
+
+def test_a_model_that_cannot_be_imported_is_explained(tmp_path):
+    assert_explained(polymodal("import", tmp_path / "nowhere", "--out", tmp_path / "out"), "no such folder")

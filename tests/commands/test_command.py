@@ -236,7 +236,8 @@ def test_every_command_with_a_manifest_passes_its_roots_on(monkeypatch, tmp_path
         raise ModelError("stopped by the test")
 
     monkeypatch.setattr(f"polymodal.model.{package}.{name}", run)
-    monkeypatch.setattr("polymodal.app.commands.bundles.open_bundle", lambda bundle: bundle)
+    for opens in ("open_bundle", "open_model"):
+        monkeypatch.setattr(f"polymodal.app.commands.bundles.{opens}", lambda bundle: bundle)
     (tmp_path / "things.csv").write_text("text,label\n", encoding="utf-8")
     words = [str(tmp_path / "things.csv") if word == "MANIFEST" else word for word in words]
     assert_explained(polymodal(name, *words, "--root", tmp_path, "--root", tmp_path.parent), "stopped by the test")

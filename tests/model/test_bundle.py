@@ -11,7 +11,7 @@ from safetensors.numpy import load_file, save_file
 
 from polymodal import model
 from polymodal.model import BundleError, load_bundle
-from polymodal.model.bundle import compress_weights, decompress_weights, read_bundle, write_bundle
+from polymodal.model.bundle import compress_weights, decompress_weights, halve_weights, read_bundle, write_bundle
 from polymodal.model.config import ROW_SETS, BundleConfig, sets_to_measure, subset_key, subsets, upgraded
 from polymodal.model.targets.regression.scoring import Regression
 
@@ -566,3 +566,16 @@ def test_a_bundle_that_fails_its_verification_is_removed(bundle_copy, tmp_path, 
     assert str(caught.value) == f"{out}: contradicts itself"
     assert list(tmp_path.iterdir()) == [bundle_copy]
     assert read_bundle(bundle_copy).digest == bundle.digest
+
+
+def test_weights_are_halved_only_where_nothing_is_lost():
+    exact = np.asarray([[1.0, 0.5, -65504.0]], np.float32)
+    finer, larger = np.asarray([0.1], np.float32), np.asarray([1e6], np.float32)
+    stored = halve_weights({"exact": exact, "finer": finer, "larger": larger})
+    assert {name: array.dtype.name for name, array in stored.items()} == {
+        "exact": "float16",
+        "finer": "float32",
+        "larger": "float32",
+    }
+    for name, array in {"exact": exact, "finer": finer, "larger": larger}.items():
+        np.testing.assert_array_equal(stored[name], array)

@@ -100,7 +100,7 @@ class _LibraryEncoder(nn.Module):
         self, model: nn.Module, width: int, features: int, mean: Sequence[float], std: Sequence[float], dropout: float
     ) -> None:
         super().__init__()
-        self.normalise = _Normalise(mean, std)
+        self.normalise = Normalise(mean, std)
         self.model = model
         self.project = nn.Sequential(nn.Dropout(dropout), nn.Linear(features, width))
 
@@ -192,7 +192,7 @@ class _SamePadding(nn.Module):
         return total // 2, total - total // 2
 
 
-class _Normalise(nn.Module):
+class Normalise(nn.Module):
     """Convert uint8 (B, S, S, 3) to (B, 3, S, S): each colour, from 0 to 1, minus `mean`, divided by `std`."""
 
     mean: Tensor
@@ -205,6 +205,7 @@ class _Normalise(nn.Module):
         self.register_buffer("std", 255.0 * torch.tensor(std)[:, None, None], persistent=False)
 
     def forward(self, pixels: Tensor) -> Tensor:
+        """Normalise a batch: (B, S, S, 3) to (B, 3, S, S)."""
         return (pixels.permute(0, 3, 1, 2).to(torch.float32) - self.mean) / self.std
 
 

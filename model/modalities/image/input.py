@@ -5,7 +5,7 @@ H, W height and width of the decoded image; S the side that the encoder takes, a
 
 import io
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Final, Self
 
@@ -152,20 +152,37 @@ PNG_DEPTH: Final = 24  # the byte of a PNG with the bits of a sample
 FLOAT_SHADES: Final = Levels(0.0, 255.0, whole=False)
 """Levels of floating-point numbers from 0 to 255, which Pillow converts."""
 WHITE: Final = (255, 255, 255)
+FRAMINGS: Final = ("trim", "crop", "stretch")
+LONGEST: Final = 64
+"""Longest side of a resized image that is cut, in sides of the square."""
 
 
 @dataclass(frozen=True, slots=True)
 class ImageInput:
-    """Decodes an image, trims a plain margin, and fits the rest into an S × S square."""
+    """Decodes an image and makes it an S × S square, by its `framing`."""
 
     side: int = 128
     """S, the side that the encoder takes; some take only one."""
     max_pixels: int = 50_000_000
     max_side: int = 16_384
+    framing: str = "trim"
+    """trim: trim a plain margin, and fit the rest into the square with a border. crop: resize the shorter side to `resized`, and
+    cut the square out of the centre. stretch: resize both sides to `resized`, whatever the proportions, and cut the square out."""
+    resized: int = 0
+    """Side before cutting, in pixels; 0: S."""
+    filter: str = "bicubic"
+    """Name of Pillow's filter for resizing."""
 
     name: ClassVar[str] = "image"
     files: ClassVar[tuple[str, ...]] = ()
     free_axes: ClassVar[Mapping[str, Mapping[int, str]]] = {}
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for a framing or filter that is not known."""
+        filters = [entry.name.lower() for entry in Image.Resampling]
+        for name, value, allowed in (("framing", self.framing, FRAMINGS), ("filter", self.filter, filters)):
+            if value not in allowed:
+                raise ValueError(f"{name}: {value!r}; allowed: {', '.join(allowed)}")
 
     @classmethod
     def load(cls, settings: Mapping[str, Any], folder: Path) -> Self:
@@ -173,8 +190,9 @@ class ImageInput:
         return cls(**settings)
 
     def settings(self) -> dict[str, Any]:
-        """Return everything that `load` needs."""
-        return asdict(self)
+        """Return everything that `load` needs; what was added to the layout later is left out where it has its default."""
+        later = {entry.name: entry.default for entry in fields(self) if entry.name in ("framing", "resized", "filter")}
+        return {name: value for name, value in asdict(self).items() if name not in later or value != later[name]}
 
     def save(self, folder: Path) -> None:
         """Write nothing, because this input has no files."""
@@ -208,7 +226,11 @@ class ImageInput:
         return pixels
 
     def preprocess(self, decoded: Pixels) -> Pixels:
-        """Trim a plain margin, then fit into a square without changing the proportions: uint8 (S, S, 3)."""
+        """Return the square: uint8 (S, S, 3). Without trimming it is what Pillow makes of whole images, pixel by pixel."""
+        return self._trimmed(decoded) if self.framing == "trim" else self._cut(decoded)
+
+    def _trimmed(self, decoded: Pixels) -> Pixels:
+        """Trim a plain margin, then fit into a square without changing the proportions."""
         box, background = content_box(decoded)
         left, top, right, bottom = box
         scale = self.side / max(right - left, bottom - top)
@@ -217,6 +239,32 @@ class ImageInput:
         fitted = Image.fromarray(decoded).resize(size, Image.Resampling.BICUBIC, box=box, reducing_gap=1.0)
         square = Image.new("RGB", (self.side, self.side), background)
         square.paste(fitted, ((self.side - size[0]) // 2, (self.side - size[1]) // 2))
+        return np.asarray(square)
+
+    def _cut(self, decoded: Pixels) -> Pixels:
+        """Resize, then cut a square out of the centre; where the image is smaller, the rest is black."""
+        height, width = decoded.shape[:2]
+        side = self.resized or self.side
+        new_width, new_height = side, side
+        if self.framing == "crop":
+            longer = int(side * max(width, height) / min(width, height))
+            new_width, new_height = (longer, side) if width >= height else (side, longer)
+        left, top = (new_width - self.side) // 2, (new_height - self.side) // 2
+        image, resample = Image.fromarray(decoded), Image.Resampling[self.filter.upper()]
+        if max(new_width, new_height) <= LONGEST * side:
+            return np.asarray(
+                image.resize((new_width, new_height), resample).crop((left, top, left + self.side, top + self.side))
+            )
+        # Of a very long image only what is cut out is resized: less memory, and pixels that differ by rounding.
+        box = (
+            max(0, left) * width / new_width,
+            max(0, top) * height / new_height,
+            min(new_width, left + self.side) * width / new_width,
+            min(new_height, top + self.side) * height / new_height,
+        )
+        kept = image.resize((min(self.side, new_width), min(self.side, new_height)), resample, box=box)
+        square = Image.new("RGB", (self.side, self.side))
+        square.paste(kept, (max(0, -left), max(0, -top)))
         return np.asarray(square)
 
     def collate(self, arrays: Sequence[Array]) -> dict[str, Array]:
@@ -253,8 +301,9 @@ class ImageInput:
     def _pixels(self, media_type: str, stripped: Stripped) -> Pixels:
         """Open, check, load and flatten."""
         image = self._open(media_type, stripped)
-        longer = max(image.size)
-        draft = [max(1, 2 * self.side * side // longer) for side in image.size]
+        # Twice the size before cutting, so that the filter has the last word.
+        fitted = max(image.size) if self.framing == "trim" else min(image.size)
+        draft = [max(1, 2 * (self.resized or self.side) * side // fitted) for side in image.size]
         if media_type == "image/jpeg":
             image.draft("RGB", (draft[0], draft[1]))  # decodes at 1/2, 1/4 or 1/8, not below this size
         image.load()
@@ -314,7 +363,8 @@ class ImageInput:
         """Turn upright and convert any mode to RGB on white, band by band; 16 bits per channel keep their upper 8."""
         width, height = image.size if turn not in ON_THEIR_SIDE else image.size[::-1]
         # A box filter is cheap; trimming and resizing then work on at most 16 × S.
-        factor = max(1, max(image.size) // (8 * self.side))
+        fitted = max(image.size) if self.framing == "trim" else min(image.size)
+        factor = max(1, fitted // (8 * (self.resized or self.side)))
         rows = factor * max(1, BAND_PIXELS // (width * factor))  # so that no block of the filter is in two bands
         if rows >= height:
             return _on_white(_band(image, turn, 0, height), factor, levels)

@@ -25,7 +25,10 @@ TokenIds = npt.NDArray[np.int64]
 
 
 class TextInput:
-    """Validates a text and cuts it into tokens of the bundle's vocabulary, at most `max_tokens`."""
+    """Validates a text and cuts it into tokens of the bundle's vocabulary, at most `max_tokens`.
+
+    `padded`: whether every text is padded to `max_tokens`, for models that read the last position of a fixed length.
+    """
 
     name: ClassVar[str] = "text"
     files: ClassVar[tuple[str, ...]] = (TOKENIZER_FILE,)
@@ -38,12 +41,14 @@ class TextInput:
         max_characters: int = 20_000,
         padding: str = "[PAD]",
         unknown: str = "[UNK]",
+        padded: bool = False,
     ) -> None:
         self._tokenizer = tokenizer
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(max_tokens)
         self.max_tokens = max_tokens
         self.max_characters = max_characters
+        self.padded = padded
         self.vocabulary: int = tokenizer.get_vocab_size()
         self._padding, self._unknown = padding, unknown
         self.padding_id = _token_id(tokenizer, padding)
@@ -55,13 +60,14 @@ class TextInput:
         return cls(Tokenizer.from_file(str(folder / TOKENIZER_FILE)), **settings)
 
     def settings(self) -> dict[str, Any]:
-        """Return the limits, and the vocabulary's tokens for padding and unknown words."""
-        return {
+        """Return the limits, the vocabulary's tokens for padding and unknown words, and `padded` where it is set."""
+        settings = {
             "max_tokens": self.max_tokens,
             "max_characters": self.max_characters,
             "padding": self._padding,
             "unknown": self._unknown,
         }
+        return {**settings, "padded": True} if self.padded else settings
 
     def save(self, folder: Path) -> None:
         """Write tokenizer.json."""
@@ -89,9 +95,9 @@ class TextInput:
         return np.asarray(ids or [self._unknown_id], dtype=np.int64)
 
     def collate(self, arrays: Sequence[Array]) -> dict[str, Array]:
-        """Pad to the longest text of this batch: ids int64 (B, L) and mask bool (B, L), true where there is a token."""
+        """Pad to the longest text of this batch, or to `max_tokens`: ids int64 (B, L) and mask bool (B, L), true for a token."""
         lengths = np.asarray([len(ids) for ids in arrays])
-        mask = np.arange(lengths.max())[None, :] < lengths[:, None]
+        mask = np.arange(self.max_tokens if self.padded else lengths.max())[None, :] < lengths[:, None]
         ids = np.full(mask.shape, self.padding_id, dtype=np.int64)
         ids[mask] = np.concatenate(arrays)
         return {"ids": ids, "mask": mask}

@@ -5,6 +5,7 @@ import resource
 import struct
 import sys
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -404,3 +405,62 @@ def test_an_image_of_any_size_and_mode_becomes_a_square(width, height, mode, see
     noise = np.random.default_rng(seed).integers(0, 255, (height, width, 4), dtype=np.uint8)
     prepared = INPUT.preprocess(INPUT.decode(saved(Image.fromarray(noise, "RGBA").convert(mode))))
     assert (prepared.shape, prepared.dtype) == ((SIDE, SIDE, 3), np.uint8)
+
+
+# --- framing ---
+
+
+def noise(width, height):
+    return np.random.default_rng(width).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def cut(pixels, size, side):
+    """Resize a whole image with Pillow, then cut a square out of the centre."""
+    left, top = (size[0] - side) // 2, (size[1] - side) // 2
+    return np.asarray(
+        Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC).crop((left, top, left + side, top + side))
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "size", "resized"),
+    [
+        pytest.param({"framing": "crop"}, (50, 40), (40, 32), id="wide"),
+        pytest.param({"framing": "crop"}, (40, 61), (32, 48), id="tall"),
+        pytest.param({"framing": "crop", "resized": 36}, (7, 5), (50, 36), id="small"),
+        pytest.param({"framing": "crop", "resized": 20}, (64, 64), (20, 20), id="smaller-than-the-square"),
+        pytest.param({"framing": "stretch"}, (50, 9), (32, 32), id="stretched"),
+        pytest.param({"framing": "stretch", "resized": 40}, (50, 9), (40, 40), id="stretched-and-cut"),
+    ],
+)
+def test_an_image_is_resized_and_cut(options, size, resized):
+    pixels = noise(*size)
+    np.testing.assert_array_equal(ImageInput(side=32, **options).preprocess(pixels), cut(pixels, resized, 32))
+
+
+def test_of_a_very_long_image_only_the_centre_is_resized():
+    pixels = noise(1000, 5)
+    result = ImageInput(side=32, framing="crop").preprocess(pixels)
+    assert np.abs(result.astype(int) - cut(pixels, (6400, 32), 32)).max() <= 1
+    assert ImageInput(side=32, framing="crop").preprocess(noise(16_384, 1)).shape == (32, 32, 3)
+    assert ImageInput(side=32, framing="crop", resized=20).preprocess(noise(1, 16_384)).shape == (32, 32, 3)
+
+
+@pytest.mark.parametrize("size", [(900, 700), (700, 900)])
+def test_an_image_that_is_cut_keeps_twice_its_resolution_on_the_shorter_side(size):
+    file = io.BytesIO()
+    Image.fromarray(noise(*size)).save(file, "JPEG")
+    decoded = ImageInput(side=32, framing="crop").decode(file.getvalue())
+    assert 64 <= min(decoded.shape[:2]) < 700
+
+
+@pytest.mark.parametrize("options", [{"framing": "fold"}, {"filter": "magic"}])
+def test_an_unknown_framing_or_filter_is_an_error(options):
+    with pytest.raises(ValueError, match="; allowed: "):
+        ImageInput.load(options, Path())
+
+
+def test_settings_that_older_releases_lack_are_left_out_where_they_have_no_effect():
+    assert set(ImageInput(side=64).settings()) == {"side", "max_pixels", "max_side"}
+    settings = ImageInput(side=64, framing="crop", resized=72, filter="lanczos").settings()
+    assert ImageInput.load(settings, Path()) == ImageInput(side=64, framing="crop", resized=72, filter="lanczos")

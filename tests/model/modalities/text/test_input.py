@@ -191,3 +191,13 @@ def test_the_number_of_combining_characters_in_a_row_is_limited(marks, accepted)
     else:
         with pytest.raises(TooLarge, match="combining characters in a row; allowed: at most 256"):
             INPUT.decode("e" + marks)
+
+
+def test_texts_of_a_fixed_length_are_padded_to_it(tmp_path):
+    padded = TextInput(make_tokenizer(), max_tokens=9, padded=True)
+    padded.save(tmp_path)
+    again = TextInput.load(padded.settings(), tmp_path)
+    batch = again.collate([again.preprocess("sea"), again.preprocess("deep blue sea")])
+    assert batch["ids"].shape == batch["mask"].shape == (2, 9)
+    assert (batch["ids"][~batch["mask"]] == again.padding_id).all()
+    assert "padded" not in TextInput(make_tokenizer()).settings()
