@@ -48,12 +48,10 @@ class Scale(_Frozen):
 
 
 class AlignmentConfig(_Frozen):
-    """Shape of the alignment heads: from an encoder's features to a space that all modalities share."""
+    """Shape of the alignment heads: one linear layer each, from an encoder's features to a space that all modalities share."""
 
     width: Annotated[int, Field(ge=1)]
     """A: width of an aligned vector."""
-    hidden: Annotated[int, Field(ge=0)] = 0
-    """Hidden units; 0: one linear layer."""
 
 
 class MatchConfig(_Frozen):

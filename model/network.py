@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from polymodal.model.config import AlignmentConfig, NetworkConfig
 from polymodal.model.fusion import FUSIONS, Fusion
 from polymodal.model.modalities import MODALITIES
-from polymodal.model.modalities.projections import Fork, alignment_head, feature_width
+from polymodal.model.modalities.projections import Fork, feature_width
 from polymodal.model.targets import TARGETS
 from polymodal.model.targets.heads import Head
 
@@ -45,7 +45,7 @@ class MultimodalClassifier(nn.Module):
         """Add alignment heads with fresh weights to the encoders, next to their projections."""
         for encoder in self.encoders.values():
             project = cast(nn.Module, encoder.project)
-            encoder.project = Fork(project, alignment_head(feature_width(project), config.hidden, config.width))
+            encoder.project = Fork(project, nn.Linear(feature_width(project), config.width))
 
 
 def build_network(config: NetworkConfig) -> MultimodalClassifier:

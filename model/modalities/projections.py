@@ -30,17 +30,10 @@ class Fork(nn.Module):
 
 
 def feature_width(project: nn.Module) -> int:
-    """Return F, the width of the features that a projection takes. Raises TypeError for one without a layer that says it."""
+    """Return F, the width of the features that a projection takes. Raises TypeError for one without a layer that names it."""
     for module in project.modules():
         if isinstance(module, nn.LayerNorm):
             return int(module.normalized_shape[-1])
         if isinstance(module, nn.Linear):
             return module.in_features
     raise TypeError(f"no linear layer or layer normalisation in {type(project).__name__}")
-
-
-def alignment_head(features: int, hidden: int, width: int) -> nn.Module:
-    """Build an alignment head: normalisation and one linear layer, or a perceptron."""
-    if hidden:
-        return perceptron(features, hidden, width)
-    return nn.Sequential(nn.LayerNorm(features), nn.Linear(features, width))
