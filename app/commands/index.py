@@ -6,7 +6,7 @@ from typing import Annotated, cast
 
 import typer
 
-from polymodal.app.commands.bundles import EMBEDDED, ManifestArgument, Strict, open_bundle
+from polymodal.app.commands.bundles import EMBEDDED, ManifestArgument, Strict, open_model
 from polymodal.app.commands.command import (
     BAD_ROWS,
     CPUS,
@@ -60,7 +60,7 @@ def build(
     from polymodal.model.evaluation import build_index
 
     written = build_index(
-        open_bundle(bundle),
+        open_model(bundle),
         manifest,
         out,
         metadata=metadata,
@@ -113,7 +113,7 @@ def search(
     filter = dict(_pair(entry) for entry in filters or ())
     index = read_index(folder)
     index.check_filter(filter)
-    model = open_bundle(bundle)
+    model = open_model(bundle)
     index.check_model(model.description, BUILD.format(folder))
     task = TASKS["embed"]
     options = task.Options.model_validate({"space": Space.ALIGNED.value, "fused": True})

@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from polymodal.app.commands.bundles import EMBEDDED, open_bundle
+from polymodal.app.commands.bundles import EMBEDDED, open_model
 from polymodal.app.commands.command import AsJson, command, show
 from polymodal.model import MODALITIES
 
 if TYPE_CHECKING:
-    from polymodal.model import Embedding, Inputs, Network
+    from polymodal.model import Embedding, Inputs, Model
 
 SUFFIXES = {suffix: modality.name for modality in MODALITIES.values() for suffix in modality.suffixes}
 TEXT = next((modality.name for modality in MODALITIES.values() if modality.textual), None)
@@ -50,7 +50,7 @@ def similarity(
     if prior is not None and not 0 < prior < 1:
         raise typer.BadParameter(f"--prior {prior}; allowed: a number between 0 and 1, without either")
     sides = {argument: _read(argument) for argument in (one, other)}
-    model = open_bundle(bundle)
+    model = open_model(bundle)
     if Space.ALIGNED not in model.description.spaces:
         raise ModelError(f"{bundle}: a model without aligned vectors; allowed: one that has them")
     query, candidate = (_embedded(model, argument, sides[argument]) for argument in (one, other))
@@ -94,7 +94,7 @@ def _is_file(path: Path) -> bool:
         return False
 
 
-def _embedded(model: "Network", argument: str, inputs: "Inputs") -> "Embedding":
+def _embedded(model: "Model", argument: str, inputs: "Inputs") -> "Embedding":
     """Return the aligned vector of an argument. Raises ModelError, which names the argument."""
     from polymodal.app.serving.similarity import embed_one
     from polymodal.model import InputError

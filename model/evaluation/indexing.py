@@ -9,7 +9,7 @@ from typing import Any, Final, Unpack
 
 import numpy as np
 
-from polymodal.model.capabilities import Space
+from polymodal.model.capabilities import Model, Space
 from polymodal.model.errors import ModelError
 from polymodal.model.evaluation.scores import Cells, Options, RunSummary, embed_task, failed_cells, write_rows
 from polymodal.model.faults import Fault
@@ -22,7 +22,6 @@ from polymodal.model.index import (
     check_replaceable,
     write_index,
 )
-from polymodal.model.kinds.network import Network
 from polymodal.model.manifest import ManifestError, Row, Table, column_names
 from polymodal.model.manifest.result import CheckResult
 from polymodal.model.manifest.tables import READERS, unknown_format
@@ -39,7 +38,7 @@ Metadata = dict[str, Value]
 
 
 def build_index(
-    predictor: Network, manifest: Path, out: Path, *, metadata: Path | None = None, **options: Unpack[Options]
+    predictor: Model, manifest: Path, out: Path, *, metadata: Path | None = None, **options: Unpack[Options]
 ) -> RunSummary:
     """Write an index of every row of a manifest: one aligned vector for all its inputs together, and its metadata.
 

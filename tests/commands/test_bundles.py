@@ -233,6 +233,18 @@ def test_an_imported_model_embeds_a_manifest_and_has_a_card(dual_encoder, with_a
     assert (card["kind"], card["tasks"], card["labels"]) == ("encoders", ["embed"], [])
 
 
+def test_an_imported_model_compares_and_fills_an_index(dual_encoder, manifest_folder, tmp_path):
+    image, bundle = manifest_folder / "images/test-sea-0.png", ("--bundle", dual_encoder[1])
+    compared = json.loads(polymodal("similarity", image, "blue", *bundle, "--json").stdout)
+    assert "match" not in compared["pairs"][0]
+    built = polymodal("index", "build", manifest_folder, "--out", tmp_path / "shapes", *bundle)
+    assert built.exit_code == 0, built.output
+    found = json.loads(
+        polymodal("index", "search", tmp_path / "shapes", image, "--top-k", "1", *bundle, "--json").stdout
+    )
+    assert found["hits"][0]["match"] is None
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -14,7 +14,7 @@ from polymodal.app.settings import BundleSource, Settings
 from polymodal.app.workers import wire
 from polymodal.app.workers.engine import Item, ItemResult, Loaded
 from polymodal.app.workers.latency import LatencyModel, Rate
-from polymodal.model import Description, InputError, InputSpec, Took
+from polymodal.model import Description, InputError, InputSpec, MatchConfig, Took
 
 LENGTH = wire.LENGTH.size
 MODALITIES = st.sampled_from(["image", "text"])
@@ -167,7 +167,8 @@ def test_the_description_of_a_loaded_model_arrives_unchanged():
         "# Toy",
         {"test": {"n": [1, 2.5]}},
         capabilities=frozenset({"embeds", "scores"}),
-        dimensions=3,
+        spaces={"aligned": 3, "classifier": 2},
+        matches={"image~text": MatchConfig(slope=9.0, intercept=-4.0, threshold=0.6)},
     )
     loaded = Loaded(description, {"classify": LatencyModel(0.001, {"text": Rate(0.0, 0.25, 8.0)})})
     assert wire.read_loaded(received(wire.loaded(loaded))) == loaded
