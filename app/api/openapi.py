@@ -172,7 +172,7 @@ def _illustrate(operation: Document) -> None:
             answer["description"] = description
             for content in answer["content"].values():
                 content["examples"] = {name: {"value": value} for name, value in answers.items()}
-            if operation["tags"] == [OPENAI]:
+            if {OPENAI, TEI, COHERE} & set(operation["tags"]):
                 headers[IGNORED] = {"$ref": f"#/components/headers/{IGNORED}"}
             if "requestBody" in operation:
                 headers["Server-Timing"] = {"$ref": "#/components/headers/Server-Timing"}
