@@ -346,6 +346,52 @@ def remeasure(
     report(f"{out}: added {', '.join(added) or 'nothing'}")
 
 
+@command(
+    commands,
+    "polymodal align bundles/things things.csv --out bundles/things",
+    "polymodal align bundles/things pairs.csv --manifest things.csv --out bundles/things-2 --json",
+)
+def align(
+    bundle: BundleArgument,
+    pairs: Annotated[Path, typer.Argument(metavar="PAIRS", help="Manifest; its labels are not used.", exists=True)],
+    out: BundleFolder,
+    manifest: Annotated[
+        Path | None,
+        typer.Option(help="Manifest of its training; without it there are no graphs in 8 bits.", exists=True),
+    ] = None,
+    test: Annotated[bool, typer.Option(help="Measure on the test split too.")] = True,
+    seed: Annotated[int, typer.Option(help="Of the contrastive training; not of the splits.")] = 0,
+    split_seed: SplitSeed = 0,
+    as_json: AsJson = False,
+    workers: Workers = CPUS,
+    root: Roots = None,
+) -> None:
+    """Add alignment heads to a bundle, so that its inputs can be compared: similarity, search, labels without training.
+
+    They are fitted to rows of PAIRS with several inputs, also to rows without a label. Encoders, labels and scores do not change.
+    """
+    from polymodal.model.training import align as run
+
+    predictor = run(
+        bundle_folder(bundle),
+        pairs,
+        out,
+        manifest=manifest,
+        work=_examples_folder(out),
+        seed=seed,
+        split_seed=split_seed,
+        measure_test=test,
+        workers=workers,
+        roots=root or (),
+    )
+    description = predictor.description
+    if as_json:
+        print_json({"bundle": str(out), "digest": description.digest, "alignment": description.report["alignment"]})
+    else:
+        show(description.card)
+    report(f"{out}: bundle {description.digest}")
+
+
 def _examples_folder(out: Path) -> Path:
     """Return the folder of decoded examples, next to the bundle that is written."""
     return out.with_name(out.name + ".run") / "examples"

@@ -16,6 +16,7 @@ TITLES: Final = {
     "validation": "validation split",
 }
 IN_8_BITS: Final = "## In 8 bits"
+SIMILARITY: Final = "## Similarity"
 LIMITS: Final = "## Limits"
 NOTICES: Final = {
     "CC-BY-4.0": "Pictures under CC-BY-4.0 in the training data are from Twemoji, © Twitter, Inc and other contributors.",
@@ -41,7 +42,7 @@ def write_card(config: BundleConfig, report: Mapping[str, Any], origins: tuple[s
         *(_origins(origins)),
         "## How it was trained",
         _training(config, report),
-        *(in_8_bits(report["int8"]) if "int8" in report else ()),
+        *((IN_8_BITS, in_8_bits(report["int8"])) if "int8" in report else ()),
         LIMITS,
         f"{words.limits.format(example=example)} It has not been examined for bias between groups of people.",
     ]
@@ -57,25 +58,57 @@ def _inputs(order: Sequence[str]) -> str:
     return f"{', '.join(first)} and {last} together, or {alone}"
 
 
-def with_8_bits(card: str, report: Mapping[str, Any]) -> str:
-    """Return a card with a section about the report's metrics in 8 bits."""
-    before, limits, after = without_8_bits(card).partition(LIMITS)
-    return "\n\n".join([before.rstrip(), *in_8_bits(report["int8"]), limits + after])
+def with_section(card: str, title: str, text: str) -> str:
+    """Return a card with a section before its limits; an earlier section of this title is replaced."""
+    before, limits, after = without_section(card, title).partition(LIMITS)
+    return "\n\n".join([before.rstrip(), title, text, limits + after])
 
 
-def without_8_bits(card: str) -> str:
-    """Return a card without that section."""
-    before, limits, after = card.partition(LIMITS)
-    return f"{before.partition(IN_8_BITS)[0].rstrip()}\n\n{limits}{after}"
+def without_section(card: str, title: str) -> str:
+    """Return a card without the section of this title."""
+    before, found, after = card.partition(f"{title}\n")
+    following = after.partition("\n## ")[2]
+    return f"{before}## {following}" if found else card
 
 
-def in_8_bits(measures: Mapping[str, Any]) -> tuple[str, str]:
-    """Return the section about the losses of the 8-bit runtime."""
+def similarity(report: Mapping[str, Any]) -> str:
+    """Return the text about the measures of aligned vectors."""
+    alignment = report["alignment"]
+    pairs = sum(alignment["data"]["items"].get("train", {}).values())
+    lines = [
+        f"Vectors of the space `aligned` ({alignment['width']} numbers) may be compared, whatever their inputs are. Their heads "
+        f"were fitted to {pairs:,} pairs of the train split ({alignment['heads']}); labels were not used, and the encoders stayed "
+        "as they were. Each query has one right item in a gallery with one item of each group. Measured with the runtime "
+        f"{alignment['runtime']}:",
+        "",
+        "| split | search | gallery | recall at 1 | at 5 | at 10 | by chance at 1 | median rank |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for split, measures in alignment["metrics"].items():
+        for search, figures in measures["retrieval"].items():
+            if figures["gallery"]:
+                recalls = " | ".join(_with_interval(figures, f"recall_at_{cut}", ".3f") for cut in (1, 5, 10))
+                chance = f"{figures['chance']['recall_at_1']:.3f} | {figures['median_rank']:.0f}"
+                lines.append(f"| {split} | {search} | {figures['gallery']} | {recalls} | {chance} |")
+    lines += [
+        "",
+        "`match` is the probability that two items belong together if half of the compared pairs do. It was calibrated on the "
+        "validation split for these pairs of inputs:",
+        "",
+        "| split | pair | pairs | AUROC | calibration error |",
+        "|---|---|---|---|---|",
+    ]
+    for split, measures in alignment["metrics"].items():
+        for pair, figures in measures["match"].items():
+            errors = f"{figures['auroc']:.3f} | {figures['calibration_error']:.3f}"
+            lines.append(f"| {split} | {' with '.join(map(spaced, pair.split('~')))} | {figures['pairs']} | {errors} |")
+    return "\n".join(lines)
+
+
+def in_8_bits(measures: Mapping[str, Any]) -> str:
+    """Return the text about the losses of the 8-bit runtime."""
     if set(measures["encoders"].values()) == {"float32"}:
-        return (
-            IN_8_BITS,
-            "Nothing is computed in 8 bits, as whatever was tried lost more than the tolerance (`report.json`).",
-        )
+        return "Nothing is computed in 8 bits, as whatever was tried lost more than the tolerance (`report.json`)."
     encoders = ", ".join(f"{name}: {what}" for name, what in measures["encoders"].items())
     tolerances = ", ".join(f"{allowed} of {what}" for what, allowed in measures["tolerance"].items())
     lines = [
@@ -89,7 +122,7 @@ def in_8_bits(measures: Mapping[str, Any]) -> tuple[str, str]:
         for key in kinds["int8"]:
             figures = [f"{kinds[kind][key][what]:.3f}" for what in measures["tolerance"] for kind in _KINDS]
             lines.append(f"| {split} | {spaced(key)} | {' | '.join(figures)} |")
-    return IN_8_BITS, "\n".join(lines)
+    return "\n".join(lines)
 
 
 _KINDS: Final = ("float32", "int8")

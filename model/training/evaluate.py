@@ -64,7 +64,8 @@ def encode(runtime: Runtime, examples: Examples, rows: Sequence[int], name: str,
     having = [index for index, row in enumerate(rows) if examples.stores[name].has(row)]
     for start in range(0, len(having), BATCH):
         batch = having[start : start + BATCH]
-        embeddings[batch] = runtime.encode(name, examples.collate(name, [rows[index] for index in batch]))
+        collated = examples.collate(name, [rows[index] for index in batch])
+        embeddings[batch] = runtime.encode(name, collated)[:, :width]  # without aligned vectors
     return embeddings
 
 

@@ -38,6 +38,8 @@ class Pairs:
     """(N,) by modality."""
     faults: tuple[str, ...]
     """One line for each row that is left out."""
+    warnings: tuple[str, ...] = ()
+    """About the manifest as a whole."""
 
     def having(self, split: str, *names: str) -> npt.NDArray[np.int64]:
         """Return the numbers of the rows of a split that have all these modalities."""
@@ -82,7 +84,19 @@ def read_pairs(
     if not table.has_splits:
         rows = list(split_rows(rows, split_seed))
     computed: dict[int, dict[str, FloatArray]] = {}
+    known: dict[tuple[str, Path | str], FloatArray] = {}  # an image may have several texts
     arrays: dict[int, dict[str, Array]] = {}
+
+    def encode() -> None:
+        for name, entry in inputs.items():
+            values = {(name, rows[number].inputs[name]): row[name] for number, row in arrays.items() if name in row}
+            new = {key: array for key, array in values.items() if key not in known}
+            if new:
+                known.update(zip(new, _encoded(network, name, entry, list(new.values())), strict=True))
+        for number, row in arrays.items():
+            computed[number] = {name: known[name, rows[number].inputs[name]] for name in row}
+        arrays.clear()
+
     with _features_of(network):
         for number, result in prepared(rows, source if source.is_dir() else source.parent, inputs, workers, "encoding"):
             if isinstance(result, str):
@@ -90,9 +104,8 @@ def read_pairs(
                 continue
             arrays[number] = result
             if len(arrays) == BATCH:
-                computed |= _encoded(network, inputs, arrays)
-                arrays = {}
-        computed |= _encoded(network, inputs, arrays)
+                encode()
+        encode()
     kept = [number for number in sorted(computed) if len(computed[number]) > 1]
     present = {name: np.asarray([name in computed[number] for number in kept], dtype=np.bool_) for name in inputs}
     features = {}
@@ -100,13 +113,13 @@ def read_pairs(
         width = next((vectors[name].shape[0] for vectors in computed.values() if name in vectors), 0)
         zeros = np.zeros(width, dtype=np.float32)
         features[name] = np.stack([computed[number].get(name, zeros) for number in kept]) if kept else zeros[None][:0]
-    return Pairs(tuple(rows[number] for number in kept), table.digest, features, present, tuple(faults))
+    return Pairs(tuple(rows[number] for number in kept), table.digest, features, present, tuple(faults), table.warnings)
 
 
 @contextmanager
 def _features_of(network: MultimodalClassifier) -> Iterator[None]:
     """Make the encoders return their features instead of projections of them."""
-    network.eval()
+    network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # as in training: faster
     projections = {name: encoder.project for name, encoder in network.encoders.items()}
     try:
         for encoder in network.encoders.values():
@@ -118,17 +131,8 @@ def _features_of(network: MultimodalClassifier) -> Iterator[None]:
 
 
 @torch.inference_mode()
-def _encoded(
-    network: MultimodalClassifier, inputs: Mapping[str, Input], arrays: Mapping[int, Mapping[str, Array]]
-) -> dict[int, dict[str, FloatArray]]:
-    """Return the features of prepared rows, by row number and modality."""
-    encoded: dict[int, dict[str, FloatArray]] = {number: {} for number in arrays}
-    for name, entry in inputs.items():
-        numbers = [number for number, row in arrays.items() if name in row]
-        if numbers:
-            batch = entry.collate([arrays[number][name] for number in numbers])
-            tensors = {key: torch.from_numpy(np.array(array)) for key, array in batch.items()}
-            rows = network.encode(name, tensors).flatten(1).numpy()
-            for number, row in zip(numbers, rows, strict=True):
-                encoded[number][name] = row
-    return encoded
+def _encoded(network: MultimodalClassifier, name: str, entry: Input, arrays: Sequence[Array]) -> FloatArray:
+    """Return the features (B, F) of prepared inputs of one modality."""
+    tensors = {key: torch.from_numpy(np.array(array)) for key, array in entry.collate(arrays).items()}
+    features: FloatArray = network.encode(name, tensors).flatten(1).numpy()
+    return features

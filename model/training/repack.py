@@ -15,7 +15,7 @@ from polymodal.model.runtimes import start_runtime, suitable
 from polymodal.model.runtimes.onnx_int8_runtime import NAME
 from polymodal.model.runtimes.torch_runtime import load_network
 from polymodal.model.training import evaluate
-from polymodal.model.training.card import with_8_bits, without_8_bits
+from polymodal.model.training.card import IN_8_BITS, in_8_bits, with_section, without_section
 from polymodal.model.training.checks import read_checked
 from polymodal.model.training.examples import Examples, input_fingerprint, prepare_examples
 from polymodal.model.training.export import export_graphs
@@ -52,15 +52,15 @@ def export(
     graphs = export_graphs(network, bundle.inputs, config.network.width)
     report = {key: value for key, value in bundle.report.items() if key != "int8"}
     golden = [{key: value for key, value in entry.items() if key != NAME} for entry in bundle.golden]
-    card = without_8_bits(bundle.card)
+    card = without_section(bundle.card, IN_8_BITS)
     if source is not None:
-        examples = _examples(bundle, source, work, split_seed, workers, roots)
+        examples = trained_examples(bundle, source, work, split_seed, workers, roots)
         splits = [split for split in ("test", "unseen") if measure_test and examples.split(split)]
         quantised = quantise(network, config, stored, graphs, examples, splits=splits, threads=threads)
         golden = quantised.replayed(golden, bundle)
         graphs |= quantised.graphs
         report["int8"] = quantised.report
-        card = with_8_bits(card, report)
+        card = with_section(card, IN_8_BITS, in_8_bits(report["int8"]))
     write_bundle(
         out,
         config=config,
@@ -142,7 +142,7 @@ def _read(source: Path, target: str, split_seed: int, workers: int, roots: Seque
     return manifest
 
 
-def _examples(
+def trained_examples(
     bundle: Bundle, source: Path, work: Path, split_seed: int, workers: int, roots: Sequence[Path]
 ) -> Examples:
     """Return the prepared rows of the manifest that the bundle was trained on. Raises ModelError."""

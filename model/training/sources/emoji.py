@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from polymodal.model.training.sources.captions import normalised
 from polymodal.model.training.sources.items import Item, Reading
-from polymodal.model.training.sources.taxonomy import DROPPED, label_by_emoji_group
+from polymodal.model.training.sources.taxonomy import label_by_emoji_group
 
 SOURCE: Final = "emoji"
 
@@ -49,7 +49,7 @@ _TONE = re.compile(r"\b(medium-)?(light|medium|dark) skin tone\b")
 
 
 def read(names: Path, images: Mapping[str, Path]) -> Reading:
-    """Read every emoji that has a label, for each vendor (name → folder of its images) that has drawn it."""
+    """Read every emoji, for each vendor (name → folder of its images) that has drawn it; those of groups left out have no label."""
     emoji = json.loads((names / "data.json").read_bytes())
     messages = json.loads((names / "messages.json").read_bytes())
     groups = {group["order"]: group["key"] for group in messages["groups"]}
@@ -81,7 +81,7 @@ def _items(
         code = code_points(entry["hexcode"])
         group, subgroup = groups.get(entry.get("group", -1), ""), subgroups.get(entry.get("subgroup", -1), "")
         label = label_by_emoji_group(group, subgroup)
-        if label == DROPPED or code not in files:
+        if code not in files:
             continue
         yield Item(
             id=f"{SOURCE}/{vendor.name}/{code}",

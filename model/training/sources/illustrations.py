@@ -54,6 +54,8 @@ class BuildReport:
     """One line for each broken item, which is left out, and for each warning."""
     familiar: tuple[str, ...]
     """Ids of the unseen source whose images are nearly equal to one of the other sources; they stay in."""
+    pairs: int = 0
+    """Number of rows of pairs.csv."""
 
     def rows(self, split: str, source: str = "") -> int:
         """Count the rows of a split, of one source or of all."""
@@ -92,19 +94,22 @@ def assemble(
 ) -> BuildReport:
     """Write the folder `out` from the items of the sources."""
     items = sorted((item for reading in readings for item in reading.items), key=lambda item: item.id)
+    labelled = [item for item in items if item.label]
     problems = [package.warning for package in packages if package.warning]
     problems += [problem for reading in readings for problem in reading.problems]
-    mask = Mask(taxonomy_words(_folder(item) for item in items if item.source != emoji.SOURCE))
+    mask = Mask(taxonomy_words(_folder(item) for item in labelled if item.source != emoji.SOURCE))
 
     results = _fingerprints_of(items, fingerprints, console or Console(quiet=True))
-    dropped: dict[str, Counter[str]] = {item.source: Counter() for item in items}
-    usable: list[tuple[Item, Fingerprint]] = []
+    dropped: dict[str, Counter[str]] = {item.source: Counter() for item in labelled}
+    drawings: list[tuple[Item, Fingerprint]] = []
     for item, result in zip(items, results, strict=True):
         if isinstance(result, UnusableImage):
             problems.append(f"{item.id}: {result}")
-            dropped[item.source][UNUSABLE] += 1
+            if item.label:
+                dropped[item.source][UNUSABLE] += 1
         else:
-            usable.append((item, result))
+            drawings.append((item, result))
+    usable = [pair for pair in drawings if pair[0].label]
 
     rows: list[Row] = []
     files: dict[Path, Path] = {}  # target → source
@@ -124,8 +129,10 @@ def assemble(
     # A separate source, so that the metrics, which are also computed by source, exist without them.
     rows = [replace(row, source=FAMILIAR) if row.id in familiar else row for row in rows]
 
+    pairs = _pairs(rows, [pair for pair in drawings if pair[0].source != UNSEEN], mask, out / "images", files)
     _copy(files, out / "images")
     write_manifest(out / "manifest.csv", rows)
+    write_manifest(out / "pairs.csv", pairs)
     report = BuildReport(
         manifest=out / "manifest.csv",
         digest=read_manifest(out / "manifest.csv").digest,
@@ -134,10 +141,50 @@ def assemble(
         packages=tuple(packages),
         problems=tuple(problems),
         familiar=tuple(familiar),
+        pairs=len(pairs),
     )
     text = json.dumps(_as_json(report), indent=2, ensure_ascii=False) + "\n"
     (out / "build.json").write_text(text, encoding="utf-8")
     return report
+
+
+def _pairs(
+    rows: Sequence[Row], drawings: Sequence[tuple[Item, Fingerprint]], mask: Mask, images: Path, files: dict[Path, Path]
+) -> list[Row]:
+    """Return pairs of an image and a text, for alignment: `rows`, and for the train split more captions and more items.
+
+    Captions of the train split also occur unmasked, because a search has no label that they could give away. Items without a
+    label, or beyond the cap of their group, are added, unless they belong together with a row of another split.
+    """
+    by_id = {row.id: row for row in rows}
+    items = [item for item, _ in drawings]
+    groups = group_names(items, [fingerprint for _, fingerprint in drawings], mask)
+    splits: dict[str, set[str]] = {}
+    for item, group in zip(items, groups, strict=True):
+        if item.id in by_id:
+            splits.setdefault(group, set()).add(by_id[item.id].split)
+    pairs = []
+    for item, group in zip(items, groups, strict=True):
+        row = by_id.get(item.id)
+        if row is None and splits.get(group, set()) <= {"train"}:
+            image = images / f"{item.id}{item.image.suffix}"
+            files[image] = item.image
+            row = Row(item.id, {"image": image}, "", group, "train", item.source, item.licence)
+        if row is None or row.split != "train":
+            continue
+        captions = {text: None for text in (row.inputs.get("text"), _caption(item)) if text}
+        for number, text in enumerate(captions):
+            name = row.id if number == 0 else f"{row.id}#{number + 1}"
+            pairs.append(
+                replace(row, id=name, inputs={"image": row.inputs["image"], "text": text}, label="", group=group)
+            )
+    measured = [row for row in rows if row.split != "train" and len(row.inputs) > 1]
+    return [*pairs, *(replace(row, label="") for row in measured)]
+
+
+def _caption(item: Item) -> str:
+    """Return title and keywords as they are."""
+    return ", ".join(dict.fromkeys(phrase for phrase in (item.title, *item.keywords) if phrase.strip()))
 
 
 def split_of(group: str, seed: int) -> str:
@@ -236,6 +283,7 @@ def _as_json(report: BuildReport) -> dict[str, Any]:
     return {
         "data_digest": report.digest,
         "rows": {split: report.rows(split) for split in SPLITS},
+        "pairs": report.pairs,
         "counts": report.counts,
         "dropped": report.dropped,
         "archives": archives,
@@ -263,4 +311,5 @@ def _show(report: BuildReport, console: Console) -> None:
     if report.familiar:
         console.print(f"{len(report.familiar)} pictures of {UNSEEN} are nearly equal to one of another source")
     console.print(f"rows: {', '.join(f'{report.rows(split):,} {split}' for split in SPLITS)}")
+    console.print(f"pairs of an image and a text: {report.pairs:,}")
     console.print(f"data digest {report.digest}", soft_wrap=True)

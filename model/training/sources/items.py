@@ -13,6 +13,7 @@ class Item:
     source: str
     image: Path
     label: str
+    """Empty if its folder or emoji group has none; such an item is only used in pairs of an image and a text."""
     title: str = ""
     keywords: tuple[str, ...] = ()
     author: str = ""

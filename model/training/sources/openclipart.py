@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from polymodal.model.training.sources.items import Item, Reading
-from polymodal.model.training.sources.taxonomy import DROPPED, OPENCLIPART, label_by_folder
+from polymodal.model.training.sources.taxonomy import OPENCLIPART, label_by_folder
 
 SOURCE: Final = "openclipart"
 LICENCE: Final = "CC-PDDC"  # SPDX: Creative Commons Public Domain Dedication and Certification
@@ -21,7 +21,7 @@ _NUMBER = re.compile(r"[\W_]*\d+[\W_]*$")
 
 
 def read(png_root: Path, svg_root: Path) -> Reading:
-    """Read all items of the folders that have a label, in order of their ids."""
+    """Read all items in order of their ids; those of folders that are left out have no label."""
     items: list[Item] = []
     problems: list[str] = []
     for png in sorted(png_root.rglob("*.png")):
@@ -29,11 +29,11 @@ def read(png_root: Path, svg_root: Path) -> Reading:
         label = label_by_folder(OPENCLIPART, relative.parent.as_posix())
         if label is None:
             problems.append(f"{SOURCE}/{relative.as_posix()}: unknown folder")
-        elif label != DROPPED:
-            try:
-                items.append(_item(png, relative, svg_root, label))
-            except (OSError, ValueError, ET.ParseError) as error:
-                problems.append(f"{SOURCE}/{relative.as_posix()}: no metadata: {error}")
+            continue
+        try:
+            items.append(_item(png, relative, svg_root, label))
+        except (OSError, ValueError, ET.ParseError) as error:
+            problems.append(f"{SOURCE}/{relative.as_posix()}: no metadata: {error}")
     return Reading(tuple(items), tuple(problems))
 
 

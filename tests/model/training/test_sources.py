@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from polymodal.model.manifest import read_manifest
+from polymodal.model.manifest import open_table, read_manifest
 from polymodal.model.modalities.image.near_duplicates import ALIKE, EQUAL, Fingerprint, near_pairs
 from polymodal.model.training.sources import emoji, illustrations, images, openclipart, packages, tuxpaint
 from polymodal.model.training.sources.captions import Mask, normalised
@@ -396,8 +396,10 @@ def test_images_of_open_clip_art_have_their_metadata(clipart):
         "animals/birds/cigno_02",
         "people/clothing/hats/fez",
         "recreation/axe",
+        "shapes/stars/star",
         "tools/axe",
     ]
+    assert items["shapes/stars/star"].label == ""
     swan = items["animals/birds/cigno_01"]
     assert (swan.title, swan.keywords, swan.author) == ("Cigno", ("bird", "white_swan"), "Somebody")
     assert swan.series == items["animals/birds/cigno_02"].series != items["tools/axe"].series
@@ -409,7 +411,7 @@ def test_broken_metadata_and_unknown_folders_are_reported(clipart):
     (clipart / "svg/recreation/axe.svg").unlink()
     clip(clipart, "novelties/thing", 9)
     reading = read_clipart(clipart)
-    assert len(reading.items) == 3
+    assert len(reading.items) == 4
     assert [problem.split(": ")[0] for problem in reading.problems] == [
         "openclipart/novelties/thing.png",
         "openclipart/recreation/axe.png",
@@ -447,7 +449,9 @@ def test_emoji_have_names_and_tags_and_the_licence_of_their_vendor(emoji_folders
         ("emoji/fluent/1f985", "eagle", (), "MIT"),
         ("emoji/fluent/1f9a2", "swan", ("bird", "ugly"), "MIT"),
         ("emoji/google/1f9a2", "swan", ("bird", "ugly"), "Apache-2.0"),
+        ("emoji/google/2600", "sun", (), "Apache-2.0"),
     ]
+    assert [one.id for one in reading.items if not one.label] == ["emoji/google/2600"]
 
 
 @pytest.fixture
@@ -538,6 +542,37 @@ def test_the_data_set_is_a_manifest_with_the_files_of_the_packages(readings, tmp
     assert "text" not in rows["openclipart/people/clothing/hats/fez"].inputs
     assert rows["emoji/fluent/1f9a2"].inputs["text"] == "swan, ugly"
     assert rows["emoji/fluent/1f9a2"].group == rows["emoji/google/1f9a2"].group
+
+
+def test_pairs_have_items_without_a_label_and_captions_as_they_are(readings, tmp_path, monkeypatch):
+    monkeypatch.setattr(illustrations, "split_of", lambda group, seed: "test" if "clothing" in group else "train")
+    report = assemble(readings, tmp_path / "out")
+    rows = {
+        row.id: (row.inputs, row.split)
+        for row, errors in open_table(tmp_path / "out/pairs.csv", labelled=False).rows(None)
+        if not errors
+    }
+    assert report.pairs == len(rows)
+    texts = {name: inputs["text"] for name, (inputs, _) in rows.items()}
+    assert texts["openclipart/shapes/stars/star"] == "Star"  # no label
+    assert texts["openclipart/tools/axe"] == "Axe, tool"  # filed under two labels
+    swan = "openclipart/animals/birds/cigno_01"
+    assert (texts[swan], texts[f"{swan}#2"]) == ("Cigno, white swan", "Cigno, bird, white_swan")
+    assert rows[f"{swan}#2"][0]["image"] == rows[swan][0]["image"]
+    assert {split for inputs, split in rows.values()} == {
+        "train",
+        "unseen",
+    }  # the only item of the test split has no caption
+
+
+def test_an_item_that_belongs_together_with_a_measured_one_is_in_no_pair(readings, tmp_path, monkeypatch, clipart):
+    clip(clipart, "shapes/stars/cigno_99", 1, "Cigno", ["bird", "white_swan"])
+    monkeypatch.setattr(illustrations, "split_of", lambda group, seed: "test")
+    assemble((read_clipart(clipart), *readings[1:]), tmp_path / "out")
+    ids = [row.id for row, _ in open_table(tmp_path / "out/pairs.csv", labelled=False).rows(None)]
+    assert "openclipart/shapes/stars/star" in ids
+    assert "openclipart/shapes/stars/cigno_99" not in ids
+    assert not any("#" in name for name in ids)
 
 
 def test_the_unseen_source_is_in_no_other_split(readings, tmp_path):

@@ -1,0 +1,191 @@
+"""Alignment heads: what they learn, what they leave as it is, and how `match` is calibrated."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from polymodal.model import ModelError, load_bundle, match_of
+from polymodal.model.bundle import read_bundle
+from polymodal.model.manifest import Row
+from polymodal.model.tasks.embed import normalised
+from polymodal.model.training.align import calibrate, embed, fit_heads, measure
+from polymodal.model.training.pairs import Pairs
+from tests.command_line import assert_explained, polymodal
+from tests.media import solid
+
+SPLITS = {"train": 300, "validation": 150, "test": 150}
+COLOURS = {"red": (255, 0, 0), "blue": (0, 0, 255), "white": (250, 250, 250), "black": (5, 5, 5), "green": (0, 180, 0)}
+
+
+def synthetic(modalities=("image", "text"), noise=0.5, splits=SPLITS) -> Pairs:
+    """Features that are noisy views of what a row is about; two rows of a group are about the same."""
+    generator = np.random.default_rng(0)
+    rows, subjects = [], []
+    for split, count in splits.items():
+        for number in range(count):
+            group = f"{split}-{number // 2}"
+            rows.append(
+                Row(
+                    f"{split}-{number}",
+                    {name: f"{name} {split} {number}" for name in modalities},
+                    "",
+                    group,
+                    split,
+                    "made",
+                    "",
+                )
+            )
+            subjects.append(subjects[-1] if number % 2 else generator.normal(size=6))
+    features = {}
+    for place, name in enumerate(modalities):
+        views = np.asarray(subjects) @ generator.normal(size=(6, 12 + place))
+        features[name] = (views + noise * generator.normal(size=views.shape) + 3).astype(np.float32)
+    present = {name: np.ones(len(rows), dtype=np.bool_) for name in modalities}
+    return Pairs(tuple(rows), "ab", features, present, ())
+
+
+def test_heads_find_what_modalities_have_in_common():
+    pairs = synthetic()
+    heads, tried = fit_heads(pairs)
+    vectors = embed(heads, pairs)
+    figures = measure(vectors, calibrate(vectors, pairs), pairs, "test")
+    for search in ("image → text", "text → image"):
+        retrieval = figures["retrieval"][search]
+        assert (retrieval["gallery"], retrieval["chance"]["recall_at_1"]) == (75, pytest.approx(1 / 75))
+        assert retrieval["recall_at_1"] > 0.5
+        assert retrieval["sources"]["made"]["recall_at_1"] == retrieval["recall_at_1"]
+    assert list(tried) == sorted(tried, key=tried.get, reverse=True)
+    assert {"canonical correlation, ridge 0.1"} < set(tried)
+    assert all(np.linalg.norm(rows, axis=1) == pytest.approx(1, abs=1e-5) for rows in vectors.values())
+
+
+def test_the_same_pairs_and_seed_give_the_same_heads():
+    one, other = (fit_heads(synthetic())[0] for _ in range(2))
+    assert all(np.array_equal(one[name][0], other[name][0]) for name in one)
+
+
+def test_three_modalities_share_one_space():
+    pairs = synthetic(("image", "text", "tone"))
+    vectors = embed(fit_heads(pairs)[0], pairs)
+    figures = measure(vectors, calibrate(vectors, pairs), pairs, "test")
+    assert len(figures["retrieval"]) == 6
+    assert min(search["recall_at_1"] for search in figures["retrieval"].values()) > 0.5
+    assert {"image~text", "image~tone", "text~tone", "image+text+tone~text"} <= figures["match"].keys()
+
+
+def test_match_is_a_probability_at_its_prior():
+    pairs = synthetic(noise=2.0, splits={"train": 600, "validation": 600, "test": 600})
+    vectors = embed(fit_heads(pairs)[0], pairs)
+    matches = calibrate(vectors, pairs)
+    assert matches.keys() == {
+        *("image~image", "image~text", "image~image+text", "text~text", "image+text~text", "image+text~image+text")
+    }
+    for figures in measure(vectors, matches, pairs, "test")["match"].values():
+        assert figures["calibration_error"] < 0.06
+        assert figures["auroc"] > 0.7
+    calibration = matches["image~text"]
+    even = match_of(0.3, calibration)
+    assert match_of(0.3, calibration, prior=0.5) == even
+    rare = match_of(0.3, calibration, prior=0.01)
+    assert rare / (1 - rare) == pytest.approx(even / (1 - even) / 99)
+
+
+def test_pairs_that_are_not_more_similar_than_others_get_no_match():
+    pairs = synthetic()
+    vectors = embed(fit_heads(pairs)[0], pairs)
+    assert "image~text" not in calibrate({**vectors, "text": -vectors["text"]}, pairs)
+
+
+def test_too_few_pairs_are_an_error_that_names_the_split():
+    with pytest.raises(
+        ModelError, match="alignment: 5 groups of the validation split have image and text; allowed: at"
+    ):
+        fit_heads(synthetic(splits={"train": 300, "validation": 10}))
+
+
+@pytest.fixture(scope="module")
+def pairs_folder(tmp_path_factory) -> Path:
+    """Images of one colour with its name, 120 rows without a label; one image is broken, one row has only a text."""
+    folder = tmp_path_factory.mktemp("pairs")
+    rows = []
+    for number in range(120):
+        split = ("train", "train", "validation", "test")[number % 4]
+        name = list(COLOURS)[number % len(COLOURS)]
+        shade = tuple(max(0, value - number) for value in COLOURS[name])
+        (folder / f"{number}.png").write_bytes(solid(shade))
+        rows.append({"id": number, "image": f"{number}.png", "text": f"{name} number {number}", "split": split})
+    (folder / "1.png").write_bytes(b"broken")
+    rows[2]["image"] = ""
+    with (folder / "pairs.csv").open("w", encoding="utf-8", newline="") as file:
+        table = csv.DictWriter(file, ("id", "image", "text", "split"))
+        table.writeheader()
+        table.writerows(rows)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def aligned(tiny_bundle, manifest_folder, pairs_folder, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("aligned") / "shapes"
+    result = polymodal(
+        *("align", tiny_bundle, pairs_folder / "pairs.csv", "--manifest", manifest_folder, "--out", out, "--json")
+    )
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(result.stdout)["digest"] == read_bundle(out).digest
+    return out
+
+
+def scores(folder: Path, runtime: str) -> np.ndarray:
+    model = load_bundle(folder, runtime=runtime, threads=1)
+    samples = [model.prepare({"image": solid("red")}), model.prepare({"image": solid("blue"), "text": "deep water"})]
+    return model.scores(model.embed(samples), [sample.present for sample in samples])
+
+
+def test_aligning_leaves_the_scores_as_they_are(aligned, tiny_bundle):
+    assert np.array_equal(scores(aligned, "onnx"), scores(tiny_bundle, "onnx"))
+    assert scores(aligned, "torch") == pytest.approx(scores(tiny_bundle, "torch"), abs=1e-6)
+
+
+def test_runtimes_agree_about_aligned_vectors(aligned):
+    vectors = {}
+    for runtime in ("onnx", "torch", "onnx-int8"):
+        model = load_bundle(aligned, runtime=runtime, threads=1)
+        model.warm_up()
+        embeddings = model.embed([model.prepare({"image": solid("red"), "text": "red"})])
+        vectors[runtime] = normalised(np.concatenate([*model.vectors(embeddings, "aligned").values()]))
+    assert vectors["onnx"] == pytest.approx(vectors["torch"], abs=1e-5)
+    assert (vectors["onnx-int8"] * vectors["torch"]).sum(axis=1) == pytest.approx(1, abs=0.02)
+
+
+def test_the_report_and_the_card_have_the_data_and_the_figures(aligned):
+    bundle = read_bundle(aligned)
+    report = bundle.report["alignment"]
+    assert report["data"]["items"] == {"train": {"": 59}, "validation": {"": 29}, "test": {"": 30}}
+    assert report["left_out"] == 1
+    assert report["width"] == bundle.config.network.alignment.width == 256
+    assert report["metrics"]["test"]["retrieval"]["text → image"]["gallery"] == 30
+    assert bundle.card.count("## Similarity\n") == 1
+    assert "59 pairs of the train split" in bundle.card
+    assert bundle.card.index("## Similarity") < bundle.card.index("## Limits")
+    assert "int8" in bundle.report
+
+
+def test_heads_are_replaced_when_a_bundle_is_aligned_again(aligned, tiny_bundle, pairs_folder, tmp_path):
+    for source, name in ((aligned, "again"), (tiny_bundle, "first")):
+        result = polymodal("align", source, pairs_folder / "pairs.csv", "--out", tmp_path / name, "--no-test")
+        assert result.exit_code == 0, result.stderr
+        assert "1 row" not in result.stdout
+    again, first = (read_bundle(tmp_path / name) for name in ("again", "first"))
+    assert again.read_weights().keys() == first.read_weights().keys()
+    assert (again.config.matches, again.card) == (first.config.matches, first.card)
+    assert list(again.report["alignment"]["metrics"]) == ["validation"]
+    assert not any(name.endswith(".int8") for name in again.files)
+
+
+def test_a_manifest_without_pairs_is_explained(tiny_bundle, tmp_path):
+    (tmp_path / "texts.csv").write_text("text\nred\nblue\n", encoding="utf-8")
+    result = polymodal("align", tiny_bundle, tmp_path / "texts.csv", "--out", tmp_path / "out")
+    assert_explained(result, "alignment: 0 groups of the train split have image and text; allowed: at least 20")
+    assert not (tmp_path / "out").exists()
