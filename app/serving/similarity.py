@@ -23,6 +23,7 @@ from polymodal.model import (
     Array,
     Classification,
     Count,
+    CountedEmbedOptions,
     Description,
     Embedding,
     InputError,
@@ -43,6 +44,8 @@ from polymodal.model import (
 EMBED: Final = TASKS["embed"]
 ALIGNED: Final = EMBED.Options.model_validate({"space": Space.ALIGNED.value, "fused": True})
 """Options of embed for one aligned vector of all inputs."""
+COUNTED: Final = CountedEmbedOptions(space=Space.ALIGNED.value, fused=True)
+"""The same with the number of tokens."""
 DECIMALS: Final = 6
 """Of a cosine and a match; those of vectors in JSON leave no more."""
 
@@ -148,9 +151,14 @@ async def rank(
     *,
     deadline: float,
     timeline: Timeline | None = None,
+    counted: bool = False,
 ) -> Ranking:
-    """Compare a query with candidates. Raises the query's error, and NotAligned; a bad candidate fails alone."""
-    first, *others = await _embed(service, deployment, [query, *candidates], deadline, timeline)
+    """Compare a query with candidates. Raises the query's error, and NotAligned; a bad candidate fails alone.
+
+    `counted`: whether the ranking has the number of tokens.
+    """
+    options = COUNTED if counted else ALIGNED
+    first, *others = await _embed(service, deployment, [query, *candidates], deadline, timeline, options)
     if isinstance(first, BaseException):
         raise first
     good, failed = _separated(others)
@@ -220,13 +228,18 @@ def _of_label(position: int, error: BaseException) -> BaseException:
 
 
 async def _embed(
-    service: Service, deployment: Deployment, items: Sequence[Unpack], deadline: float, timeline: Timeline | None
+    service: Service,
+    deployment: Deployment,
+    items: Sequence[Unpack],
+    deadline: float,
+    timeline: Timeline | None,
+    options: TaskOptions = ALIGNED,
 ) -> list[Embedding | BaseException]:
     """Return the aligned vectors of items, or their errors. Raises NotAligned."""
     if Space.ALIGNED not in deployment.description.spaces:
         others = [other.name for other in service.models if Space.ALIGNED in other.spaces]
         raise NotAligned(deployment.description.name, others)
-    answers = await service.run_all(deployment, EMBED, items, ALIGNED, deadline=deadline, timeline=timeline)
+    answers = await service.run_all(deployment, EMBED, items, options, deadline=deadline, timeline=timeline)
     return cast(list[Embedding | BaseException], answers)
 
 

@@ -239,10 +239,10 @@ def test_an_imported_model_compares_and_fills_an_index(dual_encoder, manifest_fo
     assert "match" not in compared["pairs"][0]
     built = polymodal("index", "build", manifest_folder, "--out", tmp_path / "shapes", *bundle)
     assert built.exit_code == 0, built.output
-    found = json.loads(
+    answer = json.loads(
         polymodal("index", "search", tmp_path / "shapes", image, "--top-k", "1", *bundle, "--json").stdout
     )
-    assert found["hits"][0]["match"] is None
+    assert answer["hits"][0]["match"] is None
 
 
 @pytest.mark.parametrize(

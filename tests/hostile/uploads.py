@@ -58,6 +58,7 @@ from tests.hostile.images import (
 
 OK = "200 ok"
 UNDECODABLE, TOO_LARGE = "422 undecodable", "422 too_large"
+URL = "422 url_not_accepted"
 UNSUPPORTED, UNSUPPORTED_TYPE = "415 unsupported_format", "415 unsupported_media_type"
 MALFORMED, UNKNOWN, REPEATED = "400 malformed_body", "400 unknown_field", "400 repeated_field"
 NOTHING, INVALID, TOO_MANY_BYTES = "422 nothing_given", "422 invalid_parameter", "413 too_many_bytes"
@@ -625,10 +626,10 @@ def encodings() -> Iterator[Upload]:
         "as a data: URI without base64": "data:image/png," + good,
         "as a data: URI without a comma": "data:image/png;base64" + good,
         "as an empty data: URI": "data:",
-        "as an address": "http://127.0.0.1/a.png",
-        "as a path": "file:///etc/passwd",
     }.items():
         yield document(f"base64 {name}", {"image": content}, MALFORMED)
+    for name, content in {"as an address": "http://127.0.0.1/a.png", "as a path": "file:///etc/passwd"}.items():
+        yield document(f"base64 {name}", {"image": content}, URL)
     yield document("base64 in the URL-safe alphabet of no image", {"image": "_-_-"}, UNSUPPORTED)
     yield document("6 MB of percent escapes without base64", {"image": "data:," + "%00" * 2_000_000}, UNSUPPORTED)
     yield document("empty base64", {"image": ""}, UNDECODABLE)

@@ -121,7 +121,11 @@ async def rerank(request: Request) -> Response:
             note_model(request, deployment, EMBED)
             await count_items(request, context.items, parsed.field)
             unpack: list[Unpack] = [partial(dict, document) for document in parsed.documents]
-            limits: Any = {"deadline": service.deadline(timeout_ms), "timeline": context.timeline}
+            limits: Any = {
+                "deadline": service.deadline(timeout_ms),
+                "timeline": context.timeline,
+                "counted": parsed.field == "documents",
+            }
             try:
                 ranking = await while_connected(
                     request, rank(service, deployment, partial(dict, parsed.query), unpack, None, **limits)

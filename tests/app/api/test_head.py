@@ -139,6 +139,7 @@ async def test_openapi_lists_get_without_head(client):
         *PROBES,
         "/metrics",
         *MODELS,
-        *("/v1/search", "/v1/indexes"),
+        *("/v1/similarity", "/v1/search", "/v1/indexes"),
+        *("/v1/embeddings", "/rerank", "/v1/rerank", "/v2/rerank"),
         *(f"/v1/{task}{batch}" for task in TASKS for batch in ("", "/batch")),
     }

@@ -71,7 +71,7 @@ DETAILS = {
         "body: JSON nested too deeply; allowed: up to 16 lists and objects within each other",
         "body: JSON of more than 250000 pieces; allowed: up to that many strings, commas and brackets",
         "body: 22020096 bytes; allowed: up to 20971520 bytes",
-        'body: field "colour"; allowed: image, text, top_k, threshold, model',
+        'body: field "colour"; allowed: image, text, top_k, threshold, candidate_labels, prior, model',
         'body: field "text" twice; allowed: each field once',
         r'body: field "\ud800", which has half of a surrogate pair; allowed: whole characters',
         "request: neither of the inputs, or only blank ones; allowed: at least one of image, text",
@@ -91,7 +91,7 @@ DETAILS = {
     "forms": [
         "body: no closing boundary; allowed: the whole multipart body",
         "body: broken multipart; allowed: parts as in RFC 7578, each with up to 8 header fields of up to 4096 bytes",
-        'body: field ""; allowed: image, text, top_k, threshold, model',
+        'body: field ""; allowed: image, text, top_k, threshold, candidate_labels, prior, model',
         'body: parameter "name" twice; allowed: each parameter once',
         'body: header field "content-disposition" of one part twice; allowed: each one once',
         'body: content-encoding "gzip" of a part; allowed: parts that are whole and not compressed',
@@ -296,7 +296,7 @@ async def test_no_address_is_ever_fetched(client, unused_port):
         assert (await client.post("/v1/classify", files={"image": content})).status_code in (200, 415)
         assert (await client.post("/v1/classify", json={"image": encoded(content)})).status_code in (200, 415)
     for image in (address, f"data:text/uri-list;base64,{encoded(address.encode())}"):
-        assert (await client.post("/v1/classify", json={"image": image})).status_code in (400, 415)
+        assert (await client.post("/v1/classify", json={"image": image})).status_code in (415, 422)
     for text in (address, svg, xml, html):
         assert (await client.post("/v1/classify", json={"text": text})).status_code == 200
     headers = {"X-Forwarded-Host": f"127.0.0.1:{port}", "Referer": address, "Origin": address}
@@ -319,7 +319,7 @@ def test_the_limits_are_those_of_the_documentation():
         f"| header fields of a part | {PART_HEADERS}, each of {PART_HEADER_BYTES:,} bytes |",
         f"| JSON within JSON | {JSON_DEPTH} lists and objects |",
         f"| pieces of JSON | {JSON_PIECES:,} strings, commas and brackets |",
-        f"| items of a batch request | {settings.max_batch_request_items} |",
+        f"| items of a batch request, candidates, labels of your own | {settings.max_batch_request_items} |",
         f"| combining characters in a row | {MOST_MARKS} |",
         f"| segments of a JPEG before its picture | {metadata.MOST_SEGMENTS:,} |",
         f"| scans of a JPEG | {metadata.MOST_SCANS} |",
