@@ -151,8 +151,8 @@ def _canonical(covariances: Covariances, means: Means, ridge: float) -> Heads:
     values, vectors = eigh(correlations, subset_by_index=[size - width, size - 1])
     heads = {}
     for name, mean in means.items():
-        part = vectors[starts[name] : starts[name] + len(mean)]
-        weights = (whitening[name] @ part * np.maximum(values, 0.0)).T  # (A, F)
+        directions = vectors[starts[name] : starts[name] + len(mean)]
+        weights = (whitening[name] @ directions * np.maximum(values, 0.0)).T  # (A, F)
         weights /= np.sqrt(np.einsum("af,fg,ag->", weights, covariances[name, name], weights))  # mean squared length 1
         heads[name] = weights.astype(np.float32), (-weights @ mean).astype(np.float32)
     return heads
@@ -422,13 +422,13 @@ def _within_groups(pairs: Pairs, rows: Rows, common: Set[str]) -> tuple[Rows, Ro
     members: dict[str, list[int]] = {}
     for row in rows.tolist():
         members.setdefault(pairs.rows[row].group, []).append(row)
-    found = [
+    neighbours = [
         (row, following)
         for group in members.values()
         for row, following in pairwise(group)
         if all(pairs.rows[row].inputs[name] != pairs.rows[following].inputs[name] for name in common)
     ]
-    left, right = np.asarray(found, dtype=np.int64).reshape(-1, 2).T
+    left, right = np.asarray(neighbours, dtype=np.int64).reshape(-1, 2).T
     return left, right
 
 
@@ -450,7 +450,9 @@ def measure(vectors: Vectors, matches: Mapping[str, MatchConfig], pairs: Pairs, 
         if calibration := matches.get(key):
             positive, negative, _ = _cosines(vectors, pairs, split, left, right)
             if len(positive):
-                values = [np.asarray([match_of(float(v), calibration) for v in part]) for part in (positive, negative)]
+                values = [
+                    np.asarray([match_of(float(v), calibration) for v in cosines]) for cosines in (positive, negative)
+                ]
                 report["match"][key] = matching(*values)
     return report
 

@@ -66,9 +66,9 @@ def with_section(card: str, title: str, text: str) -> str:
 
 def without_section(card: str, title: str) -> str:
     """Return a card without the section of this title."""
-    before, found, after = card.partition(f"{title}\n")
+    before, heading, after = card.partition(f"{title}\n")
     following = after.partition("\n## ")[2]
-    return f"{before}## {following}" if found else card
+    return f"{before}## {following}" if heading else card
 
 
 def similarity(report: Mapping[str, Any]) -> str:
