@@ -1,8 +1,6 @@
 """Find images by words: an index of a folder's images, a service that searches it, and a few queries.
 
     python examples/search.py
-
-It takes a bundle with aligned vectors.
 """
 
 import argparse
