@@ -1,6 +1,6 @@
 """Find images by words: an index of a folder's images, a service that searches it, and a few queries.
 
-    python examples/search.py
+python examples/search.py
 """
 
 import argparse
