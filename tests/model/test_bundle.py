@@ -3,13 +3,11 @@
 import json
 import re
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from polymodal import model
 from polymodal.model import BundleError, load_bundle
 from polymodal.model.bundle import compress_weights, decompress_weights, halve_weights, read_bundle, write_bundle
 from polymodal.model.config import ROW_SETS, BundleConfig, sets_to_measure, subset_key, subsets, upgraded
@@ -143,19 +141,8 @@ def test_a_bundle_of_format_2_scores_as_the_same_bundle_of_format_3(tiny_bundle,
     for golden in read_bundle(tiny_bundle).golden:
         assert older.predict_golden(golden).scores == newer.predict_golden(golden).scores
     assert older.description.target == "single-label"
+    assert read_bundle(bundle_copy).config.fallback == "none"
     assert read_bundle(bundle_copy).digest == before  # reading rewrites nothing
-
-
-def test_the_bundle_in_the_package_is_of_format_2_and_loads():
-    folder = Path(model.__file__).parent / "bundles/illustrations"
-    assert json.loads((folder / "config.json").read_text(encoding="utf-8"))["format"] == 2
-    config = read_bundle(folder).config
-    assert (config.format, config.kind, config.network.target, config.fallback) == (
-        3,
-        "network",
-        "single-label",
-        "none",
-    )
 
 
 def test_a_regression_of_format_2_still_has_no_fallback_for_intervals():
