@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from pydantic import TypeAdapter, ValidationError
 
 from polymodal.model.bundle import check_replaceable, halve_weights, write_bundle
-from polymodal.model.config import EncodersConfig, Name
+from polymodal.model.config import EncodersConfig
 from polymodal.model.errors import ModelError
 from polymodal.model.kinds.encoders import Encoders, load_encoders
 from polymodal.model.modalities import MODALITIES, hub
 from polymodal.model.modalities.towers import DualEncoder, Tower, read_dual_encoder
 from polymodal.model.runtimes.onnx_runtime import is_unused
 from polymodal.model.training.export import encoder_feed, export_graph
+from polymodal.model.training.train import model_name
 from polymodal.model.types import Array, FloatArray
 
 TOLERANCE: Final = 1e-4
@@ -58,7 +58,7 @@ def import_encoders(source: str, out: Path, *, name: str | None = None, cache: P
     with their own preprocessing. Raises ModelError if ours differ.
     """
     check_replaceable(out)
-    name = _model_name(name or out.name)
+    name = model_name(name or out.name)
     folder = hub.fetch_model(source, cache, CARD)
     dual = read_dual_encoder(source, folder)
     towers = {entry: tower_of(dual) for entry, tower_of in _readers().items()}
@@ -90,15 +90,6 @@ def import_encoders(source: str, out: Path, *, name: str | None = None, cache: P
     model = load_encoders(out)
     model.warm_up()
     return model
-
-
-def _model_name(name: str) -> str:
-    """Return the name if it is valid. Raises ModelError."""
-    try:
-        return TypeAdapter(Name).validate_python(name)
-    except ValidationError as problem:
-        allowed = "lower-case letters, digits, '.', '_' and '-', at most 64; give another with --name"
-        raise ModelError(f"name: {name!r}; allowed: {allowed}") from problem
 
 
 def _readers() -> dict[str, Any]:

@@ -86,7 +86,7 @@ def train(
     splits. Files may be below the manifest's folder and below `roots`. With `int8`, encoders that lose next to nothing are
     quantised too. Raises ModelError, and ManifestError with all errors of the data.
     """
-    name = _model_name(name or out.name)
+    name = model_name(name or out.name)
     check_replaceable(out)
     use_available_cores()
     changes = changes or {}
@@ -130,7 +130,7 @@ def train(
     return _finish(manifest, warnings, recipe, examples, network, progress, out, name, preset, measure_test, int8)
 
 
-def _model_name(name: str) -> str:
+def model_name(name: str) -> str:
     """Return the name if it is valid. Raises ModelError."""
     try:
         return TypeAdapter(Name).validate_python(name)
