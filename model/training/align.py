@@ -35,17 +35,13 @@ from polymodal.model.kinds.network import Network
 from polymodal.model.manifest import read_inputs
 from polymodal.model.network import build_network
 from polymodal.model.progress import console, track, warn
-from polymodal.model.runtimes import Runtime
-from polymodal.model.runtimes.onnx_int8_runtime import NAME
 from polymodal.model.runtimes.torch_runtime import TorchRuntime
 from polymodal.model.tasks.embed import normalised
-from polymodal.model.training.card import IN_8_BITS, SIMILARITY, in_8_bits, similarity, with_section, without_section
+from polymodal.model.training.card import SIMILARITY, similarity, with_section
 from polymodal.model.training.examples import CHUNK
-from polymodal.model.training.export import export_graphs
 from polymodal.model.training.fit import use_available_cores
-from polymodal.model.training.int8 import quantise
 from polymodal.model.training.pairs import Pairs, read_pairs
-from polymodal.model.training.repack import trained_examples
+from polymodal.model.training.repack import export_network, trained_examples
 from polymodal.model.training.train import load_verified
 from polymodal.model.types import Array, FloatArray
 
@@ -235,11 +231,11 @@ def align(
 
     Everything else stays as it is: the classifier's scores do not change. Heads that the bundle has are replaced. 8-bit encoders
     need `manifest`, the manifest that the bundle was trained on; prepared rows of it are kept in `work`. `match` is calibrated and
-    retrieval is measured with the runtime that serves the bundle. Raises ModelError, and ManifestError.
+    retrieval is measured in 8 bits, or without them with torch. Raises ModelError, and ManifestError.
     """
     check_replaceable(out)
     use_available_cores()
-    bundle, threads = read_bundle(directory), torch.get_num_threads()
+    bundle = read_bundle(directory)
     plain, stored = _without_heads(bundle.config, bundle.read_stored())
     network = build_network(plain.network)
     network.load_state_dict(_tensors(decompress_weights(stored)))
@@ -250,25 +246,15 @@ def align(
     network = build_network(config.network)
     network.load_state_dict(_tensors(decompress_weights(stored)))
     console.print("exporting …")
-    graphs = export_graphs(network, bundle.inputs, config.network.width)
-    report = {key: value for key, value in bundle.report.items() if key != "int8"}
-    golden = [{key: value for key, value in entry.items() if key != NAME} for entry in bundle.golden]
-    runtime: Runtime = TorchRuntime(network, torch.device("cpu"))
-    card = without_section(bundle.card, IN_8_BITS)
-    if manifest is not None:
-        examples = trained_examples(bundle, manifest, work, split_seed, workers, roots)
-        splits = [split for split in ("test", "unseen") if measure_test and examples.split(split)]
-        quantised = quantise(network, config, stored, graphs, examples, splits=splits, threads=threads)
-        golden, runtime = quantised.replayed(golden, replace(bundle, config=config)), quantised.runtime
-        graphs |= quantised.graphs
-        report["int8"] = quantised.report
-        card = with_section(card, IN_8_BITS, in_8_bits(report["int8"]))
+    examples = trained_examples(bundle, manifest, work, split_seed, workers, roots) if manifest else None
+    bundle = replace(bundle, config=config)
+    exported = export_network(bundle, network, stored, examples, measure_test)
     console.print("calibrating and measuring …")
     measured = ("validation", *(("test", "unseen") if measure_test else ()))
-    served = Network(replace(bundle, config=config), runtime)
-    vectors = _served(served, pairs, measured)
+    runtime = exported.runtime or TorchRuntime(network, torch.device("cpu"))
+    vectors = _served(Network(bundle, runtime), pairs, measured)
     config = config.model_copy(update={"matches": calibrate(vectors, pairs)})
-    report["alignment"] = {
+    exported.report["alignment"] = {
         "width": config.network.encoded - config.network.width,
         "heads": next(iter(tried)),
         "mean_reciprocal_rank": tried,
@@ -286,10 +272,10 @@ def align(
         config=config,
         inputs=bundle.inputs,
         weights=stored,
-        graphs=graphs,
-        report=report,
-        golden=golden,
-        card=with_section(card, SIMILARITY, similarity(report)),
+        graphs=exported.graphs,
+        report=exported.report,
+        golden=exported.golden,
+        card=with_section(exported.card, SIMILARITY, similarity(exported.report)),
         verify=load_verified,
     )
     return load_verified(out)

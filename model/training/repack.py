@@ -1,6 +1,7 @@
 """Rewrite a bundle with new graphs, optionally in 8 bits, or with metrics that its report lacks."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
@@ -10,8 +11,9 @@ from polymodal.model.bundle import Bundle, check_replaceable, read_bundle, write
 from polymodal.model.errors import ModelError
 from polymodal.model.kinds.network import Network
 from polymodal.model.manifest import Manifest
+from polymodal.model.network import MultimodalClassifier
 from polymodal.model.progress import warn
-from polymodal.model.runtimes import start_runtime, suitable
+from polymodal.model.runtimes import Runtime, start_runtime, suitable
 from polymodal.model.runtimes.onnx_int8_runtime import NAME
 from polymodal.model.runtimes.torch_runtime import load_network
 from polymodal.model.training import evaluate
@@ -23,9 +25,22 @@ from polymodal.model.training.fit import use_available_cores
 from polymodal.model.training.int8 import quantise
 from polymodal.model.training.splits import describe_split
 from polymodal.model.training.train import load_verified
+from polymodal.model.types import Array
 
 ADDED: Final = "added"
 """Key of a report for the metrics that `remeasure` added after the training."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """Graphs of a network, with what a bundle records about them."""
+
+    graphs: Mapping[str, bytes]
+    golden: list[dict[str, Any]]
+    report: dict[str, Any]
+    card: str
+    runtime: Runtime | None
+    """Executes the graphs in 8 bits; None without any."""
 
 
 def export(
@@ -46,33 +61,47 @@ def export(
     """
     check_replaceable(out)
     use_available_cores()
-    bundle, threads = read_bundle(directory), torch.get_num_threads()
-    config, stored = bundle.config, bundle.read_stored()
-    network = load_network(bundle)
-    graphs = export_graphs(network, bundle.inputs, config.network.width)
-    report = {key: value for key, value in bundle.report.items() if key != "int8"}
-    golden = [{key: value for key, value in entry.items() if key != NAME} for entry in bundle.golden]
-    card = without_section(bundle.card, IN_8_BITS)
-    if source is not None:
-        examples = trained_examples(bundle, source, work, split_seed, workers, roots)
-        splits = [split for split in ("test", "unseen") if measure_test and examples.split(split)]
-        quantised = quantise(network, config, stored, graphs, examples, splits=splits, threads=threads)
-        golden = quantised.replayed(golden, bundle)
-        graphs |= quantised.graphs
-        report["int8"] = quantised.report
-        card = with_section(card, IN_8_BITS, in_8_bits(report["int8"]))
+    bundle = read_bundle(directory)
+    examples = trained_examples(bundle, source, work, split_seed, workers, roots) if source else None
+    stored = bundle.read_stored()
+    exported = export_network(bundle, load_network(bundle), stored, examples, measure_test)
     write_bundle(
         out,
-        config=config,
+        config=bundle.config,
         inputs=bundle.inputs,
         weights=stored,
-        graphs=graphs,
-        report=report,
-        golden=golden,
-        card=card,
+        graphs=exported.graphs,
+        report=exported.report,
+        golden=exported.golden,
+        card=exported.card,
         verify=load_verified,
     )
     return load_verified(out)
+
+
+def export_network(
+    bundle: Bundle,
+    network: MultimodalClassifier,
+    stored: Mapping[str, Array],
+    examples: Examples | None,
+    measure_test: bool,
+) -> Exported:
+    """Export a network with the config of a bundle, whose report, golden inputs and card are brought up to date.
+
+    `stored` has the network's weights as the bundle stores them. Graphs in 8 bits need `examples`, the rows of its training.
+    """
+    graphs = export_graphs(network, bundle.inputs, bundle.config.network.width)
+    report = {key: value for key, value in bundle.report.items() if key != "int8"}
+    golden = [{key: value for key, value in entry.items() if key != NAME} for entry in bundle.golden]
+    card = without_section(bundle.card, IN_8_BITS)
+    if examples is None:
+        return Exported(graphs, golden, report, card, None)
+    splits = [split for split in ("test", "unseen") if measure_test and examples.split(split)]
+    threads = torch.get_num_threads()
+    quantised = quantise(network, bundle.config, stored, graphs, examples, splits=splits, threads=threads)
+    report["int8"] = quantised.report
+    card = with_section(card, IN_8_BITS, in_8_bits(quantised.report))
+    return Exported({**graphs, **quantised.graphs}, quantised.replayed(golden, bundle), report, card, quantised.runtime)
 
 
 def remeasure(
