@@ -28,6 +28,8 @@ SLOW = (
     "tests/app/test_streams.py",
     "tests/deploy/",
     "tests/model/evaluation/test_plots.py",
+    "tests/model/training/test_align.py",
+    "tests/model/training/test_dual_encoders.py",
     "tests/model/training/test_export.py",
     "tests/model/training/test_fit.py",
     "tests/model/training/test_hub.py",

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -173,10 +174,11 @@ def test_the_report_and_the_card_have_the_data_and_the_figures(aligned):
 
 
 def test_heads_are_replaced_when_a_bundle_is_aligned_again(aligned, tiny_bundle, pairs_folder, tmp_path):
-    for source, name in ((aligned, "again"), (tiny_bundle, "first")):
+    itself = shutil.copytree(aligned, tmp_path / "again")
+    for source, name in ((itself, "again"), (tiny_bundle, "first")):
         result = polymodal("align", source, pairs_folder / "pairs.csv", "--out", tmp_path / name, "--no-test")
         assert result.exit_code == 0, result.stderr
-        assert "1 row" not in result.stdout
+        assert "warning: row 1: image 1.png: bytes of no known" in result.stderr
     again, first = (read_bundle(tmp_path / name) for name in ("again", "first"))
     assert again.read_weights().keys() == first.read_weights().keys()
     assert (again.config.matches, again.card) == (first.config.matches, first.card)

@@ -23,6 +23,7 @@ from polymodal.model.training import export, import_encoders
 from polymodal.model.training.dual_encoders import licence_of
 from tests.bundle_files import update_sums
 from tests.in_process import serving
+from tests.media import saved
 
 CLOSE = 1e-4
 TEXTS = ["a red boat", "The LAKE, a cat", "Käse ☕", "words " * 30, "two"]
@@ -32,9 +33,7 @@ SIZES = [(32, 32), (36, 50), (200, 31), (5, 7), (1, 1), (640, 480), (500, 33)]
 def png(size, seed=0):
     """A PNG of smooth noise."""
     noise = np.random.default_rng(seed).integers(0, 256, (7, 9, 3), dtype=np.uint8)
-    file = io.BytesIO()
-    Image.fromarray(noise).resize(size, Image.Resampling.BICUBIC).save(file, "PNG")
-    return file.getvalue()
+    return saved(Image.fromarray(noise).resize(size, Image.Resampling.BICUBIC))
 
 
 IMAGES = [png(size, seed) for seed, size in enumerate(SIZES)]
@@ -91,7 +90,7 @@ async def test_a_service_has_the_vectors_of_transformers(dual_encoder):
         refused = await client.post("/v1/classify", json={"text": "a boat"})
     for modality, vectors in expected.items():
         np.testing.assert_allclose(got[modality], vectors, atol=CLOSE, rtol=0)
-    assert refused.status_code >= 400
+    assert (refused.status_code, refused.json()["code"]) == (404, "unknown_task")
     assert "embed" in refused.json()["detail"]
 
 
@@ -295,7 +294,7 @@ def test_a_name_that_no_model_can_have_is_an_error(dual_encoder, tmp_path):
         import_encoders(str(dual_encoder[0]), tmp_path / "out", name="My Model", cache=tmp_path)
 
 
-def test_only_data_files_are_downloaded_from_the_hub(dual_encoder, tmp_path, monkeypatch):
+def test_only_data_files_are_downloaded_from_the_hub(tmp_path, monkeypatch):
     calls = []
 
     def download(name, *, cache_dir, allow_patterns):
