@@ -7,7 +7,8 @@ P candidates, V width of a vector.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Final, cast
+from functools import partial
+from typing import Any, ClassVar, Final, cast
 
 import numpy as np
 
@@ -116,17 +117,20 @@ class Ranking:
 
 
 def compare(
-    query: Embedding, candidates: Mapping[int, Embedding], description: Description, prior: float | None = None
+    query: Embedding,
+    candidates: Mapping[int, Embedding],
+    description: Description,
+    prior: float | None = None,
+    vectors: Array | None = None,
 ) -> list[Pair]:
     """Return a pair for each candidate, by index; best first.
 
     Pairs are sorted by match, because cosines of different sets of modalities are not comparable; pairs without a match follow, by
-    cosine. Ties are sorted by index. `prior`: EVEN for None.
+    cosine. Ties are sorted by index. `prior`: EVEN for None. `vectors`: those of the candidates (P, V), for many queries.
     """
     if not candidates:
         return []
-    # In double precision, so that a cosine does not depend on how many vectors are multiplied together.
-    vectors: Array = np.array([candidate.fused for candidate in candidates.values()])
+    vectors = _vectors(candidates) if vectors is None else vectors
     one: Array = np.array(query.fused)
     pairs = []
     for (index, candidate), cosine in zip(candidates.items(), cosines(one, vectors).tolist(), strict=True):
@@ -135,6 +139,14 @@ def compare(
         threshold = None if calibration is None else calibration.threshold
         pairs.append(Pair(index, candidate.modalities, round(cosine, DECIMALS), match, threshold))
     return sorted(pairs, key=lambda pair: (pair.match is None, -(pair.match or 0), -pair.cosine, pair.index))
+
+
+def _vectors(candidates: Mapping[int, Embedding]) -> Array:
+    """Return the vectors of candidates (P, V).
+
+    They are in double precision, so that a cosine does not depend on how many vectors are multiplied together.
+    """
+    return np.array([candidate.fused for candidate in candidates.values()])
 
 
 def embed_one(model: Model, inputs: Inputs) -> Embedding:
@@ -163,7 +175,8 @@ async def rank(
         raise first
     good, failed = _separated(others)
     tokens = first.tokens + sum(candidate.tokens for candidate in good.values())
-    return Ranking(first, compare(first, good, deployment.description, prior), failed, tokens)
+    pairs = await service.offload(partial(compare, first, good, deployment.description, prior))
+    return Ranking(first, pairs, failed, tokens)
 
 
 async def classify(
@@ -186,18 +199,35 @@ async def classify(
     embedded, failed = _separated(answers[: len(labels)])
     for position, error in failed:
         raise _of_label(position, error)
-    return [_scored(item, embedded, options, deployment.description) for item in answers[len(labels) :]]
+    return await service.offload(
+        partial(_scored_all, answers[len(labels) :], embedded, options, deployment.description)
+    )
+
+
+def _scored_all(
+    items: Sequence[Embedding | BaseException],
+    labels: Mapping[int, Embedding],
+    options: TaskOptions,
+    description: Description,
+) -> list[TaskAnswer | BaseException]:
+    """Return for each item the scores of labels, or why there are none."""
+    values, vectors = options.model_dump(), _vectors(labels)
+    return [
+        item if isinstance(item, BaseException) else _scored(item, labels, vectors, values, description)
+        for item in items
+    ]
 
 
 def _scored(
-    item: Embedding | BaseException, labels: Mapping[int, Embedding], options: TaskOptions, description: Description
+    item: Embedding,
+    labels: Mapping[int, Embedding],
+    vectors: Array,
+    values: Mapping[str, Any],
+    description: Description,
 ) -> Classification | BaseException:
-    """Return the scores of labels for an item, or why there are none."""
-    if isinstance(item, BaseException):
-        return item
-    values = options.model_dump()
+    """Return the scores of labels with these vectors for an item, or why there are none; `values`: of the options."""
     names, threshold = values["candidate_labels"], values["threshold"] or 0
-    pairs = compare(item, labels, description, values["prior"])
+    pairs = compare(item, labels, description, values["prior"], vectors)
     if any(pair.match is None for pair in pairs):
         problem = f"labels for {' and '.join(item.modalities)}, whose similarity with texts was not calibrated"
         pairs_allowed = ", ".join(sorted(description.matches)) or "nothing"

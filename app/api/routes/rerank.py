@@ -133,9 +133,10 @@ async def rerank(request: Request) -> Response:
             except InputError as error:
                 raise located("query", error) from None
             pairs = _sorted(ranking, parsed, deployment.description)
-    context.modalities = sorted({*ranking.query.modalities, *(name for pair in pairs for name in pair.modalities)})
+        context.modalities = sorted({*ranking.query.modalities, *(name for pair in pairs for name in pair.modalities)})
+        content = await service.offload(partial(_content, ranking, pairs, parsed, context.request_id))
     headers = {IGNORED: ", ".join(parsed.ignored)} if parsed.ignored else {}
-    return Response(_content(ranking, pairs, parsed, context.request_id), media_type=JSON, headers=headers)
+    return Response(content, media_type=JSON, headers=headers)
 
 
 def _sorted(ranking: Ranking, parsed: ParsedRerank, description: Description) -> list[Pair]:
@@ -158,6 +159,8 @@ def _sorted(ranking: Ranking, parsed: ParsedRerank, description: Description) ->
 
 
 def _content(ranking: Ranking, pairs: list[Pair], parsed: ParsedRerank, request_id: str) -> bytes:
+    """Return the JSON of the answer."""
+
     def score(pair: Pair) -> float:
         return pair.cosine if parsed.choice.raw_scores or pair.match is None else pair.match
 

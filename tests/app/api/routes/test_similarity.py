@@ -3,6 +3,7 @@
 import base64
 import json
 import math
+import threading
 
 import httpx
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from polymodal.app.access.rates import Rate
+from polymodal.app.serving import similarity
 from tests.app.conftest import ALIGNED
 from tests.media import solid
 
@@ -334,6 +336,22 @@ async def test_candidate_labels_are_scored_each_by_itself(client):
     expected = [("red", match("image~text", 1.0), True), ("blue", match("image~text", 0.0), False)]
     assert await labels(client, image=encoded(solid("red")), candidate_labels=["blue", "red"]) == expected
     assert await labels(client, image=encoded(solid("red")), candidate_labels=["red"]) == expected[:1]
+
+
+@pytest.mark.parametrize("path", ["similarity", "classify", "classify/batch"])
+async def test_vectors_are_compared_beside_the_event_loop(client, monkeypatch, path):
+    bodies = {
+        "similarity": {"query": {"text": "red"}, "candidates": [{"text": "red"}]},
+        "classify": {"text": "red", "candidate_labels": ["red"]},
+        "classify/batch": {"items": [{"text": "red"}, {"text": "blue"}], "candidate_labels": ["red"]},
+    }
+    threads, cosines = [], similarity.cosines
+    monkeypatch.setattr(
+        similarity, "cosines", lambda *vectors: threads.append(threading.current_thread()) or cosines(*vectors)
+    )
+    assert (await client.post(f"/v1/{path}", json=bodies[path])).status_code == 200
+    assert threads
+    assert threading.current_thread() not in threads
 
 
 async def test_the_other_options_of_classify_hold_for_candidate_labels(client):
