@@ -23,7 +23,7 @@ if TYPE_CHECKING:
         UnsupportedFormat,
         input_error,
     )
-    from polymodal.model.index import Hit, SearchIndex, read_index
+    from polymodal.model.index import Hit, SearchIndex, read_index, rebuild_command
     from polymodal.model.kinds import load_bundle
     from polymodal.model.kinds.network import Network
     from polymodal.model.modalities import MODALITIES, Modality, workload
@@ -100,6 +100,7 @@ __all__ = [
     "match_of",
     "processor",
     "read_index",
+    "rebuild_command",
     "tasks_of",
     "workload",
 ]

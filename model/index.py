@@ -265,6 +265,11 @@ def write_index(
         raise SearchIndexError(str(problem).replace(str(fresh), str(folder))) from problem
 
 
+def rebuild_command(folder: Path | str = "FOLDER") -> str:
+    """Return the command that builds an index again, for messages."""
+    return f"polymodal index build MANIFEST --out {folder} --bundle BUNDLE --restart"
+
+
 def read_index(folder: Path) -> SearchIndex:
     """Read an index, and check its files against their digests. Raises SearchIndexError."""
     try:

@@ -22,6 +22,7 @@ from typing import Annotated, Any, Final, ParamSpec, TextIO
 import typer
 
 from polymodal.cores import available_cpus
+from polymodal.model import MODALITIES
 
 Parameters = ParamSpec("Parameters")
 
@@ -31,6 +32,10 @@ BUG: Final = 70  # EX_SOFTWARE of sysexits.h
 INTERRUPTED: Final = 130  # what a shell reports of a program ended by Ctrl-C
 
 CPUS: Final = available_cpus()
+SUFFIXES: Final = {suffix: modality.name for modality in MODALITIES.values() for suffix in modality.suffixes}
+"""Modalities of files by suffix."""
+WORDS: Final = next((modality.name for modality in MODALITIES.values() if modality.textual), None)
+"""The modality of an argument that is no file."""
 
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on standard output instead of text.")]
 Roots = Annotated[

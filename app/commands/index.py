@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path, PurePath
-from typing import Annotated, cast
+from typing import Annotated
 
 import typer
 
@@ -10,6 +10,8 @@ from polymodal.app.commands.bundles import EMBEDDED, ManifestArgument, Strict, o
 from polymodal.app.commands.command import (
     BAD_ROWS,
     CPUS,
+    SUFFIXES,
+    WORDS,
     AsJson,
     Roots,
     Workers,
@@ -23,7 +25,6 @@ commands = group("index", "Build a search index of a manifest's images and texts
 
 IndexFolder = Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder written by `polymodal index build`.")]
 OfBundle = Annotated[str, typer.Option(metavar="BUNDLE", help="Folder of a bundle with aligned vectors.")]
-BUILD = "polymodal index build MANIFEST --out {} --bundle BUNDLE --restart"
 
 
 @command(
@@ -107,17 +108,16 @@ def search(
     Similar is the cosine of the vectors; match is the probability that item and query belong together, at the prior.
     """
     from polymodal.app.commands.terminal import show_hits
-    from polymodal.model import TASKS, Embedding, Space, answer_one, read_index
+    from polymodal.app.serving.similarity import embed_one
+    from polymodal.model import read_index, rebuild_command
 
     inputs = _read_query(query)
     filter = dict(_pair(entry) for entry in filters or ())
     index = read_index(folder)
     index.check_filter(filter)
     model = open_model(bundle)
-    index.check_model(model.description, BUILD.format(folder))
-    task = TASKS["embed"]
-    options = task.Options.model_validate({"space": Space.ALIGNED.value, "fused": True})
-    embedding = cast(Embedding, answer_one(model, task, inputs, options))
+    index.check_model(model.description, rebuild_command(folder))
+    embedding = embed_one(model, inputs)
     hits = index.search(
         embedding.fused or [],
         embedding.modalities,
@@ -137,11 +137,9 @@ def search(
 
 def _read_query(query: Sequence[str]) -> dict[str, bytes | str]:
     """Return the inputs of a query: the bytes of files whose suffix is that of a modality, and words."""
-    words = next((name for name, modality in MODALITIES.items() if modality.textual), None)
     inputs: dict[str, bytes | str] = {}
     for entry in query:
-        suffix = PurePath(entry).suffix.lower()
-        name = next((name for name, modality in MODALITIES.items() if suffix and suffix in modality.suffixes), words)
+        name = SUFFIXES.get(PurePath(entry).suffix.lower(), WORDS)
         if name is None or name in inputs:
             raise typer.BadParameter(f"{entry!r}; allowed: one query of each of {', '.join(MODALITIES)}")
         inputs[name] = entry if MODALITIES[name].textual else Path(entry).read_bytes()

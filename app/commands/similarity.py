@@ -6,15 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from polymodal.app.commands.bundles import EMBEDDED, open_model
-from polymodal.app.commands.command import AsJson, command, show
-from polymodal.model import MODALITIES
+from polymodal.app.commands.command import SUFFIXES, WORDS, AsJson, command, show
 
 if TYPE_CHECKING:
     from polymodal.model import Embedding, Inputs, Model
-
-SUFFIXES = {suffix: modality.name for modality in MODALITIES.values() for suffix in modality.suffixes}
-TEXT = next((modality.name for modality in MODALITIES.values() if modality.textual), None)
-"""The modality of an argument that is no file."""
 
 Side = Annotated[str, typer.Argument(help="A file, whose suffix names its kind, or words.", show_default=False)]
 
@@ -82,9 +77,9 @@ def _read(argument: str) -> "Inputs":
         raise typer.BadParameter(
             f"{argument}, a file of no known kind; allowed: {', '.join(sorted(SUFFIXES))}, or words"
         )
-    if TEXT is None:
+    if WORDS is None:
         raise typer.BadParameter(f"{argument!r}, words; allowed: files")
-    return {TEXT: argument}
+    return {WORDS: argument}
 
 
 def _is_file(path: Path) -> bool:

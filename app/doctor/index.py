@@ -4,15 +4,12 @@ from collections.abc import Iterator, Sequence
 
 from polymodal.app.doctor.result import CheckResult, fail, ok, warn
 from polymodal.app.settings import IndexSource
-from polymodal.model import Description, SearchIndexError, read_index
+from polymodal.model import Description, SearchIndexError, read_index, rebuild_command
 
 
 def check(source: IndexSource, loaded: Sequence[Description]) -> Iterator[CheckResult]:
     """Check one index; `loaded` has the bundles that work."""
-    area, rebuild = (
-        f"index {source.name}",
-        f"polymodal index build MANIFEST --out {source.path} --bundle BUNDLE --restart",
-    )
+    area, rebuild = f"index {source.name}", rebuild_command(source.path)
     try:
         index = read_index(source.path)
     except SearchIndexError as problem:

@@ -27,12 +27,12 @@ from polymodal.model import (
     Share,
     TaskOptions,
     read_index,
+    rebuild_command,
 )
 
 SEARCH_STAGE: Final = "search"
 TOP_K, MOST_HITS = 10, 1000
 """Hits of an answer: the default and the most."""
-REBUILD: Final = "polymodal index build MANIFEST --out FOLDER --bundle BUNDLE --restart"
 _SHOWN: Final = 12  # characters of a digest
 
 log = structlog.get_logger(__name__)
@@ -65,7 +65,9 @@ class IndexOfAnotherModel(RequestError):
     def __init__(self, name: str, model: str, digest: str, served: Iterable[Description]) -> None:
         versions = ", ".join(f"{other.digest[:_SHOWN]}… of {other.name}" for other in served)
         built = f'"{name}", built with version {digest[:_SHOWN]}… of {model}'
-        super().__init__("index", built, f"an index of a served version ({versions}); the operator runs {REBUILD}")
+        super().__init__(
+            "index", built, f"an index of a served version ({versions}); the operator runs {rebuild_command()}"
+        )
 
     @classmethod
     def example(cls) -> Self:
@@ -166,7 +168,7 @@ class Indexes:
                     model=index.model,
                     digest=index.digest,
                     served=served,
-                    next=REBUILD.replace("FOLDER", str(index.folder)),
+                    next=rebuild_command(index.folder),
                 )
 
     def resolve(self, name: str | None) -> tuple[str, SearchIndex]:
