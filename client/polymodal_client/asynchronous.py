@@ -21,7 +21,7 @@ from polymodal_client.answers import (
     Similarity,
 )
 from polymodal_client.batches import Batch, Numbered, Progress
-from polymodal_client.calls import Describes
+from polymodal_client.calls import Operation
 from polymodal_client.exchange import Exchange, Lost, Pause, Reply, Send, Steps
 from polymodal_client.files import File, Image
 from polymodal_client.retries import Retries
@@ -209,7 +209,7 @@ class AsyncClient:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.url!r})"
 
-    async def _one(self, task: Describes[Answer], item: Item, request_id: str | None) -> Answer:
+    async def _one(self, task: Operation[Answer], item: Item, request_id: str | None) -> Answer:
         call = await run_sync(task.call, item)  # reads the files
         return await self._run(self._exchange.perform(call, request_id))
 

@@ -24,7 +24,6 @@ from polymodal_client.errors import error_of
 from polymodal_client.items import id_of, inputs_of, item_of, rows_of
 
 Answer = TypeVar("Answer")
-Described = TypeVar("Described")
 
 
 @dataclass(frozen=True)
@@ -90,11 +89,30 @@ def pack(index: int, row: object) -> Packed:
     return Packed(index, id_of(row), document)
 
 
-class Describes(Protocol[Described]):
+class Operation(Protocol[Answer]):
     """A task or a search, which describes the call for one item."""
 
-    def call(self, item: Item) -> Call[Described]:
+    def call(self, item: Item) -> Call[Answer]:
         """Describe a call. Raises OSError, TypeError or ValueError for an input that can't be sent."""
+
+
+def _call(
+    path: str,
+    read: Callable[[Any, str], Answer],
+    options: Mapping[str, Any],
+    item: Item,
+    member: str | None = None,
+) -> Call[Answer]:
+    """Describe a call for one item: a form if it has files, otherwise JSON, with the inputs in an object `member` if one is named.
+
+    Raises OSError, TypeError or ValueError for an input that can't be sent.
+    """
+    inputs = inputs_of(item, _RESERVED)
+    files = {name: value for name, value in inputs.items() if isinstance(value, bytes)}
+    if not files:
+        return Call("POST", path, read, json={**options, **({member: inputs} if member else inputs)})
+    fields = {**options, **{name: value for name, value in inputs.items() if isinstance(value, str)}}
+    return Call("POST", path, read, fields={name: _in_form(value) for name, value in fields.items()}, files=files)
 
 
 @dataclass(frozen=True)
@@ -114,15 +132,7 @@ class Task(Generic[Answer]):
 
         Raises OSError, TypeError or ValueError for an input that can't be sent.
         """
-        inputs = inputs_of(item, _RESERVED)
-        files = {name: value for name, value in inputs.items() if isinstance(value, bytes)}
-        fields = {**self.options, **{name: value for name, value in inputs.items() if isinstance(value, str)}}
-        path = f"/v1/{self.name}"
-        if not files:
-            return Call("POST", path, self.read, json=fields)
-        return Call(
-            "POST", path, self.read, fields={name: _in_form(value) for name, value in fields.items()}, files=files
-        )
+        return _call(f"/v1/{self.name}", self.read, self.options, item)
 
     def batch_call(self, items: Sequence[Packed]) -> Call[tuple[ItemAnswer[Answer], ...]]:
         """Describe a call for many items. Ids are not sent, because the answers are in the items' order."""
@@ -196,13 +206,7 @@ class Search:
 
         Raises OSError, TypeError or ValueError for an input that can't be sent.
         """
-        inputs = inputs_of(item, _RESERVED)
-        files = {name: value for name, value in inputs.items() if isinstance(value, bytes)}
-        if not files:
-            return Call("POST", "/v1/search", SearchAnswer.of, json={**self.options, "query": inputs})
-        texts = {name: value for name, value in inputs.items() if isinstance(value, str)}
-        fields = {name: _in_form(value) for name, value in self.options.items()}
-        return Call("POST", "/v1/search", SearchAnswer.of, fields={**fields, **texts}, files=files)
+        return _call("/v1/search", SearchAnswer.of, self.options, item, "query")
 
 
 def search(

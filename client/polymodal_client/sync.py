@@ -21,7 +21,7 @@ from polymodal_client.answers import (
     Similarity,
 )
 from polymodal_client.batches import Batch, Numbered, Progress
-from polymodal_client.calls import Describes
+from polymodal_client.calls import Operation
 from polymodal_client.exchange import Exchange, Lost, Pause, Reply, Send, Steps
 from polymodal_client.files import File, Image
 from polymodal_client.retries import Retries
@@ -212,7 +212,7 @@ class Client:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.url!r})"
 
-    def _one(self, task: Describes[Answer], item: Item, request_id: str | None) -> Answer:
+    def _one(self, task: Operation[Answer], item: Item, request_id: str | None) -> Answer:
         return self._run(self._exchange.perform(task.call(item), request_id))
 
     def _many(self, batch: Batch[Answer]) -> list[ItemAnswer[Answer]]:
