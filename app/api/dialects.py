@@ -3,7 +3,7 @@
 A problem keeps its body as in RFC 9457, with one more member that these clients read, and has the status that they expect.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from http import HTTPStatus
 from typing import Any, Final, TypeAlias
 
@@ -14,6 +14,12 @@ from polymodal.model import InputError, Schema
 
 IGNORED: Final = "X-Ignored-Fields"
 """Header field of an answer: the fields of the request that are accepted without effect."""
+
+
+def ignored_headers(ignored: Collection[str]) -> dict[str, str]:
+    """Return the header field that names the fields of a request without effect; nothing without any."""
+    return {IGNORED: ", ".join(ignored)} if ignored else {}
+
 
 OPENAI: Final = "openai"
 _OPENAI_CODES: Final = {

@@ -137,7 +137,7 @@ def _items(task: Task) -> list[dict[str, Any]]:
     answer, problem = next(iter(_answers(task).values())), problem_of(_UNSUPPORTED, REQUEST_ID)
     return [
         {"index": 0, "id": "a", "status": 200, task.result: answer},
-        {"index": 1, "id": "b", "status": problem.status, "problem": problem.model_dump(exclude_none=True)},
+        {"index": 1, "id": "b", "status": problem.status, "problem": problem.document()},
     ]
 
 
@@ -172,7 +172,7 @@ def _similarity() -> dict[str, Any]:
             {"index": 2, "id": "c", "cosine": 0.41, **calibrated, "modalities": ["image"]},
             {"index": 0, "id": "a", "cosine": 0.83, "modalities": ["image", "text"]},
         ],
-        "failed": [{"index": 1, "id": "b", "status": problem.status, "problem": problem.model_dump(exclude_none=True)}],
+        "failed": [{"index": 1, "id": "b", "status": problem.status, "problem": problem.document()}],
     }
 
 

@@ -6,7 +6,8 @@ takes at most 2.7 times the input's size, 3.7 times for a data: URI, which is cu
 (tests/app/api/body/test_copies.py measures both), and more for base64 in lines.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable
+from typing import TypeVar
 
 from fastapi import Request
 
@@ -25,6 +26,8 @@ from polymodal.app.serving.service import Service
 from polymodal.app.serving.similarity import SIMILARITY
 from polymodal.app.settings import Settings
 from polymodal.model import Task
+
+Parsed = TypeVar("Parsed")
 
 __all__ = [
     "BODY_ERRORS",
@@ -56,34 +59,26 @@ async def read_request(
     request: Request, task: Task, admitted: Admitted, service: Service, settings: Settings
 ) -> ParsedRequest:
     """Read the body of POST /v1/TASK, which is a form or JSON."""
-    media_type, parameters = content_type(request, MULTIPART, JSON)
-    if media_type == MULTIPART:
-        return await _read_form(request, task, parameters, admitted, service, settings)
-    body = await read_whole(request, settings, admitted)
-    return await service.offload(lambda: request_of(task, parse(body), settings))
+    return await _read_either(
+        request, task, admitted, service, settings, lambda body: request_of(task, parse(body), settings)
+    )
 
 
 async def read_search(request: Request, admitted: Admitted, service: Service, settings: Settings) -> ParsedRequest:
     """Read the body of POST /v1/search, which is JSON, or a form with the inputs of the query."""
-    media_type, parameters = content_type(request, MULTIPART, JSON)
-    if media_type == MULTIPART:
-        return await _read_form(request, SEARCH, parameters, admitted, service, settings)
-    body = await read_whole(request, settings, admitted)
-    return await service.offload(lambda: search_of(parse(body), settings))
+    return await _read_either(
+        request, SEARCH, admitted, service, settings, lambda body: search_of(parse(body), settings)
+    )
 
 
-async def _read_form(
-    request: Request,
-    operation: Operation,
-    parameters: Mapping[bytes, bytes],
-    admitted: Admitted,
-    service: Service,
-    settings: Settings,
-) -> ParsedRequest:
-    """Read a form; `parameters`: of its media type."""
-    form = Form(operation, parameters.get(b"boundary", b""), settings, parameters.get(b"charset", b""))
-    await read(request, settings, admitted, form.write)
-    return await service.offload(form.close) if form.encoded else form.close()
+async def read_comparison(
+    request: Request, admitted: Admitted, service: Service, settings: Settings
+) -> ParsedComparison:
+    """Read the body of POST /v1/similarity, which is JSON, or a form with two inputs: the query and one candidate."""
+    parsed = await _read_either(
+        request, SIMILARITY, admitted, service, settings, lambda body: comparison_of(parse(body), settings)
+    )
+    return ParsedComparison.of_pair(parsed) if isinstance(parsed, ParsedRequest) else parsed
 
 
 async def read_batch(
@@ -91,20 +86,7 @@ async def read_batch(
 ) -> ParsedBatch:
     """Read the body of POST /v1/TASK/batch, which is JSON."""
     content_type(request, JSON)
-    body = await read_whole(request, settings, admitted)
-    return await service.offload(lambda: batch_of(task, parse(body), settings))
-
-
-async def read_comparison(
-    request: Request, admitted: Admitted, service: Service, settings: Settings
-) -> ParsedComparison:
-    """Read the body of POST /v1/similarity, which is JSON, or a form with two inputs: the query and one candidate."""
-    media_type, parameters = content_type(request, MULTIPART, JSON)
-    if media_type == MULTIPART:
-        form = await _read_form(request, SIMILARITY, parameters, admitted, service, settings)
-        return ParsedComparison.of_pair(form)
-    body = await read_whole(request, settings, admitted)
-    return await service.offload(lambda: comparison_of(parse(body), settings))
+    return await _read_json(request, admitted, service, settings, lambda body: batch_of(task, parse(body), settings))
 
 
 async def read_embeddings(
@@ -112,12 +94,39 @@ async def read_embeddings(
 ) -> ParsedEmbeddings:
     """Read the body of POST /v1/embeddings, which is JSON."""
     content_type(request, JSON)
-    body = await read_whole(request, settings, admitted)
-    return await service.offload(lambda: embeddings_of(body, settings))
+    return await _read_json(request, admitted, service, settings, lambda body: embeddings_of(body, settings))
 
 
 async def read_rerank(request: Request, admitted: Admitted, service: Service, settings: Settings) -> ParsedRerank:
     """Read the body of POST /rerank, which is JSON."""
     content_type(request, JSON)
+    return await _read_json(request, admitted, service, settings, lambda body: rerank_of(parse(body), settings))
+
+
+async def _read_json(
+    request: Request,
+    admitted: Admitted,
+    service: Service,
+    settings: Settings,
+    parsed: Callable[[bytearray], Parsed],
+) -> Parsed:
+    """Read a whole body, and parse it on a thread."""
     body = await read_whole(request, settings, admitted)
-    return await service.offload(lambda: rerank_of(parse(body), settings))
+    return await service.offload(lambda: parsed(body))
+
+
+async def _read_either(
+    request: Request,
+    operation: Operation,
+    admitted: Admitted,
+    service: Service,
+    settings: Settings,
+    parsed: Callable[[bytearray], Parsed],
+) -> ParsedRequest | Parsed:
+    """Read a form of an operation, or JSON as `_read_json` does."""
+    media_type, parameters = content_type(request, MULTIPART, JSON)
+    if media_type == JSON:
+        return await _read_json(request, admitted, service, settings, parsed)
+    form = Form(operation, parameters.get(b"boundary", b""), settings, parameters.get(b"charset", b""))
+    await read(request, settings, admitted, form.write)
+    return await service.offload(form.close) if form.encoded else form.close()

@@ -235,17 +235,8 @@ def encoded(where: str, text: str, limit: int) -> bytes:
         raise surrogate_error(where, error.start) from None
 
 
-def validated(
-    schema: type[Validated],
-    fields: Mapping[str, Any],
-    *,
-    known: Iterable[str] | None = None,
-    allowed: Mapping[str, str] = ALLOWED,
-) -> Validated:
-    """Validate fields by a schema.
-
-    Raises RequestError; `known` are the fields that its message lists, `allowed` their allowed values.
-    """
+def validated(schema: type[Validated], fields: Mapping[str, Any], *, known: Iterable[str] | None = None) -> Validated:
+    """Validate fields by a schema. Raises RequestError; `known` are the fields that its message lists."""
     try:
         return schema.model_validate(fields, strict=True)
     except ValidationError as error:
@@ -260,7 +251,7 @@ def validated(
         raise value.at(name)
     if first["type"] == "string_unicode":
         raise surrogate_error(name, surrogate_position(value))
-    allowed = {**allowed, **getattr(schema, "allowed", {})}  # an option may have another meaning in another operation
+    allowed = {**ALLOWED, **getattr(schema, "allowed", {})}  # an option may have another meaning in another operation
     raise InvalidParameter(name, shown(value), allowed[name])
 
 

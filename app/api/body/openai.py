@@ -9,16 +9,16 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import reduce
 from operator import or_
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal
 
-from pydantic import BeforeValidator, Field, create_model
+from pydantic import Field, create_model
 
 from polymodal.app.api.body.binary import file_of
-from polymodal.app.api.body.json import ALLOWED, Fault, encoded, parse, validated
+from polymodal.app.api.body.json import Fault, encoded, parse, validated
 from polymodal.app.api.body.problems import MalformedBody, TooManyItems, UnknownField, shown
 from polymodal.app.api.schemas import Example, ModelChoice
 from polymodal.app.settings import Settings
-from polymodal.model import MODALITIES, Inputs, InvalidParameter, NothingGiven, Schema
+from polymodal.model import MODALITIES, Count, Inputs, InvalidParameter, NothingGiven, Schema
 
 MOST_INPUTS: Final = 2048
 """Inputs of one request, as many as OpenAI accepts."""
@@ -74,16 +74,19 @@ class EmbeddingInput(Example):  # type: ignore[misc, valid-type]  # derived from
     """An item of `input`. With several inputs it has one vector, of all of them together."""
 
 
-def _integral(value: object) -> object:
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
 class EmbeddingsChoice(ModelChoice):
     """The fields of POST /v1/embeddings in addition to the inputs."""
 
+    allowed: ClassVar[Mapping[str, str]] = {
+        "encoding_format": "float or base64",
+        "dimensions": "an integer from 1",
+        "modality": _ALL,
+        "user": "a string",
+    }
+
     encoding_format: Literal["float", "base64"] | None = None
     """float for lists of numbers, the default; base64 for the bytes of float32 numbers in little-endian order."""
-    dimensions: Annotated[int, Field(ge=1), BeforeValidator(_integral)] | None = None
+    dimensions: Count | None = None
     """The number that the model's vectors have; no other, because they can't be shortened."""
     modality: Literal[tuple(MODALITIES)] | None = None  # type: ignore[valid-type]  # from the table
     """What the strings of `input` are: texts, by default, or files as data: URIs or base64."""
@@ -104,15 +107,6 @@ class EmbeddingsBody(EmbeddingsChoice):
     """A text, or a list of texts and of objects; each gets a vector."""
     messages: Annotated[list[EmbeddingMessage], Field(min_length=1)] | None = None
     """A conversation, which gets one vector of all its texts and its file together."""
-
-
-_ALLOWED: Final = {
-    **ALLOWED,
-    "encoding_format": "float or base64",
-    "dimensions": "an integer from 1",
-    "modality": _ALL,
-    "user": "a string",
-}
 
 
 # --- parsing ---
@@ -156,7 +150,7 @@ def embeddings_of(body: bytearray, settings: Settings) -> ParsedEmbeddings:
             raise InvalidParameter("input", "token ids", _CURE) from None
         raise
     inputs, messages = fields.pop("input", None), fields.pop("messages", None)
-    choice = validated(EmbeddingsChoice, fields, known=EmbeddingsBody.model_fields, allowed=_ALLOWED)
+    choice = validated(EmbeddingsChoice, fields, known=EmbeddingsBody.model_fields)
     ignored = {name for name in ("user",) if fields.get(name) is not None}
     reader = _Reader(settings, choice.modality or _TEXT, ignored)
     if messages is not None:

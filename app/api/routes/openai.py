@@ -5,7 +5,7 @@ import base64
 from collections.abc import Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
-from typing import Any, ClassVar, Final, Literal, cast
+from typing import ClassVar, Final, Literal, cast
 
 import numpy as np
 from fastapi import APIRouter, Request, Response
@@ -22,23 +22,24 @@ from polymodal.app.api.body import (
 )
 from polymodal.app.api.context import context_of
 from polymodal.app.api.dependencies import service_of, settings_of, while_connected
-from polymodal.app.api.dialects import IGNORED, OPENAI
+from polymodal.app.api.dialects import OPENAI, ignored_headers
 from polymodal.app.api.examples import explained
 from polymodal.app.api.routes.tasks import (
     INPUT_ERRORS,
     SERVICE_ERRORS,
     TIMEOUT_PARAMETER,
+    Limits,
     count_items,
     note_model,
+    reference,
     timed,
     timeout_ms_of,
 )
-from polymodal.app.observe.timeline import Timeline
 from polymodal.app.serving.batching import DeadlineExceeded, Overloaded
 from polymodal.app.serving.registry import Deployment
 from polymodal.app.serving.service import Service
+from polymodal.app.serving.similarity import EMBED
 from polymodal.model import (
-    TASKS,
     CountedEmbedOptions,
     Description,
     Embedding,
@@ -49,8 +50,6 @@ from polymodal.model import (
     Space,
     TaskOptions,
 )
-
-EMBED: Final = TASKS["embed"]
 
 _DETAILS: Final = (
     "For OpenAI's clients, with their address of the API set to that of the service and /v1. Each item of `input` gets a vector "
@@ -109,7 +108,6 @@ class TooManyForDeadline(DeadlineExceeded):
 def router() -> APIRouter:
     """Return the route for OpenAPI; requests are served by a plain route with the same endpoint."""
     routes = APIRouter(tags=[OPENAI])
-    schema = {"$ref": f"#/components/schemas/{EmbeddingsBody.__name__}"}
     routes.add_api_route(
         "/v1/embeddings",
         create_embeddings,
@@ -121,7 +119,7 @@ def router() -> APIRouter:
         response_model=EmbeddingList,
         openapi_extra={
             "parameters": [TIMEOUT_PARAMETER],
-            "requestBody": {"required": True, "content": {JSON: {"schema": schema}}},
+            "requestBody": {"required": True, "content": {JSON: {"schema": reference(EmbeddingsBody)}}},
         },
     )
     return routes
@@ -140,13 +138,12 @@ async def create_embeddings(request: Request) -> Response:
             note_model(request, deployment, EMBED)
             options = _options(parsed, deployment.description)
             await count_items(request, len(items), "input")
-            deadline = service.deadline(timeout_ms)
-            work = _embed(service, deployment, items, options, deadline, context.timeline)
+            limits: Limits = {"deadline": service.deadline(timeout_ms), "timeline": context.timeline}
+            work = _embed(service, deployment, items, options, limits)
             answers = await while_connected(request, work)
         context.modalities = sorted({modality for answer in answers for modality in answer.modalities})
         content = await service.offload(partial(_content, answers, packed=parsed.packed))
-    headers = {IGNORED: ", ".join(parsed.ignored)} if parsed.ignored else {}
-    return Response(content, media_type=JSON, headers=headers)
+    return Response(content, media_type=JSON, headers=ignored_headers(parsed.ignored))
 
 
 def _options(parsed: ParsedEmbeddings, description: Description) -> TaskOptions:
@@ -180,19 +177,18 @@ async def _embed(
     deployment: Deployment,
     items: Sequence[EmbeddingItem],
     options: TaskOptions,
-    deadline: float,
-    timeline: Timeline,
+    limits: Limits,
 ) -> list[Embedding]:
     """Return the answers for all items. Raises the first item's error."""
     loop = asyncio.get_running_loop()
-    half_time = (loop.time() + deadline) / 2
-    common: dict[str, Any] = {"deadline": deadline, "timeline": timeline}
+    # Refused earlier, a request met a busy service, and another try may succeed; later, it has too many items of its own.
+    half_time = (loop.time() + limits["deadline"]) / 2
     if len(items) == 1:  # in the places of the queue that batches leave to single requests
-        work = service.run(deployment, EMBED, items[0].inputs, options, **common)
+        work = service.run(deployment, EMBED, items[0].inputs, options, **limits)
         results = list(await asyncio.gather(work, return_exceptions=True))
     else:
         unpack = [item.unpack for item in items]
-        results = await service.run_all(deployment, EMBED, unpack, options, together=True, **common)
+        results = await service.run_all(deployment, EMBED, unpack, options, together=True, **limits)
     for item, result in zip(items, results, strict=True):
         if not isinstance(result, BaseException):
             continue

@@ -18,12 +18,13 @@ from polymodal.app.api.body import (
 from polymodal.app.api.body.rerank import located
 from polymodal.app.api.context import context_of
 from polymodal.app.api.dependencies import service_of, settings_of, while_connected
-from polymodal.app.api.dialects import IGNORED, TEI
+from polymodal.app.api.dialects import TEI, ignored_headers
 from polymodal.app.api.examples import explained
 from polymodal.app.api.routes.tasks import (
     INPUT_ERRORS,
     SERVICE_ERRORS,
     TIMEOUT_PARAMETER,
+    Limits,
     count_items,
     note_model,
     reference,
@@ -121,22 +122,19 @@ async def rerank(request: Request) -> Response:
             note_model(request, deployment, EMBED)
             await count_items(request, context.items, parsed.field)
             unpack: list[Unpack] = [partial(dict, document) for document in parsed.documents]
-            limits: Any = {
-                "deadline": service.deadline(timeout_ms),
-                "timeline": context.timeline,
-                "counted": parsed.field == "documents",
-            }
+            limits: Limits = {"deadline": service.deadline(timeout_ms), "timeline": context.timeline}
+            counted = parsed.field == "documents"
+            query: Unpack = partial(dict, parsed.query)
             try:
                 ranking = await while_connected(
-                    request, rank(service, deployment, partial(dict, parsed.query), unpack, None, **limits)
+                    request, rank(service, deployment, query, unpack, None, counted=counted, **limits)
                 )
             except InputError as error:
                 raise located("query", error) from None
             pairs = _sorted(ranking, parsed, deployment.description)
         context.modalities = sorted({*ranking.query.modalities, *(name for pair in pairs for name in pair.modalities)})
         content = await service.offload(partial(_content, ranking, pairs, parsed, context.request_id))
-    headers = {IGNORED: ", ".join(parsed.ignored)} if parsed.ignored else {}
-    return Response(content, media_type=JSON, headers=headers)
+    return Response(content, media_type=JSON, headers=ignored_headers(parsed.ignored))
 
 
 def _sorted(ranking: Ranking, parsed: ParsedRerank, description: Description) -> list[Pair]:
