@@ -47,6 +47,7 @@ SCALE: Final = ".scale"
 
 
 Config = TypeVar("Config", bound=KindConfig)
+Weight = TypeVar("Weight")
 
 
 @dataclass(frozen=True)
@@ -77,11 +78,11 @@ class AnyBundle(Generic[Config]):
         in it, without reading the others."""
         try:
             with safe_open(self.directory / WEIGHTS, "numpy") as file:
-                names = [name for name in sorted(file.keys()) if graph is None or _is_of(name, graph)]
-                stored = {name: file.get_tensor(name) for name in names}
+                names = {name: name for name in sorted(file.keys())}
+                chosen = names if graph is None else graph_weights(names, graph)
+                return {name: file.get_tensor(key) for name, key in chosen.items()}
         except (OSError, SafetensorError) as problem:
             raise BundleError(f"{self.directory}: {WEIGHTS} cannot be read: {problem}") from problem
-        return stored if graph in (None, HEAD) else encoder_weights(stored, graph)
 
     def graph(self, name: str) -> bytes | None:
         """Return the ONNX graph of an encoder or of the "head", in 8 bits for a name with the suffix INT8; None if missing."""
@@ -219,26 +220,18 @@ def decompress_weights(stored: Mapping[str, Array]) -> dict[str, Array]:
     return {name: _decompress(name, stored) for name in stored if not name.endswith(SCALE)}
 
 
-def encoder_weights(weights: Mapping[str, Array], modality: str) -> dict[str, Array]:
-    """Return the weights of one modality's encoder, by their names in it."""
-    prefix = f"encoders.{modality}."
-    return {name.removeprefix(prefix): array for name, array in weights.items() if name.startswith(prefix)}
-
-
-def head_weights(weights: Mapping[str, Array]) -> dict[str, Array]:
-    """Return the weights of fusion and head."""
-    return {name: array for name, array in weights.items() if not name.startswith("encoders.")}
+def graph_weights(weights: Mapping[str, Weight], graph: str) -> dict[str, Weight]:
+    """Return the weights of one graph by their names in it: of a modality's encoder, or of fusion and head for HEAD."""
+    if graph == HEAD:
+        return {name: weight for name, weight in weights.items() if not name.startswith("encoders.")}
+    prefix = f"encoders.{graph}."
+    return {name.removeprefix(prefix): weight for name, weight in weights.items() if name.startswith(prefix)}
 
 
 def _halved(array: Array) -> Array:
     with np.errstate(over="ignore"):  # what is beyond half precision becomes infinite, and is stored as it was
         half = array.astype(np.float16)
     return half if np.array_equal(half, array) else array
-
-
-def _is_of(name: str, graph: str) -> bool:
-    """Return whether a weight is one of a graph, an encoder's or HEAD."""
-    return not name.startswith("encoders.") if graph == HEAD else name.startswith(f"encoders.{graph}.")
 
 
 def _quantise(array: Array) -> tuple[Array, Array]:

@@ -204,10 +204,10 @@ class _FinishedRows:
 
     def __exit__(self, kind: object, problem: object, trace: object) -> None:
         """Delete the file after the block has written the output. Raises ModelError for a full disk."""
-        if fcntl and problem is None:  # while it is locked; Windows can't delete an open file
+        if problem is None and fcntl:  # while it is locked: afterwards it may be that of a run that has just started
             self.path.unlink()
         self._lock.close()
-        if problem is None:
+        if problem is None and not fcntl:  # Windows can't delete an open file
             self.path.unlink(missing_ok=True)
         if isinstance(problem, OSError) and problem.filename is None:  # of writing, which names no file
             reason = f"cannot be written: {problem.strerror}; the same command goes on from there"

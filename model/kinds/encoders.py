@@ -164,6 +164,21 @@ def golden_inputs(golden: Mapping[str, Any]) -> dict[str, str | bytes]:
     return {name: text if MODALITIES[name].textual else base64.b64decode(text) for name, text in encoded.items()}
 
 
+def described(bundle: AnyBundle[Any], runtime: Runtime, name: str | None, **of_kind: Any) -> Description:  # noqa: ANN401
+    """Return the description of a loaded bundle; `of_kind` has the fields that depend on its kind."""
+    return Description(
+        name=name or bundle.config.name,
+        digest=bundle.digest,
+        inputs=tuple(entry.describe() for entry in bundle.inputs.values()),
+        runtime=runtime.name,
+        card=bundle.card,
+        report=bundle.report,
+        kind=bundle.config.kind,
+        matches=bundle.config.matches or {},
+        **of_kind,
+    )
+
+
 Built = TypeVar("Built", bound=Encoders)
 
 
@@ -193,18 +208,13 @@ def _encoders(
     bundle: AnyBundle[EncodersConfig], runtime: Runtime, name: str | None, fallback: Callable[[], Runtime] | None
 ) -> Encoders:
     config = bundle.config
-    description = Description(
-        name=name or config.name,
-        digest=bundle.digest,
+    description = described(
+        bundle,
+        runtime,
+        name,
         target="",
         labels=(),
-        inputs=tuple(entry.describe() for entry in bundle.inputs.values()),
-        runtime=runtime.name,
-        card=bundle.card,
-        report=bundle.report,
-        kind=config.kind,
         capabilities=frozenset({Capability.EMBEDS}),
         spaces={Space.ALIGNED.value: config.width},
-        matches=config.matches or {},
     )
     return Encoders(bundle, runtime, description, config.width, fallback)

@@ -12,11 +12,11 @@ import numpy as np
 from polymodal.model.bundle import Bundle
 from polymodal.model.capabilities import Capability, Space
 from polymodal.model.config import BundleConfig, subset_key
-from polymodal.model.kinds.encoders import Encoders, golden_inputs, load
+from polymodal.model.kinds.encoders import Encoders, described, golden_inputs, load
 from polymodal.model.runtimes import Runtime
 from polymodal.model.stages import FUSE, Stages
 from polymodal.model.targets import TARGETS
-from polymodal.model.types import Array, Description, FloatArray, Prediction, Sample
+from polymodal.model.types import Array, FloatArray, Prediction, Sample
 
 
 class Network(Encoders):
@@ -39,20 +39,15 @@ class Network(Encoders):
         """Scale of a regression's numbers; None for labels."""
         spaces = {Space.ALIGNED.value: network.alignment.width} if network.alignment else {}
         spaces[Space.CLASSIFIER.value] = network.width
-        description = Description(
-            name=name or bundle.config.name,
-            digest=bundle.digest,
+        description = described(
+            bundle,
+            runtime,
+            name,
             target=network.target,
             labels=network.labels,
-            inputs=tuple(entry.describe() for entry in bundle.inputs.values()),
-            runtime=runtime.name,
-            card=bundle.card,
-            report=bundle.report,
             thresholds=bundle.config.thresholds,
-            kind=bundle.config.kind,
             capabilities=frozenset({Capability.EMBEDS, Capability.SCORES}),
             spaces=spaces,
-            matches=bundle.config.matches or {},
             scale=network.scale,
         )
         super().__init__(bundle, runtime, description, network.encoded, fallback)

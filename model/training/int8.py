@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 
-from polymodal.model.bundle import INT8, Bundle, decompress_weights, encoder_weights, head_weights
+from polymodal.model.bundle import INT8, Bundle, decompress_weights, graph_weights
 from polymodal.model.calibration import COVERAGE
 from polymodal.model.config import HEAD, BundleConfig
 from polymodal.model.kinds.network import Network
@@ -95,7 +95,7 @@ def quantise(
     candidates: dict[str, tuple[Candidate, ...]] = {}
     for name in config.network.order:
         measurable = any(map(examples.stores[name].has, validation))
-        weights = encoder_weights(stored, name)
+        weights = graph_weights(stored, name)
         quantised = _candidates(name, network, weights, graphs[name], examples) if measurable else ()
         candidates[name] = (*quantised, Candidate("float32"))
     return _Gate(config, stored, graphs, examples, threads).decide(candidates, splits)
@@ -142,7 +142,7 @@ class _Gate:
     embedded: dict[tuple[str, str, str], FloatArray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.head = open_session(self.graphs[HEAD], decompress_weights(head_weights(self.stored)), self.threads)
+        self.head = open_session(self.graphs[HEAD], decompress_weights(graph_weights(self.stored, HEAD)), self.threads)
 
     def decide(self, candidates: Mapping[str, tuple[Candidate, ...]], splits: Sequence[str]) -> Quantised:
         """Return the first combination that passes; float32 for all encoders always does."""
@@ -174,7 +174,7 @@ class _Gate:
     def _open(self, name: str, candidate: Candidate) -> tuple[bytes | None, ort.InferenceSession]:
         key = (name, candidate.name)
         if key not in self.opened:
-            stored, graph = encoder_weights(self.stored, name), None
+            stored, graph = graph_weights(self.stored, name), None
             if candidate.make is None:
                 session = open_session(self.graphs[name], decompress_weights(stored), self.threads)
             else:

@@ -18,6 +18,7 @@ from torch import nn
 from polymodal.model.manifest import Row, open_table
 from polymodal.model.modalities import Input
 from polymodal.model.network import MultimodalClassifier
+from polymodal.model.runtimes.torch_runtime import TorchRuntime
 from polymodal.model.training.examples import prepared
 from polymodal.model.training.splits import split_rows
 from polymodal.model.types import Array, FloatArray
@@ -86,13 +87,14 @@ def read_pairs(
     computed: dict[int, dict[str, FloatArray]] = {}
     known: dict[tuple[str, Path | str], FloatArray] = {}  # an image may have several texts
     arrays: dict[int, dict[str, Array]] = {}
+    runtime = TorchRuntime(network, torch.device("cpu"))
 
     def encode() -> None:
         for name, entry in inputs.items():
             values = {(name, rows[number].inputs[name]): row[name] for number, row in arrays.items() if name in row}
             new = {key: array for key, array in values.items() if key not in known}
             if new:
-                known.update(zip(new, _encoded(network, name, entry, list(new.values())), strict=True))
+                known.update(zip(new, runtime.encode(name, entry.collate(list(new.values()))), strict=True))
         for number, row in arrays.items():
             computed[number] = {name: known[name, rows[number].inputs[name]] for name in row}
         arrays.clear()
@@ -128,11 +130,3 @@ def _features_of(network: MultimodalClassifier) -> Iterator[None]:
     finally:
         for name, projection in projections.items():
             network.encoders[name].project = projection
-
-
-@torch.inference_mode()
-def _encoded(network: MultimodalClassifier, name: str, entry: Input, arrays: Sequence[Array]) -> FloatArray:
-    """Return the features (B, F) of prepared inputs of one modality."""
-    tensors = {key: torch.from_numpy(np.array(array)) for key, array in entry.collate(arrays).items()}
-    features: FloatArray = network.encode(name, tensors).flatten(1).numpy()
-    return features

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet
@@ -123,6 +124,19 @@ def test_a_resumed_run_writes_the_same_rows_as_an_uninterrupted_one(served, with
     assert scored.resumed == 4
     assert read(out) == read(whole)
     assert not (tmp_path / "scores.jsonl.part").exists()
+
+
+def test_a_run_that_starts_when_another_ends_keeps_its_rows(served, with_bad_rows, tmp_path, monkeypatch):
+    unfinished, unlink, started = tmp_path / "scores.csv.unfinished", Path.unlink, []
+
+    def unlink_and_start(path, missing_ok=False):
+        unlink(path, missing_ok)
+        if path == unfinished and not started:
+            started.append(unfinished.write_text("of the other run", encoding="utf-8"))
+
+    monkeypatch.setattr(Path, "unlink", unlink_and_start)
+    score(served, with_bad_rows, tmp_path / "scores.csv")
+    assert unfinished.read_text(encoding="utf-8") == "of the other run"
 
 
 @pytest.fixture

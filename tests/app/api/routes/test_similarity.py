@@ -339,7 +339,7 @@ async def test_candidate_labels_are_scored_each_by_itself(client):
 
 
 @pytest.mark.parametrize("path", ["similarity", "classify", "classify/batch"])
-async def test_vectors_are_compared_beside_the_event_loop(client, monkeypatch, path):
+async def test_vectors_are_compared_outside_the_event_loop(client, monkeypatch, path):
     bodies = {
         "similarity": {"query": {"text": "red"}, "candidates": [{"text": "red"}]},
         "classify": {"text": "red", "candidate_labels": ["red"]},
