@@ -127,7 +127,7 @@ def test_a_resumed_run_writes_the_same_rows_as_an_uninterrupted_one(served, with
 
 
 def test_a_run_that_starts_when_another_ends_keeps_its_rows(served, with_bad_rows, tmp_path, monkeypatch):
-    unfinished, unlink, started = tmp_path / "scores.csv.unfinished", Path.unlink, []
+    unfinished, unlink, started = tmp_path / "scores.csv.part", Path.unlink, []
 
     def unlink_and_start(path, missing_ok=False):
         unlink(path, missing_ok)
