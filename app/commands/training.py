@@ -61,7 +61,12 @@ commands = typer.Typer()
 def train(
     manifest: Manifest,
     out: Annotated[Path, typer.Option(help="Folder to write the bundle to; OUT.run holds what is in progress.")],
-    preset: Annotated[str, typer.Option(help="cnn-rnn (from scratch) or pretrained (fine-tuned).")] = "pretrained",
+    preset: Annotated[
+        str,
+        typer.Option(
+            help="cnn-rnn (from scratch), pretrained (fine-tuned), or align (pretrained, with alignment heads)."
+        ),
+    ] = "pretrained",
     target: Target = "single-label",
     task: Task = None,
     class_weights: Annotated[
@@ -90,6 +95,17 @@ def train(
     epochs: Annotated[int | None, typer.Option(min=1, help="At most this many, instead of the preset's.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=2, help="Instead of the preset's.")] = None,
     seed: Annotated[int, typer.Option(help="Of the weights, the order and the augmentations; not of the splits.")] = 0,
+    align: Annotated[
+        bool | None,
+        typer.Option(
+            help="Fit alignment heads after the training, so that inputs can be compared; a row without a label serves for "
+            "that alone."
+        ),
+    ] = None,
+    pairs: Annotated[
+        Path | None,
+        typer.Option(help="Manifest to fit them to, instead of MANIFEST; its labels are not used.", exists=True),
+    ] = None,
     name: Annotated[str | None, typer.Option(help="The model's name in the service (default: OUT's).")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted training.")] = False,
     test: Annotated[
@@ -116,7 +132,10 @@ def train(
     """
     from polymodal.model.training import train as run
 
+    if pairs and not (preset == "align" if align is None else align):
+        raise typer.BadParameter("only with --align or --preset align", param_hint="--pairs")
     options: dict[str, Any] = {
+        "align": align,
         "fusion": fusion,
         "encoders": encoders or None,
         "freeze": freeze,
@@ -143,6 +162,7 @@ def train(
         int8=int8,
         changes={key: value for key, value in options.items() if value is not None},
         roots=root or (),
+        pairs=pairs,
     )
     description = predictor.description
     if as_json:

@@ -4,7 +4,7 @@ Q queries, G items of a gallery, V width of a vector, P pairs.
 """
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,9 @@ from polymodal.model.evaluation.measures import FEWEST_GROUPS, RESAMPLES, TAILS
 from polymodal.model.metrics import calibration_error
 from polymodal.model.types import Array, FloatArray
 
+Groups: TypeAlias = Sequence[str] | npt.NDArray[np.int64]
+"""Names or numbers of the groups of rows."""
+
 LARGEST_GALLERY: Final = 500
 """Most items of a gallery: a recall depends on the gallery's size, and figures of different splits should be comparable."""
 CUTS: Final = (1, 5, 10)
@@ -20,10 +23,10 @@ DRAWN: Final = 20
 """Negative pairs that are drawn for each positive one."""
 
 
-def one_per_group(groups: Sequence[str], largest: int = LARGEST_GALLERY, seed: int = 0) -> npt.NDArray[np.int64]:
+def one_per_group(groups: Groups, largest: int = LARGEST_GALLERY, seed: int = 0) -> npt.NDArray[np.int64]:
     """Return row numbers of at most `largest` rows, no two of one group, drawn at random but always the same."""
     order = np.random.default_rng(seed).permutation(len(groups))
-    first: dict[str, int] = {}
+    first: dict[str | int, int] = {}
     for row in order.tolist():
         first.setdefault(groups[row], row)
     return np.asarray(list(first.values())[:largest], dtype=np.int64)
@@ -82,7 +85,7 @@ def matching(positive: Array, negative: Array) -> dict[str, Any]:
 
 
 def negative_pairs(
-    groups: Sequence[str], others: Sequence[str], count: int, seed: int = 0
+    groups: Groups, others: Groups, count: int, seed: int = 0
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Draw `count` pairs of row numbers whose groups differ, a row of `groups` with a row of `others`."""
     generator = np.random.default_rng(seed)

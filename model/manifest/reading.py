@@ -76,13 +76,16 @@ class Manifest:
         return tuple(row for row in self.rows if row.split == name)
 
 
-def read_manifest(path: Path, target: str = DEFAULT_TARGET, roots: Sequence[Path] = ()) -> Manifest:
+def read_manifest(
+    path: Path, target: str = DEFAULT_TARGET, roots: Sequence[Path] = (), unlabelled: bool = False
+) -> Manifest:
     """Read and check a manifest file or folder, its label cells as `target` has them.
 
-    Files may be below the manifest's folder, and below `roots`. Raises ManifestError with every problem in it.
+    Files may be below the manifest's folder, and below `roots`. With `unlabelled`, rows without a label are left out.
+    Raises ManifestError with every problem in it.
     """
     path = Path(os.path.abspath(path))  # not resolve(), which would follow a user's links
-    rows, result = read_rows(path, target, roots)
+    rows, result = read_rows(path, target, roots, unlabelled)
     if result.errors:
         raise ManifestError(path, result.errors)
     root, allowed = folder_of(path), absolute(roots)
@@ -101,14 +104,17 @@ def absolute(roots: Sequence[Path]) -> tuple[Path, ...]:
     return tuple(Path(os.path.abspath(root)) for root in roots)
 
 
-def read_rows(path: Path, target: str = DEFAULT_TARGET, roots: Sequence[Path] = ()) -> tuple[list[Row], CheckResult]:
+def read_rows(
+    path: Path, target: str = DEFAULT_TARGET, roots: Sequence[Path] = (), unlabelled: bool = False
+) -> tuple[list[Row], CheckResult]:
     """Return the rows of a manifest and the check result; rows with errors are only for finding more errors."""
     path = Path(os.path.abspath(path))
     result = CheckResult()
     records = list(records_of(path, result))
     if not records and not result.errors:
         result.errors.append("no rows; allowed: at least one")
-    return check_rows(records, FilePaths(folder_of(path), absolute(roots)), TARGETS[target].cells, result), result
+    paths = FilePaths(folder_of(path), absolute(roots))
+    return check_rows(records, paths, TARGETS[target].cells, result, unlabelled), result
 
 
 @dataclass(frozen=True, slots=True)

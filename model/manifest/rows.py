@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
 from typing import Final
 
@@ -41,14 +42,22 @@ class Row:
     licence: str
 
 
-def check_rows(records: Sequence[Record], paths: FilePaths, targets: Cells, result: CheckResult) -> list[Row]:
-    """Return the rows; add errors of rows and of the table as a whole to `result`."""
+def check_rows(
+    records: Sequence[Record], paths: FilePaths, targets: Cells, result: CheckResult, unlabelled: bool = False
+) -> list[Row]:
+    """Return the rows; add errors of rows and of the table as a whole to `result`.
+
+    With `unlabelled`, rows without a label that their target needs are left out with a warning; otherwise they are errors.
+    """
     columns = {column for record in records for column in record.cells}
     if records:
         result.errors.extend(column_problems(columns, result))
     rows: list[Row] = []
+    labelled = [not (unlabelled and _lacks_label(record, targets)) for record in records]
     seen: dict[str, str] = {}  # id → place of its first row
     for number, record in enumerate(records, start=1):
+        if not labelled[number - 1]:
+            continue
         row, errors = check_row(number, record, paths, columns, targets)
         if row.id in seen:
             taken = f"id {row.id!r} is taken by {seen[row.id]}"
@@ -56,12 +65,27 @@ def check_rows(records: Sequence[Record], paths: FilePaths, targets: Cells, resu
         seen.setdefault(row.id, record.where)
         result.errors.extend(fault_of(problem).at(record.where) for problem in errors)
         rows.append(row)
-    result.errors.extend(_split_problems(rows, records))
+    kept = list(compress(records, labelled))
+    if count := len(records) - len(kept):
+        result.warnings.append(f"{count:,} row{'s' * (count != 1)} without a label: left out of the labelled rows")
+    result.errors.extend(_split_problems(rows, kept))
     spellings = Spellings()
-    for record in records:
+    for record in kept:
         spellings.add(record)
     result.warnings.extend([*spellings.warnings(), *_confusable_names(rows, columns, targets)])
     return rows
+
+
+def _lacks_label(record: Record, targets: Cells) -> bool:
+    """Return whether the label cell is blank, and the target has no meaning for that."""
+    cell = record.cells.get("label")
+    if not (cell is None or (isinstance(cell, str) and is_blank(cell))):
+        return False
+    try:
+        targets.validate("")
+    except WrongCell:
+        return True
+    return False
 
 
 def column_problems(columns: Set[str], result: CheckResult, labelled: bool = True) -> Iterator[str]:

@@ -90,6 +90,19 @@ def similarity(report: Mapping[str, Any]) -> str:
                 recalls = " | ".join(_with_interval(figures, f"recall_at_{cut}", ".3f") for cut in (1, 5, 10))
                 chance = f"{figures['chance']['recall_at_1']:.3f} | {figures['median_rank']:.0f}"
                 lines.append(f"| {split} | {search} | {figures['gallery']} | {recalls} | {chance} |")
+    if any(measures["fused_queries"] for measures in alignment["metrics"].values()):
+        lines += [
+            "",
+            "What a query of several inputs finds, next to queries of one: the right item is another one of the query's group.",
+            "",
+            "| split | query | finds | gallery | recall at 1 | at 10 |",
+            "|---|---|---|---|---|---|",
+        ]
+    for split, measures in alignment["metrics"].items():
+        for item, queries in measures["fused_queries"].items():
+            for query, figures in queries.items():
+                recalls = " | ".join(_with_interval(figures, f"recall_at_{cut}", ".3f") for cut in (1, 10))
+                lines.append(f"| {split} | {spaced(query)} | {item} | {figures['gallery']} | {recalls} |")
     lines += [
         "",
         "`match` is the probability that two items belong together if half of the compared pairs do. It was calibrated on the "

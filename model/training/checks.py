@@ -90,27 +90,43 @@ class Inspection:
 
 
 def read_checked(
-    source: Path, target: str, split_seed: int, workers: int, roots: Sequence[Path] = ()
+    source: Path,
+    target: str,
+    split_seed: int,
+    workers: int,
+    roots: Sequence[Path] = (),
+    unlabelled: bool = False,
 ) -> tuple[Manifest, tuple[str, ...]]:
     """Return a manifest of the usable rows with splits, and the warnings about its splits.
 
-    Raises ManifestError with all errors of `inspect`, unless all of them are about inputs, which are rejected when prepared.
+    With `unlabelled`, rows without a label are left out. Raises ManifestError with all errors of `inspect`, unless all of them are
+    about inputs, which are rejected when prepared.
     """
     try:
-        manifest = with_splits(read_manifest(source, target, roots), split_seed)
+        manifest = with_splits(read_manifest(source, target, roots, unlabelled), split_seed)
         result = check_splits(manifest.rows, target)
     except ManifestError as problem:
         result = CheckResult(list(problem.problems))
     if result.errors:
-        everything = inspect(source, target, split_seed, workers, roots).result
+        everything = inspect(source, target, split_seed, workers, roots, unlabelled).result
         warn(everything.warnings)  # one may explain an error, e.g. labels that look like those of another target
         raise ManifestError(source, everything.errors)
     return usable(manifest), (*manifest.warnings, *result.warnings)
 
 
-def inspect(source: Path, target: str, split_seed: int, workers: int, roots: Sequence[Path] = ()) -> Inspection:
-    """Run every check and return the results, without raising an error. This decodes every input."""
-    records, result = read_rows(source, target, roots)
+def inspect(
+    source: Path,
+    target: str,
+    split_seed: int,
+    workers: int,
+    roots: Sequence[Path] = (),
+    unlabelled: bool = False,
+) -> Inspection:
+    """Run every check and return the results, without raising an error. This decodes every input.
+
+    With `unlabelled`, rows without a label are left out; otherwise they are errors.
+    """
+    records, result = read_rows(source, target, roots, unlabelled)
     rows = tuple(records)
     divided = bool(rows) and not result.cut_off and _can_be_divided(rows, target)
     if divided:

@@ -3,6 +3,7 @@
 N rows, M modalities, B rows of a batch.
 """
 
+import copy
 import hashlib
 import json
 import os
@@ -11,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, BinaryIO, Final
+from typing import Any, BinaryIO, Final, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -69,19 +70,33 @@ class ArrayStore:
         """Return whether the store has an array of that row."""
         return row in self._items
 
+    def place(self, row: int) -> int:
+        """Return where a row's array begins, which is the same for rows with the same input."""
+        return self._items[row][0]
+
+    def only(self, rows: Sequence[int]) -> Self:
+        """Return a store of these rows, numbered in this order."""
+        chosen = copy.copy(self)
+        chosen._items = {number: self._items[row] for number, row in enumerate(rows) if row in self._items}
+        return chosen
+
 
 class _Writer:
     """Appends arrays to a store's file and indexes them."""
 
     def __init__(self, file: BinaryIO, dtype: str) -> None:
         self._file = file
+        self._written: dict[Path | str, Any] = {}
         self.index: dict[str, Any] = {"dtype": dtype, "items": {}}
         self._offset = 0
 
-    def add(self, row: int, array: Array) -> None:
-        self._file.write(np.ascontiguousarray(array).tobytes())
-        self.index["items"][str(row)] = [self._offset, list(array.shape)]
-        self._offset += array.size
+    def add(self, row: int, value: Path | str, array: Array) -> None:
+        """Add the array of a row's input, which is written once if several rows have it."""
+        if value not in self._written:
+            self._file.write(np.ascontiguousarray(array).tobytes())
+            self._written[value] = [self._offset, list(array.shape)]
+            self._offset += array.size
+        self.index["items"][str(row)] = self._written[value]
 
 
 def input_fingerprint(inputs: Mapping[str, Input]) -> str:
@@ -108,7 +123,10 @@ def prepare_examples(
     if index.get("key") != key:
         folder.mkdir(parents=True, exist_ok=True)
         index_file.unlink(missing_ok=True)
-        index = {"key": key, **_write(manifest, inputs, folder, workers)}
+        written, problems = _write(manifest.rows, manifest.root, inputs, folder, workers)
+        if problems:
+            raise ManifestError(manifest.root, problems)
+        index = {"key": key, **written}
         index_file.write_text(json.dumps(index), encoding="utf-8")
     stores = {name: ArrayStore(folder / f"{name}.bin", index[name]) for name in inputs}
     labels = manifest.labels
@@ -142,23 +160,32 @@ def _file_name(problem: InputError, row: Row, root: Path) -> str:
     return os.path.relpath(value, root) if isinstance(value, Path) else ""
 
 
-def _write(manifest: Manifest, inputs: Mapping[str, Input], folder: Path, workers: int) -> dict[str, Any]:
+def write_arrays(
+    rows: Sequence[Row], root: Path, inputs: Mapping[str, Input], folder: Path, workers: int
+) -> tuple[dict[str, ArrayStore], list[str]]:
+    """Decode and preprocess rows into `folder`; return a store for each modality, and the errors of rows left out."""
+    index, problems = _write(rows, root, inputs, folder, workers)
+    return {name: ArrayStore(folder / f"{name}.bin", entry) for name, entry in index.items()}, problems
+
+
+def _write(
+    rows: Sequence[Row], root: Path, inputs: Mapping[str, Input], folder: Path, workers: int
+) -> tuple[dict[str, Any], list[str]]:
+    """Write the arrays of all rows that can be read; return the stores' indexes, and the errors of the others."""
     problems: list[str] = []
     files = {name: (folder / f"{name}.bin").open("wb") for name in inputs}
     writers = {name: _Writer(files[name], inputs[name].blank().dtype.str) for name in inputs}
     try:
-        for number, arrays in prepared(manifest.rows, manifest.root, inputs, workers, "preparing"):
+        for number, arrays in prepared(rows, root, inputs, workers, "preparing"):
             if isinstance(arrays, str):
                 problems.append(arrays)
                 continue
             for name, array in arrays.items():
-                writers[name].add(number, array)
+                writers[name].add(number, rows[number].inputs[name], array)
     finally:
         for file in files.values():
             file.close()
-    if problems:
-        raise ManifestError(manifest.root, problems)
-    return {name: writer.index for name, writer in writers.items()}
+    return {name: writer.index for name, writer in writers.items()}, problems
 
 
 def _arrays_of(row: Row, inputs: Mapping[str, Input]) -> dict[str, Array]:

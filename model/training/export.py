@@ -6,6 +6,7 @@ import logging
 import warnings
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
+from pathlib import Path
 from typing import Any, Final
 
 import onnx
@@ -16,6 +17,7 @@ from onnxscript import optimizer
 from torch import Tensor, nn
 
 from polymodal.model.bundle import WEIGHTS
+from polymodal.model.kinds.network import Network, load_network
 from polymodal.model.modalities import Input
 from polymodal.model.network import MultimodalClassifier
 from polymodal.model.runtimes.onnx_runtime import UNUSED
@@ -163,3 +165,10 @@ def remove_origin(model: onnx.ModelProto) -> None:
     for message in (model, graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
         message.ClearField("metadata_props")
     graph.ClearField("value_info")
+
+
+def load_verified(folder: Path) -> Network:
+    """Return a bundle loaded as serving does. Raises BundleError unless its golden inputs are reproduced."""
+    predictor = load_network(folder, threads=torch.get_num_threads())
+    predictor.warm_up()
+    return predictor

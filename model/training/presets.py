@@ -52,6 +52,8 @@ class TrainingConfig:
     """Share of the trained initial weights, from 0 to 1, in the encoders that are validated and kept."""
     augment: tuple[str, ...] = tuple(MODALITIES)
     """Modalities whose training examples are augmented."""
+    align: bool = False
+    """Whether the bundle gets alignment heads after the training; rows without a label serve for these too."""
     precision: str = "fp32"
     """Precision of matrix products: fp32, or bf16 or fp16 where the device can. Weights and metrics stay float32."""
     seed: int = 0
@@ -98,9 +100,16 @@ def pretrained_encoders(manifest: Manifest, cache: Path, encoders: Mapping[str, 
     return _recipe("pretrained", network, branches, training)
 
 
+def aligned_encoders(manifest: Manifest, cache: Path, encoders: Mapping[str, str]) -> Recipe:
+    """Return the recipe `pretrained`, whose bundle gets alignment heads."""
+    recipe = pretrained_encoders(manifest, cache, encoders)
+    return replace(recipe, training=replace(recipe.training, align=True))
+
+
 PRESETS: Final[Mapping[str, Callable[[Manifest, Path, Mapping[str, str]], Recipe]]] = {
     "cnn-rnn": cnn_rnn,
     "pretrained": pretrained_encoders,
+    "align": aligned_encoders,
 }
 """Arguments: the data, the folder for downloads, and the encoders that replace the preset's, by modality."""
 

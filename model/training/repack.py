@@ -20,11 +20,10 @@ from polymodal.model.training import evaluate
 from polymodal.model.training.card import IN_8_BITS, in_8_bits, with_section, without_section
 from polymodal.model.training.checks import read_checked
 from polymodal.model.training.examples import Examples, input_fingerprint, prepare_examples
-from polymodal.model.training.export import export_graphs
+from polymodal.model.training.export import export_graphs, load_verified
 from polymodal.model.training.fit import use_available_cores
 from polymodal.model.training.int8 import quantise
 from polymodal.model.training.splits import describe_split
-from polymodal.model.training.train import load_verified
 from polymodal.model.types import Array
 
 ADDED: Final = "added"
@@ -125,7 +124,7 @@ def remeasure(
     bundle, threads = read_bundle(directory), torch.get_num_threads()
     float32 = suitable(bundle)[-1]
     runtime = start_runtime(float32, bundle, threads=threads)
-    manifest = _read(source, bundle.config.network.target, split_seed, workers, roots)
+    manifest = _read(bundle, source, split_seed, workers, roots)
     if bundle.report["data"]["split"] not in (describe_split(manifest), describe_split(manifest, escaped=False)):
         raise ModelError(
             f"{source}: other rows, labels or splits; allowed: the manifest that the bundle was trained on"
@@ -164,9 +163,10 @@ def _graphs(bundle: Bundle) -> dict[str, bytes]:
     return {path.stem: (bundle.directory / path).read_bytes() for path in paths if path.suffix == ".onnx"}
 
 
-def _read(source: Path, target: str, split_seed: int, workers: int, roots: Sequence[Path]) -> Manifest:
-    """Return a manifest with splits, and print its warnings. Raises ManifestError."""
-    manifest, _ = read_checked(source, target, split_seed, workers, roots)
+def _read(bundle: Bundle, source: Path, split_seed: int, workers: int, roots: Sequence[Path]) -> Manifest:
+    """Return a manifest with splits as the training of a bundle reads it, and print its warnings. Raises ManifestError."""
+    unlabelled = bundle.report["training"].get("align", False)
+    manifest, _ = read_checked(source, bundle.config.network.target, split_seed, workers, roots, unlabelled)
     warn(manifest.warnings)
     return manifest
 
@@ -175,7 +175,7 @@ def trained_examples(
     bundle: Bundle, source: Path, work: Path, split_seed: int, workers: int, roots: Sequence[Path]
 ) -> Examples:
     """Return the prepared rows of the manifest that the bundle was trained on. Raises ModelError."""
-    manifest = _read(source, bundle.config.network.target, split_seed, workers, roots)
+    manifest = _read(bundle, source, split_seed, workers, roots)
     trained, digest = bundle.report["data"]["digest"], manifest.digest
     if trained != digest:
         raise ModelError(

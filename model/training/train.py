@@ -29,7 +29,7 @@ from polymodal.model.config import BundleConfig, Name, NetworkConfig
 from polymodal.model.errors import ModelError
 from polymodal.model.evaluation import plots
 from polymodal.model.fusion import FUSIONS
-from polymodal.model.kinds.network import Network, load_network
+from polymodal.model.kinds.network import Network
 from polymodal.model.manifest import Manifest, Row
 from polymodal.model.modalities import MODALITIES, Input
 from polymodal.model.network import MultimodalClassifier, build_network
@@ -39,14 +39,16 @@ from polymodal.model.runtimes.torch_runtime import TorchRuntime
 from polymodal.model.targets import DEFAULT_TARGET, TARGETS, target_name
 from polymodal.model.targets.weights import class_weights
 from polymodal.model.training import evaluate
+from polymodal.model.training.align import add_heads
 from polymodal.model.training.card import write_card
 from polymodal.model.training.checks import check_examples, read_checked
 from polymodal.model.training.curves import Curves
 from polymodal.model.training.evaluate import Answers
 from polymodal.model.training.examples import Examples, input_fingerprint, prepare_examples
-from polymodal.model.training.export import export_graphs
+from polymodal.model.training.export import export_graphs, load_verified
 from polymodal.model.training.fit import Progress, Validate, choose_device, fit, use_available_cores
 from polymodal.model.training.int8 import quantise
+from polymodal.model.training.pairs import prepare_pairs
 from polymodal.model.training.presets import PRESETS, Recipe, TrainingConfig
 from polymodal.model.training.splits import describe_split, write_split
 
@@ -77,6 +79,7 @@ def train(
     int8: bool = True,
     changes: Mapping[str, Any] | None = None,
     roots: Sequence[Path] = (),
+    pairs: Path | None = None,
 ) -> Network:
     """Train on the manifest at `source`, write the bundle `out` and return it loaded; work in progress is in `out` + ".run".
 
@@ -84,7 +87,8 @@ def train(
     modality; "freeze" and "augment" list modalities (or "none") whose encoder is frozen and whose examples are augmented;
     "class_weights" has the strings that `model.targets.weights.class_weights` reads. `split_seed` divides a manifest without
     splits. Files may be below the manifest's folder and below `roots`. With `int8`, encoders that lose next to nothing are
-    quantised too. Raises ModelError, and ManifestError with all errors of the data.
+    quantised too. With `align` of the recipe, alignment heads are fitted to the manifest `pairs`, or else to `source`, whose rows
+    without a label then serve for these alone. Raises ModelError, and ManifestError with all errors of the data.
     """
     name = model_name(name or out.name)
     check_replaceable(out)
@@ -93,7 +97,8 @@ def train(
     device = choose_device(device, changes.get("precision", TrainingConfig().precision))
     work = _work_folder(out)
     curves = Curves(work / "tensorboard") if tensorboard else None
-    manifest, warnings = read_checked(source, target_name(target), split_seed, workers, roots)
+    aligned = changes.get("align", preset == "align")
+    manifest, warnings = read_checked(source, target_name(target), split_seed, workers, roots, unlabelled=aligned)
     recipe = _recipe(manifest, preset, cache, changes)
     work.mkdir(parents=True, exist_ok=True)
     write_split(work / "split.csv", manifest.rows)
@@ -101,9 +106,16 @@ def train(
     examples = prepare_examples(manifest, recipe.inputs, inputs, work / "examples", workers=workers)
     warnings = (*warnings, *check_examples(examples, manifest.target))
     warn(warnings)
+    prepared = None
+    if recipe.training.align:
+        folder = work / "pairs"
+        prepared = prepare_pairs(
+            pairs or source, recipe.inputs, folder, roots=roots, split_seed=split_seed, workers=workers
+        )
     torch.manual_seed(recipe.training.seed)
     network = initial_network(recipe)
-    fingerprint = _fingerprint(manifest.digest, inputs, recipe.network.model_dump(mode="json"), asdict(recipe.training))
+    fitted = replace(recipe.training, align=False)  # alignment comes after what a checkpoint has
+    fingerprint = _fingerprint(manifest.digest, inputs, recipe.network.model_dump(mode="json"), asdict(fitted))
     try:
         progress = fit(
             network,
@@ -127,7 +139,16 @@ def train(
     console.print(
         f"best epoch {progress.best_epoch}: mean validation {TARGETS[target].scoring.watched} {progress.best_score:.4f}"
     )
-    return _finish(manifest, warnings, recipe, examples, network, progress, out, name, preset, measure_test, int8)
+    without_8_bits = not int8 or prepared is not None  # the alignment quantises the encoders with their heads
+    trained = _finish(
+        manifest, warnings, recipe, examples, network, progress, out, name, preset, measure_test, not without_8_bits
+    )
+    if prepared is None:
+        return trained
+    needed = examples if int8 else None
+    return add_heads(
+        read_bundle(out), prepared, out, examples=needed, seed=recipe.training.seed, measure_test=measure_test
+    )
 
 
 def model_name(name: str) -> str:
@@ -280,13 +301,6 @@ def _finish(
         verify=verify,
     )
     return load_verified(out)
-
-
-def load_verified(folder: Path) -> Network:
-    """Return a bundle loaded as serving does. Raises BundleError unless its golden inputs are reproduced."""
-    predictor = load_network(folder, threads=torch.get_num_threads())
-    predictor.warm_up()
-    return predictor
 
 
 def _work_folder(out: Path) -> Path:

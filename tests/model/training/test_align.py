@@ -12,8 +12,9 @@ from polymodal.model import ModelError, load_bundle, match_of
 from polymodal.model.bundle import read_bundle
 from polymodal.model.manifest import Row
 from polymodal.model.tasks.embed import normalised
-from polymodal.model.training.align import calibrate, embed, fit_heads, measure
-from polymodal.model.training.pairs import Pairs
+from polymodal.model.training.align import calibrate, measure
+from polymodal.model.training.heads import embed, fit_heads
+from polymodal.model.training.pairs import Pairs, check_enough
 from tests.command_line import assert_explained, polymodal
 from tests.media import solid
 
@@ -45,7 +46,7 @@ def synthetic(modalities=("image", "text"), noise=0.5, splits=SPLITS) -> Pairs:
         views = np.asarray(subjects) @ generator.normal(size=(6, 12 + place))
         features[name] = (views + noise * generator.normal(size=views.shape) + 3).astype(np.float32)
     present = {name: np.ones(len(rows), dtype=np.bool_) for name in modalities}
-    return Pairs(tuple(rows), "ab", features, present, ())
+    return Pairs(tuple(rows), features, present)
 
 
 def test_heads_find_what_modalities_have_in_common():
@@ -59,7 +60,7 @@ def test_heads_find_what_modalities_have_in_common():
         assert retrieval["recall_at_1"] > 0.5
         assert retrieval["sources"]["made"]["recall_at_1"] == retrieval["recall_at_1"]
     assert list(tried) == sorted(tried, key=tried.get, reverse=True)
-    assert {"canonical correlation, ridge 0.1"} < set(tried)
+    assert {"canonical correlation, ridge 0.1, power 0.5"} < set(tried)
     assert all(np.linalg.norm(rows, axis=1) == pytest.approx(1, abs=1e-5) for rows in vectors.values())
 
 
@@ -101,10 +102,26 @@ def test_pairs_that_are_not_more_similar_than_others_get_no_match():
 
 
 def test_too_few_pairs_are_an_error_that_names_the_split():
+    pairs = synthetic(splits={"train": 300, "validation": 10})
     with pytest.raises(
         ModelError, match="alignment: 5 groups of the validation split have image and text; allowed: at"
     ):
-        fit_heads(synthetic(splits={"train": 300, "validation": 10}))
+        check_enough(pairs.rows, pairs.present)
+
+
+def test_a_network_with_one_input_is_an_error():
+    pairs = synthetic(("image",))
+    with pytest.raises(ModelError, match="alignment: the network takes image alone; allowed: two modalities or more"):
+        check_enough(pairs.rows, pairs.present)
+
+
+def test_a_query_of_two_noisy_inputs_finds_more_than_one_of_them():
+    pairs = synthetic(noise=2.0)
+    queries = measure(embed(fit_heads(pairs)[0], pairs), {}, pairs, "test")["fused_queries"]
+    for found in ("image", "text"):
+        figures = {query: queries[found][query]["mean_reciprocal_rank"] for query in ("image", "text", "image+text")}
+        assert queries[found]["image+text"]["gallery"] == 75
+        assert figures["image+text"] > max(figures["image"], figures["text"])
 
 
 @pytest.fixture(scope="module")
@@ -184,6 +201,42 @@ def test_heads_are_replaced_when_a_bundle_is_aligned_again(aligned, tiny_bundle,
     assert (again.config.matches, again.card) == (first.config.matches, first.card)
     assert list(again.report["alignment"]["metrics"]) == ["validation"]
     assert not any(name.endswith(".int8") for name in again.files)
+
+
+@pytest.fixture
+def half_labelled(pairs_folder) -> Path:
+    """The same rows with a label in every second row of a split."""
+    with (pairs_folder / "pairs.csv").open(encoding="utf-8", newline="") as file:
+        rows = [{**row, "label": ("", row["text"].split()[0])[int(row["id"]) // 4 % 2]} for row in csv.DictReader(file)]
+    rows = [row for row in rows if row["id"] != "1"]
+    path = pairs_folder / "labelled.csv"
+    with path.open("w", encoding="utf-8", newline="") as file:
+        table = csv.DictWriter(file, tuple(rows[0]))
+        table.writeheader()
+        table.writerows(rows)
+    return path
+
+
+def test_rows_without_a_label_serve_for_alignment_alone(half_labelled, tmp_path):
+    out = tmp_path / "out"
+    train = ("train", half_labelled, "--preset", "cnn-rnn", "--epochs", 1, "--out", out)
+    result = polymodal(*train, "--align")
+    assert result.exit_code == 0, result.stderr
+    assert "warning: 59 rows without a label: left out of the labelled rows" in result.stderr
+    bundle = read_bundle(out)
+    assert sum(sum(items.values()) for items in bundle.report["data"]["items"].values()) == 60
+    assert bundle.report["alignment"]["data"]["items"] == {"train": {"": 59}, "validation": {"": 29}, "test": {"": 30}}
+    model = load_bundle(out, threads=1)
+    model.warm_up()
+    assert list(model.description.spaces) == ["aligned", "classifier"]
+
+    assert polymodal("export", out, "--manifest", half_labelled, "--out", tmp_path / "exported").exit_code == 0
+    assert_explained(polymodal(*train), "60 rows have no label")
+
+
+def test_pairs_are_refused_without_alignment(half_labelled, tmp_path):
+    result = polymodal("train", half_labelled, "--pairs", half_labelled, "--out", tmp_path / "out")
+    assert (result.exit_code, "only with --align or --preset align" in result.stderr) == (2, True)
 
 
 def test_a_manifest_without_pairs_is_explained(tiny_bundle, tmp_path):
