@@ -64,6 +64,19 @@ def _batch(page: "Page") -> None:
     page.evaluate("document.activeElement.blur()")
 
 
+def _compare(page: "Page") -> None:
+    page.goto(f"{page.url.split('#', maxsplit=1)[0]}#compare")
+    page.wait_for_selector("#by-words-list li")
+    page.fill("#query-words", "something to eat")
+    page.locator("#query-examples .example").nth(1).click()
+    page.fill("#more-words", "a big cat\nthe flag of France")
+    for side in ("words", "picture"):
+        page.wait_for_selector(f"#by-{side}-list .bar")
+    page.wait_for_selector("#by-picture-list li:nth-child(7) .bar")
+    page.mouse.move(5, 5)
+    page.evaluate("document.activeElement.blur(); scrollTo(0, 0)")
+
+
 def _card(page: "Page") -> None:
     page.goto(f"{page.url.split('#', maxsplit=1)[0]}#model")
     page.wait_for_selector(".confusion")
@@ -75,6 +88,7 @@ SHOTS: Final = (
     Shot("page-dark", (1280, 800), "dark", _example(3)),
     Shot("page-phone", (360, 1240), "light", _example(2)),
     Shot("page-batch", (1280, 800), "light", _batch),
+    Shot("page-compare", (1280, 1130), "light", _compare),
     Shot("page-card", (1280, 1180), "light", _card),
 )
 

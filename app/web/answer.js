@@ -3,7 +3,7 @@
 import { certaintyLine, verdictOf } from "./certainty.js";
 import { bar, element, make, table } from "./dom.js";
 import { exampleFor } from "./examples.js";
-import { inputName, inputsOf, namesOf, setOf } from "./inputs.js";
+import { comparable, inputName, inputsOf, namesOf, setOf } from "./inputs.js";
 import { brief, count, hasMessage, measure, message, messageFor, messageOr, percent } from "./messages.js";
 
 const SHOWN = 10; // labels; a button shows the others
@@ -21,7 +21,7 @@ export function drawNothing(model) {
   if (labels.length > chips.length) chips.push(make("span", { class: "chip" }, message("more", { count: count(labels.length - chips.length) })));
   element("verdict").replaceChildren(
     make("p", { class: "headline quietly" }, message("answer.empty")),
-    make("p", { class: "reason" }, messageFor(labels.length ? "answer.labels" : model && !model.target ? "try.lead-vectors" : "answer.number", set)),
+    make("p", { class: "reason" }, messageFor(labels.length ? "answer.labels" : model && !model.target ? leadWithoutTarget(model) : "answer.number", set)),
   );
   const terms = [];
   if (inputs.length > 1) {
@@ -41,6 +41,9 @@ export function drawNothing(model) {
   element("trouble").hidden = true;
 }
 
+/** The message about what a model without labels can do. */
+export const leadWithoutTarget = (model) => (comparable(model) ? "try.lead-compare" : "try.lead-vectors");
+
 /** @param {Result[]} results that of all inputs first @param {any} model */
 export function drawAnswer(results, model) {
   const [{ answer }] = results;
@@ -54,14 +57,19 @@ export function drawAnswer(results, model) {
 }
 
 export function drawProblem(problem) {
+  element("trouble").replaceChildren(...problemLines(problem));
+  element("trouble").hidden = false;
+  for (const id of ["verdict", "scores"]) element(id).replaceChildren();
+  element("timings").hidden = true;
+}
+
+/** A problem in plain words, with the service's own detail, its code and the request's id. */
+export function problemLines(problem) {
   const lines = [make("strong", {}, problem.message)];
   if (problem.detail) lines.push(make("span", {}, problem.detail));
   if (problem.retryAfter) lines.push(make("span", {}, message("problem.again", { seconds: count(problem.retryAfter) })));
   if (problem.code) lines.push(make("code", {}, [problem.code, problem.instance].filter(Boolean).join(" · ")));
-  element("trouble").replaceChildren(...lines);
-  element("trouble").hidden = false;
-  for (const id of ["verdict", "scores"]) element(id).replaceChildren();
-  element("timings").hidden = true;
+  return lines;
 }
 
 function verdictLines(results, model) {

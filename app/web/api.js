@@ -42,6 +42,34 @@ export async function classify(values, model, signal) {
   return { ...body, stages: stagesOf(answer.headers.get("Server-Timing") ?? ""), total: performance.now() - started };
 }
 
+/**
+ * Compare the inputs of one item with those of others; returns pairs and failed candidates, with the index of the candidate.
+ * @param {import("./inputs.js").Values} query
+ * @param {import("./inputs.js").Values[]} candidates
+ * @param {string} model
+ * @param {AbortSignal} signal
+ */
+export async function compare(query, candidates, model, signal) {
+  const [first, ...others] = await Promise.all([query, ...candidates].map(jsonOf));
+  const body = JSON.stringify({ query: first, candidates: others, model });
+  return (await request("v1/similarity", { method: "POST", body, headers: { "Content-Type": "application/json" }, signal })).body;
+}
+
+/** The inputs of an item as JSON has them: files as data: URIs. */
+async function jsonOf(values) {
+  const entries = Object.entries(values).map(async ([name, value]) => [name, value instanceof File ? await dataUri(value) : value]);
+  return Object.fromEntries(await Promise.all(entries));
+}
+
+function dataUri(file) {
+  return new Promise((resolve, reject) => {
+    const reader = new FileReader();
+    reader.addEventListener("load", () => resolve(reader.result));
+    reader.addEventListener("error", () => reject(new Problem({ code: "file_gone", detail: file.name })));
+    reader.readAsDataURL(file);
+  });
+}
+
 /** The models without card and report; `model(name)` returns one with them. */
 export async function models() {
   const { body } = await request("v1/models");
@@ -54,7 +82,7 @@ const described = (model) => ({ target: model.task, ...model });
 
 async function request(address, options = {}) {
   const key = sessionStorage.getItem(KEY);
-  const headers = key ? { Authorization: `Bearer ${key}` } : {};
+  const headers = { ...options.headers, ...(key && { Authorization: `Bearer ${key}` }) };
   let answer;
   try {
     answer = await fetch(address, { ...options, headers });

@@ -1,8 +1,8 @@
 // A few examples from the test split of the default data, which the model has never seen.
 
 import { Problem } from "./api.js";
-import { element, make } from "./dom.js";
-import { isPictures } from "./inputs.js";
+import { make } from "./dom.js";
+import { sidesOf } from "./inputs.js";
 import { message } from "./messages.js";
 
 /** Pictures of the Open Clip Art Library, in the public domain; the captions are ours. See examples/README.md. */
@@ -27,15 +27,17 @@ export async function openExample(file) {
 
 /** An example for these inputs: the picture for the first that shows pictures, the words for the first that is a text. */
 export function exampleFor(inputs, picture, text) {
-  const [shown, written] = [inputs.find(isPictures), inputs.find(({ textual }) => textual)];
-  return { ...(shown && { [shown.name]: picture }), ...(written && { [written.name]: text }) };
+  const sides = sidesOf(inputs);
+  return { ...(sides.picture && { [sides.picture.name]: picture }), ...(sides.words && { [sides.words.name]: text }) };
 }
 
 /**
+ * Fill a list with a button for each example.
+ * @param {HTMLElement} list
  * @param {(picture: File, text: string) => void} choose
  * @param {(problem: Problem) => void} fail
  */
-export function offerExamples(choose, fail) {
+export function offerExamples(list, choose, fail) {
   const buttons = EXAMPLES.map(({ file, text }) =>
     make(
       "button",
@@ -49,5 +51,5 @@ export function offerExamples(choose, fail) {
       make("img", { src: addressOf(file), alt: "", width: 64, height: 64 }),
     ),
   );
-  element("example-list").replaceChildren(...buttons);
+  list.replaceChildren(...buttons);
 }

@@ -1,5 +1,6 @@
 // The inputs of the model, as /v1/models describes them: a widget for each, and its value.
 
+import { Problem } from "./api.js";
 import { isBlank } from "./blank.js";
 import { isTable } from "./csv.js";
 import { element, make } from "./dom.js";
@@ -13,7 +14,8 @@ const ASSUMED = [
   { name: "image", textual: false, media_types: ["image/*"], limits: {} },
   { name: "text", textual: true, media_types: ["text/plain"], limits: {} },
 ];
-const PICTURES = "image/*,.avif,.heic,.heif,.hif,.jfif";
+/** Files that a field for pictures offers. */
+export const PICTURES = "image/*,.avif,.heic,.heif,.hif,.jfif";
 const PICTURE = /\.(jpe?g|jpe|jfif|jif|pjpe?g|pjp|a?png|webp|gif|bmp|dib|tiff?|avifs?|heic|heif|hif)$/i;
 
 /** @returns {Input[]} of a model, or those of most models while it is not known */
@@ -24,6 +26,37 @@ export const setOf = (inputs) => namesOf(inputs).join("+");
 export const inputName = (name) => messageOr(`input.${name}`, name);
 /** Whether an input is something that browsers show. @param {Input} input */
 export const isPictures = ({ textual, media_types: types }) => !textual && types.length > 0 && types.every((type) => type.startsWith("image/"));
+
+/** The first input that is a picture, and the first that is a text; undefined where there is none. @param {Input[]} inputs */
+export const sidesOf = (inputs) => ({ picture: inputs.find(isPictures), words: inputs.find(({ textual }) => textual) });
+
+/** Whether the vectors of a model's pictures and texts can be compared. @param {any} model as described by the service; null where that is not known */
+export function comparable(model) {
+  const { picture, words } = sidesOf(inputsOf(model));
+  return Boolean(model?.embeddings?.aligned && picture && words);
+}
+
+const numbers = new WeakMap(); // of files
+let numbered = 0;
+
+/** What a cache calls a value: a number for a file, or the text. @param {File | string} value */
+export function keyOf(value) {
+  if (!(value instanceof File)) return value.trim();
+  if (!numbers.has(value)) numbers.set(value, (numbered += 1));
+  return numbers.get(value);
+}
+
+/**
+ * The problem of a file that is too large, or null: a service that rejects it may close the connection in the middle of it.
+ * @param {Input} input
+ * @param {File | string | undefined} value
+ */
+export function sizeProblem(input, value) {
+  const allowed = input.limits.max_bytes;
+  if (!(value instanceof File) || !allowed || value.size <= allowed) return null;
+  const words = { input: inputName(input.name), bytes: count(value.size), allowed: count(allowed) };
+  return new Problem({ code: "too_many_bytes", detail: message(isPictures(input) ? "picture.too-large" : "file.too-large", words) });
+}
 
 /** Whether a file is probably meant for an input, by its type in the browser. */
 export function takes(input, file) {
@@ -95,9 +128,17 @@ function textWidget({ name }) {
   return { node, draw: (value) => (area.value = value ?? "") };
 }
 
-function fileWidget(input) {
+const fileWidget = (input) => fileField(input, `input-${input.name}`, (file) => setValues({ [input.name]: file }));
+
+/**
+ * A field for a file of this input. Its function `draw` shows a file, or none.
+ * @param {Input} input
+ * @param {string} id
+ * @param {(file: File | null) => void} choose called with a new file, or null where it is removed
+ */
+export function fileField(input, id, choose) {
   const { name } = input;
-  const id = `input-${name}`;
+  let shown = null;
   const pictures = isPictures(input);
   const preview = make("img", { alt: "", hidden: true });
   const hint = make(
@@ -110,16 +151,17 @@ function fileWidget(input) {
   const words = make("span");
   const remove = make("button", { type: "button", class: "quiet" }, message("picture.remove"));
   const under = make("div", { class: "under", hidden: true }, words, remove);
-  file.addEventListener("change", () => file.files.length && setValues({ [name]: file.files[0] }));
+  file.addEventListener("change", () => file.files.length && choose(file.files[0]));
   remove.addEventListener("click", () => {
-    setValues({ [name]: null });
+    choose(null);
     file.focus();
   });
   preview.addEventListener("error", () => {
-    if (values[name]) preview.hidden = true; // a format that browsers don't show; the service may read it all the same
+    if (shown) preview.hidden = true; // a format that browsers don't show; the service may read it all the same
     hint.hidden = !preview.hidden;
   });
   const draw = (value) => {
+    shown = value;
     if (preview.src) URL.revokeObjectURL(preview.src);
     preview.removeAttribute("src");
     if (value && pictures) preview.src = URL.createObjectURL(value);

@@ -1,24 +1,29 @@
 // The page at /: wires its modules together. The view is named after the #, so that links and the back button work.
 
-import { drawProblem } from "./answer.js";
+import { drawProblem, leadWithoutTarget } from "./answer.js";
 import * as service from "./api.js";
 import { clearResults, dropBatch, startBatch } from "./batch.js";
 import { drawCard } from "./card.js";
+import { compareWith, showCompare, startCompare, takePictures } from "./compare.js";
 import { element, make } from "./dom.js";
 import { exampleFor, offerExamples } from "./examples.js";
-import { currentValues, inputFor, inputsOf, onInputChange, setOf, setValues, showInputs } from "./inputs.js";
+import { comparable, currentValues, inputFor, inputsOf, onInputChange, setOf, setValues, showInputs } from "./inputs.js";
 import { count, fill, message, messageFor, messageOr } from "./messages.js";
 import { clearAnswers, submit } from "./request.js";
 import { drawSnippet, startSnippets } from "./snippets.js";
 
-const VIEWS = { "#try": "try", "#batch": "batch", "#model": "model-view" };
+const VIEWS = { "#try": "try", "#batch": "batch", "#compare": "compare", "#model": "model-view" };
 const THEMES = ["auto", "light", "dark"];
 
-/** The chosen model as the service describes it; without card and report where the key may not read them. */
-let model = null;
+/** The chosen model as the service describes it; without card and report where the key may not read them; null where it may not read that. */
+let model; // undefined until the service has answered
 let severalModels = false;
 
-const view = () => (location.hash in VIEWS ? location.hash : "#try");
+/** The view of the address; that of comparisons only for models which can compare. */
+function view() {
+  const shown = location.hash !== "#compare" || model === undefined || comparable(model);
+  return shown && location.hash in VIEWS ? location.hash : "#try";
+}
 
 function showView() {
   for (const [hash, id] of Object.entries(VIEWS)) element(id).hidden = hash !== view();
@@ -26,7 +31,9 @@ function showView() {
     if (link.hash === view()) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
+  element("compare-link").hidden = !comparable(model);
   document.title = `${message(`nav.${view().slice(1)}`)} · Polymodal`;
+  if (view() === "#compare") showCompare();
 }
 
 /** Classify the current inputs, and show the code for them. */
@@ -54,6 +61,8 @@ function showModel(why = "") {
   drawCard(model?.card === undefined ? null : model, why || message("card.unknown"));
   clearAnswers();
   clearResults();
+  compareWith(model);
+  showView();
   update({ atOnce: true });
 }
 
@@ -67,7 +76,7 @@ function drawInputs() {
 }
 
 function leadOf({ labels, target }) {
-  if (!target) return "try.lead-vectors";
+  if (!target) return leadWithoutTarget(model);
   if (!labels.length) return "try.lead-number";
   return target === "multi-label" ? "try.lead-several" : "try.lead-labels";
 }
@@ -157,6 +166,7 @@ function startDropping() {
     inside = 0;
     over(false);
     const { dataTransfer, target } = event;
+    if (view() === "#compare" && takePictures([...dataTransfer.files], target)) return;
     const [file, ...more] = dataTransfer.files;
     const input = file && !more.length && inputFor(file, target);
     if (view() !== "#batch" && input) {
@@ -169,7 +179,9 @@ function startDropping() {
   });
   document.addEventListener("paste", (event) => {
     const pasted = [...(event.clipboardData?.files ?? [])].find((file) => inputFor(file));
-    if (!pasted || view() !== "#try") return;
+    if (!pasted) return;
+    if (view() === "#compare" && takePictures([pasted], event.target)) event.preventDefault();
+    if (view() !== "#try") return;
     event.preventDefault();
     setValues({ [inputFor(pasted).name]: pasted });
   });
@@ -185,8 +197,9 @@ function main() {
   startSnippets();
   startDropping();
   startBatch(() => model);
+  startCompare();
   onInputChange((atOnce) => update({ atOnce }));
-  offerExamples((picture, text) => {
+  offerExamples(element("example-list"), (picture, text) => {
     setValues(exampleFor(inputsOf(model), picture, text));
     element("answer").scrollIntoView({ block: "nearest" }); // on a phone it is below the form
   }, drawProblem);

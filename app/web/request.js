@@ -3,16 +3,14 @@
 import { Problem, classify } from "./api.js";
 import { drawAnswer, drawNothing, drawProblem } from "./answer.js";
 import { element } from "./dom.js";
-import { currentValues, inputName, inputsOf, isPictures } from "./inputs.js";
-import { count, message } from "./messages.js";
+import { currentValues, inputsOf, keyOf, sizeProblem } from "./inputs.js";
 
-const DELAY_MS = 250; // after the last key; about the pause between two words
+/** After the last key; about the pause between two words. */
+export const DELAY_MS = 250;
 const CACHED = 40; // answers; going back to one sends no request
 
 /** @type {Map<string, any>} */
 const cache = new Map();
-const files = new WeakMap(); // numbers of files, for the keys of the cache
-let numbered = 0;
 let current = new AbortController();
 let timer = 0;
 
@@ -40,7 +38,10 @@ export const clearAnswers = () => cache.clear();
 async function answer(values, model, signal) {
   element("answer").setAttribute("aria-busy", "true");
   try {
-    checkSizes(values, model);
+    for (const input of inputsOf(model)) {
+      const problem = sizeProblem(input, values[input.name]);
+      if (problem) throw problem;
+    }
     const whole = await cached(values, model, signal);
     if (signal.aborted) return;
     settle();
@@ -68,28 +69,13 @@ async function classifyAlone(result, values, model, signal) {
 
 /** Return a cached answer, or request one; aborted and failed requests are not cached. */
 async function cached(values, model, signal) {
-  const inputs = Object.entries(values).map(([name, value]) => [name, value instanceof File ? numberOf(value) : value.trim()]);
+  const inputs = Object.entries(values).map(([name, value]) => [name, keyOf(value)]);
   const key = JSON.stringify([model?.name, inputs]);
   if (cache.has(key)) return cache.get(key);
   const result = await classify(values, model?.name, signal);
   cache.set(key, result);
   if (cache.size > CACHED) cache.delete(cache.keys().next().value);
   return result;
-}
-
-function numberOf(file) {
-  if (!files.has(file)) files.set(file, (numbered += 1));
-  return files.get(file);
-}
-
-/** Raise a problem for a file that is too large: a service that rejects it may close the connection in the middle of it. */
-function checkSizes(values, model) {
-  for (const input of inputsOf(model)) {
-    const [value, allowed] = [values[input.name], input.limits.max_bytes];
-    if (!(value instanceof File) || !allowed || value.size <= allowed) continue;
-    const words = { input: inputName(input.name), bytes: count(value.size), allowed: count(allowed) };
-    throw new Problem({ code: "too_many_bytes", detail: message(isPictures(input) ? "picture.too-large" : "file.too-large", words) });
-  }
 }
 
 const settle = () => element("answer").removeAttribute("aria-busy");

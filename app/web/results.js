@@ -150,7 +150,8 @@ function scoreCell(score, verdict) {
   return make("span", { class: "pair" }, bar(score, verdict.kind === "unsure" ? "unsure" : "both"), make("span", { class: "amount" }, percent(score)));
 }
 
-function thumbnail(image) {
+/** A small picture of a file; an empty frame without one. */
+export function thumbnail(image) {
   if (!image) return make("span", { class: "no-picture" });
   if (!pictures.has(image)) pictures.set(image, URL.createObjectURL(image));
   return make("img", { src: pictures.get(image), alt: "", width: 36, height: 36, loading: "lazy" });

@@ -82,11 +82,11 @@ def address(illustrations) -> Iterator[str]:
 
 @pytest.fixture
 def toys():
-    """`toys("multi-label", …)`: the page of a service with a tiny model for each target."""
+    """`toys("multi-label", …)`: the page of a service with a tiny model for each target; `aligned` ones compare."""
     with ExitStack() as services:
 
-        def start(*targets, **changed):
-            predictors = {target: make_predictor(target, task=target) for target in targets}
+        def start(*targets, aligned=False, **changed):
+            predictors = {target: make_predictor(target, task=target, aligned=aligned) for target in targets}
             return services.enter_context(serving(predictors, **changed))
 
         yield start

@@ -79,3 +79,14 @@ def test_a_key_that_may_only_classify_does(open_page, address):
     assert page.locator(".headline").inner_text().startswith("red")
     page.get_by_role("link", name="The model").click()
     assert "This API key may not do that." in page.locator("#card-lead").inner_text()
+
+
+def test_a_key_without_the_scope_of_comparisons_is_reported_in_plain_words(open_page, toys, tmp_path):
+    records = [{"name": "full", "sha256": digest(KEY), "scopes": ["classify", "models"], "created": "2026-01-01"}]
+    (tmp_path / "keys.json").write_text(json.dumps({"keys": records}), encoding="utf-8")
+    page = open_page(f"{toys('single-label', aligned=True, api_keys_file=tmp_path / 'keys.json')}#compare")
+    enter(page, KEY)
+    page.wait_for_selector("#by-words-list li")
+    page.fill("#query-words", "red")
+    page.wait_for_selector("#by-words-trouble:visible")
+    assert "This API key may not do that." in page.locator("#by-words-trouble").inner_text()

@@ -5,7 +5,7 @@ import pytest
 from tests.browser.conftest import EXAMPLES, PROJECT
 
 AXE = PROJECT / "build/browser/node_modules/axe-core/axe.min.js"
-VIEWS = ("#try", "#batch", "#model")
+VIEWS = ("#try", "#batch", "#compare", "#model")
 
 
 def visit(page, view):
@@ -17,6 +17,11 @@ def visit(page, view):
     elif view == "#batch":
         page.locator("#batch-examples").click()
         page.get_by_text("5 of 5 done").wait_for()
+    elif view == "#compare":
+        page.fill("#query-words", "something to eat")
+        page.locator("#query-examples .example").nth(1).click()
+        for side in ("words", "picture"):
+            page.wait_for_selector(f"#by-{side}-list .bar")
     else:
         page.wait_for_selector(".confusion")
 

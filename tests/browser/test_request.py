@@ -38,7 +38,7 @@ def test_the_first_screen_explains_itself(page):
     assert page.locator("h1:visible").inner_text() == "A picture, a caption, or both"
     assert "10 labels" in page.locator("#try-lead").inner_text()
     assert page.locator("#scores .chip").count() == 10
-    assert page.locator(".example").count() == 5
+    assert page.locator("#example-list .example").count() == 5
     assert not page.locator("#access").is_visible()
 
 
@@ -100,7 +100,7 @@ def test_a_chosen_image_alone(page):
     assert "From the picture alone." in page.locator("#verdict").inner_text()
     page.get_by_role("button", name="Remove").click()
     page.wait_for_selector("#answer .chip")
-    assert not page.locator(".drop img").is_visible()
+    assert not page.locator("#inputs .drop img").is_visible()
 
 
 def test_words_alone_are_answered_while_one_types(page):
@@ -128,8 +128,8 @@ def test_an_image_that_is_dropped_or_pasted(page, bring, event):
     bring(page, event, EXAMPLES / "tiger.png")
     page.wait_for_selector(".headline strong")
     assert headline(page).inner_text().startswith("animals")
-    assert page.locator(".drop img").is_visible()
-    assert "tiger.png" in page.locator(".under span").inner_text()
+    assert page.locator("#inputs .drop img").is_visible()
+    assert "tiger.png" in page.locator("#inputs .under span").inner_text()
 
 
 def test_times_are_shown_by_stage(page):
