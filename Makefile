@@ -98,8 +98,7 @@ data: .venv/dev.ok ## build the default data set (about 350 MB of downloads)
 	$(BIN)/polymodal data illustrations --out $(DATA) --cache data/cache
 
 train: .venv/dev.ok ## train the embedded model on that data set and align it (40 minutes on two cores), and replace it
-	$(BIN)/polymodal train $(DATA) --preset pretrained --out $(RUN) --name illustrations --cache data/cache/pretrained
-	$(BIN)/polymodal align $(RUN) $(DATA)/pairs.csv --manifest $(DATA) --out $(RUN)
+	$(BIN)/polymodal train $(DATA) --preset align --pairs $(DATA)/pairs.csv --out $(RUN) --name illustrations --cache data/cache/pretrained
 	rm -rf $(BUNDLE)
 	cp -R $(RUN) $(BUNDLE)
 

@@ -118,9 +118,9 @@ def test_a_network_with_one_input_is_an_error():
 def test_a_query_of_two_noisy_inputs_finds_more_than_one_of_them():
     pairs = synthetic(noise=2.0)
     queries = measure(embed(fit_heads(pairs)[0], pairs), {}, pairs, "test")["fused_queries"]
-    for found in ("image", "text"):
-        figures = {query: queries[found][query]["mean_reciprocal_rank"] for query in ("image", "text", "image+text")}
-        assert queries[found]["image+text"]["gallery"] == 75
+    for item in ("image", "text"):
+        figures = {query: queries[item][query]["mean_reciprocal_rank"] for query in ("image", "text", "image+text")}
+        assert queries[item]["image+text"]["gallery"] == 75
         assert figures["image+text"] > max(figures["image"], figures["text"])
 
 
@@ -231,7 +231,7 @@ def test_rows_without_a_label_serve_for_alignment_alone(half_labelled, tmp_path)
     assert list(model.description.spaces) == ["aligned", "classifier"]
 
     assert polymodal("export", out, "--manifest", half_labelled, "--out", tmp_path / "exported").exit_code == 0
-    assert_explained(polymodal(*train), "60 rows have no label")
+    assert_explained(polymodal(*train), "59 × no label")
 
 
 def test_pairs_are_refused_without_alignment(half_labelled, tmp_path):

@@ -38,7 +38,7 @@ def test_a_modality_that_only_other_splits_have_is_not_in_the_network(manifest, 
 
 
 def test_the_documented_presets_exist():
-    assert set(PRESETS) == {"cnn-rnn", "pretrained"}
+    assert set(PRESETS) == {"cnn-rnn", "pretrained", "align"}
 
 
 def test_the_network_config_has_the_settings_of_the_inputs(manifest, tmp_path):
