@@ -15,6 +15,8 @@ const ASSUMED = [
 ];
 const PICTURES = "image/*,.avif,.heic,.heif,.hif,.jfif";
 const PICTURE = /\.(jpe?g|jpe|jfif|jif|pjpe?g|pjp|a?png|webp|gif|bmp|dib|tiff?|avifs?|heic|heif|hif)$/i;
+const SOUND = /\.(wav|wave|flac|ogg|oga|opus|mp3|m4a|m4b|aac|weba)$/i;
+const SOUNDS = "audio/*,.flac,.m4a,.m4b,.oga,.opus,.weba,.webm";
 
 /** @returns {Input[]} of a model, or those of most models while it is not known */
 export const inputsOf = (model) => model?.inputs ?? ASSUMED;
@@ -24,11 +26,14 @@ export const setOf = (inputs) => namesOf(inputs).join("+");
 export const inputName = (name) => messageOr(`input.${name}`, name);
 /** Whether an input is something that browsers show. @param {Input} input */
 export const isPictures = ({ textual, media_types: types }) => !textual && types.length > 0 && types.every((type) => type.startsWith("image/"));
+/** Whether an input is something that browsers play. @param {Input} input */
+const isSounds = ({ textual, media_types: types }) => !textual && types.length > 0 && types.every((type) => type.startsWith("audio/"));
 
 /** Whether a file is probably meant for an input, by its type in the browser. */
 export function takes(input, file) {
   if (input.textual || isTable(file)) return false;
   if (isPictures(input)) return file.type.startsWith("image/") || PICTURE.test(file.name);
+  if (isSounds(input) && SOUND.test(file.name)) return true;
   return input.media_types.some((type) => type.split("/")[0] === file.type.split("/")[0]);
 }
 
@@ -99,14 +104,16 @@ function fileWidget(input) {
   const { name } = input;
   const id = `input-${name}`;
   const pictures = isPictures(input);
+  const sounds = isSounds(input);
   const preview = make("img", { alt: "", hidden: true });
   const hint = make(
     "span",
     { class: "hint" },
-    make("strong", {}, pictures ? message("picture.choose") : message("file.choose", { input: inputName(name) })),
-    make("small", {}, pictures ? message("picture.how") : input.media_types.join(", ")),
+    make("strong", {}, pictures ? message("picture.choose") : message(sounds ? "sound.choose" : "file.choose", { input: inputName(name) })),
+    make("small", {}, pictures ? message("picture.how") : sounds ? message("sound.how") : input.media_types.join(", ")),
   );
-  const file = make("input", { id, type: "file", accept: pictures ? PICTURES : input.media_types.join(",") });
+  const file = make("input", { id, type: "file", accept: pictures ? PICTURES : sounds ? SOUNDS : input.media_types.join(",") });
+  const player = make("audio", { controls: true, preload: "metadata", hidden: true, "aria-label": message("sound.player") });
   const words = make("span");
   const remove = make("button", { type: "button", class: "quiet" }, message("picture.remove"));
   const under = make("div", { class: "under", hidden: true }, words, remove);
@@ -119,10 +126,18 @@ function fileWidget(input) {
     if (values[name]) preview.hidden = true; // a format that browsers don't show; the service may read it all the same
     hint.hidden = !preview.hidden;
   });
+  player.addEventListener("error", () => (player.hidden = true)); // a format that this browser does not play
   const draw = (value) => {
-    if (preview.src) URL.revokeObjectURL(preview.src);
-    preview.removeAttribute("src");
+    for (const shown of [preview, player]) {
+      if (shown.src) URL.revokeObjectURL(shown.src);
+      shown.removeAttribute("src");
+    }
     if (value && pictures) preview.src = URL.createObjectURL(value);
+    if (sounds) {
+      if (value) player.src = URL.createObjectURL(value);
+      else player.load(); // stops it
+    }
+    player.hidden = !(value && sounds);
     preview.alt = value ? message("picture.chosen", { name: value.name }) : "";
     preview.hidden = !(value && pictures);
     hint.hidden = !preview.hidden;
@@ -131,7 +146,7 @@ function fileWidget(input) {
     file.value = "";
   };
   const label = make("label", { class: pictures ? "drop" : "drop plain", for: id }, preview, hint, file);
-  return { node: make("div", {}, label, under), draw };
+  return { node: make("div", {}, label, player, under), draw };
 }
 
 function size(bytes) {
