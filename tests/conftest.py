@@ -42,6 +42,7 @@ SLOW = (
     "tests/model/training/test_train.py",
     "tests/test_ablation.py",
     "tests/test_examples.py",
+    "tests/test_sounds.py",
     "tests/test_tables.py",
     "tests/test_target_journeys.py",
 )

@@ -177,7 +177,7 @@ def modules(*names):
             ],
             id="onnxruntime",
         ),
-        pytest.param("onnx", ["model/training"], id="onnx"),
+        pytest.param("onnx", ["model/training", "model/modalities/audio/presets.py"], id="onnx"),
         pytest.param("accelerate", ["model/training"], id="accelerate"),
         pytest.param("limits", ["app/access/counters.py"], id="limits"),
         pytest.param("redis", ["app/access/counters.py"], id="redis"),
@@ -188,6 +188,9 @@ def modules(*names):
         pytest.param("pyarrow", ["model/manifest/tables.py", "model/evaluation/scores.py"], id="pyarrow"),
         pytest.param("jinja2", ["model/evaluation/page.py"], id="jinja2"),
         pytest.param("tokenizers", ["model/modalities/text"], id="tokenizers"),
+        pytest.param("av", ["model/modalities/audio/decoding.py"], id="pyav"),
+        pytest.param("soundfile", ["model/modalities/audio/decoding.py"], id="soundfile"),
+        pytest.param("soxr", ["model/modalities/audio/decoding.py"], id="soxr"),
         pytest.param("huggingface_hub", ["model/modalities/hub.py"], id="huggingface-hub"),
         pytest.param(
             "matplotlib",
@@ -243,6 +246,7 @@ def test_serving_never_imports_training():
 LEVEL = {
     "model/modalities/image": "model.modalities.image",
     "model/modalities/text": "model.modalities.text",
+    "model/modalities/audio": "model.modalities.audio",
     "model/fusion.py": "model.fusion",
     "model/targets/answers.py": "model.tasks",
     "model/targets/heads.py": "model.heads",
@@ -309,6 +313,7 @@ def test_imports_inside_functions_have_a_reason():
         "app/access/counters.py",
         "app/observe/tracing.py",
         "model/manifest/tables.py",
+        "model/modalities/audio/input.py",
         "model/evaluation/scores.py",
         "model/training/curves.py",
     )

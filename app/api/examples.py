@@ -36,7 +36,16 @@ from polymodal.model import (
 REQUEST_ID: Final = "0b1f6a52c4d84f0f9a3e5d7c2b8e6f10"
 _DIGEST: Final = "9f2c41d7a0b35e88c6f1d2047b9ae3515dd0c7e6f84a2b913c605e7f18d4ab20"
 
-_ALL: Final = ", ".join(MODALITIES)
+_EXAMPLES: Final = {
+    name: modality.example for name, modality in MODALITIES.items() if modality.example and modality.embedded
+}
+_FURTHER: Final = {
+    f"{name}-alone": {name: modality.example}
+    for name, modality in MODALITIES.items()
+    if modality.example and not modality.embedded
+}
+"""Examples of inputs that the embedded model does not take."""
+_ALL: Final = ", ".join(_EXAMPLES)
 _BINARY: Final = next(modality for modality in MODALITIES.values() if not modality.textual)
 _INPUT: Final = _BINARY.input.load({}, Path())
 
@@ -60,7 +69,7 @@ _OF_MODELS: Final[dict[type[InputError], InputError]] = {
         _UNSUPPORTED,
         _refused(b""),
         NothingGiven("request", "neither of the inputs, or only blank ones", f"at least one of {_ALL}"),
-        UnknownModality(_BINARY.name, "not an input of this model", ", ".join(MODALITIES.keys() - {_BINARY.name})),
+        UnknownModality(_BINARY.name, "not an input of this model", ", ".join(_EXAMPLES.keys() - {_BINARY.name})),
         TooLarge(_BINARY.name, "20,000 × 20,000 px", "at most 50,000,000 pixels in all"),
         InvalidParameter("top_k", "0", "an integer from 1 to 10"),
     )
@@ -110,7 +119,7 @@ _MODEL: Final = Description(
     digest=_DIGEST,
     target="single-label",
     labels=("animals", "places", "transport"),
-    inputs=tuple(_spec(modality) for modality in MODALITIES.values()),
+    inputs=tuple(_spec(MODALITIES[name]) for name in _EXAMPLES),
     runtime="onnx-int8",
     card="# illustrations\n\nClassifies drawings.",
     report={"metrics": {}},
@@ -144,11 +153,15 @@ def _items(task: Task) -> list[dict[str, Any]]:
 def _requests(task: Task) -> dict[str, dict[str, Any]]:
     """Return examples of a task's JSON bodies by the name of the schema."""
     schemas = schemas_of(task)
-    inputs = {name: modality.example for name, modality in MODALITIES.items() if modality.example}
+    inputs = _EXAMPLES
     texts = {name: example for name, example in inputs.items() if MODALITIES[name].textual}
     bad = {"id": "b", _BINARY.name: base64.b64encode(b"not an image").decode()}
     return {
-        schemas.body.__name__: {"text-alone": {**texts, **task.example}, "all-inputs": {**inputs, **task.example}},
+        schemas.body.__name__: {
+            "text-alone": {**texts, **task.example},
+            "all-inputs": {**inputs, **task.example},
+            **{name: {**further, **task.example} for name, further in _FURTHER.items()},
+        },
         schemas.batch_body.__name__: {
             "two-items": {**task.example, "items": [{"id": "a", **texts}, {"id": "b", **inputs}]},
             "one-bad-item": {"items": [{"id": "a", **texts}, bad]},
@@ -178,7 +191,7 @@ def _similarity() -> dict[str, Any]:
 
 def _comparisons() -> dict[str, Any]:
     """Return JSON bodies of POST /v1/similarity."""
-    inputs = {name: modality.example for name, modality in MODALITIES.items() if modality.example}
+    inputs = _EXAMPLES
     texts = {name: example for name, example in inputs.items() if MODALITIES[name].textual}
     bad = {"id": "b", _BINARY.name: base64.b64encode(b"not an image").decode()}
     return {
@@ -226,7 +239,7 @@ def _index() -> dict[str, Any]:
 
 def _searches() -> dict[str, Any]:
     """Return JSON bodies of POST /v1/search."""
-    inputs = {name: modality.example for name, modality in MODALITIES.items() if modality.example}
+    inputs = _EXAMPLES
     texts = {name: example for name, example in inputs.items() if MODALITIES[name].textual}
     return {
         "words": {"query": texts, "top_k": 3},
@@ -310,7 +323,7 @@ def answers() -> dict[str, tuple[str, dict[str, Any]]]:
 def requests() -> dict[str, dict[str, Any]]:
     """Return examples of JSON bodies by the name of the schema."""
     tasks = {name: examples for task in TASKS.values() for name, examples in _requests(task).items()}
-    inputs = {name: modality.example for name, modality in MODALITIES.items()}
+    inputs = _EXAMPLES
     texts = [example for name, example in inputs.items() if MODALITIES[name].textual]
     embeddings = {
         "texts": {"input": texts, "user": "u"},

@@ -17,6 +17,8 @@ const ASSUMED = [
 /** Files that a field for pictures offers. */
 export const PICTURES = "image/*,.avif,.heic,.heif,.hif,.jfif";
 const PICTURE = /\.(jpe?g|jpe|jfif|jif|pjpe?g|pjp|a?png|webp|gif|bmp|dib|tiff?|avifs?|heic|heif|hif)$/i;
+const SOUND = /\.(wav|wave|flac|ogg|oga|opus|mp3|m4a|m4b|aac|weba)$/i;
+const SOUNDS = "audio/*,.flac,.m4a,.m4b,.oga,.opus,.weba,.webm";
 
 /** @returns {Input[]} of a model, or those of most models while it is not known */
 export const inputsOf = (model) => model?.inputs ?? ASSUMED;
@@ -26,6 +28,8 @@ export const setOf = (inputs) => namesOf(inputs).join("+");
 export const inputName = (name) => messageOr(`input.${name}`, name);
 /** Whether an input is something that browsers show. @param {Input} input */
 export const isPictures = ({ textual, media_types: types }) => !textual && types.length > 0 && types.every((type) => type.startsWith("image/"));
+/** Whether an input is something that browsers play. @param {Input} input */
+const isSounds = ({ textual, media_types: types }) => !textual && types.length > 0 && types.every((type) => type.startsWith("audio/"));
 
 /** The first input that is a picture, and the first that is a text; undefined where there is none. @param {Input[]} inputs */
 export const sidesOf = (inputs) => ({ picture: inputs.find(isPictures), words: inputs.find(({ textual }) => textual) });
@@ -62,6 +66,7 @@ export function sizeProblem(input, value) {
 export function takes(input, file) {
   if (input.textual || isTable(file)) return false;
   if (isPictures(input)) return file.type.startsWith("image/") || PICTURE.test(file.name);
+  if (isSounds(input) && SOUND.test(file.name)) return true;
   return input.media_types.some((type) => type.split("/")[0] === file.type.split("/")[0]);
 }
 
@@ -140,14 +145,16 @@ export function fileField(input, id, choose) {
   const { name } = input;
   let shown = null;
   const pictures = isPictures(input);
+  const sounds = isSounds(input);
   const preview = make("img", { alt: "", hidden: true });
   const hint = make(
     "span",
     { class: "hint" },
-    make("strong", {}, pictures ? message("picture.choose") : message("file.choose", { input: inputName(name) })),
-    make("small", {}, pictures ? message("picture.how") : input.media_types.join(", ")),
+    make("strong", {}, pictures ? message("picture.choose") : message(sounds ? "sound.choose" : "file.choose", { input: inputName(name) })),
+    make("small", {}, pictures ? message("picture.how") : sounds ? message("sound.how") : input.media_types.join(", ")),
   );
-  const file = make("input", { id, type: "file", accept: pictures ? PICTURES : input.media_types.join(",") });
+  const file = make("input", { id, type: "file", accept: pictures ? PICTURES : sounds ? SOUNDS : input.media_types.join(",") });
+  const player = make("audio", { controls: true, preload: "metadata", hidden: true, "aria-label": message("sound.player") });
   const words = make("span");
   const remove = make("button", { type: "button", class: "quiet" }, message("picture.remove"));
   const under = make("div", { class: "under", hidden: true }, words, remove);
@@ -160,11 +167,19 @@ export function fileField(input, id, choose) {
     if (shown) preview.hidden = true; // a format that browsers don't show; the service may read it all the same
     hint.hidden = !preview.hidden;
   });
+  player.addEventListener("error", () => (player.hidden = true)); // a format that this browser does not play
   const draw = (value) => {
     shown = value;
-    if (preview.src) URL.revokeObjectURL(preview.src);
-    preview.removeAttribute("src");
+    for (const media of [preview, player]) {
+      if (media.src) URL.revokeObjectURL(media.src);
+      media.removeAttribute("src");
+    }
     if (value && pictures) preview.src = URL.createObjectURL(value);
+    if (sounds) {
+      if (value) player.src = URL.createObjectURL(value);
+      else player.load(); // stops it
+    }
+    player.hidden = !(value && sounds);
     preview.alt = value ? message("picture.chosen", { name: value.name }) : "";
     preview.hidden = !(value && pictures);
     hint.hidden = !preview.hidden;
@@ -173,7 +188,7 @@ export function fileField(input, id, choose) {
     file.value = "";
   };
   const label = make("label", { class: pictures ? "drop" : "drop plain", for: id }, preview, hint, file);
-  return { node: make("div", {}, label, under), draw };
+  return { node: make("div", {}, label, player, under), draw };
 }
 
 function size(bytes) {

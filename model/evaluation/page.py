@@ -28,7 +28,7 @@ class _Input(NamedTuple):
     text: str
     """The input itself, or the description of its image."""
     image: str = ""
-    """A data URL."""
+    """A data URL of its thumbnail, which is an image, or a sound to play."""
     quoted: bool = False
     """Whether `text` is the input itself."""
 
@@ -67,9 +67,10 @@ def write_page(evaluation: Evaluation, figures: Mapping[str, bytes]) -> str:
 
 
 def _policy(style: str) -> str:
-    """Return the policy that allows only this style, and images inside the page."""
+    """Return the policy that allows only this style, and images and sounds inside the page."""
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    return f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+    files = "img-src data:; media-src data:"
+    return f"default-src 'none'; {files}; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
 
 
 def _sections(evaluation: Evaluation, figures: Mapping[str, bytes]) -> Iterator[dict[str, Any]]:

@@ -100,9 +100,8 @@ def column_problems(columns: Set[str], result: CheckResult, labelled: bool = Tru
     if labelled and "label" not in columns:
         yield f"no column 'label'; {existing}; allowed: a manifest with one{allowed}"
     if not columns & MODALITIES.keys():
-        several = "both" if len(MODALITIES) == 2 else "more"
         inputs = " or ".join(map(repr, MODALITIES))
-        yield f"no column {inputs}; {existing}; allowed: a manifest with one or {several}{allowed}"
+        yield f"no column {inputs}; {existing}; allowed: a manifest with one or more{allowed}"
 
 
 def split_named(cell: str) -> str:
@@ -185,8 +184,7 @@ def check_row(
     label = _label_of(record, targets, errors) if "label" in columns else _unread_label(record.cells.get("label"))
     inputs = dict(_inputs_of(cells, record.base, paths, errors))
     if all(cells[modality] == "" for modality in MODALITIES) and columns & MODALITIES.keys():
-        missing = f"neither {' nor '.join(MODALITIES)}" if len(MODALITIES) == 2 else f"none of {', '.join(MODALITIES)}"
-        errors.append(f"{missing}; allowed: at least one of them")
+        errors.append(f"none of {', '.join(MODALITIES)}; allowed: at least one of them")
     split = split_named(cells["split"]) if cells["split"] else record.split
     if split and split not in SPLITS:
         errors.append(Fault("split {}", repr(split), allowed=f"{', '.join(SPLITS)}, or no split in any row"))

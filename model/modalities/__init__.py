@@ -12,6 +12,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, Self
 
+from polymodal.model.modalities.audio.formats import SUFFIXES as AUDIO_SUFFIXES
 from polymodal.model.modalities.image.formats import SUFFIXES
 
 if TYPE_CHECKING:
@@ -96,6 +97,8 @@ class Modality:
     """Usual names of its column in other tables, for hints."""
     metadata_columns: tuple[str, ...] = ()
     """Further names of its column in the metadata of a folder of files."""
+    embedded: bool = True
+    """Whether the embedded model takes it: others have examples of their own in OpenAPI."""
     always_digested: bool = False
     """Whether rows without it have its cells in the data digest too. False for modalities that were added later, so that digests
     of older data sets don't change."""
@@ -124,6 +127,9 @@ _PACKAGE: Final = "polymodal.model.modalities"
 _PIXEL: Final = (
     "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNkYAAAAAYAAjCB0C8AAAAASUVORK5CYII="
 )
+
+_SILENCE: Final = "data:audio/wav;base64,UklGRogAAABXQVZFZm10IBAAAAABAAEA6AMAAOgDAAABAAgAZGF0YWQAAACA" + 33 * "gICA"
+"""A tenth of a second of silence: the shortest sound that is accepted, at the lowest rate."""
 
 MODALITIES: Final[dict[str, Modality]] = {
     modality.name: modality
@@ -157,6 +163,21 @@ MODALITIES: Final[dict[str, Modality]] = {
             usual_columns=("caption", "title", "description", "sentence", "words", "body", "content"),
             metadata_columns=("caption",),
             always_digested=True,
+        ),
+        Modality(
+            name="audio",
+            noun="a sound",
+            common_noun="recording",
+            textual=False,
+            max_bytes=20_000_000,  # ten minutes of 16 bits at 16 kHz
+            media_range="audio/*",
+            package=f"{_PACKAGE}.audio",
+            encoders="cnn, yamnet",
+            augmentation="sounds changed in level, shifted and masked",
+            example=_SILENCE,
+            suffixes=frozenset(suffix for suffixes in AUDIO_SUFFIXES.values() for suffix in suffixes),
+            usual_columns=("sound", "recording", "wav", "clip"),
+            embedded=False,
         ),
     )
 }

@@ -5,6 +5,7 @@ import csv
 import pytest
 
 from tests.browser.conftest import EXAMPLES
+from tests.sounds import tone, wav
 
 INPUTS = [
     {"name": "image", "textual": False, "media_types": ["image/png", "image/jpeg"], "limits": {"max_bytes": 1_000_000}},
@@ -59,26 +60,51 @@ def test_each_input_has_a_widget(open_model):
         "input-audio",
         "input-title",
     ]
-    assert page.locator("#input-audio").get_attribute("accept") == "audio/wav,audio/flac"
+    assert page.locator("#input-audio").get_attribute("accept").startswith("audio/*,.flac")
     assert (
         page.locator("label[for=input-audio]").inner_text()
-        == "audio: drop a file here, or choose one\naudio/wav, audio/flac"
+        == "Drop a sound here, or choose one\nWAV, FLAC, MP3, M4A, Ogg, Opus, AAC or WebM"
     )
     assert page.get_by_label("title").get_attribute("id") == "input-title"
     assert page.locator("h1:visible").inner_text() == "Try the model"
     assert "what each input adds" in page.locator("#try-lead").inner_text()
 
 
-def test_a_file_of_an_unknown_modality_is_sent_under_its_name(open_model, sound):
+def test_an_unknown_modality_has_a_widget_for_its_files(open_model, tmp_path):
+    mesh = {"name": "mesh", "textual": False, "media_types": ["model/stl", "model/obj"], "limits": {}}
+    page, sent = open_model([mesh, INPUTS[2]])
+    assert page.locator("#input-mesh").get_attribute("accept") == "model/stl,model/obj"
+    words = page.locator("label[for=input-mesh]").inner_text()
+    assert words == "mesh: drop a file here, or choose one\nmodel/stl, model/obj"
+    (tmp_path / "a.stl").write_bytes(b"solid")
+    page.set_input_files("#input-mesh", tmp_path / "a.stl")
+    page.wait_for_selector(".headline strong")
+    assert 'name="mesh"; filename="a.stl"' in sent[0]
+    assert page.locator("audio:visible, .drop img:visible").count() == 0
+
+
+def test_a_sound_can_be_played_until_it_is_removed(open_model, tmp_path):
+    page, _ = open_model(INPUTS)
+    assert page.locator("audio").is_hidden()
+    (tmp_path / "dog.wav").write_bytes(wav(tone(), 16_000))
+    page.set_input_files("#input-audio", tmp_path / "dog.wav")
+    page.wait_for_selector("audio:visible")
+    page.wait_for_function("document.querySelector('audio').duration === 0.5")
+    page.get_by_role("button", name="Remove").last.click()
+    page.wait_for_selector("audio", state="hidden")
+    assert page.locator("audio").get_attribute("src") is None
+
+
+def test_a_file_of_another_modality_is_sent_under_its_name(open_model, sound):
     page, sent = open_model(INPUTS)
     page.set_input_files("#input-audio", sound)
     page.wait_for_selector(".headline strong")
     assert 'name="audio"; filename="dog.wav"' in sent[0]
     assert "dog.wav, 12 bytes" in page.locator("#inputs").inner_text()
-    assert page.locator("#scores thead th").all_inner_texts() == ["Label", "audio only"]
+    assert page.locator("#scores thead th").all_inner_texts() == ["Label", "Sound only"]
     page.locator("#input-title").fill("a dog")
     page.wait_for_selector("#scores .of-3")
-    assert page.locator("#scores thead th").all_inner_texts() == ["Label", "audio + title", "audio only", "title only"]
+    assert page.locator("#scores thead th").all_inner_texts() == ["Label", "Sound + title", "Sound only", "title only"]
     page.get_by_role("button", name="Remove").first.click()
 
 
@@ -96,7 +122,7 @@ def test_a_file_beyond_its_own_limit_is_not_sent(open_model, tmp_path):
     (tmp_path / "long.wav").write_bytes(bytes(101))
     page.set_input_files("#input-audio", tmp_path / "long.wav")
     page.wait_for_selector("#trouble:visible")
-    assert "audio has 101 bytes; this service reads at most 100" in page.locator("#trouble").inner_text()
+    assert "Sound has 101 bytes; this service reads at most 100" in page.locator("#trouble").inner_text()
     assert not sent
 
 
@@ -143,7 +169,7 @@ def test_the_columns_of_a_table_are_the_inputs(open_model, tmp_path):
     page.locator("#batch-start").click()
     page.get_by_text("4 of 4 done").wait_for()
     assert page.locator("#results thead th").all_inner_texts() == [
-        *("Row", "Picture", "audio", "title", "Answer", "Score"),
+        *("Row", "Picture", "Sound", "title", "Answer", "Score"),
     ]
     assert page.locator("#results .failed").all_inner_texts() == [
         "The file cat.wav is not among the chosen files.",

@@ -70,7 +70,7 @@ def test_all_problems_of_a_manifest_are_reported_at_once(tmp_path):
     lines = ["image,text,label", "lost.png,words,sea", ",,sea", "../outside.png,words,tomato", ",words,"]
     (tmp_path / "manifest.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
     result = polymodal("train", tmp_path / "manifest.csv", "--out", tmp_path / "out", "--preset", "cnn-rnn")
-    assert_explained(result, "4 problems", "lost.png", "neither image nor text", "outside.png", "no label")
+    assert_explained(result, "4 problems", "lost.png", "none of image, text, audio", "outside.png", "no label")
 
 
 @pytest.mark.parametrize(

@@ -9,16 +9,17 @@ from polymodal.app.workers import wire
 from polymodal.app.workers.engine import Item, ItemResult
 from polymodal.model import Took, Undecodable
 from polymodal.model.modalities.image.input import FORMATS
-from tests.hostile import conversations, uploads
+from tests.hostile import conversations, sounds, uploads
 from tests.hostile.images import apng, png, saved, tiff_deflated, webp_animation
 
-MAX_BYTES = 2000
+MAX_BYTES, MAX_SOUND_BYTES = 2000, 8000
 
 
 def seeds(name: str) -> Iterator[bytes]:
     """Yield the seeds of a target."""
     groups = {
         "image": _images,
+        "audio": _sounds,
         "text": _texts,
         "form": _forms,
         "document": _documents,
@@ -49,6 +50,12 @@ def _images() -> Iterator[bytes]:
         uploads.stills,
     ):
         yield from _small(map(_only_field, group()))
+
+
+def _sounds() -> Iterator[bytes]:
+    """Yield sounds of every kind; those that PyAV writes are longer than other seeds."""
+    for group in (sounds.samples, sounds.headers, sounds.containers, sounds.strangers):
+        yield from (sound.content for sound in group() if len(sound.content) <= MAX_SOUND_BYTES)
 
 
 def _texts() -> Iterator[bytes]:

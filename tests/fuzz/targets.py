@@ -16,6 +16,7 @@ from polymodal.app.settings import Settings
 from polymodal.app.workers import wire
 from polymodal.model import TASKS, InputError
 from polymodal.model.blank import is_blank
+from polymodal.model.modalities.audio.input import AudioInput
 from polymodal.model.modalities.image.formats import sniff
 from polymodal.model.modalities.image.header import size_of
 from polymodal.model.modalities.image.input import ImageInput
@@ -23,6 +24,7 @@ from polymodal.model.modalities.text.input import TextInput
 from tests.packets import answers_to
 
 IMAGE = ImageInput(side=32, max_pixels=4_000_000)
+AUDIO = AudioInput(max_windows=4, max_seconds=20)
 TEXT = TextInput(Tokenizer(models.WordLevel({"[PAD]": 0, "[UNK]": 1}, "[UNK]")))
 SETTINGS = Settings(workers=0)
 CLASSIFY = TASKS["classify"]
@@ -35,6 +37,15 @@ def image(content: bytes) -> None:
     with suppress(InputError):
         prepared = IMAGE.preprocess(IMAGE.decode(content))
         assert prepared.shape == (32, 32, 3)
+
+
+def audio(content: bytes) -> None:
+    """Estimate the work for an uploaded sound, decode and preprocess it."""
+    assert AUDIO.workload(content).units > 0
+    with suppress(InputError):
+        prepared = AUDIO.preprocess(AUDIO.decode(content))
+        assert prepared.shape[1:] == (96, 64)
+        assert len(prepared) <= 4
 
 
 def text(content: bytes) -> None:
@@ -96,6 +107,7 @@ def conversation(content: bytes) -> None:
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
     "image": image,
+    "audio": audio,
     "text": text,
     "form": form,
     "document": document,

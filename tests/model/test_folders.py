@@ -90,14 +90,16 @@ def test_hidden_files_are_counted_by_name(things):
 def test_files_of_other_formats_are_counted_by_suffix_and_named(things, name):
     suffix = os.path.splitext(name)[1].lower() or "no suffix"
     warning = warnings_of(things(*CLASSES, name))
-    assert f"left out, no picture by suffix: {suffix} (1): 1 ({name}); allowed: .apng, .avif" in warning
+    assert (
+        f"left out, no picture or recording by suffix: {suffix} (1): 1 ({name}); allowed: .aac, .apng, .avif" in warning
+    )
 
 
 def test_empty_files_are_left_out_and_named(things):
     things("cats/2.jpg", content=b"")
     folder = things(*CLASSES)
     assert len(read_manifest(folder).rows) == 2
-    assert "pictures of 0 bytes: 1 (cats/2.jpg)" in warnings_of(folder)
+    assert "pictures or recordings of 0 bytes: 1 (cats/2.jpg)" in warnings_of(folder)
 
 
 def test_links_are_followed_but_not_in_circles(things, tmp_path):
@@ -118,7 +120,10 @@ def test_a_class_folder_without_images_is_named_with_the_number_of_its_files(thi
     folder = things(*CLASSES, "birds/1.svg", "birds/2.svg", "fish/deep/deeper/1.txt")
     (folder / "frogs").mkdir()
     warning = warnings_of(folder)
-    assert "folders without a picture, with the files left out there: birds/ (2), fish/ (1), frogs/ (0)" in warning
+    assert (
+        "folders without a picture or recording, with the files left out there: birds/ (2), fish/ (1), frogs/ (0)"
+        in warning
+    )
 
 
 def test_names_that_are_not_utf_8_are_left_out_and_named(things):
@@ -214,14 +219,17 @@ def test_files_next_to_split_folders_are_named(things):
     )
     assert len(read_manifest(folder).rows) == 2
     warning = warnings_of(folder)
-    assert "next to the split folders: extra/ (2), cover.png (1); allowed: pictures in test/, train/" in warning
+    assert (
+        "next to the split folders: extra/ (2), cover.png (1); allowed: pictures or recordings in test/, train/"
+        in warning
+    )
     assert ".md (1): 1 (README.md)" in warning
 
 
 def test_an_empty_split_folder_is_named(things):
     folder = things("train/cats/1.png", "train/dogs/1.png")
     (folder / "test").mkdir()
-    assert "folders without a picture, with the files left out there: test/ (0)" in warnings_of(folder)
+    assert "folders without a picture or recording, with the files left out there: test/ (0)" in warnings_of(folder)
 
 
 def test_folders_named_after_splits_below_class_folders_are_named(things):

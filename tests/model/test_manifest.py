@@ -257,7 +257,7 @@ def test_images_of_metadata_above_split_folders_have_the_split_of_their_folder(t
         pytest.param(["image,label", "images,x"], "is not there", id="a-folder"),
         pytest.param(["text,label", "hello,"], "line 2: no label", id="empty-label"),
         pytest.param(["text,label", "hello,  "], "line 2: no label", id="blank-label"),
-        pytest.param(["image,text,label", ", ,x"], "neither image nor text", id="nothing-given"),
+        pytest.param(["image,text,label", ", ,x"], "none of image, text, audio", id="nothing-given"),
         pytest.param(["text,label,split", "a,x,holdout"], "split 'holdout'; allowed: train", id="unknown-split"),
         pytest.param(["id,text,label", "1,a,x", "1,b,x"], "id '1' is taken by line 2", id="duplicate-id"),
         pytest.param(
@@ -393,7 +393,8 @@ def test_a_message_about_a_missing_column_lists_the_existing_ones(folder):
     separated = "separated by commas, semicolons, tabs, vertical bars"
     assert problems_of(save(folder, "file,caption,category", "images/a.png,a lamp,lamps")) == (
         f"no column 'label'; {existing}, separated by commas; allowed: a manifest with one, {separated}",
-        f"no column 'image' or 'text'; {existing}, separated by commas; allowed: a manifest with one or both, {separated}",
+        f"no column 'image' or 'text' or 'audio'; {existing}, separated by commas; allowed: a manifest with one or more,"
+        f" {separated}",
     )
 
 
@@ -522,7 +523,7 @@ def test_rows_are_selected_by_their_split(folder):
 @pytest.mark.parametrize("text", [" ", "\u200b", "\ufeff", "\u3164", "\ue000", "\u2800"], ids=ascii)
 def test_a_text_without_visible_characters_is_missing(folder, text):
     path = save(folder, "image,text,label", f"images/a.png,{text},x", f',"{text}",x')
-    assert problems_of(path) == ("line 3: neither image nor text; allowed: at least one of them",)
+    assert problems_of(path) == ("line 3: none of image, text, audio; allowed: at least one of them",)
     save(folder, "image,text,label", f"images/a.png,{text},x")
     assert "text" not in read_manifest(path).rows[0].inputs
 
@@ -572,7 +573,7 @@ def test_a_written_manifest_is_read_back(tmp_path, rows):
 def test_formulas_in_a_written_manifest_are_escaped(folder):
     row = Row("-7", {"text": "=1+1"}, "@x", group="'+1", split="", source="", licence="")
     write_manifest(folder / "out.csv", [row])
-    assert (folder / "out.csv").read_text(encoding="utf-8").splitlines()[1] == "'-7,,'=1+1,'@x,''+1,,,"
+    assert (folder / "out.csv").read_text(encoding="utf-8").splitlines()[1] == "'-7,,'=1+1,,'@x,''+1,,,"
     assert read_manifest(folder / "out.csv").rows == (row,)
 
 
@@ -607,7 +608,7 @@ def test_good_rows_of_a_table_are_read_next_to_bad_ones(folder):
     assert [(row.id, [error.split(";")[0] for error in errors]) for row, errors in rows] == [
         ("1", ["image 'lost.png' is not there"]),
         ("2", []),
-        ("3", ["neither image nor text"]),
+        ("3", ["none of image, text, audio"]),
         ("4", ["no label"]),
     ]
 

@@ -205,8 +205,7 @@ def _unpack(item: object, settings: Settings, schema: type[Schema] = BatchItem, 
     if isinstance(item, Fault):
         raise item.at(where)
     if not isinstance(item, dict):
-        several = "both" if len(MODALITIES) == 2 else "several"
-        raise InvalidParameter(where, shown(item), f"an object with {', '.join(MODALITIES)} or {several}")
+        raise InvalidParameter(where, shown(item), f"an object with {', '.join(MODALITIES)} or several")
     return inputs_of(validated(schema, item), settings)
 
 

@@ -43,7 +43,7 @@ class UnknownField(RequestError):
     @classmethod
     def example(cls) -> Self:
         """Return the error for a misspelt field."""
-        return cls.of("txt", ("image", "text", "top_k", "threshold", "candidate_labels", "prior", "model"))
+        return cls.of("txt", ("image", "text", "audio", "top_k", "threshold", "candidate_labels", "prior", "model"))
 
 
 class RepeatedField(RequestError):

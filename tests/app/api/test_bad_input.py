@@ -149,7 +149,11 @@ async def test_an_image_in_a_transfer_encoding_is_classified(client, encoding):
         pytest.param(b'{"id": NaN, "text": "red"}', None, "malformed_body", "id: NaN", id="nan-as-an-id"),
         pytest.param(b"NaN", None, "malformed_body", "item: NaN", id="nan-as-an-item"),
         pytest.param(
-            b"null", None, "invalid_parameter", "item: null; allowed: an object with image, text or both", id="null"
+            b"null",
+            None,
+            "invalid_parameter",
+            "item: null; allowed: an object with image, text, audio or several",
+            id="null",
         ),
         pytest.param(b"[]", None, "invalid_parameter", "item: a list of 0", id="a-list"),
         pytest.param(b"{}", None, "nothing_given", "allowed: at least one of image, text", id="no-input"),

@@ -71,7 +71,7 @@ DETAILS = {
         "body: JSON nested too deeply; allowed: up to 16 lists and objects within each other",
         "body: JSON of more than 250000 pieces; allowed: up to that many strings, commas and brackets",
         "body: 22020096 bytes; allowed: up to 20971520 bytes",
-        'body: field "colour"; allowed: image, text, top_k, threshold, candidate_labels, prior, model',
+        'body: field "colour"; allowed: image, text, audio, top_k, threshold, candidate_labels, prior, model',
         'body: field "text" twice; allowed: each field once',
         r'body: field "\ud800", which has half of a surrogate pair; allowed: whole characters',
         "request: neither of the inputs, or only blank ones; allowed: at least one of image, text",
@@ -91,7 +91,7 @@ DETAILS = {
     "forms": [
         "body: no closing boundary; allowed: the whole multipart body",
         "body: broken multipart; allowed: parts as in RFC 7578, each with up to 8 header fields of up to 4096 bytes",
-        'body: field ""; allowed: image, text, top_k, threshold, candidate_labels, prior, model',
+        'body: field ""; allowed: image, text, audio, top_k, threshold, candidate_labels, prior, model',
         'body: parameter "name" twice; allowed: each parameter once',
         'body: header field "content-disposition" of one part twice; allowed: each one once',
         'body: content-encoding "gzip" of a part; allowed: parts that are whole and not compressed',

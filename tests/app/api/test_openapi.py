@@ -75,9 +75,12 @@ async def test_the_examples_of_requests_are_accepted(client, document):
     for task in TASKS:
         for path in (f"/v1/{task}", f"/v1/{task}/batch"):
             examples = document["paths"][path]["post"]["requestBody"]["content"]["application/json"]["examples"]
-            assert len(examples) == 2
+            assert len(examples) == (2 if path.endswith("/batch") else 3)
             for name, example in examples.items():
                 answer = await client.post(path, json=example["value"])
+                if name == "audio-alone":  # which this model does not take
+                    assert answer.json()["code"] == "unknown_modality"
+                    continue
                 assert answer.status_code == 200, answer.json()
                 bad = [item["id"] for item in answer.json().get("items", ()) if item["status"] != 200]
                 assert bad == (["b"] if name == "one-bad-item" else [])
@@ -127,6 +130,7 @@ def test_no_field_of_a_form_or_of_an_answer_is_null(document):
     assert {name: (field["type"], field.get("format")) for name, field in form.items()} == {
         "image": ("string", "binary"),
         "text": ("string", None),
+        "audio": ("string", "binary"),
         "top_k": ("integer", None),
         "threshold": ("number", None),
         "candidate_labels": ("array", None),
@@ -162,6 +166,7 @@ NAMES = {
 }
 """Generated clients use them as names of classes."""
 OF_OPENAI = {
+    "AudioUrlContent",
     "EmbeddingData",
     "EmbeddingInput",
     "EmbeddingList",

@@ -80,7 +80,7 @@ def test_bad_rows_are_listed_and_affect_no_other_row(served, with_bad_rows, eval
     assert "is not there" in problems["lost"]
     assert "truncated or corrupt" in problems["broken"]
     assert "label 'furniture' is not one of the bundle's; allowed: sea, tomato" in problems["strange"]
-    assert "neither image nor text" in problems["empty"]
+    assert "none of image, text, audio" in problems["empty"]
     assert [row.id for row in result.rows] == [row.id for row in evaluation.rows]
     for key, answers in result.answers.items():
         assert answers.scores == pytest.approx(evaluation.answers[key].scores, abs=1e-5)

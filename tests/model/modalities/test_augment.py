@@ -3,6 +3,9 @@
 import pytest
 import torch
 
+from polymodal.model.modalities.audio.augment import NOISE
+from polymodal.model.modalities.audio.augment import augment as augment_audio
+from polymodal.model.modalities.audio.spectrum import FLOOR
 from polymodal.model.modalities.image.augment import augment as augment_image
 from polymodal.model.modalities.text.augment import augment as augment_text
 
@@ -72,3 +75,42 @@ def test_a_text_loses_tokens_but_never_its_first_one_and_never_its_order(texts):
             assert mask.tolist() == sorted(mask.tolist(), reverse=True)  # no gaps
             lost += len(whole) - len(kept)
     assert 0.10 < lost / (50 * (0 + 1 + 4 + 8)) < 0.20
+
+
+@pytest.fixture
+def sounds():
+    windows = torch.full((40, 3, 96, 64), FLOOR)
+    windows[:, :, 30:60, 20:30] = 1.0
+    return {"windows": windows, "mask": torch.ones(40, 3, dtype=torch.bool)}
+
+
+def test_augmented_sounds_have_the_same_shape_and_type_and_keep_their_mask(sounds):
+    before = sounds["windows"].clone()
+    changed = augment_audio(sounds, generator())
+    assert (changed["windows"].shape, changed["windows"].dtype) == (before.shape, torch.float32)
+    assert changed["mask"] is sounds["mask"]
+    assert (sounds["windows"] == before).all()
+    assert changed["windows"].isfinite().all()
+    assert (changed["windows"] >= FLOOR).all()
+
+
+def test_a_tone_stays_above_noise_in_its_bands_at_another_level_and_time(sounds):
+    changed = augment_audio(sounds, generator())["windows"]
+    levels = changed[:, :, :, 20:30].amax(dim=(1, 2, 3))
+    assert (levels > NOISE[1]).all()
+    assert 0.5 < (levels.max() - levels.min()) <= 3.1
+    beginnings = (changed[:, 0, :, 20:30].amax(dim=2) > -1).float().argmax(dim=1)
+    assert len(set(beginnings.tolist())) > 10
+    assert (changed[:, :, :, 40:].amax(dim=(1, 2, 3)) < NOISE[1] + 1).all()
+
+
+def test_some_sounds_get_noise_and_the_others_stay_silent_where_they_were(sounds):
+    quiet = augment_audio(sounds, generator())["windows"][:, :, :, 50:]
+    noisy = (quiet > FLOOR + 0.1).flatten(1).any(dim=1)
+    assert 8 < int(noisy.sum()) < 32
+
+
+def test_the_same_seed_changes_sounds_alike(sounds):
+    first, second, other = (augment_audio(sounds, generator(seed))["windows"] for seed in (1, 1, 2))
+    assert torch.equal(first, second)
+    assert not torch.equal(first, other)

@@ -20,7 +20,7 @@ TINY = {"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "int
 VIT = {"model_type": "vit", **TINY, "image_size": 64, "patch_size": 16}
 BERT = {"model_type": "bert", **TINY, "vocab_size": VOCABULARY, "max_position_embeddings": 12}
 HALF = {"mean": [0.5] * 3, "std": [0.5] * 3}
-COMMON = {"image": {}, "text": {"vocabulary": VOCABULARY}}
+COMMON = {"image": {}, "text": {"vocabulary": VOCABULARY}, "audio": {}}
 SMALL = {
     "image": {
         "cnn": {"channels": 4},
@@ -45,6 +45,7 @@ SMALL = {
         },
         "transformers": {"config": BERT, "features": 8},
     },
+    "audio": {"cnn": {"channels": 4}, "yamnet": {"multiplier": 1 / 16, "projection": 8}},
 }
 ORDERLESS = {"static"}  # reads a text as a bag of tokens
 ENCODERS = {name: entry.module("encoders").ENCODERS for name, entry in MODALITIES.items()}
@@ -67,6 +68,8 @@ def batch_of(modality):
         tiles = torch.randint(0, 256, (4, 4, 4, 3), dtype=torch.uint8, generator=generator)
         return {"pixels": tiles.repeat_interleave(16, dim=1).repeat_interleave(16, dim=2)}
     mask = torch.arange(max(LENGTHS)) < torch.tensor(LENGTHS)[:, None]
+    if modality == "audio":
+        return {"windows": torch.randn(*mask.shape, 96, 64, generator=generator) - 3, "mask": mask}
     ids = torch.randint(2, VOCABULARY, mask.shape, generator=generator) * mask
     return {"ids": ids, "mask": mask}
 
@@ -154,6 +157,17 @@ def test_exported_graphs_agree_with_torch(modality, exported):
         assert_close(
             embeddings, encoders[name](**batch), atol=1e-5, rtol=1e-4, msg=lambda text, name=name: f"{name}: {text}"
         )
+
+
+@pytest.mark.parametrize("name", ENCODERS["audio"])
+@torch.no_grad()
+def test_padding_with_other_windows_does_not_change_an_embedding(name):
+    encoder, batch = build("audio", name).eval(), batch_of("audio")
+    longer = {
+        "windows": torch.cat([batch["windows"], torch.randn(4, 3, 96, 64)], dim=1),
+        "mask": torch.cat([batch["mask"], torch.zeros(4, 3, dtype=torch.bool)], dim=1),
+    }
+    assert_close(encoder(**longer), encoder(**batch), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", TEXT_ENCODERS)

@@ -71,7 +71,8 @@ def test_every_encoder_has_a_name_for_the_presets():
     ("modality", "name"), [(modality, name) for modality, table in BRANCHES.items() for name in table]
 )
 def test_any_encoder_can_replace_that_of_the_preset(manifest, tmp_path, modality, name):
-    recipe = cnn_rnn(manifest, tmp_path, {modality: name})
+    rows = tuple(replace(row, inputs={modality: tmp_path, **row.inputs}) for row in manifest.rows)
+    recipe = cnn_rnn(replace(manifest, rows=rows), tmp_path, {modality: name})
     assert recipe.network.modalities[modality].encoder.name == name
     assert recipe.weights == {}
     with torch.device("meta"):

@@ -44,7 +44,7 @@ def test_its_column_is_read_and_written_and_is_in_the_digest(tones):
     manifest = read_manifest(tones)
     first = manifest.rows[0]
     assert first.inputs == {"text": "a note", "tone": tones.parent / "tones/train-0.tone"}
-    assert column_names() == ("id", "image", "text", "tone", "label", "group", "split", "source", "licence")
+    assert column_names() == ("id", "image", "text", "audio", "tone", "label", "group", "split", "source", "licence")
     write_manifest(tones.with_name("again.csv"), manifest.rows)
     assert read_manifest(tones.with_name("again.csv")).digest == manifest.digest
     first.inputs["tone"].write_bytes(b"12345678")
@@ -63,11 +63,11 @@ def test_error_messages_name_it(tones):
         read_manifest(tones)
     assert caught.value.problems == (
         f"line 2: tone 'nowhere.tone' is not there; allowed: a file below {tones.parent.name}/",
-        "line 3: none of image, text, tone; allowed: at least one of them",
+        "line 3: none of image, text, audio, tone; allowed: at least one of them",
     )
-    tones.write_text("sound,label\nx,y\n", encoding="utf-8")
+    tones.write_text("pitch,label\nx,y\n", encoding="utf-8")
     with pytest.raises(
-        ManifestError, match=r"no column 'image' or 'text' or 'tone'; found: 'sound' \(did you mean 'tone'"
+        ManifestError, match=r"no column 'image' or 'text' or 'audio' or 'tone'; found: 'pitch' \(did you mean 'tone'"
     ):
         read_manifest(tones)
 
@@ -82,7 +82,7 @@ def test_a_folder_of_its_files_is_a_manifest(tones):
     assert [(row.label, dict(row.inputs)) for row in manifest.rows] == [
         (label, {"tone": folder / label / "1.tone"}) for label in ("loud", "quiet")
     ]
-    left_out = "left out, no picture or recording by suffix: .md (1): 1 (loud/notes.md); allowed: .apng"
+    left_out = "left out, no picture or recording or beep by suffix: .md (1): 1 (loud/notes.md); allowed: .aac"
     assert manifest.warnings[0].startswith(left_out)
     (folder / "metadata.csv").write_text("file_name,label\nloud/1.tone,x\nquiet/1.tone,y\n", encoding="utf-8")
     assert [row.inputs["tone"].name for row in read_manifest(folder).rows] == ["1.tone", "1.tone"]
@@ -95,7 +95,7 @@ def test_checks_report_undecodable_files_and_near_duplicates(tones):
     result = inspect(tones, "single-label", 0, 1).result
     assert result.errors == ["row 2: tone tones/train-1.tone: 5 samples; allowed: 8 samples"]
     assert any(
-        warning.startswith("1 recording of the test split is nearly equal to one of the train split: '25' ≈ '1'")
+        warning.startswith("1 beep of the test split is nearly equal to one of the train split: '25' ≈ '1'")
         for warning in result.warnings
     )
 
@@ -115,7 +115,7 @@ def test_a_network_with_it_is_trained_exported_and_measured(tones, tmp_path):
     assert any(len(base64.b64decode(entry["parts"]["tone"])) == 8 for entry in golden if "tone" in entry["parts"])
     card = (out / "README.md").read_text(encoding="utf-8")
     assert "for text and tone together, or any one of them alone" in card
-    assert "also for a text or a recording that shows none" in card
+    assert "also for a text or a beep that shows none" in card
     evaluation = evaluate(predictor, tones)
     assert set(evaluation.answers) == {"text+tone", "text", "tone"}
     assert evaluation.metrics["tone"]["accuracy"] > 0.8

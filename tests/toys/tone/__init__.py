@@ -5,7 +5,7 @@ from polymodal.model.modalities import Modality
 TONE = Modality(
     name="tone",
     noun="a tone",
-    common_noun="recording",
+    common_noun="beep",
     textual=False,
     max_bytes=64,
     media_range="audio/*",
@@ -13,5 +13,5 @@ TONE = Modality(
     encoders="loud",
     augmentation="samples changed",
     suffixes=frozenset({".tone"}),
-    usual_columns=("sound",),
+    usual_columns=("pitch",),
 )

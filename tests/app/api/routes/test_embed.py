@@ -46,7 +46,7 @@ async def test_an_input_without_a_direction_stays_zero(client):
             {"text": "red", "top_k": 1},
             400,
             "unknown_field",
-            'body: field "top_k"; allowed: image, text, space, fused, model',
+            'body: field "top_k"; allowed: image, text, audio, space, fused, model',
             id="an-option-of-another-task",
         ),
         pytest.param({"text": "red", "model": "x"}, 404, "unknown_model", 'model: "x"; allowed: toy', id="model"),

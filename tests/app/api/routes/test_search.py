@@ -76,7 +76,11 @@ async def test_filter_min_match_and_prior_limit_the_hits(searching):
     ("body", "status", "code", "detail"),
     [
         pytest.param(
-            {}, 422, "invalid_parameter", "query: null; allowed: an object with image, text or both", id="none"
+            {},
+            422,
+            "invalid_parameter",
+            "query: null; allowed: an object with image, text, audio or several",
+            id="none",
         ),
         pytest.param({"query": {}}, 422, "nothing_given", "at least one of image, text", id="nothing"),
         pytest.param({"query": {"text": " "}}, 422, "nothing_given", "at least one of image, text", id="blank"),

@@ -151,7 +151,10 @@ async def test_a_bad_candidate_fails_alone(client):
     ]
     codes = [entry["problem"]["code"] for entry in body["failed"]]
     assert codes[:4] == ["unsupported_format", "nothing_given", "unknown_field", "invalid_parameter"]
-    assert body["failed"][3]["problem"]["detail"] == 'candidate: "text"; allowed: an object with image, text or both'
+    assert (
+        body["failed"][3]["problem"]["detail"]
+        == 'candidate: "text"; allowed: an object with image, text, audio or several'
+    )
 
 
 async def test_the_problem_of_the_query_is_that_of_the_request(client):
@@ -183,7 +186,7 @@ ONE = {**QUERY, "candidates": [{"text": "red"}]}
             {"candidates": [{"text": "red"}]},
             422,
             "invalid_parameter",
-            "query: null; allowed: an object with image, text or both",
+            "query: null; allowed: an object with image, text, audio or several",
             id="no-query",
         ),
         pytest.param({**ONE, "query": "red"}, 422, "invalid_parameter", 'query: "red"; allowed: an object', id="text"),
