@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from polymodal.app.commands import bundles, data, doctor, index, keys, serving, similarity, training
+from polymodal.app.commands import bundles, data, doctor, fetch, index, keys, serving, similarity, training
 from polymodal.app.commands.command import Debug, debugging, listed, show
 from polymodal.app.commands.streams import guarded
 
@@ -30,7 +30,7 @@ app = typer.Typer(
 )
 for _commands in (serving.commands, bundles.commands, similarity.commands, training.commands, doctor.commands):
     app.add_typer(_commands)
-for _group in (data.commands, index.commands, keys.commands):
+for _group in (data.commands, fetch.commands, index.commands, keys.commands):
     app.add_typer(_group)
 
 

@@ -9,11 +9,12 @@ from polymodal.model.capabilities import Model
 from polymodal.model.errors import BundleError
 from polymodal.model.kinds.encoders import load_encoders
 from polymodal.model.kinds.network import load_network
+from polymodal.model.kinds.speech import load_speech
 
 Load = Callable[[Path, str | None, str, int | None], Model]
 """Arguments: a bundle's folder, the name that replaces its own, the name of a runtime or "auto", the number of threads."""
 
-KINDS: Final[dict[str, Load]] = {"network": load_network, "encoders": load_encoders}
+KINDS: Final[dict[str, Load]] = {"network": load_network, "encoders": load_encoders, "speech": load_speech}
 
 
 def load_bundle(

@@ -7,6 +7,7 @@ options of the command line are made from it.
 
 from __future__ import annotations
 
+from collections import ChainMap
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
@@ -162,10 +163,29 @@ MODALITIES: Final[dict[str, Modality]] = {
 }
 """By name, in the order of listings for users. Everything that depends on the kinds of inputs is derived from this table."""
 
+RECORDING: Final = Modality(
+    name="audio",
+    noun="a recording",
+    common_noun="recording",
+    textual=False,
+    max_bytes=25 * 10**6,
+    media_range="audio/*",
+    package=f"{_PACKAGE}.recording",
+    encoders="",
+    augmentation="",
+    example="UklGRiQAAABXQVZFZm10IBAAAAABAAEAgD4AAAB9AAACABAAZGF0YQAAAAA=",
+    suffixes=frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".m4a", ".mp4", ".webm", ".mka", ".aac"}),
+    usual_columns=("sound", "recording", "speech"),
+)
+"""The input of speech recognisers, which no network takes."""
+
+INPUTS: Final[Mapping[str, Modality]] = ChainMap({RECORDING.name: RECORDING}, MODALITIES)
+"""Everything that requests of any task may hold, by name."""
+
 
 def workload(inputs: Inputs) -> dict[str, float]:
     """Estimate the work to decode and embed an item, by kind of workload. Takes microseconds."""
-    return dict(MODALITIES[name].input.workload(content) for name, content in inputs.items() if name in MODALITIES)
+    return dict(INPUTS[name].input.workload(content) for name, content in inputs.items() if name in INPUTS)
 
 
 def prepare(inputs: Mapping[str, Input], contents: Inputs) -> dict[str, Array]:
