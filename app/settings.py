@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from importlib.util import find_spec
@@ -23,7 +23,7 @@ from polymodal.app.access.keys import KeysError, read_keys
 from polymodal.app.access.rates import Rate
 from polymodal.app.cpus import Plan, default_plan, read_plan
 from polymodal.cores import available_cpus
-from polymodal.model import MODALITIES, Modality
+from polymodal.model import INPUTS, MODALITIES, Modality
 
 PREFIX = "POLYMODAL_"
 DIALECTS = ("openai", "tei", "cohere")
@@ -199,14 +199,15 @@ def limit_of(modality: str) -> str:
 
 
 def _with_limits(base: type[Base]) -> type[Base]:
-    """Add `max_MODALITY_bytes` for each entry of MODALITIES."""
+    """Add `max_NAME_bytes` for each entry of INPUTS."""
 
     def limit(modality: Modality) -> Any:  # noqa: ANN401 — a field's type and its default
         what = "text in UTF-8" if modality.textual else f"{modality.name} file"
-        about = f"Bytes of one {what}, not more than max_body_bytes."
+        bound = "not more than max_body_bytes" if modality.name in MODALITIES else "also where max_body_bytes is less"
+        about = f"Bytes of one {what}, {bound}."
         return PositiveInt, Field(modality.max_bytes, description=about)
 
-    limits = {limit_of(name): limit(modality) for name, modality in MODALITIES.items()}
+    limits = {limit_of(name): limit(modality) for name, modality in INPUTS.items()}
     return create_model(base.__name__, __base__=base, __doc__=base.__doc__, __module__=base.__module__, **limits)
 
 
@@ -241,6 +242,9 @@ class Settings(BaseSettings):
     inference_threads: int = Field(default_factory=lambda data: planned(data).threads, ge=1, le=1024)
     """Threads of one batch; by default the available cores, divided between the workers."""
 
+    slow_workers: int = Field(1, ge=1, le=64)
+    """Processes in addition, for models whose items take seconds (speech): nothing else waits for them."""
+
     max_batch_items: int = Field(default_factory=lambda data: planned(data).batch_items, ge=1, le=4096)
     """Items computed together at most."""
     max_batch_ms: float = Field(250.0, gt=0, le=600_000, allow_inf_nan=False)
@@ -255,6 +259,8 @@ class Settings(BaseSettings):
 
     request_timeout_ms: int = Field(10_000, ge=1, le=600_000)
     """Milliseconds from a request being read to its answer; later it is refused with 504."""
+    slow_request_timeout_ms: int = Field(300_000, ge=1, le=3_600_000)
+    """The same for models whose items take seconds (speech)."""
     body_timeout_ms: int = Field(30_000, ge=1, le=600_000)
     """Milliseconds that a client may take to send a request's body, and again to take its answer."""
     stall_timeout_ms: int = Field(10_000, ge=100, le=3_600_000)
@@ -309,6 +315,11 @@ class Settings(BaseSettings):
         """Return the most bytes that one input of a modality may have."""
         limit: int = getattr(self, limit_of(modality))
         return limit
+
+    def max_request_bytes(self, inputs: Iterable[str]) -> int:
+        """Return the most bytes of a body that may hold these inputs, of which the largest may be base64 in JSON."""
+        larger = [self.max_input_bytes(name) for name in inputs if name not in MODALITIES]
+        return min(self.max_inflight_bytes, max([self.max_body_bytes, *(size * 4 // 3 + 64 * KIB for size in larger)]))
 
     @classmethod
     def settings_customise_sources(

@@ -69,8 +69,8 @@ def decode(content: bytes, name: str, longest_s: float = LONGEST_S) -> Sound:
                     raise TooLarge(name, f"more than {longest_s:g} s of sound", f"up to {longest_s:g} s")
     except (av.FFmpegError, ValueError, EOFError) as problem:
         if not pieces:
-            found = f"a file of the format {demuxer} that cannot be decoded"
-            raise Undecodable(name, found, f"a whole file: {FORMATS}") from problem
+            broken = f"a file of the format {demuxer} that cannot be decoded"
+            raise Undecodable(name, broken, f"a whole file: {FORMATS}") from problem
         damaged = True
     if length < SHORTEST_S * RATE:
         raise Undecodable(name, f"{length / RATE:.2f} s of sound", f"at least {SHORTEST_S} s")

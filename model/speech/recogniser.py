@@ -21,7 +21,7 @@ class Guidance:
     phrases: tuple[str, ...] = ()
     """Words and names that may occur."""
     words: bool = False
-    """Whether the times of words are wanted."""
+    """Whether the times of words are computed."""
     temperature: float | None = None
     """Of sampling; None: 0, and higher ones where the result of 0 is repetitive or improbable."""
     translate: bool = False

@@ -3,6 +3,7 @@
 N samples of sound, T frames of an encoder's output, D its width, K texts, V tokens of the vocabulary without special ones.
 """
 
+import logging
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -59,6 +60,7 @@ class WhisperRecogniser:
     def __init__(self, folder: Path, threads: int) -> None:
         """Load the model. Raises BundleError when it cannot be loaded, ModelError when the extra is missing."""
         library = import_extra("faster_whisper", EXTRA)
+        logging.getLogger("faster_whisper").setLevel(logging.WARNING)  # otherwise a line for every recording
         self._voice = import_extra("faster_whisper.vad", EXTRA)
         self._storage: Any = import_extra("ctranslate2", EXTRA).StorageView
         self._tokenizers: Any = import_extra("faster_whisper.tokenizer", EXTRA).Tokenizer
@@ -74,8 +76,8 @@ class WhisperRecogniser:
 
     def speech(self, samples: FloatArray) -> list[tuple[int, int]]:
         """Return start and end of each stretch of speech in samples (N,), in order, none longer than LONGEST_S."""
-        found = self._voice.get_speech_timestamps(samples, self._voice.VadOptions(**_VOICE))
-        return [(int(stretch["start"]), int(stretch["end"])) for stretch in found]
+        stretches = self._voice.get_speech_timestamps(samples, self._voice.VadOptions(**_VOICE))
+        return [(int(stretch["start"]), int(stretch["end"])) for stretch in stretches]
 
     def recognise(self, samples: FloatArray, guidance: Guidance) -> Recognised:
         """Recognise a window of samples (N,); a repetitive result is computed again with the encoder's full window."""
@@ -93,7 +95,7 @@ class WhisperRecogniser:
         self, samples: FloatArray, guidance: Guidance, window_s: float, temperatures: tuple[float, ...]
     ) -> Recognised:
         self._model.frames = round(window_s * FRAMES)
-        found, info = self._model.transcribe(
+        raw, info = self._model.transcribe(
             samples,
             language=guidance.language,
             task="translate" if guidance.translate else "transcribe",
@@ -105,7 +107,7 @@ class WhisperRecogniser:
             without_timestamps=len(samples) < TIMES_FROM_S * RATE,
             word_timestamps=guidance.words,
         )
-        segments = tuple(_segment(segment, len(samples) / RATE) for segment in found if _LETTER.search(segment.text))
+        segments = tuple(_segment(segment, len(samples) / RATE) for segment in raw if _LETTER.search(segment.text))
         self._model.forget()
         repetitive = any(repeats(segment.text, segment.compression_ratio) for segment in segments)
         return Recognised(segments, info.language, float(info.language_probability), repetitive)

@@ -134,7 +134,7 @@ def patched(at, value):
 
 
 @pytest.mark.parametrize(
-    ("content", "code", "found"),
+    ("content", "code", "problem"),
     [
         pytest.param(b"", "undecodable", "no bytes", id="empty"),
         pytest.param(b"hello, this is text", "unsupported_format", "bytes that begin with 68 65 6c 6c", id="text"),
@@ -154,11 +154,11 @@ def patched(at, value):
         pytest.param(b"fLaC" + bytes(100), "undecodable", "", id="broken-flac"),
     ],
 )
-def test_what_is_no_sound_is_explained(content, code, found):
+def test_what_is_no_sound_is_explained(content, code, problem):
     with pytest.raises(InputError) as error:
         decode(content, "audio")
     assert (error.value.code, error.value.input) == (code, "audio")
-    assert found in error.value.found
+    assert problem in error.value.found
 
 
 def test_more_seconds_than_allowed_are_refused_before_all_are_decoded():

@@ -6,34 +6,43 @@ takes at most 2.7 times the input's size, 3.7 times for a data: URI, which is cu
 (tests/app/api/body/test_copies.py measures both), and more for base64 in lines.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import TypeVar
 
 from fastapi import Request
 
-from polymodal.app.api.body.form import LONG_OPTION_BYTES, Form
+from polymodal.app.api.body.audio import FILE, TRANSCRIPTIONS, TRANSLATIONS, AudioForm, AudioOptions
+from polymodal.app.api.body.audio import IGNORED as IGNORED_OF_AUDIO
+from polymodal.app.api.body.form import LIST_OPTIONS, Form
 from polymodal.app.api.body.json import batch_of, check_number, comparison_of, parse, request_of, search_of
 from polymodal.app.api.body.limits import JSON, MULTIPART, content_type, read, read_whole
 from polymodal.app.api.body.openai import EmbeddingItem, EmbeddingsBody, ParsedEmbeddings, embeddings_of
 from polymodal.app.api.body.problems import BODY_ERRORS, TooManyItems, UrlNotAccepted
 from polymodal.app.api.body.request import ParsedBatch, ParsedComparison, ParsedRequest
 from polymodal.app.api.body.rerank import ParsedRerank, RerankBody, rerank_of
-from polymodal.app.api.schemas import Operation
+from polymodal.app.api.schemas import Operation, inputs_of_operation
 from polymodal.app.problems import RequestError
 from polymodal.app.serving.admission import Admitted
 from polymodal.app.serving.search import SEARCH
 from polymodal.app.serving.service import Service
 from polymodal.app.serving.similarity import SIMILARITY
 from polymodal.app.settings import Settings
-from polymodal.model import Task
+from polymodal.model import MODALITIES, Task
 
 Parsed = TypeVar("Parsed")
 
 __all__ = [
     "BODY_ERRORS",
+    "FILE",
+    "IGNORED_OF_AUDIO",
     "JSON",
-    "LONG_OPTION_BYTES",
+    "LIST_OPTIONS",
     "MULTIPART",
+    "TRANSCRIPTIONS",
+    "TRANSLATIONS",
+    "AudioForm",
+    "AudioOptions",
     "EmbeddingItem",
     "EmbeddingsBody",
     "ParsedBatch",
@@ -46,6 +55,7 @@ __all__ = [
     "TooManyItems",
     "UrlNotAccepted",
     "check_number",
+    "read_audio",
     "read_batch",
     "read_comparison",
     "read_embeddings",
@@ -86,7 +96,12 @@ async def read_batch(
 ) -> ParsedBatch:
     """Read the body of POST /v1/TASK/batch, which is JSON."""
     content_type(request, JSON)
-    return await _read_json(request, admitted, service, settings, lambda body: batch_of(task, parse(body), settings))
+    parsed = partial(_parsed_batch, task, settings)
+    return await _read_json(request, admitted, service, settings, parsed, task.inputs)
+
+
+def _parsed_batch(task: Task, settings: Settings, body: bytearray) -> ParsedBatch:
+    return batch_of(task, parse(body), settings)
 
 
 async def read_embeddings(
@@ -95,6 +110,14 @@ async def read_embeddings(
     """Read the body of POST /v1/embeddings, which is JSON."""
     content_type(request, JSON)
     return await _read_json(request, admitted, service, settings, lambda body: embeddings_of(body, settings))
+
+
+async def read_audio(
+    request: Request, form: AudioForm, admitted: Admitted, service: Service, settings: Settings
+) -> ParsedRequest:
+    """Read a form of OpenAI's API with a recording."""
+    _, parameters = content_type(request, MULTIPART)
+    return await _read_form(request, form, parameters, admitted, service, settings)
 
 
 async def read_rerank(request: Request, admitted: Admitted, service: Service, settings: Settings) -> ParsedRerank:
@@ -109,9 +132,10 @@ async def _read_json(
     service: Service,
     settings: Settings,
     parsed: Callable[[bytearray], Parsed],
+    inputs: Iterable[str] = MODALITIES,
 ) -> Parsed:
-    """Read a whole body, and parse it on a thread."""
-    body = await read_whole(request, settings, admitted)
+    """Read a whole body, which may hold `inputs`, and parse it on a thread."""
+    body = await read_whole(request, settings, admitted, inputs)
     return await service.offload(lambda: parsed(body))
 
 
@@ -125,8 +149,21 @@ async def _read_either(
 ) -> ParsedRequest | Parsed:
     """Read a form of an operation, or JSON as `_read_json` does."""
     media_type, parameters = content_type(request, MULTIPART, JSON)
+    inputs = inputs_of_operation(operation)
     if media_type == JSON:
-        return await _read_json(request, admitted, service, settings, parsed)
+        return await _read_json(request, admitted, service, settings, parsed, inputs)
+    return await _read_form(request, operation, parameters, admitted, service, settings)
+
+
+async def _read_form(
+    request: Request,
+    operation: Operation,
+    parameters: Mapping[bytes, bytes],
+    admitted: Admitted,
+    service: Service,
+    settings: Settings,
+) -> ParsedRequest:
     form = Form(operation, parameters.get(b"boundary", b""), settings, parameters.get(b"charset", b""))
-    await read(request, settings, admitted, form.write)
+    names = [modality.name for modality in inputs_of_operation(operation).values()]
+    await read(request, settings, admitted, form.write, names)
     return await service.offload(form.close) if form.encoded else form.close()

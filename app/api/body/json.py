@@ -20,7 +20,7 @@ from polymodal.app.problems import RequestError
 from polymodal.app.serving.search import SEARCH
 from polymodal.app.serving.similarity import SIMILARITY
 from polymodal.app.settings import Settings
-from polymodal.model import MODALITIES, TASKS, Inputs, InvalidParameter, Schema, Task
+from polymodal.model import INPUTS, TASKS, Inputs, InvalidParameter, Schema, Task
 
 Validated = TypeVar("Validated", bound=BaseModel)
 
@@ -31,7 +31,7 @@ _JSON_PIECE = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[,\[\]{}]', re.DOTALL)
 ALLOWED = {
     **{
         name: "a string" if modality.textual else f"the {name} file as a base64 string"
-        for name, modality in MODALITIES.items()
+        for name, modality in INPUTS.items()
     },
     **{field: allowed for task in TASKS.values() for field, allowed in task.Options.allowed.items()},
     "model": "the name of a served model",
@@ -146,7 +146,7 @@ def batch_of(task: Task, fields: dict[str, Any], settings: Settings) -> ParsedBa
     common = ParsedRequest.of(task, {}, choice)
     return ParsedBatch(
         ids=[_item_id(item) for item in items],
-        unpack=[partial(_unpack, item, settings) for item in items],
+        unpack=[partial(_unpack, item, settings, schemas.batch_item) for item in items],
         options=common.options,
         model=common.model,
     )
@@ -205,16 +205,17 @@ def _unpack(item: object, settings: Settings, schema: type[Schema] = BatchItem, 
     if isinstance(item, Fault):
         raise item.at(where)
     if not isinstance(item, dict):
-        several = "both" if len(MODALITIES) == 2 else "several"
-        raise InvalidParameter(where, shown(item), f"an object with {', '.join(MODALITIES)} or {several}")
+        names = [name for name in INPUTS if name in schema.model_fields]
+        several = {1: "", 2: " or both"}.get(len(names), " or several")
+        raise InvalidParameter(where, shown(item), f"an object with {', '.join(names)}{several}")
     return inputs_of(validated(schema, item), settings)
 
 
 def inputs_of(fields: Schema, settings: Settings) -> Inputs:
     """Decode the inputs of an item. Raises RequestError."""
     inputs: dict[str, bytes | str] = {}
-    for name, modality in MODALITIES.items():
-        if (value := getattr(fields, name)) is not None:
+    for name, modality in INPUTS.items():
+        if (value := getattr(fields, name, None)) is not None:
             decode = text_of if modality.textual else file_of
             inputs[name] = decode(name, value, settings.max_input_bytes(name))
     return inputs

@@ -1,7 +1,7 @@
 """Reading a body under limits: its media type, its bytes and its time."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from fastapi import Request
 
@@ -9,6 +9,7 @@ from polymodal.app.api.body.charsets import codec_of, parameters_of
 from polymodal.app.api.body.problems import BodyTooSlow, TooManyBytes, UnknownField, UnsupportedMediaType, shown
 from polymodal.app.serving.admission import Admitted
 from polymodal.app.settings import Settings
+from polymodal.model import MODALITIES
 
 MULTIPART, JSON = "multipart/form-data", "application/json"
 
@@ -31,13 +32,19 @@ def content_type(request: Request, *accepted: str) -> tuple[str, dict[bytes, byt
     return kind, parameters
 
 
-async def read(request: Request, settings: Settings, admitted: Admitted, take: Callable[[bytes], None]) -> None:
-    """Pass the body to `take` in chunks as it arrives.
+async def read(
+    request: Request,
+    settings: Settings,
+    admitted: Admitted,
+    take: Callable[[bytes], None],
+    inputs: Iterable[str] = MODALITIES,
+) -> None:
+    """Pass the body, which may hold `inputs`, to `take` in chunks as it arrives.
 
     Raises TooManyBytes, before reading when the declared length is too large; BodyTooSlow; and Overloaded when the bodies of all
     requests exceed their limit.
     """
-    limit, timeout_ms = settings.max_body_bytes, settings.body_timeout_ms
+    limit, timeout_ms = settings.max_request_bytes(inputs), settings.body_timeout_ms
     declared = request.headers.get("content-length", "")
     if declared.isdecimal():
         if int(declared) > limit:
@@ -56,8 +63,10 @@ async def read(request: Request, settings: Settings, admitted: Admitted, take: C
         raise BodyTooSlow.of(received, timeout_ms) from None
 
 
-async def read_whole(request: Request, settings: Settings, admitted: Admitted) -> bytearray:
+async def read_whole(
+    request: Request, settings: Settings, admitted: Admitted, inputs: Iterable[str] = MODALITIES
+) -> bytearray:
     """Return the body. Raises the same errors as `read`."""
     body = bytearray()
-    await read(request, settings, admitted, body.extend)
+    await read(request, settings, admitted, body.extend, inputs)
     return body

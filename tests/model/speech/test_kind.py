@@ -39,7 +39,7 @@ def test_a_recording_is_transcribed_with_times_of_its_speech(bundle):
         pytest.param(tone(3, amplitude=0.2), "no_speech", id="tone"),
     ],
 )
-def test_sound_without_speech_has_no_words_and_says_why(bundle, sound, reason):
+def test_sound_without_speech_has_no_words_and_a_reason(bundle, sound, reason):
     recogniser = Script()
     transcript = transcribe(bundle, sound, recogniser=recogniser)
     assert (transcript.text, transcript.segments, transcript.reason) == ("", (), reason)
