@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from polymodal.model.kinds.network import Network
     from polymodal.model.modalities import INPUTS, MODALITIES, RECORDING, Modality, workload
     from polymodal.model.runtimes.processor import Processor, processor
+    from polymodal.model.speech.subtitles import subtitles
     from polymodal.model.stages import DECODE, FUSE, Stages, Took, encoding
     from polymodal.model.tasks import TASKS, tasks_of
     from polymodal.model.tasks.classify import Classification
@@ -110,6 +111,7 @@ __all__ = [
     "processor",
     "read_index",
     "rebuild_command",
+    "subtitles",
     "tasks_of",
     "workload",
 ]
@@ -125,6 +127,7 @@ _MODULES: Final = (
         "tasks.classify",
         "tasks.embed",
         "tasks.transcribe",
+        "speech.subtitles",
     ),
     "index",
 )

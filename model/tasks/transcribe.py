@@ -143,7 +143,7 @@ class Transcription(TaskAnswer):
     )
 
     text: str
-    """All words; empty if nothing was said."""
+    """All words; empty if nothing was spoken."""
     language: str | None = None
     """Code of the language; missing if nothing was recognised."""
     language_probability: float | None = None
@@ -200,8 +200,8 @@ class Transcribe(Task):
     def check(self, options: TranscribeOptions, description: Description) -> None:
         """Raise InvalidParameter for a language that the model does not have, and for repeated candidates."""
         if options.language is not None and options.language not in description.languages:
-            found, allowed = options.language[:64], ", ".join(description.languages)
-            raise InvalidParameter("language", f'"{found}"', f"{allowed}, the languages of this model")
+            code, allowed = options.language[:64], ", ".join(description.languages)
+            raise InvalidParameter("language", f'"{code}"', f"{allowed}, the languages of this model")
         if options.candidates and len(set(options.candidates)) < len(options.candidates):
             ((repeated, _),) = Counter(options.candidates).most_common(1)
             raise InvalidParameter("candidates", f'"{repeated[:64]}" twice', "each candidate once")

@@ -1,7 +1,6 @@
 """POST /v1/audio/transcriptions and /v1/audio/translations: the task transcribe as clients of OpenAI's API use it."""
 
 import json
-from collections.abc import Iterable
 from typing import Any, Final, Self
 
 from fastapi import APIRouter, Request, Response
@@ -46,6 +45,7 @@ from polymodal.model import (
     Transcription,
     TranslateOptions,
     printable,
+    subtitles,
 )
 
 TRANSCRIBE: Final = "transcribe"
@@ -145,13 +145,13 @@ async def _answer(request: Request, form: AudioForm) -> Response:
         options: Any = parsed.options
         with service.registry.use(parsed.model, task.name) as deployment:
             note_model(request, deployment, task)
-            wanted = _options(options, form, deployment.description)
-            task.check(wanted, deployment.description)
+            task_options = _options(options, form, deployment.description)
+            task.check(task_options, deployment.description)
             limits: Limits = {
                 "deadline": service.deadline(timeout_ms, slow=deployment.slow),
                 "timeline": context.timeline,
             }
-            work = service.run(deployment, task, _inputs(parsed), wanted, **limits)
+            work = service.run(deployment, task, _inputs(parsed), task_options, **limits)
             try:
                 answer: Any = await while_connected(request, work)
             except InputError as error:
@@ -198,9 +198,9 @@ def _written(answer: Transcription, options: AudioOptions, form: AudioForm) -> t
         case "text":
             return "text/plain", f"{answer.text}\n"
         case "srt":
-            return "application/x-subrip", "".join(_cues(answer, ",", numbered=True))
+            return "application/x-subrip", subtitles(answer.segments, "srt")
         case "vtt":
-            return "text/vtt", "WEBVTT\n\n" + "".join(_cues(answer, ".", numbered=False))
+            return "text/vtt", subtitles(answer.segments, "vtt")
         case "verbose_json":
             document = _verbose(answer, options, form)
         case _:
@@ -241,19 +241,6 @@ def _verbose(answer: Transcription, options: AudioOptions, form: AudioForm) -> d
         "silence_seconds": answer.silence_seconds,
         "warnings": answer.warnings,
     }
-
-
-def _cues(answer: Transcription, point: str, *, numbered: bool) -> Iterable[str]:
-    """Yield the cues of subtitles; `point` is the sign before milliseconds."""
-    for number, segment in enumerate(answer.segments, start=1):
-        text = segment.text.replace("-->", "->")
-        head = f"{number}\n" if numbered else ""
-        yield f"{head}{_time(segment.start, point)} --> {_time(segment.end, point)}\n{text}\n\n"
-
-
-def _time(seconds: float, point: str) -> str:
-    whole, milliseconds = divmod(round(seconds * 1000), 1000)
-    return f"{whole // 3600:02}:{whole // 60 % 60:02}:{whole % 60:02}{point}{milliseconds:03}"
 
 
 def _events(answer: Transcription, usage: dict[str, Any]) -> str:

@@ -131,10 +131,10 @@ async def test_a_key_may_use_only_the_routes_of_its_scopes(guarded, make, tmp_pa
     }
     body = {"json": bodies.get(path.rpartition("/")[2], {"text": "red"})} if method == "POST" else {}
     if scope == "transcribe":
-        said = wav(tone(1))
-        body = {"files": {"file" if "audio" in path else "audio": said}}
+        spoken = wav(tone(1))
+        body = {"files": {"file" if "audio" in path else "audio": spoken}}
         if path.endswith("batch"):
-            body = {"json": {"items": [{"audio": base64.b64encode(said).decode()}]}}
+            body = {"json": {"items": [{"audio": base64.b64encode(spoken).decode()}]}}
     index = write_toy_index(tmp_path / "things")
     speech = scripted(write_speech(tmp_path / "speech", golden=()))
     async with guarded(indexes=(index,), predictors={"toy": make(aligned=True), "speech": speech}) as client:

@@ -22,7 +22,7 @@ async def serving_models(models, **options):
         yield client
 
 
-SAID = wav(pause(1), tone(2), pause(1))
+SPOKEN = wav(pause(1), tone(2), pause(1))
 
 
 @pytest.fixture(scope="module")
@@ -46,9 +46,9 @@ def encoded(content):
 
 
 async def test_a_form_json_and_a_batch_have_the_same_answer(client):
-    form = (await client.post("/v1/transcribe", files={"audio": SAID})).json()
-    single = (await client.post("/v1/transcribe", json={"audio": encoded(SAID)})).json()
-    batch = (await client.post("/v1/transcribe/batch", json={"items": [{"audio": encoded(SAID)}]})).json()
+    form = (await client.post("/v1/transcribe", files={"audio": SPOKEN})).json()
+    single = (await client.post("/v1/transcribe", json={"audio": encoded(SPOKEN)})).json()
+    batch = (await client.post("/v1/transcribe/batch", json={"items": [{"audio": encoded(SPOKEN)}]})).json()
     texts = [answer["text"] for answer in (form, single, batch["items"][0]["transcription"])]
     assert texts == ["one", "two", "three"]  # the script goes on
     assert {**form, "text": "", "segments": []} == {**single, "text": "", "segments": []}
@@ -68,8 +68,8 @@ async def test_silence_is_answered_as_silence(client):
 async def test_options_reach_the_recogniser_from_forms_and_json(client, recogniser):
     options = {"language": "de", "prompt": "1984", "phrases": ["Ada Lovelace"], "words": True, "temperature": 0.5}
     form = {name: value if isinstance(value, str) else json.dumps(value) for name, value in options.items()}
-    await client.post("/v1/transcribe", files={"audio": SAID}, data=form)
-    answer = (await client.post("/v1/transcribe", json={"audio": encoded(SAID), **options})).json()
+    await client.post("/v1/transcribe", files={"audio": SPOKEN}, data=form)
+    answer = (await client.post("/v1/transcribe", json={"audio": encoded(SPOKEN), **options})).json()
     (_, first), (_, second) = recogniser.calls
     assert first == second
     assert (first.language, first.prompt, first.phrases, first.temperature) == ("de", "1984", ("Ada Lovelace",), 0.5)
@@ -77,7 +77,7 @@ async def test_options_reach_the_recogniser_from_forms_and_json(client, recognis
 
 
 async def test_candidates_are_ranked(client):
-    body = {"audio": encoded(SAID), "candidates": ["two", "one"]}
+    body = {"audio": encoded(SPOKEN), "candidates": ["two", "one"]}
     answer = (await client.post("/v1/transcribe", json=body)).json()
     assert answer["text"] == "one"
     assert [candidate["text"] for candidate in answer["candidates"]] == ["one", "two"]
@@ -101,7 +101,7 @@ async def test_candidates_are_ranked(client):
     ],
 )
 async def test_options_that_cannot_be_are_explained(client, options, problem):
-    answer = await client.post("/v1/transcribe", json={"audio": encoded(SAID), **options})
+    answer = await client.post("/v1/transcribe", json={"audio": encoded(SPOKEN), **options})
     assert answer.status_code == 422
     assert problem in answer.json()["detail"]
 
@@ -117,7 +117,7 @@ async def test_options_that_cannot_be_are_explained(client, options, problem):
             "transcribe", {"audio": "https://x.example/a.wav"}, 422, "audio: a URL of the scheme https", id="url"
         ),
         pytest.param(
-            "transcribe", {"audio": encoded(SAID), "model": "toy"}, 404, "which has no task transcribe", id="toy"
+            "transcribe", {"audio": encoded(SPOKEN), "model": "toy"}, 404, "which has no task transcribe", id="toy"
         ),
         pytest.param("embed", {"text": "words", "model": "speech"}, 404, "which has no task embed", id="embed"),
     ],
@@ -129,7 +129,7 @@ async def test_requests_that_cannot_be_answered_are_explained(client, path, body
 
 
 async def test_a_bad_item_of_a_batch_fails_alone(client):
-    items = [{"audio": encoded(SAID), "id": "good"}, {"audio": "AAAA"}, {}, 3]
+    items = [{"audio": encoded(SPOKEN), "id": "good"}, {"audio": "AAAA"}, {}, 3]
     answers = (await client.post("/v1/transcribe/batch", json={"items": items})).json()["items"]
     assert [answer["status"] for answer in answers] == [200, 422, 422, 422]
     assert answers[3]["problem"]["detail"] == "item: 3; allowed: an object with audio"
@@ -137,7 +137,7 @@ async def test_a_bad_item_of_a_batch_fails_alone(client):
 
 async def test_a_task_without_a_model_uses_the_first_model_that_has_it(client):
     assert (await client.post("/v1/classify", json={"text": "words"})).json()["model"] == "toy"
-    assert (await client.post("/v1/transcribe", json={"audio": encoded(SAID)})).json()["model"] == "speech"
+    assert (await client.post("/v1/transcribe", json={"audio": encoded(SPOKEN)})).json()["model"] == "speech"
 
 
 async def test_a_recording_may_be_larger_than_other_bodies(bundle):
@@ -160,12 +160,12 @@ async def test_the_model_is_described_with_languages_and_limits(client):
 
 async def test_texts_have_no_control_characters(bundle):
     async with serving_models({"speech": scripted(bundle, Script(words=("a\x00\x1b[31mb",)))}) as client:
-        answer = (await client.post("/v1/transcribe", files={"audio": SAID})).json()
+        answer = (await client.post("/v1/transcribe", files={"audio": SPOKEN})).json()
     assert answer["text"] == answer["segments"][0]["text"] == "a[31mb"
 
 
 async def test_metrics_have_the_stage_and_the_route(client):
-    await client.post("/v1/transcribe", files={"audio": SAID})
+    await client.post("/v1/transcribe", files={"audio": SPOKEN})
     metrics = (await client.get("/metrics")).text
     assert 'stage="transcribe"' in metrics
     assert 'http_route="/v1/transcribe"' in metrics

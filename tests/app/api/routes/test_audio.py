@@ -10,7 +10,7 @@ from polymodal.app.settings import Settings
 from tests.app.conftest import make_predictor
 from tests.speech_models import Script, pause, scripted, tone, wav, write_speech
 
-SAID = wav(pause(1), tone(2), pause(3), tone(1))
+SPOKEN = wav(pause(1), tone(2), pause(3), tone(1))
 PATH = "/v1/audio/transcriptions"
 
 
@@ -39,7 +39,7 @@ async def client(bundle, recogniser):
         yield client
 
 
-async def sent(client, path=PATH, content=SAID, **fields):
+async def sent(client, path=PATH, content=SPOKEN, **fields):
     return await client.post(path, files={"file": ("a.wav", content)}, data={"model": "speech", **fields})
 
 
@@ -126,22 +126,29 @@ async def test_a_model_of_one_language_does_not_translate(client):
     ("content", "fields", "status", "param", "message"),
     [
         pytest.param(b"text", {}, 400, "file", "file: no WAV; allowed: a WAV file", id="no-sound"),
-        pytest.param(SAID, {"model": "whisper-1"}, 404, "model", 'model: "whisper-1"', id="model"),
-        pytest.param(SAID, {"model": "toy"}, 404, "model", "which has no task transcribe", id="classifier"),
+        pytest.param(SPOKEN, {"model": "whisper-1"}, 404, "model", 'model: "whisper-1"', id="model"),
+        pytest.param(SPOKEN, {"model": "toy"}, 404, "model", "which has no task transcribe", id="classifier"),
         pytest.param(
-            SAID, {"response_format": "diarized_json"}, 400, "response_format", "allowed: json, text, srt", id="format"
+            SPOKEN,
+            {"response_format": "diarized_json"},
+            400,
+            "response_format",
+            "allowed: json, text, srt",
+            id="format",
         ),
-        pytest.param(SAID, {"known_speaker_names[]": "Ada"}, 400, "body", "known_speaker_names", id="speakers"),
-        pytest.param(SAID, {"language": "xx"}, 400, "language", "allowed: de, en", id="language"),
+        pytest.param(SPOKEN, {"known_speaker_names[]": "Ada"}, 400, "body", "known_speaker_names", id="speakers"),
+        pytest.param(SPOKEN, {"language": "xx"}, 400, "language", "allowed: de, en", id="language"),
         pytest.param(
-            SAID,
+            SPOKEN,
             {"timestamp_granularities[]": "page"},
             400,
             "timestamp_granularities",
             "allowed: word, segment",
             id="page",
         ),
-        pytest.param(SAID, {"include[]": ["logprobs"] * 129}, 400, "include", "more than 128 values", id="many-values"),
+        pytest.param(
+            SPOKEN, {"include[]": ["logprobs"] * 129}, 400, "include", "more than 128 values", id="many-values"
+        ),
     ],
 )
 async def test_problems_are_those_that_openai_clients_read(client, content, fields, status, param, message):
