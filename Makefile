@@ -5,7 +5,8 @@
 #   POLYMODAL_HOST, POLYMODAL_PORT   where `make serve` listens; so do all settings of .env.example
 #   FUZZ_SECONDS                     how long `make fuzz` runs
 #   SOAK_SECONDS                     how long `make soak` runs
-#   EXTRAS, SOURCE, SOURCE_DATE_EPOCH  of `make image`: extras of pyproject.toml, address of the source, time of the image
+#   EXTRAS                           of `make serve` and `make image`: extras of pyproject.toml
+#   SOURCE, SOURCE_DATE_EPOCH        of `make image`: address of the source, time of the image
 #   PIP_EXTRA_INDEX_URL and others   pip's own
 
 PYTHON ?= python3
@@ -21,6 +22,8 @@ VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 # Time of the image: when its revision was committed, not when it was built, so that equal revisions give equal images.
 SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct)
 EXTRAS ?=
+COMMA := ,
+BUNDLES = illustrations$(patsubst %/SHA256SUMS,$(COMMA)%,$(wildcard bundles/*/SHA256SUMS))
 SOURCE ?= unknown
 
 export PYTHON
@@ -33,8 +36,10 @@ help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r target does; do \
 		printf '  make %-21s %s\n' "$$target" "$$does"; done
 
-serve: .venv/serve.ok ## set up, then serve the embedded model on http://127.0.0.1:8000 until Ctrl-C
-	@exec $(BIN)/polymodal serve
+serve: .venv/serve.ok ## set up, then serve the embedded model and those in bundles/ on http://127.0.0.1:8000; EXTRAS=speech adds extras
+	@test -z "$(EXTRAS)" || { mkdir -p build; $(BIN)/python scripts/serve_requirements.py "$(EXTRAS)" > build/extras.txt && \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --requirement build/extras.txt; }
+	@export POLYMODAL_BUNDLES="$${POLYMODAL_BUNDLES:-$(BUNDLES)}"; exec $(BIN)/polymodal serve
 
 test: .venv/dev.ok ## set up, then run the tests without the long ones, on up to four cores
 	$(PYTEST_PARALLEL) -m 'not slow'

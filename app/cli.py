@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from polymodal.app.commands import bundles, data, doctor, index, keys, serving, similarity, training
+from polymodal.app.commands import bundles, data, doctor, fetch, index, keys, serving, similarity, training, transcribe
 from polymodal.app.commands.command import Debug, debugging, listed, show
 from polymodal.app.commands.streams import guarded
 
@@ -28,9 +28,16 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _commands in (serving.commands, bundles.commands, similarity.commands, training.commands, doctor.commands):
+for _commands in (
+    serving.commands,
+    bundles.commands,
+    similarity.commands,
+    transcribe.commands,
+    training.commands,
+    doctor.commands,
+):
     app.add_typer(_commands)
-for _group in (data.commands, index.commands, keys.commands):
+for _group in (data.commands, fetch.commands, index.commands, keys.commands):
     app.add_typer(_group)
 
 

@@ -26,7 +26,19 @@ from polymodal.app.api.guard import (
     rules_for,
     warn_of_open_ports,
 )
-from polymodal.app.api.routes import docs, health, metrics, models, openai, page, rerank, search, similarity, tasks
+from polymodal.app.api.routes import (
+    audio,
+    docs,
+    health,
+    metrics,
+    models,
+    openai,
+    page,
+    rerank,
+    search,
+    similarity,
+    tasks,
+)
 from polymodal.app.api.routing import Routes
 from polymodal.app.api.telemetry import Telemetry
 from polymodal.app.observe.logs import configure_logging
@@ -39,7 +51,7 @@ from polymodal.app.settings import BundleSource, Settings
 from polymodal.app.workers.supervisor import ProcessSupervisor, Supervisor
 from polymodal.app.workers.thread import ThreadSupervisor
 from polymodal.cores import available_cpus
-from polymodal.model import TASKS, Model
+from polymodal.model import SLOW_KINDS, TASKS, BundleError, Model, kind_of
 
 log = structlog.get_logger(__name__)
 
@@ -61,8 +73,8 @@ def create_app(
     if preloaded is not None:
         settings = settings.model_copy(update={"bundles": tuple(BundleSource(name, Path()) for name in preloaded)})
     measured = Metrics()
-    supervisor = _supervisor(settings, preloaded, measured)
-    service = Service(settings, measured, supervisor, on_batch=tracing.batch if tracing else None)
+    supervisor, slow = _supervisors(settings, preloaded, measured)
+    service = Service(settings, measured, supervisor, on_batch=tracing.batch if tracing else None, slow=slow)
     indexes = Indexes(service, measured, settings.indexes)
     measured.watch(service)
     measured.watch_indexes(indexes)
@@ -97,7 +109,8 @@ def create_app(
     routes.include_plain(search.router, needs=SEARCH.name)
     routes.include(search.indexes_router, needs=SEARCH.name)
     if OPENAI in settings.dialects:
-        routes.include_plain(openai.router(), needs="embed", dialect=OPENAI)
+        for router, needs in ((openai.router(), EMBED.name), (audio.router(), audio.TRANSCRIBE)):
+            routes.include_plain(router, needs=needs, dialect=OPENAI)
     for dialect in (TEI, COHERE):
         if dialect in settings.dialects:
             routes.include_plain(rerank.router(dialect), needs=EMBED.name, dialect=dialect)
@@ -160,11 +173,33 @@ def _layered(middleware: Sequence[Middleware], inner: ASGIApp, otherwise: ASGIAp
     return app
 
 
-def _supervisor(settings: Settings, preloaded: Mapping[str, Model] | None, metrics: Metrics) -> Supervisor:
-    """Return the supervisor of worker processes, or of a thread for `workers=0` and for preloaded models."""
-    if preloaded is not None or settings.workers == 0:
-        return ThreadSupervisor(settings, preloaded)
-    return ProcessSupervisor(settings, metrics.restarted)
+def _supervisors(
+    settings: Settings, preloaded: Mapping[str, Model] | None, metrics: Metrics
+) -> tuple[Supervisor, Supervisor | None]:
+    """Return the supervisor of all models, and another one for slow models that are served next to others.
+
+    They run worker processes, or a thread for `workers=0` and for preloaded models.
+    """
+    if preloaded is not None:
+        return ThreadSupervisor(settings, preloaded), None
+    slow = [_is_slow(source.path) for source in settings.bundles]
+    if settings.workers == 0:
+        return ThreadSupervisor(settings), ThreadSupervisor(settings) if any(slow) and not all(slow) else None
+    threads = max(settings.inference_threads, available_cpus() // 2 // settings.slow_workers)
+    few = settings.model_copy(update={"workers": settings.slow_workers, "inference_threads": threads})
+    if all(slow):
+        return ProcessSupervisor(few, metrics.restarted), None
+    return ProcessSupervisor(settings, metrics.restarted), ProcessSupervisor(few, metrics.restarted) if any(
+        slow
+    ) else None
+
+
+def _is_slow(path: Path) -> bool:
+    """Return whether the items of a bundle take seconds; False for a broken one, which is reported when it is loaded."""
+    try:
+        return kind_of(path) in SLOW_KINDS
+    except BundleError:
+        return False
 
 
 def _links(settings: Settings) -> list[str]:

@@ -199,7 +199,7 @@ def limit_of(modality: str) -> str:
 
 
 def _with_limits(base: type[Base]) -> type[Base]:
-    """Add `max_MODALITY_bytes` for each entry of MODALITIES."""
+    """Add `max_NAME_bytes` for each entry of MODALITIES."""
 
     def limit(modality: Modality) -> Any:  # noqa: ANN401 — a field's type and its default
         what = "text in UTF-8" if modality.textual else f"{modality.name} file"
@@ -241,6 +241,9 @@ class Settings(BaseSettings):
     inference_threads: int = Field(default_factory=lambda data: planned(data).threads, ge=1, le=1024)
     """Threads of one batch; by default the available cores, divided between the workers."""
 
+    slow_workers: int = Field(1, ge=1, le=64)
+    """Processes in addition, for models whose items take seconds (speech): nothing else waits for them."""
+
     max_batch_items: int = Field(default_factory=lambda data: planned(data).batch_items, ge=1, le=4096)
     """Items computed together at most."""
     max_batch_ms: float = Field(250.0, gt=0, le=600_000, allow_inf_nan=False)
@@ -255,6 +258,8 @@ class Settings(BaseSettings):
 
     request_timeout_ms: int = Field(10_000, ge=1, le=600_000)
     """Milliseconds from a request being read to its answer; later it is refused with 504."""
+    slow_request_timeout_ms: int = Field(300_000, ge=1, le=3_600_000)
+    """The same for models whose items take seconds (speech)."""
     body_timeout_ms: int = Field(30_000, ge=1, le=600_000)
     """Milliseconds that a client may take to send a request's body, and again to take its answer."""
     stall_timeout_ms: int = Field(10_000, ge=100, le=3_600_000)

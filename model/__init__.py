@@ -24,10 +24,11 @@ if TYPE_CHECKING:
         input_error,
     )
     from polymodal.model.index import Hit, SearchIndex, read_index, rebuild_command
-    from polymodal.model.kinds import load_bundle
+    from polymodal.model.kinds import SLOW_KINDS, kind_of, load_bundle
     from polymodal.model.kinds.network import Network
-    from polymodal.model.modalities import MODALITIES, Modality, workload
+    from polymodal.model.modalities import MODALITIES, RECORDING, Modality, workload
     from polymodal.model.runtimes.processor import Processor, processor
+    from polymodal.model.speech.subtitles import subtitles
     from polymodal.model.stages import DECODE, FUSE, Stages, Took, encoding
     from polymodal.model.tasks import TASKS, tasks_of
     from polymodal.model.tasks.classify import Classification
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
         answer_one,
     )
     from polymodal.model.tasks.embed import CountedEmbedOptions, Embedding
+    from polymodal.model.tasks.transcribe import TranscribeOptions, Transcription, TranslateOptions, printable
     from polymodal.model.types import Array, Arrays, Description, Inputs, InputSpec, Observed, Probe, Sample
 
 __all__ = [
@@ -50,7 +52,9 @@ __all__ = [
     "EVEN",
     "FUSE",
     "MODALITIES",
+    "RECORDING",
     "SHARE",
+    "SLOW_KINDS",
     "TASKS",
     "Array",
     "Arrays",
@@ -88,6 +92,9 @@ __all__ = [
     "TaskOptions",
     "TooLarge",
     "Took",
+    "TranscribeOptions",
+    "Transcription",
+    "TranslateOptions",
     "Undecodable",
     "UnknownModality",
     "UnsupportedFormat",
@@ -96,18 +103,31 @@ __all__ = [
     "cosines",
     "encoding",
     "input_error",
+    "kind_of",
     "load_bundle",
     "match_of",
+    "printable",
     "processor",
     "read_index",
     "rebuild_command",
+    "subtitles",
     "tasks_of",
     "workload",
 ]
 
 _MODULES: Final = (
     *("modalities", "errors", "types", "stages", "capabilities", "config", "alignment"),
-    *("runtimes.processor", "kinds", "kinds.network", "tasks", "tasks.contract", "tasks.classify", "tasks.embed"),
+    *(
+        "runtimes.processor",
+        "kinds",
+        "kinds.network",
+        "tasks",
+        "tasks.contract",
+        "tasks.classify",
+        "tasks.embed",
+        "tasks.transcribe",
+        "speech.subtitles",
+    ),
     "index",
 )
 """Where public names are defined, light modules first."""

@@ -36,7 +36,8 @@ REPORT: Final = "report.json"
 GOLDEN: Final = "golden.json"
 CARD: Final = "README.md"
 SUMS: Final = "SHA256SUMS"
-REQUIRED: Final = (CONFIG, WEIGHTS, REPORT, GOLDEN, CARD)
+REQUIRED: Final = (CONFIG, REPORT, GOLDEN, CARD)
+"""In addition to the weights of the kind."""
 
 LARGE: Final = 2**16
 """Fewest elements of a matrix that is stored in 8 bits: word embeddings and transformer layers, most of a bundle."""
@@ -121,7 +122,7 @@ def _read(directory: Path, config_type: type[Config]) -> AnyBundle[Config]:
             raise BundleError(f"{directory}: {file} is missing, though {SUMS} lists it")
         if file_sha256(path) != recorded:
             raise BundleError(f"{directory}: {file} was altered: its SHA-256 is not the one in {SUMS}")
-    if unlisted := [file for file in REQUIRED if file not in sums]:
+    if unlisted := [file for file in (*REQUIRED, *config_type.weights) if file not in sums]:
         raise BundleError(f"{directory}: {', '.join(unlisted)} is missing from {SUMS}")
     config = _read_config(directory, config_type)
     needed = [file for name in config.order for file in MODALITIES[name].input.files]
@@ -151,23 +152,43 @@ def write_bundle(
     card: str,
     verify: Callable[[Path], object] = read_bundle,
 ) -> None:
-    """Write a bundle next to `directory`, then move it there; an older one is replaced.
+    """Write a bundle of encoders next to `directory`, then move it there, as `write_kind` does.
 
-    `verify` gets the folder that was written. If it or the writing fails, the new bundle is removed and an older one stays as
-    it was. The inputs write their `files`; `config` must have their settings already. Raises BundleError as
-    `check_replaceable` does.
+    The inputs write their `files`; `config` must have their settings already.
+    """
+
+    def fill(fresh: Path) -> None:
+        (fresh / "onnx").mkdir()
+        for entry in inputs.values():
+            entry.save(fresh)
+        # In C order, because safetensors writes memory as it is, and weights in channels-last layout are in another order.
+        save_file({name: np.asarray(array, order="C") for name, array in weights.items()}, fresh / WEIGHTS)
+        (fresh / WEIGHTS).chmod(0o644)  # safetensors allows only the owner; a container serves as another user
+        for name, graph in graphs.items():
+            (fresh / _graph_file(name)).write_bytes(graph)
+
+    write_kind(directory, fill, config=config, report=report, golden=golden, card=card, verify=verify)
+
+
+def write_kind(
+    directory: Path,
+    fill: Callable[[Path], None],
+    *,
+    config: KindConfig,
+    report: Mapping[str, Any],
+    golden: list[dict[str, Any]],
+    card: str,
+    verify: Callable[[Path], object],
+) -> None:
+    """Write a bundle of any kind next to `directory`, then move it there; an older one is replaced.
+
+    `fill` writes the files of the kind into a folder, which `verify` gets when all files are written. If one of them or the
+    writing fails, the new bundle is removed and an older one stays as it was. Raises BundleError as `check_replaceable` does.
     """
     check_replaceable(directory)
     try:
         with replacing(directory) as fresh:
-            (fresh / "onnx").mkdir()
-            for entry in inputs.values():
-                entry.save(fresh)
-            # In C order, because safetensors writes memory as it is, and weights in channels-last layout are in another order.
-            save_file({name: np.asarray(array, order="C") for name, array in weights.items()}, fresh / WEIGHTS)
-            (fresh / WEIGHTS).chmod(0o644)  # safetensors allows only the owner; a container serves as another user
-            for name, graph in graphs.items():
-                (fresh / _graph_file(name)).write_bytes(graph)
+            fill(fresh)
             settings = _as_json(config.model_dump(mode="json", exclude_none=True))
             texts = {CONFIG: settings, REPORT: _as_json(report), GOLDEN: _as_json(golden), CARD: card}
             for file, text in texts.items():

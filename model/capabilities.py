@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Protocol
 
+from polymodal.model.speech.recogniser import Guidance
+from polymodal.model.speech.transcript import Transcript
 from polymodal.model.stages import Stages
 from polymodal.model.types import Array, Description, FloatArray, Inputs, Probe, Sample
 
@@ -16,6 +18,7 @@ class Capability(StrEnum):
 
     EMBEDS = "embeds"
     SCORES = "scores"
+    TRANSCRIBES = "transcribes"
 
 
 class Space(StrEnum):
@@ -55,6 +58,15 @@ class Embeds(Model, Protocol):
 
     def vectors(self, embeddings: Mapping[str, FloatArray], space: str) -> dict[str, FloatArray]:
         """Return the vectors (B, V) of one space that embeddings (B, E) have, by modality."""
+
+
+class Transcribes(Model, Protocol):
+    """A model that recognises speech."""
+
+    def transcribe(
+        self, sample: Sample, guidance: Guidance | None = None, candidates: Sequence[str] = ()
+    ) -> Transcript:
+        """Return the transcript of a recording; with candidates, the most probable one of them as its whole text."""
 
 
 class Scores(Embeds, Protocol):

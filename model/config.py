@@ -6,7 +6,7 @@
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Mapping, Set
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -104,6 +104,9 @@ class KindConfig(_Frozen, ABC):
     matches: Mapping[str, MatchConfig] | None = None
     """Calibration of `match` by pair of sets of modalities, e.g. "image~text"; only with aligned vectors."""
 
+    weights: ClassVar[tuple[str, ...]] = ("weights.safetensors",)
+    """Files of the kind that a bundle must have in addition to those of all kinds."""
+
     @property
     @abstractmethod
     def settings(self) -> Mapping[str, Mapping[str, Any]]:
@@ -138,6 +141,25 @@ class EncodersConfig(KindConfig):
     def graphs(self) -> tuple[str, ...]:
         """One graph for each modality."""
         return self.order
+
+
+class SpeechConfig(KindConfig):
+    """config.json of a speech recogniser, whose own files have everything else."""
+
+    kind: Literal["speech"] = "speech"
+    weights: ClassVar[tuple[str, ...]] = tuple(
+        f"whisper/{file}" for file in ("config.json", "model.bin", "tokenizer.json", "vocabulary.txt")
+    )
+
+    @property
+    def settings(self) -> Mapping[str, Mapping[str, Any]]:
+        """Nothing: a recording is decoded without settings."""
+        return {}
+
+    @property
+    def graphs(self) -> tuple[str, ...]:
+        """No graphs."""
+        return ()
 
 
 class BundleConfig(KindConfig):

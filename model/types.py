@@ -63,6 +63,8 @@ class Probe:
     large: bytes | str
     most: float
     """Most units that are ever decoded or embedded; more are cut off or rejected."""
+    alone: bool = False
+    """Whether an item takes seconds and is computed alone, so that larger batches are not measured."""
     embeds_alike: bool = False
     """Whether both take equally long to embed and differ in decoding only."""
 
@@ -144,5 +146,7 @@ class Description:
     """Names of `model.capabilities.Capability`; they decide which tasks the model serves."""
     spaces: Mapping[str, int] = field(default_factory=dict)
     """Width of the vectors of each space that the model embeds inputs in; the first space is the default."""
+    languages: tuple[str, ...] = ()
+    """Codes of the languages that the model transcribes; empty for a model that does not."""
     matches: Mapping[str, MatchConfig] = field(default_factory=dict)
     """Calibration of `match` by pair of sets of modalities; empty without aligned vectors."""

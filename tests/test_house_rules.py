@@ -31,6 +31,7 @@ COMMANDS = {
     },
     "model.evaluation.build_index": ("app/commands/index.py",),
     "model.evaluation.folder.write_folder": ("app/commands/bundles.py",),  # apart, because it needs matplotlib
+    "model.speech.packages.fetch_speech": ("app/commands/fetch.py",),
     "model.progress.track": ("app/commands/terminal.py",),
     "model.targets.target_name": ("app/commands/training.py",),
 }

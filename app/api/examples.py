@@ -153,15 +153,17 @@ def _items(task: Task) -> list[dict[str, Any]]:
 def _requests(task: Task) -> dict[str, dict[str, Any]]:
     """Return examples of a task's JSON bodies by the name of the schema."""
     schemas = schemas_of(task)
-    inputs = _EXAMPLES
-    texts = {name: example for name, example in inputs.items() if MODALITIES[name].textual}
-    bad = {"id": "b", _BINARY.name: base64.b64encode(b"not an image").decode()}
+    if task.inputs is MODALITIES:
+        inputs = _EXAMPLES
+        further = {name: {**other, **task.example} for name, other in _FURTHER.items()}
+    else:
+        inputs, further = {name: modality.example for name, modality in task.inputs.items()}, {}
+    texts = {name: example for name, example in inputs.items() if task.inputs[name].textual} or inputs
+    binary = next(name for name in inputs if not task.inputs[name].textual)
+    bad = {"id": "b", binary: base64.b64encode(b"not a file of this kind").decode()}
+    bodies = {"text-alone": {**texts, **task.example}} if texts != inputs else {}
     return {
-        schemas.body.__name__: {
-            "text-alone": {**texts, **task.example},
-            "all-inputs": {**inputs, **task.example},
-            **{name: {**further, **task.example} for name, further in _FURTHER.items()},
-        },
+        schemas.body.__name__: {**bodies, "all-inputs": {**inputs, **task.example}, **further},
         schemas.batch_body.__name__: {
             "two-items": {**task.example, "items": [{"id": "a", **texts}, {"id": "b", **inputs}]},
             "one-bad-item": {"items": [{"id": "a", **texts}, bad]},
@@ -299,6 +301,13 @@ def answers() -> dict[str, tuple[str, dict[str, Any]]]:
                 "two-texts": _EMBEDDINGS,
                 "base64": {**_EMBEDDINGS, "data": [{**_VECTOR, "embedding": "mpkZP83MTL8AAAAA"}]},
             },
+        ),
+        **dict.fromkeys(
+            ("createTranscription", "createTranslation"),
+            (
+                "The words of the recording, as response_format has them.",
+                {"json": {"text": "Good morning.", "usage": {"type": "duration", "seconds": 1.115}}},
+            ),
         ),
         "search": ("The items that are most similar to the query, best first.", {"two-hits": _search()}),
         "listIndexes": ("All indexes.", {"one": {"indexes": [_index()]}}),

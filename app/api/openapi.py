@@ -15,6 +15,7 @@ from polymodal.app.access.keys import Unauthorized
 from polymodal.app.access.rates import RateLimited
 from polymodal.app.access.scopes import OPEN, Forbidden
 from polymodal.app.api import examples
+from polymodal.app.api.body.audio import TRANSCRIPTIONS, TRANSLATIONS
 from polymodal.app.api.body.openai import EmbeddingInput, EmbeddingsBody, LinkedFile
 from polymodal.app.api.body.rerank import RerankBody, RerankItem
 from polymodal.app.api.dialects import COHERE, IGNORED, OPENAI, SCHEMAS, TEI, OpenAIError
@@ -29,6 +30,7 @@ from polymodal.app.api.schemas import (
     SearchForm,
     SimilarityBody,
     SimilarityForm,
+    form_of,
     schemas_of,
 )
 from polymodal.app.settings import Settings
@@ -123,7 +125,7 @@ def _document(app: FastAPI, routes: Routes) -> Document:
         for schema in (schemas_of(task).batch_body, schemas_of(task).body, schemas_of(task).form)
     ] + [SimilarityBody, SimilarityForm, SearchBody, SearchForm]
     if OPENAI in dialects:
-        sent.append(EmbeddingsBody)
+        sent += [EmbeddingsBody, form_of(TRANSCRIPTIONS, ""), form_of(TRANSLATIONS, "")]
     if dialects & {TEI, COHERE}:
         sent.append(RerankBody)
     problems: list[type[Problem]] = [Problem, *(SCHEMAS[dialect] for dialect in sorted(dialects))]

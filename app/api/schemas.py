@@ -1,6 +1,6 @@
 """Schemas of requests and answers. Those of tasks are derived from MODALITIES and TASKS."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Any, ClassVar, Literal, Protocol, Self
@@ -16,6 +16,7 @@ from polymodal.model import (
     MODALITIES,
     Description,
     InputSpec,
+    Modality,
     Schema,
     SearchIndex,
     Space,
@@ -52,31 +53,41 @@ def _derived(name: str, *bases: type[Schema], about: str | None = None, **fields
 _BLANK = "a text without visible characters counts as missing."
 
 
-def _in_json(name: str) -> Any:  # noqa: ANN401 — the type and default of a field for `create_model`
-    if MODALITIES[name].textual:
+def _in_json(name: str, modality: Modality) -> Any:  # noqa: ANN401 — the type and default of a field for `create_model`
+    if modality.textual:
         return str | None, Field(None, description=f"The {name}; {_BLANK}")
     spelling = "in the standard or the URL-safe alphabet, with or without padding; or as a data: URI."
     return str | None, Field(None, description=f"The {name} file as base64, {spelling}")
 
 
-def _in_form(name: str) -> Any:  # noqa: ANN401
-    if MODALITIES[name].textual:
+def _in_form(name: str, modality: Modality) -> Any:  # noqa: ANN401
+    if modality.textual:
         text = f"The {name}, in UTF-8 or the charset that its part declares; {_BLANK}"
         return str | None, Field(None, description=text)
     file = f"The {name} file; its format is determined from its bytes, not its name or declared type."
     return bytes | None, Field(None, description=file, json_schema_extra={"format": "binary"})
 
 
-Example = _derived(
-    "Example", about="One example. Any of its inputs may be missing.", **{name: _in_json(name) for name in MODALITIES}
-)
-_Form = _derived("_Form", **{name: _in_form(name) for name in MODALITIES})
-BatchItem = _derived(
-    "BatchItem",
-    Example,
-    about="One item of a batch.",
-    id=(Annotated[str, Field(max_length=128)] | None, Field(None, description="Returned with the item's answer.")),
-)
+def inputs_of_operation(operation: object) -> Mapping[str, Modality]:
+    """Return what a request of an operation may hold, by name."""
+    inputs: Mapping[str, Modality] = getattr(operation, "inputs", MODALITIES)
+    return inputs
+
+
+def _schemas_of_inputs(prefix: str, inputs: Mapping[str, Modality]) -> tuple[type[Schema], type[Schema], type[Schema]]:
+    """Derive the schemas of an example in JSON, of the item of a batch, and of a form that may hold these inputs."""
+    example = _derived(
+        f"{prefix}Example",
+        about="One example. Any of its inputs may be missing.",
+        **{name: _in_json(name, modality) for name, modality in inputs.items()},
+    )
+    id_ = (Annotated[str, Field(max_length=128)] | None, Field(None, description="Returned with the item's answer."))
+    item = _derived(f"{prefix}BatchItem", example, about="One item of a batch.", id=id_)
+    form = {name: _in_form(name, modality) for name, modality in inputs.items()}
+    return example, item, _derived(f"_{prefix}Form", **form)
+
+
+Example, BatchItem, _Form = _schemas_of_inputs("", MODALITIES)
 
 
 # --- bodies and answers of a task ---
@@ -85,7 +96,10 @@ BatchItem = _derived(
 class Operation(Hashable, Protocol):
     """A task, or a workflow with options of its own."""
 
-    name: ClassVar[str]
+    @property
+    def name(self) -> str:
+        """Return the name, from which those of its schemas are derived."""
+
     Options: ClassVar[type[TaskOptions]]
 
 
@@ -104,7 +118,16 @@ def choice_of(operation: Operation) -> type[Schema]:
 def form_of(operation: Operation, about: str) -> type[Schema]:
     """Derive the schema of an operation's form."""
     about = f"The multipart form of POST /v1/{operation.name}{about}. Numbers are written as in JSON."
-    return _derived(f"{operation.name.capitalize()}Form", *_bases_of(operation), _Form, about=about)
+    return _derived(f"{operation.name.capitalize()}Form", *_bases_of(operation), _inputs_of(operation)[2], about=about)
+
+
+@cache
+def _inputs_of(operation: Operation) -> tuple[type[Schema], type[Schema], type[Schema]]:
+    """Return the schemas of the inputs of an operation."""
+    inputs = inputs_of_operation(operation)
+    return (
+        (Example, BatchItem, _Form) if inputs is MODALITIES else _schemas_of_inputs(operation.name.capitalize(), inputs)
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +139,7 @@ class TaskSchemas:
     form: type[Schema]
     body: type[Schema]
     batch_body: type[Schema]
+    batch_item: type[Schema]
     batch_answer: type[Schema]
     batch_answers: type[Schema]
 
@@ -124,7 +148,8 @@ class TaskSchemas:
 def schemas_of(task: Task) -> TaskSchemas:
     """Derive the schemas of a task."""
     name, options, path = task.name.capitalize(), task.Options, f"POST /v1/{task.name}"
-    items: Any = Annotated[list[BatchItem], Field(min_length=1)]  # type: ignore[valid-type]  # derived above
+    example, item, _ = _inputs_of(task)
+    items: Any = Annotated[list[item], Field(min_length=1)]  # type: ignore[valid-type]  # derived above
     answer = _derived(
         f"{task.batch_name}Answer",
         about=f"The answer for one item: `{task.result}` when `status` is 200, otherwise `problem`.",
@@ -137,7 +162,7 @@ def schemas_of(task: Task) -> TaskSchemas:
     return TaskSchemas(
         choice=choice_of(task),
         form=form_of(task, ""),
-        body=_derived(f"{name}Body", ModelChoice, options, Example, about=f"The JSON body of {path}."),
+        body=_derived(f"{name}Body", ModelChoice, options, example, about=f"The JSON body of {path}."),
         batch_body=_derived(
             f"{task.batch_name}Body",
             ModelChoice,
@@ -145,6 +170,7 @@ def schemas_of(task: Task) -> TaskSchemas:
             about=f"The JSON body of {path}/batch.",
             items=(items, Field(description="The items. Each is answered independently of the others.")),
         ),
+        batch_item=item,
         batch_answer=answer,
         batch_answers=_derived(
             f"{task.batch_name}Answers",
@@ -450,6 +476,8 @@ class ModelSummary(Schema):
     inputs: list[Input]
     embeddings: EmbeddingSpace | None = None
     """Only models with the task embed have one."""
+    languages: list[str] | None = None
+    """Codes of the languages that the model transcribes; only models with the task transcribe have them."""
     runtime: str
     """What executes the model, for example onnx or torch."""
 
@@ -526,5 +554,6 @@ def _summary(description: Description, settings: Settings) -> dict[str, Any]:
         "thresholds": description.thresholds,
         "inputs": [Input.of(spec, settings) for spec in description.inputs],
         "embeddings": EmbeddingSpace.of(description),
+        "languages": list(description.languages) or None,
         "runtime": description.runtime,
     }

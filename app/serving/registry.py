@@ -16,7 +16,7 @@ from polymodal.app.settings import BundleSource, Settings
 from polymodal.app.workers.engine import Item, ItemResult
 from polymodal.app.workers.latency import LatencyModel
 from polymodal.app.workers.supervisor import Supervisor
-from polymodal.model import DECODE, FUSE, TASKS, Description, encoding, tasks_of, workload
+from polymodal.model import DECODE, FUSE, SLOW_KINDS, TASKS, Description, encoding, kind_of, tasks_of, workload
 
 Queue: TypeAlias = Batcher[Item, ItemResult]
 OnBatch: TypeAlias = Callable[[str, BatchReport[Item]], None]
@@ -67,10 +67,14 @@ class Deployment:
     """By task."""
     stages: Sequence[str]
     """The stages that a worker may report, in their order."""
+    supervisor: Supervisor
+    """Of its workers."""
     loaded_at: int = field(default_factory=lambda: int(time.time()))
     """Seconds since 1970."""
     unused: asyncio.Event = field(default_factory=asyncio.Event)
     """Set while no request uses it."""
+    slow: bool = False
+    """Whether its items take seconds, and longer than other requests may."""
     _users: int = 0
 
     def __post_init__(self) -> None:
@@ -121,10 +125,15 @@ class _Forecast:
 class Registry:
     """Loads, resolves and unloads deployments. Its state belongs to the event loop; enter it before the first `load`."""
 
-    def __init__(self, settings: Settings, supervisor: Supervisor, on_batch: OnBatch) -> None:
-        """`on_batch` gets the name of a model and the report of each of its batches."""
+    def __init__(
+        self, settings: Settings, supervisor: Supervisor, on_batch: OnBatch, slow: Supervisor | None = None
+    ) -> None:
+        """`on_batch` gets the name of a model and the report of each of its batches.
+
+        `slow`: the supervisor of models of SLOW_KINDS; None: all models share the workers.
+        """
         self._settings = settings
-        self._supervisor = supervisor
+        self._fast, self._slow = supervisor, slow or supervisor
         self._on_batch = on_batch
         self._deployments: dict[str, Deployment] = {}
         self._loaded: dict[Deployment, AsyncExitStack] = {}  # also replaced ones in use; the stack ends their queues
@@ -144,18 +153,19 @@ class Registry:
         """All deployments; the first is the default one."""
         return list(self._deployments.values())
 
-    def resolve(self, name: str | None = None) -> Deployment:
-        """Return the deployment of a name; the default one for None. Raises UnknownModel."""
+    def resolve(self, name: str | None = None, task: str | None = None) -> Deployment:
+        """Return the deployment of a name; for None the first one, of those with the task if there are any. Raises UnknownModel."""
         if name is None:
-            name = next(iter(self._deployments), "")
+            able = (name for name, deployment in self._deployments.items() if task in (None, *deployment.queues))
+            name = next(able, next(iter(self._deployments), ""))
         if (deployment := self._deployments.get(name)) is None:
             raise UnknownModel(name, list(self._deployments))
         return deployment
 
     @contextmanager
-    def use(self, name: str | None = None) -> Iterator[Deployment]:
+    def use(self, name: str | None = None, task: str | None = None) -> Iterator[Deployment]:
         """Resolve a deployment once for a request, and keep it loaded until the block ends. Raises UnknownModel."""
-        deployment = self.resolve(name)
+        deployment = self.resolve(name, task)
         with deployment.used():
             yield deployment
 
@@ -168,16 +178,22 @@ class Registry:
         `gradually`: load it in one worker after the other, so that the others can compute meanwhile.
         """
         ref = f"{source.name}#{next(self._numbers)}"
-        loaded = await self._supervisor.load(ref, source, gradually=gradually)
+        supervisor = self._supervisor_of(source)
+        loaded = await supervisor.load(ref, source, gradually=gradually)
         workload({spec.name: b"" for spec in loaded.description.inputs})  # imports what the first request would import
         stack = AsyncExitStack()
         queues = {
-            task: await stack.enter_async_context(self._queue(ref, task, source.name, loaded.latency[task]))
+            task: await stack.enter_async_context(self._queue(ref, task, source.name, loaded.latency[task], supervisor))
             for task in tasks_of(loaded.description)
         }
         before = self._deployments.get(source.name)
         deployment = self._deployments[source.name] = Deployment(
-            ref, loaded.description, queues, _stages(loaded.description)
+            ref,
+            loaded.description,
+            queues,
+            _stages(loaded.description),
+            supervisor,
+            slow=loaded.description.kind in SLOW_KINDS,
         )
         self._loaded[deployment] = stack
         if before is not None:
@@ -195,9 +211,13 @@ class Registry:
         await deployment.unused.wait()
         if (stack := self._loaded.pop(deployment, None)) is not None:  # otherwise the service has ended meanwhile
             await stack.aclose()
-            await self._supervisor.unload(deployment.ref)
+            await deployment.supervisor.unload(deployment.ref)
 
-    def _queue(self, ref: str, task: str, name: str, latency: LatencyModel) -> Queue:
+    def _supervisor_of(self, source: BundleSource) -> Supervisor:
+        """Return the supervisor whose workers load a bundle. Raises BundleError for an unknown kind."""
+        return self._slow if self._slow is not self._fast and kind_of(source.path) in SLOW_KINDS else self._fast
+
+    def _queue(self, ref: str, task: str, name: str, latency: LatencyModel, supervisor: Supervisor) -> Queue:
         limits = BatchLimits(
             items=self._settings.max_batch_items,
             seconds=self._settings.max_batch_ms / 1000,
@@ -207,18 +227,21 @@ class Registry:
             lambda worker, items, predicted_s: worker.compute(ref, task, items, predicted_s),
             forecast=_Forecast(latency),
             limits=limits,
-            workers=self._supervisor.pool,
-            backlog_of_others=lambda: self.backlog_s(but=(ref, task)),
+            workers=supervisor.pool,
+            backlog_of_others=lambda: self.backlog_s(but=(ref, task), of=supervisor),
             on_batch=lambda report: self._on_batch(name, report),
         )
 
-    def backlog_s(self, but: tuple[str, str] | None = None) -> float:
-        """Return the predicted seconds of the workers' backlog; `but`: reference and task of a queue to leave out."""
+    def backlog_s(self, but: tuple[str, str] | None = None, of: Supervisor | None = None) -> float:
+        """Return the predicted seconds of the workers' backlog.
+
+        `but`: reference and task of a queue to leave out; `of`: the supervisor whose workers count, by default that of fast models.
+        """
         return sum(
             queue.backlog_s
             for deployment in self._loaded
             for task, queue in deployment.queues.items()
-            if (deployment.ref, task) != but
+            if (deployment.ref, task) != but and deployment.supervisor is (of or self._fast)
         )
 
 

@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from enum import StrEnum
 from typing import Final, Protocol, Self, TypeAlias, TypeVar
 
@@ -105,15 +105,17 @@ class Service:
         observer: Observer,
         supervisor: Supervisor,
         on_batch: Callable[[str, BatchReport[Item]], None] | None = None,
+        slow: Supervisor | None = None,
     ) -> None:
-        """`on_batch` is called in addition, with the name of the model."""
+        """`on_batch` is called in addition, with the name of the model; `slow`: supervisor of models whose items take seconds."""
         self.state = State.STARTING
         self._settings = settings
         self._observer = observer
         self._supervisor = supervisor
+        self._supervisors = (supervisor, slow) if slow else (supervisor,)
         self._on_batch = on_batch
         self._cache = EmbeddingCache(settings.embedding_cache_bytes) if settings.embedding_cache_bytes else None
-        self.registry = Registry(settings, supervisor, self._record_batch)
+        self.registry = Registry(settings, supervisor, self._record_batch, slow)
         # As many requests as there can be items in the queue and with the workers.
         most = settings.queue_limit + settings.max_batch_items * max(1, settings.workers)
         self._admission = Admission(most, settings.max_inflight_bytes, self.registry.backlog_s)
@@ -129,7 +131,10 @@ class Service:
         Raises model.BundleError when a bundle must not be served.
         """
         try:
-            async with self._supervisor.working(), self.registry:
+            async with AsyncExitStack() as stack:
+                for supervisor in self._supervisors:
+                    await stack.enter_async_context(supervisor.working())
+                await stack.enter_async_context(self.registry)
                 for source in self._settings.bundles:
                     await self.registry.load(source)
                 self.state = State.READY
@@ -171,12 +176,12 @@ class Service:
     @property
     def configured_workers(self) -> int:
         """Number of configured workers."""
-        return self._supervisor.size
+        return sum(supervisor.size for supervisor in self._supervisors)
 
     @property
     def worker_pids(self) -> Sequence[int]:
         """Process ids of the workers."""
-        return self._supervisor.pids
+        return [pid for supervisor in self._supervisors for pid in supervisor.pids]
 
     @property
     def waiting(self) -> int:
@@ -196,12 +201,12 @@ class Service:
     @property
     def busy_s(self) -> float:
         """Seconds of the longest present batch; 0 while all workers are idle."""
-        return self._supervisor.pool.busy_s
+        return max(supervisor.pool.busy_s for supervisor in self._supervisors)
 
     @property
     def workers(self) -> int:
         """Number of healthy workers."""
-        return self._supervisor.pool.alive
+        return sum(supervisor.pool.alive for supervisor in self._supervisors)
 
     @property
     def cached_bytes(self) -> int:
@@ -216,14 +221,14 @@ class Service:
     def check_ready(self) -> None:
         """Raise NotReady unless requests are accepted."""
         self.check_started()
-        if self.workers == 0:
+        if self._supervisor.pool.alive == 0:
             raise NotReady("without a worker that answers", retry_after_s=1)
         if self.state is State.DRAINING:  # another instance takes over
             raise NotReady(self.state, retry_after_s=max(1, self._settings.drain_timeout_s))
 
     def check_worker(self) -> None:
         """Raise Stalled when a worker hangs and can't be replaced."""
-        if self._supervisor.pool.stalled:
+        if any(supervisor.pool.stalled for supervisor in self._supervisors):
             raise Stalled(self._settings.stall_timeout_ms)
 
     @contextmanager
@@ -236,12 +241,12 @@ class Service:
         with self._admission.admit() as admitted:
             yield admitted
 
-    def deadline(self, timeout_ms: int | None = None) -> float:
+    def deadline(self, timeout_ms: int | None = None, *, slow: bool = False) -> float:
         """Return the deadline of a request that was just read, on the event loop's clock.
 
-        `timeout_ms`: the client's timeout; the setting is its upper bound.
+        `timeout_ms`: the client's timeout; the setting is its upper bound, for a slow deployment one of its own.
         """
-        allowed = self._settings.request_timeout_ms
+        allowed = self._settings.slow_request_timeout_ms if slow else self._settings.request_timeout_ms
         return asyncio.get_running_loop().time() + min(allowed, timeout_ms or allowed) / 1000
 
     async def offload(self, work: Callable[[], Value]) -> Value:

@@ -111,7 +111,9 @@ class Engine:
         return latencies
 
     def _fill_memory(self, ref: str, task: str, probes: Mapping[str, Sequence[Probe]]) -> None:
-        """Compute a large batch, so that its memory is allocated before serving."""
+        """Compute a large batch, so that its memory is allocated before serving; not of items that are computed alone."""
+        if any(probe.alone for kinds in probes.values() for probe in kinds):
+            return
         inputs = {name: first.small if first.embeds_alike else first.large for name, (first, *_) in probes.items()}
         self.compute(ref, task, [Item(inputs)] * min(self._settings.max_batch_items, WARM_ITEMS))
 

@@ -66,6 +66,8 @@ class LatencyModel:
             return _fastest(lambda: decode(inputs), DECODINGS, clock)
 
         rates: dict[str, Rate] = {}
+        if alone := [(name, probe) for name, kinds in probes.items() for probe in kinds if probe.alone]:
+            return cls(0.0, dict(_rate_alone(name, probe, compute, clock) for name, probe in alone))
         for name, kinds in probes.items():
             _, small_s = timed({name: kinds[0].small})
             for probe in kinds:
@@ -81,6 +83,17 @@ class LatencyModel:
     def item_s(self, units: Mapping[str, float]) -> float:
         """Return the seconds that an item adds to its batch; `units` are its workload by kind."""
         return sum(self.rates[kind].seconds(count) for kind, count in units.items() if kind in self.rates)
+
+
+def _rate_alone(
+    name: str, probe: Probe, compute: Callable[[Sequence[Inputs]], object], clock: Callable[[], float]
+) -> tuple[str, Rate]:
+    """Time the two inputs of a probe once each; return the kind of their workload and its rate."""
+    small, large = {name: probe.small}, {name: probe.large}
+    ((kind, less),), ((_, more),) = workload(small).items(), workload(large).items()
+    small_s, large_s = _fastest(lambda: compute([small]), 1, clock), _fastest(lambda: compute([large]), 1, clock)
+    unit_s = max(0.0, large_s - small_s) / (more - less) if more > less else 0.0
+    return kind, Rate(max(0.0, small_s - unit_s * less), unit_s, probe.most)
 
 
 def _fastest(work: Callable[[], object], times: int, clock: Callable[[], float]) -> float:

@@ -25,6 +25,9 @@ from polymodal_client.answers import (
     Pair,
     SearchAnswer,
     Similarity,
+    TranscribedSegment,
+    TranscribedWord,
+    Transcription,
 )
 from polymodal_client.asynchronous import AsyncClient
 from polymodal_client.errors import (
@@ -90,6 +93,9 @@ __all__ = [
     "SearchAnswer",
     "Similarity",
     "TimedOut",
+    "TranscribedSegment",
+    "TranscribedWord",
+    "Transcription",
     "TryLater",
     "Unauthorized",
     "Unavailable",

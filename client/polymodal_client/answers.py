@@ -82,6 +82,81 @@ class Classification:
 
 
 @dataclass(frozen=True, slots=True)
+class TranscribedWord:
+    """A word of a transcript; its times are in seconds."""
+
+    text: str
+    start: float
+    end: float
+    confidence: float
+
+
+@dataclass(frozen=True, slots=True)
+class TranscribedSegment:
+    """A piece of a transcript; its times are in seconds."""
+
+    text: str
+    start: float
+    end: float
+    confidence: float
+    words: tuple[TranscribedWord, ...] = ()
+    """Only with the option words."""
+
+
+@dataclass(frozen=True, slots=True)
+class Transcription:
+    """The words of a recording."""
+
+    model: str
+    digest: str
+    """The model's version."""
+    text: str
+    """Empty if nothing was spoken; `reason` is then why."""
+    segments: tuple[TranscribedSegment, ...]
+    seconds: float
+    speech_seconds: float
+    silence_seconds: float
+    language: str | None = None
+    language_probability: float | None = None
+    reason: str | None = None
+    """silence, no_speech or no_words; None if there are words."""
+    candidates: Mapping[str, float] | None = None
+    """Probability by candidate, most probable first; None without candidates, and without speech."""
+    warnings: tuple[str, ...] = ()
+    request_id: str = ""
+    """As in the service's log."""
+
+    @classmethod
+    def of(cls, document: Document, request_id: str) -> Self:
+        """Read the JSON document."""
+        ranked = document.get("candidates")
+        return cls(
+            model=document["model"],
+            digest=document["digest"],
+            text=str(document["text"]),
+            segments=tuple(map(_segment, document["segments"])),
+            seconds=float(document["seconds"]),
+            speech_seconds=float(document["speech_seconds"]),
+            silence_seconds=float(document["silence_seconds"]),
+            language=document.get("language"),
+            language_probability=document.get("language_probability"),
+            reason=document.get("reason"),
+            candidates=None if ranked is None else {entry["text"]: float(entry["probability"]) for entry in ranked},
+            warnings=tuple(document["warnings"]),
+            request_id=request_id,
+        )
+
+
+def _segment(document: Document) -> TranscribedSegment:
+    words = tuple(TranscribedWord(word["text"], *_times(word)) for word in document.get("words", ()))
+    return TranscribedSegment(document["text"], *_times(document), words=words)
+
+
+def _times(document: Document) -> tuple[float, float, float]:
+    return float(document["start"]), float(document["end"]), float(document["confidence"])
+
+
+@dataclass(frozen=True, slots=True)
 class Embedding:
     """The vectors of one example's inputs, in the space of the model."""
 

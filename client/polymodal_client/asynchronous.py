@@ -19,11 +19,12 @@ from polymodal_client.answers import (
     Models,
     SearchAnswer,
     Similarity,
+    Transcription,
 )
 from polymodal_client.batches import Batch, Numbered, Progress
 from polymodal_client.calls import Operation
 from polymodal_client.exchange import Exchange, Lost, Pause, Reply, Send, Steps
-from polymodal_client.files import File, Image
+from polymodal_client.files import File, Image, as_file
 from polymodal_client.retries import Retries
 
 Answer = TypeVar("Answer")
@@ -109,6 +110,36 @@ class AsyncClient:
         `space`: aligned or classifier, by default the first that the model has. Other arguments and errors are those of `classify`.
         """
         return await self._one(calls.embed(model, space, fused), Item(image, text, inputs=inputs), request_id)
+
+    async def transcribe(
+        self,
+        audio: Image,
+        *,
+        language: str | None = None,
+        prompt: str | None = None,
+        phrases: Iterable[str] | None = None,
+        candidates: Iterable[str] | None = None,
+        words: bool | None = None,
+        temperature: float | None = None,
+        model: str | None = None,
+        request_id: str | None = None,
+    ) -> Transcription:
+        """Return the words of a recording, a file as `classify` takes them.
+
+        `prompt`: what it is about; `phrases`: words and names that may occur; `candidates`: all texts that it may be, of which the
+        answer is one; `words`: return the times of words. A recording may take longer than the client's timeout. Errors are those
+        of `classify`.
+        """
+        task = calls.transcribe(
+            model=model,
+            language=language,
+            prompt=prompt,
+            phrases=phrases,
+            candidates=candidates,
+            words=words,
+            temperature=temperature,
+        )
+        return await self._one(task, Item(inputs={"audio": as_file(audio)}), request_id)
 
     async def embed_batch(
         self,

@@ -19,6 +19,7 @@ from polymodal_client.answers import (
     Models,
     SearchAnswer,
     Similarity,
+    Transcription,
 )
 from polymodal_client.errors import error_of
 from polymodal_client.items import id_of, inputs_of, item_of, rows_of
@@ -175,6 +176,11 @@ def embed(model: str | None = None, space: str | None = None, fused: bool | None
     return Task("embed", "embedding", Embedding.of, _validated(model=model, space=space, fused=fused))
 
 
+def transcribe(**options: object) -> Task[Transcription]:
+    """Return the task transcribe. Raises TypeError or ValueError for an option of another type."""
+    return Task("transcribe", "transcription", Transcription.of, _validated(**options))
+
+
 def similarity(
     query: object,
     candidates: object,
@@ -284,6 +290,12 @@ _OPTIONS: Final[Mapping[str, Callable[[str, Any], Any]]] = {
     "index": _name("a name of indexes()"),
     "filter": _values,
     "min_match": real_number,
+    "language": _name("a code such as en"),
+    "prompt": _name("a text"),
+    "phrases": _texts,
+    "candidates": _texts,
+    "words": _flag,
+    "temperature": real_number,
 }
 """The options of all tasks, with the functions that validate them."""
 _TASK_NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,63}")

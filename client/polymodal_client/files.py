@@ -49,6 +49,11 @@ def bytes_of(file: Image, name: str = "image", allowed: str = ALLOWED) -> bytes:
     raise TypeError(f"{name}: {type(file).__name__}; allowed: {allowed}")
 
 
+def as_file(file: Image) -> File:
+    """Return a file whose path is no text, because texts are inputs of their own."""
+    return Path(file) if isinstance(file, str) else file
+
+
 def _bounded(file: IO[bytes], name: str) -> bytes:
     content = bytearray()
     while True:  # an unbuffered stream may return fewer bytes than it has

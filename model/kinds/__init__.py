@@ -9,11 +9,16 @@ from polymodal.model.capabilities import Model
 from polymodal.model.errors import BundleError
 from polymodal.model.kinds.encoders import load_encoders
 from polymodal.model.kinds.network import load_network
+from polymodal.model.kinds.speech import load_speech
 
 Load = Callable[[Path, str | None, str, int | None], Model]
 """Arguments: a bundle's folder, the name that replaces its own, the name of a runtime or "auto", the number of threads."""
 
-KINDS: Final[dict[str, Load]] = {"network": load_network, "encoders": load_encoders}
+KINDS: Final[dict[str, Load]] = {"network": load_network, "encoders": load_encoders, "speech": load_speech}
+
+
+SLOW_KINDS: Final = frozenset({"speech"})
+"""Kinds whose items take seconds: they have workers of their own, for which no other model waits."""
 
 
 def load_bundle(
@@ -25,11 +30,14 @@ def load_bundle(
     Raises BundleError when a file is missing, altered, or of an unknown version or kind.
     """
     directory = Path(directory)
-    return KINDS[_kind_of(directory)](directory, name, runtime, threads)
+    return KINDS[kind_of(directory)](directory, name, runtime, threads)
 
 
-def _kind_of(directory: Path) -> str:
-    """Return the kind of a bundle; "network" for format 2, which has no kind, and for broken bundles, which that kind rejects."""
+def kind_of(directory: Path) -> str:
+    """Return the kind of a bundle; "network" for format 2, which has no kind, and for broken bundles, which that kind rejects.
+
+    Raises BundleError for a kind that is not known.
+    """
     try:
         kind = json.loads((directory / "config.json").read_bytes()).get("kind", "network")
     except (OSError, ValueError, AttributeError):

@@ -183,6 +183,9 @@ MODALITIES: Final[dict[str, Modality]] = {
 }
 """By name, in the order of listings for users. Everything that depends on the kinds of inputs is derived from this table."""
 
+RECORDING: Final = MODALITIES["audio"]
+"""What speech recognisers take."""
+
 
 def workload(inputs: Inputs) -> dict[str, float]:
     """Estimate the work to decode and embed an item, by kind of workload. Takes microseconds."""

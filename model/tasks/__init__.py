@@ -5,9 +5,10 @@ from typing import Final
 from polymodal.model.tasks.classify import Classify
 from polymodal.model.tasks.contract import Task
 from polymodal.model.tasks.embed import Embed
+from polymodal.model.tasks.transcribe import Transcribe
 from polymodal.model.types import Description
 
-TASKS: Final[dict[str, Task]] = {task.name: task for task in (Classify(), Embed())}
+TASKS: Final[dict[str, Task]] = {task.name: task for task in (Classify(), Embed(), Transcribe())}
 """By name. Routes, schemas, OpenAPI, scopes, metrics and the client's methods are derived from this table."""
 
 

@@ -11,6 +11,7 @@ from typing import Annotated, Any, ClassVar, Final, TypeAlias, cast
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from polymodal.model.capabilities import Capability, Embeds, Model, Scores
+from polymodal.model.modalities import MODALITIES, Modality
 from polymodal.model.stages import Stages
 from polymodal.model.types import Array, Arrays, Description, FloatArray, Inputs, Observed, Sample, TensorSpec
 
@@ -100,6 +101,8 @@ class Task(ABC):
     example: ClassVar[Mapping[str, Any]] = {}
     """Options in the example of a request."""
     needs: ClassVar[Capability]
+    inputs: ClassVar[Mapping[str, Modality]] = MODALITIES
+    """What a request may hold, by name."""
     stages: ClassVar[tuple[str, ...]] = ()
     """Names of the stages that `run` measures in addition to those of the model."""
     Options: ClassVar[type[TaskOptions]]

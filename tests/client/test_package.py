@@ -52,7 +52,7 @@ def test_both_clients_have_the_same_calls():
     assert calls_of(Client) == calls_of(AsyncClient)
     assert set(calls_of(Client)) == {
         *("call", "classify", "classify_batch", "embed", "embed_batch", "health", "model", "models"),
-        *("similarity", "search", "indexes"),
+        *("similarity", "search", "indexes", "transcribe"),
     }
 
 

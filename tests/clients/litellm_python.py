@@ -3,7 +3,7 @@
 import asyncio
 
 import litellm
-from report import IMAGE, KEY, SERVICE, refused, report
+from report import IMAGE, KEY, SERVICE, SOUND, refused, report
 
 address = {"model": "openai/toy", "api_base": f"{SERVICE}/v1", "api_key": KEY, "num_retries": 0, "max_retries": 0}
 
@@ -20,6 +20,13 @@ report('`embedding(encoding_format="base64")`', "the vector")
 image = litellm.embedding(**address, input=[{"image": IMAGE}])
 assert image.data[0]["embedding"] == [1.0, 0.0, 0.0]
 report('`embedding(input=[{"image": data URI}])`', "the vector of the image")
+
+
+with open(SOUND, "rb") as file:
+    transcript = litellm.transcription(**{**address, "model": "openai/speech"}, file=file)
+assert len(transcript.text.split()) == 2, transcript
+assert transcript.duration == 7.0, transcript
+report('`transcription(model="openai/…", file=…)`', "`text`, `duration`")
 
 
 async def concurrently() -> None:

@@ -1,9 +1,10 @@
 // Calls of OpenAI's client for Node.
 
 import assert from "node:assert/strict";
+import { createReadStream } from "node:fs";
 import OpenAI from "openai";
 
-const { SERVICE, LIMITED, KEY, NARROW_KEY, IMAGE } = process.env;
+const { SERVICE, LIMITED, KEY, NARROW_KEY, IMAGE, SOUND } = process.env;
 const report = (call, result) => process.stdout.write(JSON.stringify([call, result]) + "\n");
 const client = new OpenAI({ baseURL: `${SERVICE}/v1`, apiKey: KEY, maxRetries: 0 });
 const create = (fields) => client.embeddings.create({ model: "toy", ...fields });
@@ -34,9 +35,25 @@ report("`embeddings.create({input: [{image: data URI}]})`", "the vector of the i
 
 const names = [];
 for await (const model of client.models.list()) names.push(model.id);
-assert.deepEqual(names, ["toy", "plain"]);
+assert.deepEqual(names, ["toy", "plain", "speech"]);
 assert.equal((await client.models.retrieve("toy")).object, "model");
 report("`models.list()`, `models.retrieve(name)`", "all models");
+
+const transcribe = (fields) =>
+  client.audio.transcriptions.create({ model: "speech", file: createReadStream(SOUND), ...fields });
+const said = await transcribe({});
+assert.equal(said.text.split(" ").length, 2);
+assert.equal(said.usage.seconds, 7);
+report("`audio.transcriptions.create({file: stream})`", "`text`, `usage.seconds`");
+const verbose = await transcribe({ response_format: "verbose_json", timestamp_granularities: ["word", "segment"] });
+assert.deepEqual(verbose.words.map((word) => word.start), [1, 6]);
+report("`{response_format: \"verbose_json\", timestamp_granularities: [\"word\", \"segment\"]}`", "segments and words");
+const types = [];
+for await (const event of await transcribe({ stream: true })) types.push(event.type);
+assert.deepEqual(types, ["transcript.text.delta", "transcript.text.delta", "transcript.text.done"]);
+report("`{stream: true}`", "deltas, then the whole text");
+await refused(OpenAI.BadRequestError, () => transcribe({ language: "xx" }), "allowed: de, en");
+report("`{language: \"xx\"}`", "`BadRequestError`: allowed: de, en");
 
 for (const [kind, fields, words] of [
   [OpenAI.BadRequestError, { input: ["red", ""] }, "input[1]: an empty string"],

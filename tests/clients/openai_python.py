@@ -3,13 +3,15 @@
 import asyncio
 import struct
 import time
+from pathlib import Path
 
 import openai
 from openai import AsyncOpenAI, OpenAI
-from report import IMAGE, KEY, LIMITED, NARROW_KEY, SERVICE, refused, report
+from report import IMAGE, KEY, LIMITED, NARROW_KEY, SERVICE, SOUND, refused, report
 
 client = OpenAI(base_url=f"{SERVICE}/v1", api_key=KEY, max_retries=0)
 create = client.embeddings.create
+SPOKEN = Path(SOUND).read_bytes()
 
 
 def vectors() -> None:
@@ -57,9 +59,72 @@ async def concurrently() -> None:
 
 def models() -> None:
     listed = client.models.list()
-    assert [model.id for model in listed] == ["toy", "plain"]
+    assert [model.id for model in listed] == ["toy", "plain", "speech"]
     assert client.models.retrieve("toy").created == listed.data[0].created > 1_700_000_000
     report("`models.list()`, `models.retrieve(name)`", "ids, `created`, `owned_by`")
+
+
+def words_of(text: str) -> int:
+    """Return how many words a scripted transcript has; the script goes on from request to request."""
+    assert set(text.split()) <= {"one", "two", "three", "four"}, text
+    return len(text.split())
+
+
+def recordings() -> None:
+    def transcribe(**fields):
+        with open(SOUND, "rb") as file:
+            return client.audio.transcriptions.create(model="speech", file=file, **fields)
+
+    plain = transcribe()
+    assert (words_of(plain.text), plain.usage.type, plain.usage.seconds) == (2, "duration", 7.0)
+    report("`audio.transcriptions.create(file=…)`", "`text`, `usage.seconds`")
+    assert words_of(transcribe(response_format="text")) == 2
+    assert transcribe(response_format="srt").startswith("1\n00:00:01,000 --> 00:00:03,000\n")
+    assert transcribe(response_format="vtt").startswith("WEBVTT\n\n00:00:01.000 --> 00:00:03.000\n")
+    report('`response_format="text"`, `"srt"`, `"vtt"`', "the text; subtitles")
+    verbose = transcribe(response_format="verbose_json", timestamp_granularities=["word", "segment"], language="en")
+    assert (verbose.language, verbose.duration, len(verbose.segments)) == ("english", 7.0, 2)
+    assert [(word.start, word.end) for word in verbose.words] == [(1.0, 3.0), (6.0, 7.0)]
+    assert verbose.model_extra["speech_seconds"] == 3.0
+    report(
+        '`response_format="verbose_json", timestamp_granularities=["word", "segment"]`', "segments, words, `duration`"
+    )
+    events = list(transcribe(stream=True))
+    assert [event.type for event in events][-2:] == ["transcript.text.delta", "transcript.text.done"]
+    assert events[-1].text == "".join(event.delta for event in events[:-1])
+    report("`stream=True`", "deltas, then the whole text")
+    guided = transcribe(
+        prompt="a meeting", temperature=0, chunking_strategy={"type": "server_vad"}, include=["logprobs"]
+    )
+    assert words_of(guided.text) == 2
+    report("`prompt=…, temperature=0, chunking_strategy={…}, include=[…]`", "`text`; the last two without effect")
+    with open(SOUND, "rb") as file:
+        assert words_of(client.audio.translations.create(model="speech", file=file).text) == 2
+    report("`audio.translations.create(file=…)`", "`text`")
+    for fields, words in (
+        ({"file": ("a.mp3", b"no sound")}, "file: no WAV"),
+        ({"response_format": "diarized_json"}, "allowed: json, text, srt, verbose_json, vtt"),
+        ({"language": "xx"}, "allowed: de, en"),
+    ):
+        call = lambda fields=fields: (  # noqa: E731
+            client.audio.transcriptions.create(**{"model": "speech", "file": ("a.wav", SPOKEN), **fields})
+        )
+        error = refused(openai.BadRequestError, call, words)
+        assert error.param in fields
+        report(f"`transcriptions.create({shown(fields)})`", f"`BadRequestError`: {words}")
+    kind = openai.NotFoundError
+    with open(SOUND, "rb") as file:
+        refused(kind, lambda: client.audio.transcriptions.create(model="toy", file=file), "no task transcribe")
+    report('`transcriptions.create(model="toy")`, a classifier', "`NotFoundError`: no task transcribe")
+
+
+async def recordings_concurrently() -> None:
+    async with AsyncOpenAI(base_url=f"{SERVICE}/v1", api_key=KEY) as asynchronous:
+        content = ("a.wav", SPOKEN)
+        create_one = asynchronous.audio.transcriptions.create
+        answers = await asyncio.gather(*(create_one(model="speech", file=content) for _ in range(8)))
+    assert {words_of(answer.text) for answer in answers} == {2}
+    report("`AsyncOpenAI`, 8 recordings at a time", "all texts")
 
 
 def errors() -> None:
@@ -71,7 +136,7 @@ def errors() -> None:
         (openai.BadRequestError, {"input": [{"image": "https://x.example/a.png"}]}, ("fetches nothing",)),
         (openai.BadRequestError, {"input": [{"image": "bm8="}]}, ("input[0].image: bytes of no known",)),
         (openai.BadRequestError, {"input": "red", "extra_body": {"task": "x"}}, ('field "task"',)),
-        (openai.NotFoundError, {"input": "red", "model": "text-embedding-3-small"}, ("allowed: toy, plain",)),
+        (openai.NotFoundError, {"input": "red", "model": "text-embedding-3-small"}, ("allowed: toy, plain, speech",)),
         (openai.APIStatusError, {"input": "x" * 300_000}, ("300000 bytes; allowed: up to 262144",)),
         (openai.InternalServerError, {"input": "red red red red red"}, ("the log has it",)),
     ]
@@ -128,6 +193,8 @@ def retries() -> None:
 vectors()
 asyncio.run(concurrently())
 models()
+recordings()
+asyncio.run(recordings_concurrently())
 errors()
 too_long()
 retries()

@@ -9,9 +9,11 @@ from typing import Any
 SERVICE, LIMITED = os.environ["SERVICE"], os.environ["LIMITED"]
 """Addresses of a service with keys, and of one with a rate limit in addition."""
 KEY, NARROW_KEY = os.environ["KEY"], os.environ["NARROW_KEY"]
-"""A key with the scopes embed and models, and one without embed."""
+"""A key with the scopes embed, transcribe and models, and one without embed."""
 IMAGE = os.environ["IMAGE"]
 """A red image as a data: URI."""
+SOUND = os.environ["SOUND"]
+"""A file of 7 s with two words, "one" from 1 to 3 s and "two" from 6 to 7 s, which the model speech is scripted to recognise."""
 
 
 def report(call: str, result: str) -> None:

@@ -22,6 +22,7 @@ from pathlib import Path
 from polymodal.app.access.keys import digest, make_record, write_keys
 from tests.media import solid
 from tests.serving import running
+from tests.speech_models import pause, tone, wav
 
 PROJECT = Path(__file__).parents[2]
 FOLDER = PROJECT / "tests/clients"
@@ -31,10 +32,16 @@ BEGIN, END = "<!-- clients: made by make test-clients -->\n", "<!-- end of clien
 KEY, NARROW_KEY = "a-key-for-embeddings", "a-key-for-models"
 SERVICE = """
 import os
+import tempfile
+from pathlib import Path
 from polymodal.app.main import serve
 from polymodal.app.settings import load_settings
 from tests.app.conftest import make_predictor
-serve(load_settings(os.environ), {"toy": make_predictor("toy", aligned=True), "plain": make_predictor("plain")})
+from tests.speech_models import scripted, write_speech
+models = {"toy": make_predictor("toy", aligned=True), "plain": make_predictor("plain")}
+with tempfile.TemporaryDirectory() as folder:
+    models["speech"] = scripted(write_speech(Path(folder) / "speech", golden=()))
+    serve(load_settings(os.environ), models)
 """
 
 
@@ -91,8 +98,10 @@ def services() -> Iterator[dict[str, str]]:
     """Start both services; yield what the scripts read from their environment."""
     with tempfile.TemporaryDirectory() as folder:
         keys = Path(folder) / "keys.json"
-        records = [("all", KEY, ["embed", "models"]), ("narrow", NARROW_KEY, ["models"])]
+        records = [("all", KEY, ["embed", "transcribe", "models"]), ("narrow", NARROW_KEY, ["models"])]
         write_keys(keys, [make_record(name, digest(key), scopes, None) for name, key, scopes in records])
+        sound = Path(folder) / "said.wav"
+        sound.write_bytes(wav(pause(1), tone(2), pause(3), tone(1)))
         command = (sys.executable, "-c", SERVICE)
         with (
             running(*command, api_keys_file=keys) as open_one,
@@ -104,6 +113,7 @@ def services() -> Iterator[dict[str, str]]:
                 "KEY": KEY,
                 "NARROW_KEY": NARROW_KEY,
                 "IMAGE": f"data:image/png;base64,{base64.b64encode(solid('red')).decode()}",
+                "SOUND": str(sound),
                 "PYTHONPATH": str(FOLDER),
                 "LITELLM_LOCAL_MODEL_COST_MAP": "True",
                 "NO_PROXY": "127.0.0.1",

@@ -6,12 +6,14 @@ takes at most 2.7 times the input's size, 3.7 times for a data: URI, which is cu
 (tests/app/api/body/test_copies.py measures both), and more for base64 in lines.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 from fastapi import Request
 
-from polymodal.app.api.body.form import LONG_OPTION_BYTES, Form
+from polymodal.app.api.body.audio import FILE, TRANSCRIPTIONS, TRANSLATIONS, AudioForm, AudioOptions
+from polymodal.app.api.body.audio import IGNORED as IGNORED_OF_AUDIO
+from polymodal.app.api.body.form import LIST_OPTIONS, Form
 from polymodal.app.api.body.json import batch_of, check_number, comparison_of, parse, request_of, search_of
 from polymodal.app.api.body.limits import JSON, MULTIPART, content_type, read, read_whole
 from polymodal.app.api.body.openai import EmbeddingItem, EmbeddingsBody, ParsedEmbeddings, embeddings_of
@@ -31,9 +33,15 @@ Parsed = TypeVar("Parsed")
 
 __all__ = [
     "BODY_ERRORS",
+    "FILE",
+    "IGNORED_OF_AUDIO",
     "JSON",
-    "LONG_OPTION_BYTES",
+    "LIST_OPTIONS",
     "MULTIPART",
+    "TRANSCRIPTIONS",
+    "TRANSLATIONS",
+    "AudioForm",
+    "AudioOptions",
     "EmbeddingItem",
     "EmbeddingsBody",
     "ParsedBatch",
@@ -46,6 +54,7 @@ __all__ = [
     "TooManyItems",
     "UrlNotAccepted",
     "check_number",
+    "read_audio",
     "read_batch",
     "read_comparison",
     "read_embeddings",
@@ -97,6 +106,14 @@ async def read_embeddings(
     return await _read_json(request, admitted, service, settings, lambda body: embeddings_of(body, settings))
 
 
+async def read_audio(
+    request: Request, form: AudioForm, admitted: Admitted, service: Service, settings: Settings
+) -> ParsedRequest:
+    """Read a form of OpenAI's API with a recording."""
+    _, parameters = content_type(request, MULTIPART)
+    return await _read_form(request, form, parameters, admitted, service, settings)
+
+
 async def read_rerank(request: Request, admitted: Admitted, service: Service, settings: Settings) -> ParsedRerank:
     """Read the body of POST /rerank, which is JSON."""
     content_type(request, JSON)
@@ -127,6 +144,17 @@ async def _read_either(
     media_type, parameters = content_type(request, MULTIPART, JSON)
     if media_type == JSON:
         return await _read_json(request, admitted, service, settings, parsed)
+    return await _read_form(request, operation, parameters, admitted, service, settings)
+
+
+async def _read_form(
+    request: Request,
+    operation: Operation,
+    parameters: Mapping[bytes, bytes],
+    admitted: Admitted,
+    service: Service,
+    settings: Settings,
+) -> ParsedRequest:
     form = Form(operation, parameters.get(b"boundary", b""), settings, parameters.get(b"charset", b""))
     await read(request, settings, admitted, form.write)
     return await service.offload(form.close) if form.encoded else form.close()

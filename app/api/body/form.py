@@ -4,7 +4,7 @@ import binascii
 import json
 import re
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser
@@ -23,13 +23,17 @@ from polymodal.app.api.body.problems import (
     shown,
 )
 from polymodal.app.api.body.request import ParsedRequest
-from polymodal.app.api.schemas import Operation, choice_of
+from polymodal.app.api.schemas import Operation, choice_of, inputs_of_operation
 from polymodal.app.settings import Settings
-from polymodal.model import MODALITIES
 
 _CHARSET = "_charset_"  # RFC 7578: the field with the charset of all other fields
 OPTION_BYTES = 1024  # of an option in a form, such as the name of the model
-LONG_OPTION_BYTES = {"candidate_labels": 65_536}
+LIST_OPTIONS = ("candidate_labels", "candidates", "phrases")
+LONG_OPTION_BYTES = {**dict.fromkeys(LIST_OPTIONS, 65_536), "prompt": 8192}
+TEXT_OPTIONS = frozenset({"model", "index", "language", "prompt"})
+"""Options whose value is a text, also if it looks like a number or JSON."""
+MOST_REPEATED = 128
+"""Most values of all lists whose fields are repeated."""
 PART_HEADERS, PART_HEADER_BYTES = 8, 4096
 """Limits of a part: number of its header fields, and bytes of each."""
 _PART_HEADERS = frozenset({b"content-disposition", b"content-type", b"content-transfer-encoding"})
@@ -100,10 +104,15 @@ class Form:
         """Whether a part has a transfer encoding. `close` is then slow and must run on a thread."""
         self._charset = charset
         self._task, self._choice = task, choice_of(task)
-        self._fields = (*MODALITIES, *self._choice.model_fields)
-        self._limits = {name: settings.max_input_bytes(name) for name in MODALITIES} | LONG_OPTION_BYTES
+        self._inputs = inputs_of_operation(task)
+        self._fields = (*self._inputs, *self._choice.model_fields)
+        self._lists: frozenset[str] = getattr(task, "lists", frozenset())
+        limits = {name: settings.max_input_bytes(modality.name) for name, modality in self._inputs.items()}
+        self._limits = limits | LONG_OPTION_BYTES
         self._encoded_limit = settings.max_body_bytes
         self._parts: dict[str, _Part] = {}
+        self._repeated: list[tuple[str, _Part]] = []
+        """Parts of fields that are lists."""
         self._part = _Part()
         self._header = bytearray()
         self._value = bytearray()
@@ -152,7 +161,7 @@ class Form:
         if charset:
             codec_of(_CHARSET if field_part else "Content-Type", charset)
         for name, part in self._parts.items():
-            if (modality := MODALITIES.get(name)) is None:
+            if (modality := self._inputs.get(name)) is None:
                 if (value := _option(name, part.value(charset))) is not None:
                     options[name] = value
             elif modality.textual:
@@ -161,6 +170,11 @@ class Form:
             # For a file that was not chosen, browsers send a part without bytes and file name. An empty file has a name.
             elif (content := part.content()) or part.has_filename:
                 inputs[name] = content
+        for name, part in self._repeated:
+            value = part.value(charset)
+            text = value.decode("utf-8", "replace") if isinstance(value, bytes) else ""
+            entry = text if text and not text.startswith("[") else _option(name, value)
+            cast(list[object], options.setdefault(name, [])).extend(entry if isinstance(entry, list) else [entry])
         return ParsedRequest.of(self._task, inputs, validated(self._choice, options))
 
     def _begin(self) -> None:
@@ -182,6 +196,13 @@ class Form:
         part, headers = self._part, self._part.headers
         _, part.disposition = parameters_of("body", headers.get(b"content-disposition", b""))
         part.name = part.disposition.get(b"name", b"").decode("utf-8", "replace")
+        field_of_list = part.name.partition("[")[0]
+        if field_of_list in self._lists:
+            if len(self._repeated) == MOST_REPEATED:
+                raise RepeatedField(field_of_list, f"more than {MOST_REPEATED} values", f"up to {MOST_REPEATED} values")
+            part.limit = part.wire_limit = OPTION_BYTES
+            self._repeated.append((field_of_list, part))
+            return
         if part.name not in self._fields and part.name != _CHARSET:
             raise UnknownField.of(part.name, self._fields)
         if part.name in self._parts:
@@ -215,7 +236,7 @@ def _option(name: str, value: object) -> object:
     text = value.decode("utf-8", "replace")
     if not text.strip():
         return None
-    if name in ("model", "index"):
+    if name in TEXT_OPTIONS:
         return text.strip()
     if text.lstrip().startswith("["):
         return loads(value, name, "a JSON list in UTF-8")

@@ -146,7 +146,7 @@ def batch_of(task: Task, fields: dict[str, Any], settings: Settings) -> ParsedBa
     common = ParsedRequest.of(task, {}, choice)
     return ParsedBatch(
         ids=[_item_id(item) for item in items],
-        unpack=[partial(_unpack, item, settings) for item in items],
+        unpack=[partial(_unpack, item, settings, schemas.batch_item) for item in items],
         options=common.options,
         model=common.model,
     )
@@ -205,7 +205,9 @@ def _unpack(item: object, settings: Settings, schema: type[Schema] = BatchItem, 
     if isinstance(item, Fault):
         raise item.at(where)
     if not isinstance(item, dict):
-        raise InvalidParameter(where, shown(item), f"an object with {', '.join(MODALITIES)} or several")
+        names = [name for name in MODALITIES if name in schema.model_fields]
+        several = {1: "", 2: " or both"}.get(len(names), " or several")
+        raise InvalidParameter(where, shown(item), f"an object with {', '.join(names)}{several}")
     return inputs_of(validated(schema, item), settings)
 
 
@@ -213,7 +215,7 @@ def inputs_of(fields: Schema, settings: Settings) -> Inputs:
     """Decode the inputs of an item. Raises RequestError."""
     inputs: dict[str, bytes | str] = {}
     for name, modality in MODALITIES.items():
-        if (value := getattr(fields, name)) is not None:
+        if (value := getattr(fields, name, None)) is not None:
             decode = text_of if modality.textual else file_of
             inputs[name] = decode(name, value, settings.max_input_bytes(name))
     return inputs

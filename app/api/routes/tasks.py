@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, Final, TypeAlias, TypedDict, TypeVar
 
 import structlog
@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from polymodal.app.api.body import (
     BODY_ERRORS,
     JSON,
-    LONG_OPTION_BYTES,
+    LIST_OPTIONS,
     MULTIPART,
     TooManyItems,
     check_number,
@@ -35,6 +35,7 @@ from polymodal.model import (
     MODALITIES,
     TASKS,
     InvalidParameter,
+    Modality,
     NothingGiven,
     Task,
     TaskAnswer,
@@ -76,11 +77,11 @@ def router_of(task: Task) -> APIRouter:
     """Return the two routes of a task for OpenAPI. Requests are served by plain routes with the same endpoints."""
     router = APIRouter(prefix=f"/v1/{task.name}", tags=[task.name])
     schemas = schemas_of(task)
-    lists = {name: {"contentType": JSON} for name in LONG_OPTION_BYTES if name in task.Options.model_fields}
+    lists = {name: {"contentType": JSON} for name in LIST_OPTIONS if name in task.Options.model_fields}
     form = {
         "schema": reference(schemas.form),
-        "encoding": {**file_encodings(), **lists},
-        "example": {**texts(), **task.example},
+        "encoding": {**file_encodings(task.inputs), **lists},
+        "example": {**texts(task.inputs), **task.example},
     }
     router.add_api_route(
         "",
@@ -113,14 +114,14 @@ def router_of(task: Task) -> APIRouter:
     return router
 
 
-def file_encodings() -> dict[str, Any]:
+def file_encodings(inputs: Mapping[str, Modality] = MODALITIES) -> dict[str, Any]:
     """Return the media types of a form's files for OpenAPI."""
-    return {name: {"contentType": entry.media_range} for name, entry in MODALITIES.items() if not entry.textual}
+    return {name: {"contentType": entry.media_range} for name, entry in inputs.items() if not entry.textual}
 
 
-def texts() -> dict[str, str]:
+def texts(inputs: Mapping[str, Modality] = MODALITIES) -> dict[str, str]:
     """Return the textual inputs of an example for OpenAPI."""
-    return {name: entry.example for name, entry in MODALITIES.items() if entry.textual}
+    return {name: entry.example for name, entry in inputs.items() if entry.textual}
 
 
 def reference(schema: type[BaseModel]) -> dict[str, Any]:
@@ -135,10 +136,14 @@ def _single(task: Task) -> Endpoint:
             timeout_ms = timeout_ms_of(request)
             parsed = await timed(request, read_request(request, task, admitted, service, settings))
             context.modalities = sorted(parsed.inputs)
-            with service.registry.use(parsed.model) as deployment:
-                note_model(request, deployment, TASKS[task.computed_by(parsed.options)])
+            computed = TASKS[task.computed_by(parsed.options)]
+            with service.registry.use(parsed.model, computed.name) as deployment:
+                note_model(request, deployment, computed)
                 task.check(parsed.options, deployment.description)
-                limits: Limits = {"deadline": service.deadline(timeout_ms), "timeline": context.timeline}
+                limits: Limits = {
+                    "deadline": service.deadline(timeout_ms, slow=deployment.slow),
+                    "timeline": context.timeline,
+                }
                 if labels := labels_of(parsed.options, settings):
                     context.items = 1 + labels
                     await count_items(request, context.items)
@@ -162,10 +167,14 @@ def _batch(task: Task, schemas: TaskSchemas) -> Endpoint:
             timeout_ms = timeout_ms_of(request)
             parsed = await timed(request, read_batch(request, task, admitted, service, settings))
             context.items = len(parsed.ids)
-            with service.registry.use(parsed.model) as deployment:
-                note_model(request, deployment, TASKS[task.computed_by(parsed.options)])
+            computed = TASKS[task.computed_by(parsed.options)]
+            with service.registry.use(parsed.model, computed.name) as deployment:
+                note_model(request, deployment, computed)
                 task.check(parsed.options, deployment.description)
-                limits: Limits = {"deadline": service.deadline(timeout_ms), "timeline": context.timeline}
+                limits: Limits = {
+                    "deadline": service.deadline(timeout_ms, slow=deployment.slow),
+                    "timeline": context.timeline,
+                }
                 labels = labels_of(parsed.options, settings)
                 context.items += labels
                 await count_items(request, context.items)

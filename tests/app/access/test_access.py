@@ -1,5 +1,6 @@
 """Access: keys in headers, scopes of routes, and the responses to requests without a valid key."""
 
+import base64
 import json
 from datetime import UTC, datetime, timedelta
 
@@ -18,6 +19,7 @@ from polymodal.app.api.routing import Routes
 from polymodal.app.cli import app as commands
 from polymodal.app.probes import PROBES
 from tests.app.conftest import write_toy_index
+from tests.speech_models import scripted, tone, wav, write_speech
 
 KEY = "pm_a-key-of-the-shop"
 ROBOT = "pm_a-key-of-the-robot"
@@ -33,7 +35,7 @@ def keys_file(tmp_path):
     path = tmp_path / "keys.json"
     yesterday = (datetime.now(UTC) - timedelta(days=1)).isoformat()
     records = [
-        record(KEY, "shop", "classify", "embed", "search", "models"),
+        record(KEY, "shop", "classify", "embed", "transcribe", "search", "models"),
         record(ROBOT, "robot", "metrics", "docs"),
         record(EXPIRED, "expired", "classify", expires=yesterday),
     ]
@@ -105,6 +107,8 @@ ROUTES = [
     ("POST", "/v1/similarity", "embed"),
     ("POST", "/v1/embeddings", "embed"),
     *(("POST", f"{prefix}/rerank", "embed") for prefix in ("", "/v1", "/v2")),
+    *(("POST", f"/v1/{path}", "transcribe") for path in ("transcribe", "transcribe/batch")),
+    *(("POST", f"/v1/audio/{path}", "transcribe") for path in ("transcriptions", "translations")),
     ("POST", "/v1/search", "search"),
     ("GET", "/v1/indexes", "search"),
     ("GET", "/v1/models", "models"),
@@ -126,8 +130,14 @@ async def test_a_key_may_use_only_the_routes_of_its_scopes(guarded, make, tmp_pa
         "rerank": {"query": "red", "texts": ["red"], "raw_scores": True},
     }
     body = {"json": bodies.get(path.rpartition("/")[2], {"text": "red"})} if method == "POST" else {}
+    if scope == "transcribe":
+        spoken = wav(tone(1))
+        body = {"files": {"file" if "audio" in path else "audio": spoken}}
+        if path.endswith("batch"):
+            body = {"json": {"items": [{"audio": base64.b64encode(spoken).decode()}]}}
     index = write_toy_index(tmp_path / "things")
-    async with guarded(indexes=(index,), predictors={"toy": make(aligned=True)}) as client:
+    speech = scripted(write_speech(tmp_path / "speech", golden=()))
+    async with guarded(indexes=(index,), predictors={"toy": make(aligned=True), "speech": speech}) as client:
         admitted = await client.request(method, path, headers=bearer(allowed), **body)
         refused = await client.request(method, path, headers=bearer(other), **body)
     assert admitted.status_code == 200

@@ -11,7 +11,7 @@ from polymodal.app.main import create_app
 from polymodal.app.probes import PROBES
 from polymodal.app.problems import InternalError
 from polymodal.app.settings import Settings
-from polymodal.model import MODALITIES, TASKS
+from polymodal.model import TASKS
 from tests.refusals import REFUSALS
 
 DOCUMENTATION = (Path(__file__).parents[3] / "docs" / "api.md").read_text(encoding="utf-8")
@@ -39,7 +39,7 @@ def references(node):
 
 def test_every_operation_has_an_id_a_summary_and_its_problems(document):
     ids = [operation["operationId"] for _, _, operation in operations(document)]
-    assert len(ids) == len(set(ids)) == 14 + 2 * len(TASKS)
+    assert len(ids) == len(set(ids)) == 16 + 2 * len(TASKS)
     for _, path, operation in operations(document):
         assert operation["summary"]
         if path != "/metrics":
@@ -72,7 +72,8 @@ def test_the_examples_of_answers_are_valid(task):
 
 
 async def test_the_examples_of_requests_are_accepted(client, document):
-    for task in TASKS:
+    served = {task for model in (await client.get("/v1/models")).json()["models"] for task in model["tasks"]}
+    for task in served:
         for path in (f"/v1/{task}", f"/v1/{task}/batch"):
             examples = document["paths"][path]["post"]["requestBody"]["content"]["application/json"]["examples"]
             assert len(examples) == (2 if path.endswith("/batch") else 3)
@@ -124,6 +125,7 @@ def test_no_field_of_a_form_or_of_an_answer_is_null(document):
         if {"type": "null"} in field.get("anyOf", ())
     }
     bodies = {"ClassifyBody", "BatchBody", "BatchItem", "EmbedBody", "EmbedBatchBody", "Example", "SimilarityBody"}
+    bodies |= {"TranscribeBody", "TranscribeBatchBody", "TranscribeBatchItem"}
     bodies |= {"RerankBody", "SearchBody", "RerankItem"}
     assert nullable <= bodies | {"EmbeddingsBody", "EmbeddingInput", "LinkedFile", "OpenAIError"}
     form = document["components"]["schemas"]["ClassifyForm"]["properties"]
@@ -143,7 +145,7 @@ def test_no_field_of_a_form_or_of_an_answer_is_null(document):
 @pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
 def test_the_documented_fields_of_a_form_are_those_that_the_service_reads(document, task):
     documented = document["components"]["schemas"][schemas_of(task).form.__name__]["properties"]
-    assert set(documented) == {*MODALITIES, *task.Options.model_fields, "model"}
+    assert set(documented) == {*task.inputs, *task.Options.model_fields, "model"}
     assert [name for name, field in documented.items() if "default" in field] == []
 
 
@@ -167,6 +169,8 @@ NAMES = {
 """Generated clients use them as names of classes."""
 OF_OPENAI = {
     "AudioUrlContent",
+    "AudioText",
+    "DurationUsage",
     "EmbeddingData",
     "EmbeddingInput",
     "EmbeddingList",
@@ -178,6 +182,8 @@ OF_OPENAI = {
     "OpenAIError",
     "OpenAIProblem",
     "TextContent",
+    "TranscriptionsForm",
+    "TranslationsForm",
 }
 """Those of the routes of the dialect openai."""
 
@@ -205,6 +211,10 @@ def test_problems_of_a_dialect_are_documented_as_its_clients_get_them(document):
 
 SIMILARITY = {"Example", "FailedCandidate", "Similarity", "SimilarityBody", "SimilarityForm", "SimilarityPair"}
 SEARCH = {"IndexList", "IndexSummary", "SearchAnswer", "SearchBody", "SearchForm", "SearchHit"}
+TRANSCRIBE = {
+    *("Candidate", "TranscribedSegment", "TranscribedWord", "Transcription", "TranscribeBody", "TranscribeForm"),
+    *("TranscribeBatchAnswer", "TranscribeBatchAnswers", "TranscribeBatchBody", "TranscribeBatchItem"),
+}
 RERANK = {
     *(
         "CohereProblem",
@@ -221,7 +231,7 @@ RERANK = {
 
 def test_the_names_of_schemas_are_stable(document):
     added = {"EmbedBatchAnswer", "EmbedBatchAnswers", "EmbedBatchBody", "EmbedBody", "EmbedForm", "Embedding"}
-    added |= {"EmbeddingSpace", "ModelObject"} | SIMILARITY | SEARCH | RERANK
+    added |= {"EmbeddingSpace", "ModelObject"} | SIMILARITY | SEARCH | RERANK | TRANSCRIBE
     assert set(document["components"]["schemas"]) == NAMES | added | OF_OPENAI
 
 

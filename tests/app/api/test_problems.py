@@ -235,6 +235,7 @@ WITHOUT_VALUES = {
     "too_many_connections",
     "stopped",
     "unknown_task",
+    "unsupported_task",
 }
 
 

@@ -1,0 +1,70 @@
+"""The forms of POST /v1/audio/transcriptions and /v1/audio/translations, as clients of OpenAI's API send them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Final, Literal
+
+from pydantic import Field
+
+from polymodal.model import RECORDING, Modality, TaskOptions
+
+FILE: Final = "file"
+FORMATS: Final = ("json", "text", "srt", "verbose_json", "vtt")
+Format = Literal["json", "text", "srt", "verbose_json", "vtt"]
+
+
+class AudioOptions(TaskOptions):
+    """The fields of the form next to the file and the model."""
+
+    allowed: ClassVar[Mapping[str, str]] = {
+        "language": "the code of a language of the model, such as en",
+        "prompt": "a text of up to 1,000 characters",
+        "response_format": ", ".join(FORMATS),
+        "temperature": "a number from 0 to 1",
+        "timestamp_granularities": "word, segment, or both",
+        "stream": "true or false",
+        "keywords": "up to 100 texts of up to 100 characters",
+        "languages": "codes of languages",
+        "include": "logprobs",
+        "chunking_strategy": "auto, or an object",
+    }
+
+    language: Annotated[str, Field(min_length=2, max_length=16)] | None = None
+    """ISO 639-1 code of the spoken language; by default it is detected."""
+    prompt: Annotated[str, Field(max_length=1000)] | None = None
+    """What the recording is about, in its language."""
+    response_format: Format = "json"
+    """json, text, srt, verbose_json or vtt."""
+    temperature: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Of sampling; 0 is the default: the most probable words, and a sample where they repeat themselves or are improbable."""
+    timestamp_granularities: list[Literal["word", "segment"]] | None = None
+    """Whether words have times, in verbose_json; segments always have them. Also as timestamp_granularities[]."""
+    stream: bool | None = None
+    """Whether the text is returned as server-sent events; they begin when all of it is recognised."""
+    keywords: Annotated[list[Annotated[str, Field(min_length=1, max_length=100)]], Field(max_length=100)] | None = None
+    """Words and names that may occur; also as keywords[]."""
+    languages: list[str] | None = None
+    """Without effect."""
+    include: list[Literal["logprobs"]] | None = None
+    """Without effect."""
+    chunking_strategy: list[Any] | None = None
+    """Without effect: recordings are always cut at pauses."""
+
+
+@dataclass(frozen=True)
+class AudioForm:
+    """The form as an operation of the body parser."""
+
+    name: str
+    Options: ClassVar[type[TaskOptions]] = AudioOptions
+    inputs: ClassVar[Mapping[str, Modality]] = {FILE: RECORDING}
+    lists: ClassVar[frozenset[str]] = frozenset(
+        {"timestamp_granularities", "keywords", "languages", "include", "chunking_strategy"}
+    )
+    """Fields that may occur several times, also with brackets: include[], chunking_strategy[type]."""
+
+
+TRANSCRIPTIONS: Final = AudioForm("transcriptions")
+TRANSLATIONS: Final = AudioForm("translations")
+IGNORED: Final = ("languages", "include", "chunking_strategy")
+"""Fields that are accepted without effect."""
