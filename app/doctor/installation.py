@@ -8,6 +8,7 @@ from typing import Final
 
 from polymodal.app.doctor.result import CheckResult, fail, ok, warn
 from polymodal.app.settings import Settings, SettingsError, load_settings
+from polymodal.model import MODALITIES
 
 OLDEST_PYTHON: Final = (3, 11)
 TRAINING_ONLY: Final = "torch"
@@ -35,6 +36,7 @@ def check() -> Iterator[CheckResult]:
 def _packages(requirements: list[str]) -> Iterator[CheckResult]:
     serving: list[tuple[str, str | None]] = []
     training: list[tuple[str, str | None]] = []
+    decoders: dict[str, list[tuple[str, str | None]]] = {}
     for requirement in requirements:
         match = _REQUIREMENT.match(requirement)
         if not match or ("win32" in (marker := match["marker"] or "") and sys.platform == "win32"):
@@ -44,6 +46,8 @@ def _packages(requirements: list[str]) -> Iterator[CheckResult]:
             serving.append((match["name"], match["oldest"]))
         elif extra is None or extra["extra"] == "train":
             training.append((match["name"], match["oldest"]))
+        else:
+            decoders.setdefault(extra["extra"], []).append((match["name"], match["oldest"]))
     if problems := _problems(serving):
         yield fail("installation", "serving", ", ".join(problems), "make setup, or pip install --upgrade polymodal")
     else:
@@ -57,6 +61,11 @@ def _packages(requirements: list[str]) -> Iterator[CheckResult]:
         )
     else:
         yield ok("installation", "training", _versions(TRAINING_ONLY, "accelerate", "onnx", "scikit-learn"))
+    for modality in MODALITIES.values():
+        if packages := decoders.get(modality.extra):
+            lacking = ", ".join(_problems(packages))
+            needed = f"{lacking}: only for models that take it, pip install 'polymodal[{modality.extra}]'"
+            yield ok("installation", modality.name, needed if lacking else _versions(*(name for name, _ in packages)))
 
 
 def _problems(packages: list[tuple[str, str | None]]) -> list[str]:

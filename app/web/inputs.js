@@ -154,7 +154,7 @@ export function fileField(input, id, choose) {
     make("small", {}, pictures ? message("picture.how") : sounds ? message("sound.how") : input.media_types.join(", ")),
   );
   const file = make("input", { id, type: "file", accept: pictures ? PICTURES : sounds ? SOUNDS : input.media_types.join(",") });
-  const player = make("audio", { controls: true, preload: "metadata", hidden: true, "aria-label": message("sound.player") });
+  const player = sounds ? make("audio", { controls: true, preload: "metadata", hidden: true, "aria-label": message("sound.player") }) : null;
   const words = make("span");
   const remove = make("button", { type: "button", class: "quiet" }, message("picture.remove"));
   const under = make("div", { class: "under", hidden: true }, words, remove);
@@ -167,19 +167,19 @@ export function fileField(input, id, choose) {
     if (shown) preview.hidden = true; // a format that browsers don't show; the service may read it all the same
     hint.hidden = !preview.hidden;
   });
-  player.addEventListener("error", () => (player.hidden = true)); // a format that this browser does not play
+  player?.addEventListener("error", () => (player.hidden = true)); // a format that this browser does not play
   const draw = (value) => {
     shown = value;
-    for (const media of [preview, player]) {
+    for (const media of player ? [preview, player] : [preview]) {
       if (media.src) URL.revokeObjectURL(media.src);
       media.removeAttribute("src");
     }
     if (value && pictures) preview.src = URL.createObjectURL(value);
-    if (sounds) {
+    if (player) {
       if (value) player.src = URL.createObjectURL(value);
       else player.load(); // stops it
+      player.hidden = !value;
     }
-    player.hidden = !(value && sounds);
     preview.alt = value ? message("picture.chosen", { name: value.name }) : "";
     preview.hidden = !(value && pictures);
     hint.hidden = !preview.hidden;

@@ -97,6 +97,8 @@ class Modality:
     """Usual names of its column in other tables, for hints."""
     metadata_columns: tuple[str, ...] = ()
     """Further names of its column in the metadata of a folder of files."""
+    extra: str = ""
+    """Extra of pyproject.toml with its decoders; empty where every installation has them."""
     embedded: bool = True
     """Whether the embedded model takes it: others have examples of their own in OpenAPI."""
     always_digested: bool = False
@@ -177,6 +179,7 @@ MODALITIES: Final[dict[str, Modality]] = {
             example=_SILENCE,
             suffixes=frozenset(suffix for suffixes in AUDIO_SUFFIXES.values() for suffix in suffixes),
             usual_columns=("sound", "recording", "wav", "clip"),
+            extra="audio",
             embedded=False,
         ),
     )

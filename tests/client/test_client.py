@@ -193,8 +193,8 @@ def test_the_sync_client_embeds_with_a_real_server(listening, solid):
         first, bad, last = client.embed_batch(rows, items_per_request=2)
         assert (first.result().vector, last.result().vector) == ((1, 0, 0), (0, 0, 1))
         assert (bad.id, bad.error.code) == ("bad", "unsupported_format")
-        with pytest.raises(InvalidRequest, match='field "audio"; allowed: image, text, space, fused, model'):
-            client.embed(text="red", inputs={"audio": b"sound"})
+        with pytest.raises(InvalidRequest, match='field "scent"; allowed: image, text, audio, space, fused, model'):
+            client.embed(text="red", inputs={"scent": b"rose"})
 
 
 async def test_the_async_client_embeds_with_the_real_application(serving):

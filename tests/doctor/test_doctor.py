@@ -120,6 +120,36 @@ def test_missing_and_outdated_packages_are_reported(monkeypatch):
     assert "pip install 'polymodal[train]'" in training.advice
 
 
+@pytest.mark.parametrize(
+    ("installed", "words"),
+    [
+        pytest.param(
+            {},
+            "av is missing, soxr is missing: only for models that take it, pip install 'polymodal[audio]'",
+            id="none",
+        ),
+        pytest.param({"av": "18.1.0", "soxr": "1.1.0"}, "av 18.1.0, soxr 1.1.0", id="both"),
+        pytest.param(
+            {"av": "9.0", "soxr": "1.1.0"},
+            "av is 9.0, older than 14.0: only for models that take it, pip install 'polymodal[audio]'",
+            id="outdated",
+        ),
+    ],
+)
+def test_the_decoders_of_a_modality_with_an_extra_are_reported_and_may_be_missing(monkeypatch, installed, words):
+    def version(name):
+        if name in ("av", "soxr") and name not in installed:
+            raise installation.PackageNotFoundError(name)
+        return installed.get(name) or real(name)
+
+    real = installation.version
+    monkeypatch.setattr(installation, "version", version)
+    needed = ["numpy>=2", "torch>=2", 'av>=14.0; extra == "audio"', 'soxr>=0.5; extra == "audio"', 'x; extra == "y"']
+    monkeypatch.setattr(installation, "requires", lambda _: needed)
+    result = by_check(installation.check())["audio"]
+    assert (result.state, result.found) == (State.OK, words)
+
+
 def test_every_wrong_setting_has_its_own_result():
     environment = {"POLYMODAL_PORT": "99999", "POLYMODAL_RUNTIM": "onnx", "PATH": "/bin"}
     defaults, results = installation.read_settings(environment)

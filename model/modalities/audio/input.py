@@ -44,7 +44,7 @@ class AudioInput:
     """F, of 10 ms."""
     hop: int = 48
     """Frames from one window to the next."""
-    max_windows: int = 64
+    max_windows: int = 20
     max_seconds: int = 600
 
     name: ClassVar[str] = "audio"

@@ -402,7 +402,7 @@ def test_files_that_a_folder_manifest_leaves_out_are_a_warning(tmp_path):
     (tmp_path / "train/cats/2.psd").write_bytes(b"8BPS")
     expected = [
         "left out, hidden or of the system: .thumbnails/ (6)",
-        "left out, no picture by suffix: .psd (1): 1 (train/cats/2.psd)",
+        "left out, no picture or recording by suffix: .psd (1): 1 (train/cats/2.psd)",
     ]
     inspection = inspect(tmp_path, "single-label", 0, 1)
     _, warnings = read_checked(tmp_path, "single-label", 0, 1)
