@@ -80,9 +80,15 @@ class Speech:
         return SpeechSample({INPUT: sound.samples}, warnings=sound.warnings)
 
     def transcribe(
-        self, sample: Sample, guidance: Guidance | None = None, candidates: Sequence[str] = ()
+        self,
+        sample: Sample,
+        guidance: Guidance | None = None,
+        candidates: Sequence[str] = (),
+        stopped: Callable[[], bool] = lambda: False,
     ) -> Transcript:
         """Return the transcript of a recording; with candidates, the most probable one of them as its whole text.
+
+        Once `stopped`, which is called before each window, returns true, the transcript ends there.
 
         Only detected speech is given to the recogniser, so that silence, tones and noise have an empty text and no words are
         invented.
@@ -92,7 +98,7 @@ class Speech:
         warnings = list(sample.warnings) if isinstance(sample, SpeechSample) else []
         seconds = round(len(samples) / RATE, 3)
         audible = float(np.abs(samples).max(initial=0.0)) >= AUDIBLE
-        speech = self._recogniser.speech(samples) if audible else []
+        speech = self._recogniser.speech(samples) if audible and not stopped() else []
         if not speech:
             reason = NO_SPEECH if audible else SILENCE
             return Transcript((), seconds, 0.0, reason=reason, warnings=tuple(warnings))
@@ -102,8 +108,10 @@ class Speech:
             chosen = self._chosen(samples, windows, guidance, candidates)
             warnings += [CUT_WARNING] * (len(windows) > 1)
             return replace(spoken, **chosen, warnings=tuple(warnings))
-        recognised = []
+        recognised: list[Recognised] = []
         for window in windows:
+            if recognised and stopped():
+                break
             recognised.append(self._recognised(samples, window, guidance))
             guidance = replace(guidance, language=recognised[0].language)
         segments = tuple(segment for result in recognised for segment in result.segments)

@@ -159,3 +159,12 @@ def test_a_bundle_without_its_weights_is_refused(tmp_path):
     (folder / "SHA256SUMS").write_text("".join(line for line in sums if "model.bin" not in line))
     with pytest.raises(BundleError, match=r"whisper/model.bin is missing from SHA256SUMS"):
         load_bundle(folder)
+
+
+def test_a_transcript_ends_at_the_window_before_which_it_is_stopped(bundle):
+    recogniser = Script()
+    answers = iter([False, True])
+    sound = (tone(1), pause(5), tone(1), pause(5), tone(1))
+    transcript = transcribe(bundle, *sound, recogniser=recogniser, stopped=lambda: next(answers))
+    assert transcript.text == "one"
+    assert len(recogniser.calls) == 1
