@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 CORPUS, OUT = Path(__file__).parent / "corpus", ROOT / "build/fuzz"
 SECONDS = int(os.environ.get("FUZZ_SECONDS", "300"))
 RSS_MIB, INPUT_S, MAX_BYTES = 1024, 10, 8192
-SHARES = {"image": 5, "text": 1, "form": 2, "document": 2, "message": 1, "conversation": 2}
+SHARES = {"image": 5, "text": 1, "sound": 3, "form": 2, "document": 2, "message": 1, "conversation": 2}
 """Targets, and their shares of the time."""
 
 

@@ -1,5 +1,6 @@
 """Seeds of fuzzing: the small hostile uploads, and a valid input of every kind."""
 
+import base64
 from collections.abc import Iterable, Iterator
 from io import BytesIO
 
@@ -7,10 +8,11 @@ import numpy as np
 
 from polymodal.app.workers import wire
 from polymodal.app.workers.engine import Item, ItemResult
-from polymodal.model import Took, Undecodable
+from polymodal.model import RECORDING, Took, Undecodable
 from polymodal.model.modalities.image.input import FORMATS
 from tests.hostile import conversations, uploads
 from tests.hostile.images import apng, png, saved, tiff_deflated, webp_animation
+from tests.speech_models import tone, wav
 
 MAX_BYTES = 2000
 
@@ -20,6 +22,7 @@ def seeds(name: str) -> Iterator[bytes]:
     groups = {
         "image": _images,
         "text": _texts,
+        "sound": _sounds,
         "form": _forms,
         "document": _documents,
         "message": _messages,
@@ -49,6 +52,16 @@ def _images() -> Iterator[bytes]:
         uploads.stills,
     ):
         yield from _small(map(_only_field, group()))
+
+
+def _sounds() -> Iterator[bytes]:
+    yield wav(tone(0.2))
+    yield wav(np.stack([tone(0.2), -tone(0.2)]))
+    yield base64.b64decode(RECORDING.example)
+    yield b"OggS\x00\x02" + bytes(8) + b"\x01\x00\x00\x00" + bytes(30)
+    yield b"\x1a\x45\xdf\xa3\x9fB\x86\x81\x01B\xf7\x81\x01B\xf2\x81\x04B\xf3\x81\x08B\x82\x84webm" + bytes(20)
+    yield b"\x00\x00\x00\x18ftypM4A \x00\x00\x00\x00M4A mp42isom\x00\x00\x00\x08moov"
+    yield b"\xff\xfb\x90\x00" + bytes(413) + b"\xff\xfb\x90\x00" + bytes(413)
 
 
 def _texts() -> Iterator[bytes]:

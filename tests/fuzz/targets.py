@@ -6,7 +6,9 @@
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
+from importlib.util import find_spec
 
+import numpy as np
 from tokenizers import Tokenizer, models
 
 from polymodal.app.api.body import ParsedBatch, RequestError
@@ -20,6 +22,7 @@ from polymodal.model.modalities.image.formats import sniff
 from polymodal.model.modalities.image.header import size_of
 from polymodal.model.modalities.image.input import ImageInput
 from polymodal.model.modalities.text.input import TextInput
+from polymodal.model.sound import RATE, decode, seconds_of
 from tests.packets import answers_to
 
 IMAGE = ImageInput(side=32, max_pixels=4_000_000)
@@ -43,6 +46,18 @@ def text(content: bytes) -> None:
         decoded = TEXT.decode(content)
         assert decoded is None or not is_blank(decoded)
         assert decoded is None or len(TEXT.preprocess(decoded)) >= 1
+
+
+def sound(content: bytes) -> None:
+    """Estimate the seconds of a recording, and decode it where PyAV is installed: its samples are finite and bounded."""
+    assert 0 <= seconds_of(content) <= 600
+    if find_spec("av") is None:
+        return
+    with suppress(InputError):
+        samples = decode(content, "audio", longest_s=5.0).samples
+        assert np.isfinite(samples).all()
+        assert len(samples) <= 5 * RATE
+        assert np.abs(samples).max() <= 1
 
 
 def form(content: bytes) -> None:
@@ -97,6 +112,7 @@ def conversation(content: bytes) -> None:
 TARGETS: dict[str, Callable[[bytes], None]] = {
     "image": image,
     "text": text,
+    "sound": sound,
     "form": form,
     "document": document,
     "message": message,
