@@ -3,7 +3,7 @@
 B examples, E numbers of an embedding, V width of a space, K labels.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from typing import Protocol
 
@@ -64,9 +64,16 @@ class Transcribes(Model, Protocol):
     """A model that recognises speech."""
 
     def transcribe(
-        self, sample: Sample, guidance: Guidance | None = None, candidates: Sequence[str] = ()
+        self,
+        sample: Sample,
+        guidance: Guidance | None = None,
+        candidates: Sequence[str] = (),
+        stopped: Callable[[], bool] = lambda: False,
     ) -> Transcript:
-        """Return the transcript of a recording; with candidates, the most probable one of them as its whole text."""
+        """Return the transcript of a recording; with candidates, the most probable one of them as its whole text.
+
+        Once `stopped` returns true, it is incomplete.
+        """
 
 
 class Scores(Embeds, Protocol):

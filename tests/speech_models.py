@@ -8,9 +8,8 @@ import numpy as np
 
 from polymodal.model.bundle import read_kind, write_kind
 from polymodal.model.config import SpeechConfig
-from polymodal.model.errors import Undecodable
 from polymodal.model.kinds.speech import WHISPER, Speech
-from polymodal.model.sound import RATE, Sound
+from polymodal.model.modalities.audio.spectrum import RATE
 from polymodal.model.speech.recogniser import Recognised, Segment, Word
 
 
@@ -65,16 +64,6 @@ class Script:
         return np.asarray([-1.0 if text == self.words[0] else -4.0 for text in texts], np.float32)
 
 
-def decode_wav(content, name):
-    """Decode a WAV file of 16 bits and one channel at RATE, without a library."""
-    try:
-        with wave.open(io.BytesIO(content)) as file:
-            samples = np.frombuffer(file.readframes(file.getnframes()), "<i2")
-    except (wave.Error, EOFError) as problem:
-        raise Undecodable(name, "no WAV", "a WAV file") from problem
-    return Sound((samples / 32768).astype(np.float32), ())
-
-
 GOLDEN = {"parts": {"audio": base64.b64encode(wav(tone(0.5))).decode()}, "transcript": "one", "avg_logprob": -0.1}
 
 
@@ -100,4 +89,4 @@ def write_speech(folder, golden=(GOLDEN,), name="speech"):
 
 def scripted(folder, recogniser=None, **options):
     """Return the model of a bundle of `write_speech`, with a scripted recogniser."""
-    return Speech(read_kind(folder, SpeechConfig), recogniser or Script(), decode=decode_wav, **options)
+    return Speech(read_kind(folder, SpeechConfig), recogniser or Script(), **options)

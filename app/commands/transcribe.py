@@ -50,9 +50,15 @@ def transcribe(
     form = "json" if as_json else form
     if form not in SUFFIXES:
         raise typer.BadParameter(f"--format {form!r}; allowed: {', '.join(SUFFIXES)}")
-    given = {"language": language, "prompt": prompt, "phrases": phrase, "candidates": candidate, "words": words or None}
+    values = {
+        "language": language,
+        "prompt": prompt,
+        "phrases": phrase,
+        "candidates": candidate,
+        "words": words or None,
+    }
     task = TASKS["transcribe"]
-    options = task.Options.model_validate({name: value for name, value in given.items() if value})
+    options = task.Options.model_validate({name: value for name, value in values.items() if value})
     targets = _targets(files, out, form)
     model = open_model(bundle)
     if task.needs not in model.description.capabilities:

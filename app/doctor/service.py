@@ -193,9 +193,10 @@ def _models(client: ServiceClient, key: str | None, loaded: Sequence[Description
 
 def _classification(client: ServiceClient, key: str | None, model: Mapping[str, Any]) -> Iterator[CheckResult]:
     names = {spec["name"] for spec in model.get("inputs", ())}
+    task, *_ = model.get("tasks") or ["classify"]
     known = [modality for modality in MODALITIES.values() if not names or modality.name in names]
     inputs = {modality.name: modality.example for modality in sorted(known, key=lambda one: not one.textual)[:1]}
-    reply = client.request("POST", "/v1/classify", inputs)
+    reply = client.request("POST", f"/v1/{task}", inputs)
     if reply.status == HTTPStatus.OK:
         timing = (
             f"{reply.ms:.1f} ms for {' and '.join(inputs)}, a new connection included; by {reply.document['model']}"

@@ -280,7 +280,8 @@ class Batcher(Generic[Item, Result]):
     async def submit(self, item: Item, *, deadline: float) -> Computed[Result]:
         """Compute one item before `deadline` (on the loop's clock).
 
-        Cancelling the caller takes a waiting item out of the queue. Raises Overloaded or DeadlineExceeded.
+        Cancelling the caller takes a waiting item out of the queue, and stops a batch in which nobody waits for an item. Raises
+        Overloaded or DeadlineExceeded.
         """
         self.check_length()
         forecast_s = self._forecast.item_s(item)
@@ -300,6 +301,14 @@ class Batcher(Generic[Item, Result]):
             entry.answer.cancel()  # no effect when it is done
             if entry in self._queue:
                 self._queue.remove(entry)
+            if entry.answer.cancelled() or entry.answer.exception():
+                self._stop_batch(entry)
+
+    def _stop_batch(self, entry: _Waiting[Item, Result]) -> None:
+        """Stop the batch with this entry unless somebody waits for another one of it."""
+        for batch in self._batches.values():
+            if entry in batch.entries and all(other.answer.done() for other in batch.entries):
+                batch.worker.stop(entry.item)
 
     def _give_up(self, entry: _Waiting[Item, Result]) -> None:
         now = time.perf_counter()
@@ -386,7 +395,8 @@ class Batcher(Generic[Item, Result]):
         compute_s = time.perf_counter() - began
         if len(results) != len(entries):
             raise RuntimeError(f"{len(entries)} items were computed to {len(results)} results")
-        self._correct(entries, compute_s)
+        if any(not entry.answer.done() for entry in entries):  # otherwise it may have been stopped
+            self._correct(entries, compute_s)
         self._on_batch(BatchReport(items, predicted_s, began, compute_s))
         for entry, result in zip(entries, results, strict=True):
             if not entry.answer.done():

@@ -10,6 +10,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 from typing import BinaryIO, Final
@@ -41,6 +42,7 @@ def serve(channel: socket.socket) -> None:
         structlog.contextvars.bind_contextvars(worker=init.number)
         engine = Engine(init.settings)
         messages: SimpleQueue[list[bytes] | None] = SimpleQueue()
+        stopped: set[int] = set()
         sending = threading.Lock()
 
         def send(buffers: Sequence[wire.Buffer]) -> None:
@@ -48,18 +50,24 @@ def serve(channel: socket.socket) -> None:
                 channel.sendall(b"".join(buffers))
 
         # Prefetch the next batch while this one is computed: it may be larger than the socket's buffer.
-        threading.Thread(target=_read, args=(stream, messages, send), name="reading", daemon=True).start()
+        threading.Thread(target=_read, args=(stream, messages, stopped, send), name="reading", daemon=True).start()
+        number = 0
         while (pieces := messages.get()) is not None:
+            number += 1
             send([wire.encode_signal(wire.STARTS)])
-            send(_answer(engine, pieces))
+            send(_answer(engine, pieces, partial(stopped.__contains__, number)))
+            stopped.discard(number)
 
 
 def _read(
     stream: BinaryIO,
     messages: "SimpleQueue[list[bytes] | None]",
+    stopped: set[int],
     send: Callable[[Sequence[wire.Buffer]], None],
 ) -> None:
     """Queue messages, and None at the end of the stream; answer heartbeats, and return freed memory at some of them.
+
+    Numbers of requests whose replies nobody waits for are added to `stopped`.
 
     The service bounds the number of batches.
     """
@@ -68,7 +76,10 @@ def _read(
     while pieces is not None:
         pieces = wire.receive(stream)
         if pieces != []:
-            messages.put(pieces)
+            if pieces and (number := wire.read_stop(pieces)) is not None:
+                stopped.add(number)
+            else:
+                messages.put(pieces)
             continue
         try:
             send([wire.encode_signal(wire.HEARTBEAT)])
@@ -78,7 +89,7 @@ def _read(
         trimmer.trim()
 
 
-def _answer(engine: Engine, pieces: Sequence[bytes]) -> list[wire.Buffer]:
+def _answer(engine: Engine, pieces: Sequence[bytes], stopped: Callable[[], bool]) -> list[wire.Buffer]:
     """Handle one message and return the reply. A failure is logged, and reported without details."""
     encode: Callable[[wire.Failed], list[wire.Buffer]] = wire.results
     try:
@@ -91,7 +102,7 @@ def _answer(engine: Engine, pieces: Sequence[bytes]) -> list[wire.Buffer]:
                 encode = wire.done
                 engine.unload(message.ref)
                 return wire.done(wire.Done())
-        return wire.results(engine.compute(message.ref, message.task, message.items))
+        return wire.results(engine.compute(message.ref, message.task, message.items, stopped))
     except BundleError as problem:
         return encode(wire.Failed(str(problem)))
     except Exception as problem:

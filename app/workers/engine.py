@@ -1,7 +1,7 @@
 """The loaded models of one worker, and the computation of a batch; the same in a worker process and in a thread."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -123,8 +123,13 @@ class Engine:
 
         return LatencyModel.measured(compute, model.prepare, probes)
 
-    def compute(self, ref: str, task: str, items: Sequence[Item]) -> list[ItemResult]:
-        """Decode and compute a batch; an item with unusable inputs gets an InputError and does not affect the others."""
+    def compute(
+        self, ref: str, task: str, items: Sequence[Item], stopped: Callable[[], bool] = lambda: False
+    ) -> list[ItemResult]:
+        """Decode and compute a batch; an item with unusable inputs gets an InputError and does not affect the others.
+
+        Once `stopped` returns true, nobody waits for the results, which may be incomplete.
+        """
         model, stages = self._models[ref], Stages()
         prepared = [_prepared(model, item, stages) for item in items]
         usable = [number for number, (sample, _) in enumerate(prepared) if isinstance(sample, Sample)]
@@ -135,7 +140,7 @@ class Engine:
         ]
         if not samples:
             return results
-        batch = Batch(model, samples, [items[number].options for number in usable], stages)
+        batch = Batch(model, samples, [items[number].options for number in usable], stages, stopped)
         for row, (number, sample, arrays) in enumerate(zip(usable, samples, TASKS[task].run(batch), strict=True)):
             others = {encoding(name) for name in batch.embeddings if name not in sample.arrays}
             took = {stage: ran for stage, ran in stages.took.items() if stage not in others}

@@ -82,6 +82,9 @@ class Worker(ABC):
         Raises BatchFailed, WorkerLost when the worker is lost during the batch, or NotStarted when it is lost before.
         """
 
+    def stop(self, item: object) -> None:  # noqa: B027 — a thread computes its batch to the end
+        """End the batch with this item early, if that is possible: nobody waits for any of its results."""
+
 
 class Pool:
     """Workers and their numbers of batches. For one event loop."""

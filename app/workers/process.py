@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import count
 from typing import Final, TypeVar
 
 import structlog
@@ -53,6 +54,10 @@ class _Sent:
 
     expected_s: float
     reply: asyncio.Future[bytes]
+    number: int
+    """Among all requests to this worker, from 1."""
+    items: Sequence[Item] = ()
+    """Of a batch."""
     started: bool = False
     """Whether the worker has started it; before, none of its items can be the cause of a loss."""
 
@@ -80,6 +85,7 @@ class ProcessWorker(Worker):
         self._writer: asyncio.StreamWriter | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._sent: deque[_Sent] = deque()  # answered in this order; the worker is busy with the first one
+        self._numbers = count(1)
         self._missed = 0  # heartbeats
         self._lost = False
 
@@ -121,6 +127,12 @@ class ProcessWorker(Worker):
             raise BatchFailed(answer.reason)
         return answer
 
+    def stop(self, item: object) -> None:
+        """End the batch with this item early: nobody waits for any of its results."""
+        for sent in self._sent:
+            if any(item is other for other in sent.items):
+                self._write(wire.stop(sent.number))
+
     def _decoded(self, read: Callable[[bytes], Answer], reply: bytes) -> Answer:
         """Decode a reply; a worker whose replies can't be decoded is killed."""
         try:
@@ -132,7 +144,8 @@ class ProcessWorker(Worker):
     async def _request(self, message: wire.Load | wire.Unload | wire.Compute, expected_s: float) -> bytes:
         if self._lost:
             raise NotStarted("a worker was lost before it began")
-        sent = _Sent(expected_s, asyncio.get_running_loop().create_future())
+        items = message.items if isinstance(message, wire.Compute) else ()
+        sent = _Sent(expected_s, asyncio.get_running_loop().create_future(), next(self._numbers), items)
         self._sent.append(sent)
         if self._turn is None:
             self._turn = Turn(expected_s, self._stall_timeout_s)

@@ -28,6 +28,8 @@ MOST_AXES: Final = 8
 """Most axes of an array."""
 HEARTBEAT: Final = b""
 """A message without content, which the worker sends back."""
+STOP: Final = b"stop "
+"""Begins a message of the service: the number of a request, counted from 1, whose reply nobody waits for."""
 STARTS: Final = b"s"
 """Sent by a worker before it handles a message."""
 DTYPES: Final = frozenset({"|b1", "|i1", "|u1", "<i2", "<i4", "<i8", "<f2", "<f4", "<f8"})
@@ -225,6 +227,16 @@ def request(message: Load | Unload | Compute) -> list[Buffer]:
     ]
     document = {"kind": "compute", "ref": message.ref, "task": message.task, "items": items}
     return encode(json.dumps(document).encode(), blobs)
+
+
+def stop(number: int) -> list[Buffer]:
+    """Encode that nobody waits for the reply to a request."""
+    return encode(STOP + str(number).encode())
+
+
+def read_stop(pieces: Sequence[bytes]) -> int | None:
+    """Return the number of the request that `stop` encoded; None for another message."""
+    return int(pieces[0].removeprefix(STOP)) if pieces[0].startswith(STOP) else None
 
 
 def read_request(pieces: Sequence[bytes]) -> Load | Unload | Compute:

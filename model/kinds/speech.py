@@ -17,13 +17,15 @@ from polymodal.model.capabilities import Capability
 from polymodal.model.config import SpeechConfig
 from polymodal.model.errors import BundleError, InputError, NothingGiven, UnknownModality
 from polymodal.model.modalities import RECORDING
-from polymodal.model.sound import CHANNELS, LONGEST_S, MEDIA_TYPES, RATE, Sound, decode
+from polymodal.model.modalities.audio.input import AudioInput
+from polymodal.model.modalities.audio.spectrum import RATE
 from polymodal.model.speech.recogniser import Guidance, Recognised, Recogniser, Segment
 from polymodal.model.speech.transcript import CUT_WARNING, NO_SPEECH, NO_WORDS, REPETITION_WARNING, SILENCE, Transcript
 from polymodal.model.speech.whisper import WhisperRecogniser
-from polymodal.model.types import Description, FloatArray, Inputs, InputSpec, Probe, Sample
+from polymodal.model.types import Description, FloatArray, Inputs, Probe, Sample
 
 INPUT: Final = RECORDING.name
+DECODER: Final = AudioInput()
 WHISPER: Final = "whisper"
 """Folder of the model's files in a bundle."""
 AUDIBLE: Final = 0.001
@@ -51,17 +53,15 @@ class Speech:
         bundle: AnyBundle[SpeechConfig],
         recogniser: Recogniser,
         name: str | None = None,
-        decode: Callable[[bytes, str], Sound] = decode,
     ) -> None:
         self._bundle = bundle
-        self._decode = decode
         self._recogniser = recogniser
         self.description = Description(
             name=name or bundle.config.name,
             digest=bundle.digest,
             target="",
             labels=(),
-            inputs=(InputSpec(INPUT, MEDIA_TYPES, {"max_seconds": int(LONGEST_S), "max_channels": CHANNELS}),),
+            inputs=(DECODER.describe(),),
             runtime="ctranslate2",
             card=bundle.card,
             report=bundle.report,
@@ -76,13 +76,19 @@ class Speech:
             raise UnknownModality(unknown[0], "not an input of this model", INPUT)
         if (content := inputs.get(INPUT)) is None:
             raise NothingGiven("request", f"no {INPUT}", INPUT)
-        sound = self._decode(content.encode() if isinstance(content, str) else bytes(content), INPUT)
+        sound = DECODER.listen(content if isinstance(content, str) else bytes(content))
         return SpeechSample({INPUT: sound.samples}, warnings=sound.warnings)
 
     def transcribe(
-        self, sample: Sample, guidance: Guidance | None = None, candidates: Sequence[str] = ()
+        self,
+        sample: Sample,
+        guidance: Guidance | None = None,
+        candidates: Sequence[str] = (),
+        stopped: Callable[[], bool] = lambda: False,
     ) -> Transcript:
         """Return the transcript of a recording; with candidates, the most probable one of them as its whole text.
+
+        Once `stopped`, which is called before each window, returns true, the transcript ends there.
 
         Only detected speech is given to the recogniser, so that silence, tones and noise have an empty text and no words are
         invented.
@@ -92,7 +98,7 @@ class Speech:
         warnings = list(sample.warnings) if isinstance(sample, SpeechSample) else []
         seconds = round(len(samples) / RATE, 3)
         audible = float(np.abs(samples).max(initial=0.0)) >= AUDIBLE
-        speech = self._recogniser.speech(samples) if audible else []
+        speech = self._recogniser.speech(samples) if audible and not stopped() else []
         if not speech:
             reason = NO_SPEECH if audible else SILENCE
             return Transcript((), seconds, 0.0, reason=reason, warnings=tuple(warnings))
@@ -102,8 +108,10 @@ class Speech:
             chosen = self._chosen(samples, windows, guidance, candidates)
             warnings += [CUT_WARNING] * (len(windows) > 1)
             return replace(spoken, **chosen, warnings=tuple(warnings))
-        recognised = []
+        recognised: list[Recognised] = []
         for window in windows:
+            if recognised and stopped():
+                break
             recognised.append(self._recognised(samples, window, guidance))
             guidance = replace(guidance, language=recognised[0].language)
         segments = tuple(segment for result in recognised for segment in result.segments)
@@ -148,7 +156,7 @@ class Speech:
     def probes(self, task: str = "") -> Mapping[str, Sequence[Probe]]:
         """Return the shortest and the longest golden clip, for measuring how long a recording takes."""
         clips = sorted((golden_clip(golden) for golden in self._bundle.golden), key=len)
-        return {INPUT: (Probe(clips[0], clips[-1], most=LONGEST_S, alone=True),)} if clips else {}
+        return {INPUT: (Probe(clips[0], clips[-1], most=DECODER.max_seconds, alone=True),)} if clips else {}
 
     def warm_up(self) -> None:
         """Recognise the golden clips. Raises BundleError when a text is another one than the bundle recorded."""

@@ -15,8 +15,8 @@ from polymodal.model.config import SpeechConfig
 from polymodal.model.errors import ModelError
 from polymodal.model.extras import import_extra
 from polymodal.model.kinds.speech import INPUT, WHISPER, load_speech
+from polymodal.model.modalities.audio.input import AudioInput
 from polymodal.model.modalities.wheels import Wheel
-from polymodal.model.sound import decode
 from polymodal.model.speech.recogniser import Guidance, Recogniser
 from polymodal.model.speech.whisper import AFTER_S, EXTRA, TIMES_FROM_S, WINDOW_S, WhisperRecogniser
 
@@ -118,7 +118,7 @@ def _recorded(recogniser: Recogniser, size: str) -> list[dict[str, Any]]:
     golden = []
     for file, words in CLIPS.items():
         clip = (files("polymodal.model.speech") / "clips" / file).read_bytes()
-        (segment,) = recogniser.recognise(decode(clip, INPUT).samples, Guidance(language="en")).segments
+        (segment,) = recogniser.recognise(AudioInput().decode(clip), Guidance(language="en")).segments
         if missing := [word for word in words.split() if word not in segment.text.lower()]:
             raise ModelError(f"Whisper {size} recognises {file} as {segment.text!r}, without {', '.join(missing)}")
         entry = {"parts": {INPUT: base64.b64encode(clip).decode()}, "transcript": segment.text}

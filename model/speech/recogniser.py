@@ -66,7 +66,7 @@ class Recognised:
 
 
 class Recogniser(Protocol):
-    """Recognises speech in samples at `model.sound.RATE`. All methods are thread-safe."""
+    """Recognises speech in samples at `RATE` of audio. All methods are thread-safe."""
 
     @property
     def languages(self) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ import numpy as np
 
 from polymodal.model.errors import BundleError
 from polymodal.model.extras import import_extra
-from polymodal.model.sound import RATE
+from polymodal.model.modalities.audio.spectrum import RATE
 from polymodal.model.speech.recogniser import Guidance, Recognised, Segment, Word
 from polymodal.model.types import FloatArray
 

@@ -4,7 +4,7 @@ B items of a batch.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Final, TypeAlias, cast
 
@@ -63,6 +63,8 @@ class Batch:
     options: Sequence[Mapping[str, Any]]
     """Result of `Task.worker_options` for each sample."""
     stages: Stages = field(default_factory=Stages)
+    stopped: Callable[[], bool] = lambda: False
+    """Returns whether nobody waits for the results any more: a task may then return incomplete ones."""
     embeddings: Mapping[str, FloatArray] = field(default_factory=dict)
     """(B, D) by modality, once `embed` has run; the service may cache them."""
 

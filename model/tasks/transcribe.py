@@ -227,7 +227,9 @@ class Transcribe(Task):
                     temperature=options.get("temperature"),
                     translate=options.get("translate", False),
                 )
-                results.append(model.transcribe(sample, guidance, options.get("candidates", ())).arrays())
+                results.append(
+                    model.transcribe(sample, guidance, options.get("candidates", ()), batch.stopped).arrays()
+                )
         return results
 
     def answer(

@@ -65,10 +65,10 @@ def resampler(rate: int, new_rate: int) -> Callable[[FloatArray, bool], FloatArr
     return lambda piece, last: stream.resample_chunk(piece, last=last)
 
 
-def _blocks_of_av(content: bytes, media_type: str) -> Blocks:
+def _blocks_of_av(content: bytes, media_type: str, damaged: list[bool]) -> Blocks:
     """Yield FFmpeg's frames in blocks, because a frame may have as little as 16 samples, and each costs some time in Python."""
     queue = _Queue()
-    for frame in _frames(content, media_type):
+    for frame in _frames(content, media_type, damaged):
         if not queue.takes(frame):
             yield from queue.blocks(0)
             queue = _Queue()
@@ -111,8 +111,11 @@ def _kind_of(frame: "av.AudioFrame") -> tuple[str, str, int]:
     return frame.format.name, frame.layout.name, frame.sample_rate
 
 
-def _frames(content: bytes, media_type: str) -> "Iterator[av.AudioFrame]":
-    """Yield the frames of the first default sound track, without packets that are broken. Raises ValueError if most are."""
+def _frames(content: bytes, media_type: str, damaged: list[bool]) -> "Iterator[av.AudioFrame]":
+    """Yield the frames of the first default sound track, without packets that are broken, which are noted in `damaged`.
+
+    Raises ValueError if most are broken.
+    """
     file, packets, broken = io.BytesIO(content), 0, 0
     with av.open(file, format=DEMUXERS[media_type], options=OPTIONS, metadata_errors="ignore") as container:
         if len(container.streams) > MOST_STREAMS:
@@ -125,7 +128,7 @@ def _frames(content: bytes, media_type: str) -> "Iterator[av.AudioFrame]":
         if codec not in CODECS:
             raise Unread(f"{media_type} with a codec {codec}")
         track.codec_context.thread_count = 1
-        for packet in _until_broken(container.demux(track)):
+        for packet in _until_broken(container.demux(track), damaged):
             packets += 1
             if packets > MOST_PACKETS:
                 raise TooLarge("audio", f"more than {MOST_PACKETS:,} packets", "at most that many")
@@ -134,6 +137,7 @@ def _frames(content: bytes, media_type: str) -> "Iterator[av.AudioFrame]":
             except av.error.FFmpegError as problem:
                 _check_memory(problem)
                 broken += 1
+                damaged.append(True)
                 continue
             for frame in frames:
                 if frame.layout.nb_channels > MOST_CHANNELS:
@@ -143,8 +147,11 @@ def _frames(content: bytes, media_type: str) -> "Iterator[av.AudioFrame]":
         raise ValueError(f"{broken} of {packets} packets are broken")
 
 
-def _until_broken(packets: "Iterator[av.Packet]") -> "Iterator[av.Packet]":
-    """Yield packets until the container breaks off: what came before is kept. Raises the error if nothing came before."""
+def _until_broken(packets: "Iterator[av.Packet]", damaged: list[bool]) -> "Iterator[av.Packet]":
+    """Yield packets until the container breaks off, which is noted; what came before is kept.
+
+    Raises the error if nothing came before.
+    """
     read = False
     try:
         for packet in packets:
@@ -154,6 +161,7 @@ def _until_broken(packets: "Iterator[av.Packet]") -> "Iterator[av.Packet]":
         _check_memory(problem)
         if not read:
             raise
+        damaged.append(True)
 
 
 def _check_memory(problem: Exception) -> None:
@@ -162,7 +170,7 @@ def _check_memory(problem: Exception) -> None:
         raise problem
 
 
-def _blocks_of_soundfile(content: bytes, media_type: str) -> Blocks:
+def _blocks_of_soundfile(content: bytes, media_type: str, damaged: list[bool]) -> Blocks:
     """Yield the blocks of a WAV or FLAC."""
     with soundfile.SoundFile(io.BytesIO(content)) as file:
         if file.format not in ("WAV", "WAVEX", "RF64", "FLAC") or file.subtype not in SUBTYPES:
@@ -175,5 +183,6 @@ def _blocks_of_soundfile(content: bytes, media_type: str) -> Blocks:
 
 MEDIA_TYPES: Final = tuple(DEMUXERS) if BY_AV else ("audio/wav", "audio/flac")
 """That this installation decodes."""
-blocks: Final[Callable[[bytes, str], Blocks]] = _blocks_of_av if BY_AV else _blocks_of_soundfile
-"""`blocks(content, media_type)` yields the blocks of a file. Raises Unread, TooLarge, or any error of the library."""
+blocks: Final[Callable[[bytes, str, list[bool]], Blocks]] = _blocks_of_av if BY_AV else _blocks_of_soundfile
+"""`blocks(content, media_type, damaged)` yields the blocks of a file, and appends to `damaged` for each piece that is
+left out. Raises Unread, TooLarge, or any error of the library."""

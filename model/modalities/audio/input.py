@@ -5,11 +5,11 @@ C channels, S samples at 16 kHz, N windows of one sound, F frames of a window, M
 
 import io
 import wave
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, ClassVar, Final, Self
+from typing import Any, ClassVar, Final, NamedTuple, Self
 
 import numpy as np
 
@@ -27,6 +27,21 @@ SLACK_SECONDS: Final = 0.5
 CANCELLED: Final = 0.01
 """Least energy of the mean of the channels, of that of the loudest channel: less when the channels cancel each other."""
 CURE: Final = "pip install 'polymodal[audio]' brings PyAV, which decodes them"
+
+
+ANTIPHASE: Final = "antiphase"
+"""Warning: the channels cancelled each other, and the loudest one was taken."""
+DAMAGED: Final = "damaged"
+"""Warning: a piece of the file could not be decoded, and was left out."""
+
+
+class Sound(NamedTuple):
+    """A decoded sound."""
+
+    samples: FloatArray
+    """(S,), from −1 to 1."""
+    warnings: tuple[str, ...]
+    """ANTIPHASE, DAMAGED."""
 
 
 Resample = Callable[[FloatArray, bool], FloatArray]
@@ -70,7 +85,11 @@ class AudioInput:
         return InputSpec(self.name, _decoder().MEDIA_TYPES, limits)
 
     def decode(self, content: bytes | str) -> FloatArray:
-        """Return the mean of the channels at 16 kHz, or the loudest channel where they cancel each other: float32 (S,).
+        """Return the samples of a sound, as `listen` does: float32 (S,)."""
+        return self.listen(content).samples
+
+    def listen(self, content: bytes | str) -> Sound:
+        """Return the mean of the channels at 16 kHz, or the loudest channel where they cancel each other, and warnings.
 
         The limits hold while it is decoded, block by block. Raises UnsupportedFormat, TooLarge or Undecodable; and ModelError
         where no sound can be decoded.
@@ -79,7 +98,7 @@ class AudioInput:
             raise UnsupportedFormat(self.name, "text instead of the bytes of a sound", accepted())
         check_installed()
         try:
-            samples = self._mono(_decoder(), content, self._sniff(content))
+            sound = self._mono(_decoder(), content, self._sniff(content))
         except (InputError, MemoryError):
             raise
         except Unread as problem:
@@ -89,10 +108,10 @@ class AudioInput:
             error = Undecodable(self.name, file, f"a whole sound ({accepted()})")
             error.add_note(f"{type(problem).__name__}: {problem}")  # for the log, not for clients
             raise error from problem
-        if len(samples) < LEAST_SECONDS * RATE:
-            seconds = f"{len(samples) / RATE:.3f} s of sound"
+        if len(sound.samples) < LEAST_SECONDS * RATE:
+            seconds = f"{len(sound.samples) / RATE:.3f} s of sound"
             raise Undecodable(self.name, seconds, f"at least {LEAST_SECONDS} s of sound")
-        return samples
+        return sound
 
     def preprocess(self, decoded: FloatArray) -> FloatArray:
         """Return log-mel windows: float32 (N, F, M), 1 ≤ N ≤ max_windows. The last one is padded with silence."""
@@ -138,22 +157,25 @@ class AudioInput:
             raise Unread(f"{media_type}, for which this installation has no decoder", CURE)
         return media_type
 
-    def _mono(self, decoder: ModuleType, content: bytes, media_type: str) -> FloatArray:
+    def _mono(self, decoder: ModuleType, content: bytes, media_type: str) -> Sound:
         """Decode, check and mix to one channel; a second time if the channels cancel each other."""
         energies = np.zeros(1 + MOST_CHANNELS)  # of the mean, and of each channel
-        pieces = list(self._pieces(decoder, content, media_type, energies, None))
+        damaged: list[bool] = []
+        pieces = list(self._pieces(decoder.blocks(content, media_type, damaged), decoder, energies, None))
+        warnings = [DAMAGED] if damaged else []
         loudest = int(energies[1:].argmax())
         if energies[0] < CANCELLED * energies[1 + loudest]:
-            pieces = list(self._pieces(decoder, content, media_type, energies, loudest))
-        return np.concatenate(pieces) if pieces else np.zeros(0, dtype=np.float32)
+            warnings.append(ANTIPHASE)
+            pieces = list(self._pieces(decoder.blocks(content, media_type, damaged), decoder, energies, loudest))
+        return Sound(np.concatenate(pieces) if pieces else np.zeros(0, dtype=np.float32), tuple(warnings))
 
     def _pieces(
-        self, decoder: ModuleType, content: bytes, media_type: str, energies: Array, channel: int | None
+        self, blocks: Iterable[tuple[int, FloatArray]], decoder: ModuleType, energies: Array, channel: int | None
     ) -> Iterator[FloatArray]:
         """Yield pieces (S,) at 16 kHz of one channel, or of the mean of all; `energies` (1 + C) are added up."""
         seconds, values, current = 0.0, 0, 0
         resample: Resample | None = None
-        for rate, block in decoder.blocks(content, media_type):
+        for rate, block in blocks:
             seconds, values = seconds + block.shape[1] / max(1, rate), values + block.size
             self._check(rate, block, seconds, values)
             if resample is None or rate != current:  # in a chained file, each link may have its own

@@ -46,6 +46,10 @@ class Doubler:
         self.may_compute = may_compute
         self.deadly: list[int] = []
         self.predicted_s: list[float] = []
+        self.stopped: list[int] = []
+
+    def stop(self, number):
+        self.stopped.append(number)
 
     async def compute(self, numbers, predicted_s):
         self.predicted_s.append(predicted_s)
@@ -474,3 +478,43 @@ async def test_failed_batches_and_lost_workers_are_reported_too(batching, bench)
         ([13], ValueError),
     ]
     assert all(report.compute_s >= 0 for report in reports)
+
+
+async def test_a_batch_is_stopped_when_nobody_waits_for_any_of_its_items(batching, bench):
+    (worker,) = bench.pool.workers
+    bench.hold()
+    async with batching(forecast=Constant()) as batcher:
+        first, second, third = await submit_all(batcher, [1, 2, 3], seconds=100)
+        first.cancel()
+        await settle()
+        assert worker.stopped == [1]
+        bench.release()
+        await settle()
+        assert [(await second).result, (await third).result] == [4, 6]
+    assert worker.stopped == [1]
+
+
+async def test_a_batch_in_which_somebody_waits_is_not_stopped(batching, bench):
+    (worker,) = bench.pool.workers
+    bench.hold()
+    async with batching(forecast=Constant()) as batcher:
+        first, second = (asyncio.create_task(batcher.submit(number, deadline=later(100))) for number in (1, 2))
+        await settle()
+        first.cancel()
+        await settle()
+        assert worker.stopped == []
+        bench.release()
+        assert (await second).result == 4
+    assert bench.batches == [[1, 2]]
+
+
+async def test_a_stopped_batch_does_not_change_the_forecast(batching, bench, clock):
+    bench.hold()
+    async with batching(forecast=Constant()) as batcher:
+        (only,) = await submit_all(batcher, [1], seconds=100)
+        before = batcher._correction
+        only.cancel()
+        await settle()
+        bench.release()
+        await settle()
+        assert batcher._correction == before

@@ -15,7 +15,7 @@ from polymodal.app.observe.metrics import Metrics
 from polymodal.app.settings import BundleSource, Settings
 from polymodal.app.workers.supervisor import ProcessSupervisor
 from tests.serving import post, running
-from tests.speech_models import tone, wav, write_speech
+from tests.speech_models import pause, tone, wav, write_speech
 
 PROJECT = Path(__file__).parents[3]
 SLOW_RECOGNISER = """
@@ -26,7 +26,7 @@ from tests.speech_models import Script, scripted
 class Slow(Script):
     def recognise(self, samples, guidance):
         if len(samples) > 16_000:
-            time.sleep(6)
+            time.sleep(3)
         return super().recognise(samples, guidance)
 
 kinds.KINDS["speech"] = lambda path, name, runtime, threads: scripted(path, Slow(), name=name)
@@ -64,23 +64,34 @@ def test_a_broken_bundle_is_not_slow(tmp_path):
     assert slow is None
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(180)
-def test_classification_never_waits_for_a_recording(folder, tiny_bundle):
+@pytest.fixture(scope="module")
+def service(folder, tiny_bundle):
     paths = os.pathsep.join(map(str, (folder, PROJECT)))
     bundles = f"tiny={tiny_bundle},speech={folder / 'speech'}"
-    with (
-        running(cwd=folder, env={"PYTHONPATH": paths}, bundles=bundles, workers=1) as service,
-        ThreadPoolExecutor(2) as threads,
-    ):
-        url = service.url
-        began = time.perf_counter()
-        long = threads.submit(post, f"{url}/v1/transcribe", files={"audio": wav(tone(3))})
-        time.sleep(0.5)
-        for _ in range(5):
-            assert post(f"{url}/v1/classify", json={"text": "ripe fruit"}).status_code == 200
-        assert time.perf_counter() - began < 5
-        assert not long.done()
-        assert long.result().json()["text"] == "four"  # the words before were for measuring, while it was loaded
-        assert len(service.workers()) == 2
+    with running(cwd=folder, env={"PYTHONPATH": paths}, bundles=bundles, workers=1) as service:
+        yield service
         service.stop()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+def test_classification_never_waits_for_a_recording(service):
+    with ThreadPoolExecutor(1) as thread:
+        long = thread.submit(post, f"{service.url}/v1/transcribe", files={"audio": wav(tone(3))})
+        time.sleep(0.3)
+        for _ in range(3):
+            assert post(f"{service.url}/v1/classify", json={"text": "ripe fruit"}).status_code == 200
+        assert not long.done()
+        assert long.result().json()["seconds"] == 3.0
+    assert len(service.workers()) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+def test_a_recording_whose_client_no_longer_waits_is_not_transcribed_to_its_end(service):
+    windows = [piece for _ in range(6) for piece in (tone(2), pause(5))]  # 3 s each
+    began = time.perf_counter()
+    late = post(f"{service.url}/v1/transcribe", files={"audio": wav(*windows)}, headers={"X-Request-Timeout-Ms": "500"})
+    assert (late.status_code, late.json()["code"]) == (504, "deadline_exceeded")
+    assert post(f"{service.url}/v1/transcribe", files={"audio": wav(tone(0.5))}).status_code == 200
+    assert time.perf_counter() - began < 10

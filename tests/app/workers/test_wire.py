@@ -246,3 +246,10 @@ def test_an_impossible_time_of_a_stage_is_refused(seconds):
     assert b"0.25]" in document
     with pytest.raises(ValidationError):
         wire.read_results(received(wire.encode(document.replace(b"0.25]", f"{seconds}]".encode()))))
+
+
+def test_a_stop_names_a_request_and_nothing_else_does():
+    message = b"".join(wire.stop(17))
+    pieces = wire.receive(io.BytesIO(message))
+    assert wire.read_stop(pieces) == 17
+    assert wire.read_stop([b'{"kind": "unload", "ref": "stop "}']) is None

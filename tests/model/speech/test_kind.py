@@ -7,7 +7,7 @@ import pytest
 
 from polymodal.model import BundleError, InputError, load_bundle
 from polymodal.model.kinds.speech import windows_of
-from polymodal.model.sound import RATE
+from polymodal.model.modalities.audio.spectrum import RATE
 from polymodal.model.speech.recogniser import Guidance
 from polymodal.model.speech.transcript import TRANSCRIPT, transcript_of
 from tests.speech_models import GOLDEN, Script, pause, scripted, tone, wav, write_speech
@@ -159,3 +159,12 @@ def test_a_bundle_without_its_weights_is_refused(tmp_path):
     (folder / "SHA256SUMS").write_text("".join(line for line in sums if "model.bin" not in line))
     with pytest.raises(BundleError, match=r"whisper/model.bin is missing from SHA256SUMS"):
         load_bundle(folder)
+
+
+def test_a_transcript_ends_at_the_window_before_which_it_is_stopped(bundle):
+    recogniser = Script()
+    answers = iter([False, True])
+    sound = (tone(1), pause(5), tone(1), pause(5), tone(1))
+    transcript = transcribe(bundle, *sound, recogniser=recogniser, stopped=lambda: next(answers))
+    assert transcript.text == "one"
+    assert len(recogniser.calls) == 1

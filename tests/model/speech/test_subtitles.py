@@ -18,5 +18,5 @@ def test_vtt_has_a_head_and_escapes():
     )
 
 
-def test_nothing_said_has_no_cues():
+def test_an_empty_transcript_has_no_cues():
     assert (subtitles([], "srt"), subtitles([], "vtt")) == ("", "WEBVTT\n\n")
