@@ -22,7 +22,7 @@ from polymodal.model.modalities.audio.spectrum import RATE
 from polymodal.model.speech.recogniser import Guidance, Recognised, Recogniser, Segment
 from polymodal.model.speech.transcript import CUT_WARNING, NO_SPEECH, NO_WORDS, REPETITION_WARNING, SILENCE, Transcript
 from polymodal.model.speech.whisper import WhisperRecogniser
-from polymodal.model.types import Description, FloatArray, Inputs, Probe, Sample
+from polymodal.model.types import Description, FloatArray, Inputs, InputSpec, Probe, Sample
 
 INPUT: Final = RECORDING.name
 DECODER: Final = AudioInput()
@@ -61,7 +61,7 @@ class Speech:
             digest=bundle.digest,
             target="",
             labels=(),
-            inputs=(DECODER.describe(),),
+            inputs=(_spoken(),),
             runtime="ctranslate2",
             card=bundle.card,
             report=bundle.report,
@@ -225,6 +225,12 @@ def _moved(segment: Segment, seconds: float) -> Segment:
     )
     start, end = (round(time + seconds, 2) for time in (segment.start, segment.end))
     return replace(segment, start=start, end=end, words=words)
+
+
+def _spoken() -> InputSpec:
+    """Return the description of a recording, all of which is recognised: it has no limit of windows."""
+    spec = DECODER.describe()
+    return InputSpec(spec.name, spec.media_types, {key: spec.limits[key] for key in ("max_seconds", "max_channels")})
 
 
 def load_speech(directory: Path, name: str | None = None, runtime: str = "auto", threads: int | None = None) -> Speech:

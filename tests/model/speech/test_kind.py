@@ -117,13 +117,13 @@ def test_a_transcript_that_is_none_is_rejected(content):
     [
         pytest.param({}, "request: no audio; allowed: audio", id="nothing"),
         pytest.param({"text": "words"}, "text: not an input of this model; allowed: audio", id="text"),
-        pytest.param({"audio": b"words"}, "audio: no WAV; allowed: a WAV file", id="no-sound"),
+        pytest.param({"audio": b"words"}, "audio: a text; allowed: audio/wav, ", id="no-sound"),
     ],
 )
 def test_unusable_inputs_are_explained(bundle, inputs, problem):
     with pytest.raises(InputError) as error:
         scripted(bundle).prepare(inputs)
-    assert str(error.value) == problem
+    assert str(error.value).startswith(problem)
 
 
 def test_golden_clips_are_replayed(bundle):
@@ -136,7 +136,7 @@ def test_golden_clips_are_replayed(bundle):
         pytest.param({"transcript": "two"}, "is recognised as 'one'; the bundle recorded 'two'", id="text"),
         pytest.param({"avg_logprob": -3.0}, "2.90 away", id="logprob"),
         pytest.param({"avg_logprob": "high"}, "cannot be replayed", id="no-number"),
-        pytest.param({"parts": {"audio": "AAAA"}}, "cannot be replayed: audio: no WAV", id="clip"),
+        pytest.param({"parts": {"audio": "AAAA"}}, "cannot be replayed: audio: bytes of no known", id="clip"),
     ],
 )
 def test_a_golden_clip_that_is_recognised_otherwise_refuses_the_bundle(tmp_path, changes, problem):
