@@ -6,6 +6,7 @@ import struct
 import numpy as np
 
 RATE = 16_000
+PIECE = 840 * 1000  # numbers that are encoded at a time: samples of all channels, for one to eight of them
 FLOAT, PCM, EXTENSIBLE = 3, 1, 0xFFFE
 
 
@@ -74,15 +75,16 @@ def encoded(codec, container, samples, rate=RATE, layout="mono", bit_rate=None, 
         stream = out.add_stream(codec, rate=rate, layout=layout)
         if bit_rate:
             stream.bit_rate = bit_rate
-        frame = av.AudioFrame.from_ndarray(samples, format="flt", layout=layout)
-        frame.sample_rate = rate
-        resampler = av.AudioResampler(format=stream.codec_context.format, layout=layout, rate=rate)
-        queue = av.AudioFifo()
-        for piece in (*resampler.resample(frame), *resampler.resample(None)):
-            queue.write(piece)
-        while queue.samples:
-            for packet in stream.encode(queue.read(stream.codec_context.frame_size or 4096, True)):
-                out.mux(packet)
-        for packet in stream.encode(None):
-            out.mux(packet)
+        converter = av.AudioResampler(format=stream.codec_context.format, layout=layout, rate=rate)
+        queue, length = av.AudioFifo(), stream.codec_context.frame_size or 4096
+        for start in range(0, samples.size, PIECE):
+            frame = av.AudioFrame.from_ndarray(samples[:, start : start + PIECE], format="flt", layout=layout)
+            frame.sample_rate = rate
+            for converted in converter.resample(frame):
+                queue.write(converted)
+            while queue.samples >= length:
+                out.mux(stream.encode(queue.read(length)))
+        if queue.samples:
+            out.mux(stream.encode(queue.read()))
+        out.mux(stream.encode(None))
     return file.getvalue()

@@ -23,6 +23,10 @@ RATES = (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000, 
 TONE = tone()
 STEREO = np.stack([TONE, tone(hertz=700)], axis=1)
 DATA = chunk(b"data", pcm(TONE))
+VAST_LIST = riff(
+    wav_header(), chunk(b"LIST", b"INFOISFT" + struct.pack("<I", 2**31 - 16) + b"Lavf60", size=2**31), size=2**32 - 1
+)
+"""62 bytes, for which FFmpeg would fill 2 GB with zeros."""
 GUID = struct.pack("<HIH", 16, 0, 1) + b"\x00\x00\x00\x00\x10\x00\x80\x00\x00\xaa\x00\x38\x9b\x71"
 
 
@@ -295,6 +299,7 @@ def bombs() -> Iterator[Sound]:
         b"".join(struct.pack(">I", 0x7FFFFFF0 - 8 * n) + b"moov" for n in range(20_000)),
         UNDECODABLE,
     )
+    yield Sound("a WAV whose LIST states 2 GB", VAST_LIST, UNDECODABLE)
     yield Sound("1 MB of MP3's sync", b"\xff\xfb\x90\x00" * 250_000, ANY)
     yield Sound("1 MB of OggS", b"OggS" * 250_000, UNDECODABLE)
     yield Sound(

@@ -3,6 +3,7 @@
 C channels, S samples of a block.
 """
 
+import ctypes
 import io
 from collections.abc import Callable, Iterator, Mapping
 from importlib.util import find_spec
@@ -15,8 +16,15 @@ from polymodal.model.modalities.audio.formats import MOST_CHANNELS, Unread
 from polymodal.model.types import FloatArray
 
 BY_AV: Final = find_spec("av") is not None
+LARGEST_ALLOCATION: Final = 64 * 2**20
+"""Bytes of one allocation of FFmpeg, which believes what headers state: 4 kB of WAV can make it fill 2 GB with zeros."""
 if BY_AV:
     import av
+
+    if hasattr(
+        _ffmpeg := ctypes.CDLL(av._core.__file__), "av_max_alloc"
+    ):  # on Windows, its libraries aren't found this way
+        _ffmpeg.av_max_alloc(ctypes.c_size_t(LARGEST_ALLOCATION))
 else:
     import soundfile
 
@@ -66,15 +74,21 @@ def resampler(rate: int, new_rate: int) -> Callable[[FloatArray, bool], FloatArr
 
 
 def _blocks_of_av(content: bytes, media_type: str, damaged: list[bool]) -> Blocks:
-    """Yield FFmpeg's frames in blocks, because a frame may have as little as 16 samples, and each costs some time in Python."""
+    """Yield FFmpeg's frames in blocks, because a frame may have as little as 16 samples, and each costs some time in Python.
+
+    Raises ValueError for an error of FFmpeg, also where it has no memory for a size that the file states.
+    """
     queue = _Queue()
-    for frame in _frames(content, media_type, damaged):
-        if not queue.takes(frame):
-            yield from queue.blocks(0)
-            queue = _Queue()
-        queue.write(frame)
-        yield from queue.blocks(BLOCK)
-    yield from queue.blocks(0)
+    try:
+        for frame in _frames(content, media_type, damaged):
+            if not queue.takes(frame):
+                yield from queue.blocks(0)
+                queue = _Queue()
+            queue.write(frame)
+            yield from queue.blocks(BLOCK)
+        yield from queue.blocks(0)
+    except av.error.FFmpegError as problem:
+        raise ValueError(f"{type(problem).__name__}: {problem}") from problem
 
 
 class _Queue:
@@ -134,8 +148,7 @@ def _frames(content: bytes, media_type: str, damaged: list[bool]) -> "Iterator[a
                 raise TooLarge("audio", f"more than {MOST_PACKETS:,} packets", "at most that many")
             try:
                 frames = packet.decode()
-            except av.error.FFmpegError as problem:
-                _check_memory(problem)
+            except av.error.FFmpegError:
                 broken += 1
                 damaged.append(True)
                 continue
@@ -157,17 +170,10 @@ def _until_broken(packets: "Iterator[av.Packet]", damaged: list[bool]) -> "Itera
         for packet in packets:
             yield packet
             read = True
-    except av.error.FFmpegError as problem:
-        _check_memory(problem)
+    except av.error.FFmpegError:
         if not read:
             raise
         damaged.append(True)
-
-
-def _check_memory(problem: Exception) -> None:
-    """Raise the error of FFmpeg again if memory ran out."""
-    if isinstance(problem, MemoryError):
-        raise problem
 
 
 def _blocks_of_soundfile(content: bytes, media_type: str, damaged: list[bool]) -> Blocks:

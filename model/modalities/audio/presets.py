@@ -81,5 +81,10 @@ def _array(tensor: onnx.TensorProto, data: bytes) -> Array:
 BRANCHES: Final[Mapping[str, Callable[[BranchOptions], Branch]]] = {"cnn": _cnn, "yamnet": _yamnet}
 """By name."""
 
-PRESETS: Final[Mapping[str, PresetBranch]] = {"cnn-rnn": PresetBranch("cnn"), "pretrained": PresetBranch("yamnet")}
+PRESETS: Final[Mapping[str, PresetBranch]] = {
+    "cnn-rnn": PresetBranch("cnn"),
+    # Not augmented, because the encoder is frozen: on 540 clips of 18 instruments, rendered with one SoundFont, validation accuracy
+    # after six epochs was 0.82 without and 0.53 with augmentation (a related SoundFont, one seed).
+    "pretrained": PresetBranch("yamnet", augmented=False),
+}
 """By the preset's name."""

@@ -140,6 +140,7 @@ async def test_openapi_lists_get_without_head(client):
         "/metrics",
         *MODELS,
         *("/v1/similarity", "/v1/search", "/v1/indexes"),
+        *("/v1/audio/transcriptions", "/v1/audio/translations"),
         *("/v1/embeddings", "/rerank", "/v1/rerank", "/v2/rerank"),
         *(f"/v1/{task}{batch}" for task in TASKS for batch in ("", "/batch")),
     }

@@ -37,6 +37,11 @@ def test_a_modality_that_only_other_splits_have_is_not_in_the_network(manifest, 
     assert cnn_rnn(replace(manifest, rows=rows), tmp_path, {}).network.order == ("image",)
 
 
+def test_frozen_encoders_are_not_augmented():
+    augmented = {name: presets_of(name).PRESETS["pretrained"].augmented for name in MODALITIES}
+    assert augmented == {"image": True, "text": False, "audio": False}
+
+
 def test_the_documented_presets_exist():
     assert set(PRESETS) == {"cnn-rnn", "pretrained", "align"}
 

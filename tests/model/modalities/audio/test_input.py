@@ -193,6 +193,7 @@ print(json.dumps({"answer": answer, "mib": (after - before) / 1024, "seconds": t
         pytest.param(
             lambda: encoded("flac", "flac", np.zeros(600 * 8000), 8000), 1, sounds.OK, id="flac-of-ten-minutes"
         ),
+        pytest.param(lambda: sounds.VAST_LIST, 1, sounds.UNDECODABLE, id="wav-whose-list-states-2-GB"),
     ],
 )  # fmt: skip
 def test_memory_is_bounded_for_any_sound(tmp_path, content, times, answer):
