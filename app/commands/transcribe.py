@@ -11,7 +11,7 @@ from polymodal.app.commands.command import FAILED, AsJson, command, report, show
 if TYPE_CHECKING:
     from polymodal.model import Transcription
 
-SUFFIXES: Final = {"text": ".txt", "json": ".json", "srt": ".srt", "vtt": ".vtt"}
+SUFFIXES: Final = {"txt": ".txt", "json": ".json", "srt": ".srt", "vtt": ".vtt"}
 """Suffixes of the files that are written, by format."""
 
 commands = typer.Typer()
@@ -28,7 +28,7 @@ def transcribe(
     bundle: Annotated[
         str, typer.Option(help="Folder of a speech bundle, made by `polymodal fetch speech`.")
     ] = "bundles/speech",
-    form: Annotated[str, typer.Option("--format", help="text, json, srt or vtt.")] = "text",
+    form: Annotated[str, typer.Option("--format", help="txt, json, srt or vtt.")] = "txt",
     out: Annotated[Path | None, typer.Option(help="Folder for one file for each recording.", file_okay=False)] = None,
     language: Annotated[str | None, typer.Option(help="Code such as en; by default it is detected.")] = None,
     prompt: Annotated[str | None, typer.Option(help="What the recordings are about.")] = None,
@@ -76,7 +76,7 @@ def transcribe(
             continue
         content = _content(answer, form)  # type: ignore[arg-type]  # the answer of this task
         if target is None:
-            show(f"{file}: {content}" if form == "text" and len(files) > 1 else content.rstrip("\n"))
+            show(f"{file}: {content}" if form == "txt" and len(files) > 1 else content.rstrip("\n"))
         else:
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_text(f"{content.rstrip(chr(10))}\n", encoding="utf-8")
@@ -100,7 +100,7 @@ def _content(answer: "Transcription", form: str) -> str:
     from polymodal.model import subtitles
 
     match form:
-        case "text":
+        case "txt":
             return answer.text
         case "json":
             return answer.model_dump_json(exclude_none=True)
