@@ -111,7 +111,9 @@ async def test_options_that_cannot_be_are_explained(client, options, problem):
     [
         pytest.param("transcribe", {}, 422, "request: no audio; allowed: audio", id="nothing"),
         pytest.param("transcribe", {"image": "AAAA"}, 400, 'body: field "image"; allowed: audio, language', id="image"),
-        pytest.param("classify", {"audio": "AAAA"}, 422, "audio: not an input of this model; allowed: image, text", id="classify"),
+        pytest.param(
+            "classify", {"audio": "AAAA"}, 422, "audio: not an input of this model; allowed: image, text", id="classify"
+        ),
         pytest.param("transcribe", {"audio": "AAAA"}, 415, "audio: bytes of no known", id="no-sound"),
         pytest.param(
             "transcribe", {"audio": "https://x.example/a.wav"}, 422, "audio: a URL of the scheme https", id="url"
