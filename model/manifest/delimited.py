@@ -15,12 +15,15 @@ from typing import Final
 
 from polymodal.model.manifest.result import CheckResult
 from polymodal.model.manifest.spreadsheets import restored
+from polymodal.model.modalities import MODALITIES
 
 MAX_CELL: Final = 10_000_000  # characters in one cell; Python's own limit (131,072) is short for a long text
 SAMPLE: Final = 65_536  # characters that decide the separator
 SAMPLE_ROWS: Final = 200
 SEPARATORS: Final = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 """Separators and their names in messages; of equally good ones, the first is used."""
+LATER: Final = frozenset(name for name, modality in MODALITIES.items() if not modality.always_digested)
+"""Columns that tables of older releases lack."""
 BLANKS: Final = " \t\r\n\v\f\u00a0\ufeff\u200b"
 """Blank characters of a cell."""
 SAVE_AS: Final = "allowed: UTF-8 (in a spreadsheet: save as «CSV UTF-8»)"
@@ -72,8 +75,10 @@ def separator_name(separator: str) -> str:
 def delimited_rows(path: Path, known: Sequence[str], result: CheckResult) -> Iterator[tuple[str, dict[str, str]]]:
     """Yield place and cells, by normalised column name, of each row of a delimited file that is not blank.
 
-    `known` are the columns whose names decide between separators. A table with exactly these was written by polymodal, so its
-    cells are restored. Adds errors to the result, and a warning with encoding and separator if they are unusual.
+    `known` are the columns whose names decide between separators. A table with exactly these, perhaps without LATER, was written
+    by polymodal, so its cells are restored.
+
+    Adds errors to the result, and a warning with encoding and separator if they are unusual.
     """
     previous_limit = csv.field_size_limit(MAX_CELL)
     try:
@@ -102,7 +107,7 @@ def _named_rows(rows: "_Rows", known: Sequence[str], result: CheckResult) -> Ite
     result.errors.extend(f"line {line}: {problem}" for problem in same_columns(header))
     names = [normalised_name(name) for name in header]
     result.columns.update((name, title.strip()) for name, title in zip(names, header, strict=True) if name)
-    ours = tuple(names) == tuple(known)
+    ours = tuple(names) == tuple(name for name in known if name in names or name not in LATER)
     nameless = [number for number, name in enumerate(names) if not name]
     for line, row in rows:
         # Spreadsheets omit empty cells at the end of a row, or write more of them than there are columns.

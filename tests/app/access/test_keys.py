@@ -114,7 +114,7 @@ def test_a_day_in_toml_is_midnight_in_utc():
         pytest.param(as_json(RECORD | {"scopes": []}), "keys.0.scopes: ", id="no-scope"),
         pytest.param(
             as_json(RECORD | {"scopes": ["all"]}),
-            "'classify', 'embed', 'search', 'models', 'metrics' or 'docs'",
+            "'classify', 'embed', 'transcribe', 'search', 'models', 'metrics' or 'docs'",
             id="scope",
         ),
         pytest.param(as_json(RECORD | {"expires": "soon"}), "keys.0.expires: ", id="expires"),
@@ -195,7 +195,7 @@ def test_keys_are_listed_and_removed_by_name(path, add):
         pytest.param(["add", "a/b"], "allowed: up to 64 letters", id="bad-name"),
         pytest.param(
             ["add", "new", "--scope", "all"],
-            "'classify', 'embed', 'search', 'models', 'metrics' or 'docs'",
+            "'classify', 'embed', 'transcribe', 'search', 'models', 'metrics' or 'docs'",
             id="bad-scope",
         ),
         pytest.param(["add", "new", "--expires", "2001-01-01"], "2001-01-01 is over", id="in-the-past"),

@@ -72,7 +72,7 @@ def test_embeddings_of_a_batch_are_those_of_each_item_alone_and_have_length_one(
             assert np.linalg.norm(vector) == pytest.approx(1.0, abs=1e-5)
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", ["classify", "embed"])
 def test_a_task_returns_the_arrays_that_it_describes(engine, predictor, image_file, task):
     (result,) = engine.compute(REF, task, [Item({"image": image_file, "text": "red"})])
     specs = {spec.name: spec for spec in TASKS[task].outputs(predictor.description)}

@@ -310,7 +310,7 @@ def test_a_table_of_a_spreadsheet_is_scored_with_warnings_first(served, tmp_path
     assert scored.warnings == tuple(reported)
     assert reported == [
         "new.csv: read as Windows-1252 (line 2: 'grün'), separated by semicolons",
-        "unknown column 'mood' is ignored; allowed: id, image, text, label, group, split, source, licence",
+        "unknown column 'mood' is ignored; allowed: id, image, text, audio, label, group, split, source, licence",
     ]
     assert [row["label"] for row in read(tmp_path / "scores.csv")] == ["sea", "tomato"]
 
