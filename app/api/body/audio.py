@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Final, Literal
+from typing import Annotated, ClassVar, Final, Literal
 
 from pydantic import Field
 
@@ -26,7 +26,7 @@ class AudioOptions(TaskOptions):
         "keywords": "up to 100 texts of up to 100 characters",
         "languages": "codes of languages",
         "include": "logprobs",
-        "chunking_strategy": "auto, or an object",
+        "chunking_strategy": "auto, or the fields of an object, each of up to 200 characters",
     }
 
     language: Annotated[str, Field(min_length=2, max_length=16)] | None = None
@@ -43,11 +43,11 @@ class AudioOptions(TaskOptions):
     """Whether the text is returned as server-sent events; they begin when all of it is recognised."""
     keywords: Annotated[list[Annotated[str, Field(min_length=1, max_length=100)]], Field(max_length=100)] | None = None
     """Words and names that may occur; also as keywords[]."""
-    languages: list[str] | None = None
+    languages: Annotated[list[Annotated[str, Field(max_length=16)]], Field(max_length=100)] | None = None
     """Without effect."""
     include: list[Literal["logprobs"]] | None = None
     """Without effect."""
-    chunking_strategy: list[Any] | None = None
+    chunking_strategy: Annotated[list[Annotated[str, Field(max_length=200)]], Field(max_length=8)] | None = None
     """Without effect: recordings are always cut at pauses."""
 
 

@@ -33,7 +33,7 @@ class ConvEncoder(nn.Module):
 
     def forward(self, windows: Tensor, mask: Tensor) -> Tensor:
         """Encode a batch: (B, N, F, M) to (B, D)."""
-        single = (windows.flatten(0, 1)[:, None] - MEAN) / DEVIATION  # (B · N, 1, F, M)
+        single = (_single(windows) - MEAN) / DEVIATION  # (B · N, 1, F, M)
         features = self.stages(single).mean(dim=(2, 3))  # (B · N, C)
         return self.project(_masked_mean(features.unflatten(0, windows.shape[:2]), mask))
 
@@ -65,8 +65,13 @@ class YamNet(nn.Module):
 
     def forward(self, windows: Tensor, mask: Tensor) -> Tensor:
         """Encode a batch: (B, N, F, M) to (B, D)."""
-        features = self.layers(windows.flatten(0, 1)[:, None]).mean(dim=(2, 3))  # (B · N, C)
+        features = self.layers(_single(windows)).mean(dim=(2, 3))  # (B · N, C)
         return self.project(_masked_mean(features.unflatten(0, windows.shape[:2]), mask))
+
+
+def _single(windows: Tensor) -> Tensor:
+    """Return each window by itself: (B, N, F, M) to (B · N, 1, F, M)."""
+    return windows.reshape(-1, 1, *windows.shape[2:])
 
 
 def _same(inputs: int, outputs: int, kernel: int, *, stride: int = 1, groups: int = 1) -> nn.Sequential:

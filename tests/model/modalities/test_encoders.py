@@ -150,7 +150,7 @@ def test_exported_graphs_agree_with_torch(modality, exported):
             return torch.cat([encoder(**batch) for encoder in self.encoders.values()], dim=1)
 
     batch = batch_of(modality)
-    traced = {key: tensor[:2, : None if modality == "image" else 2] for key, tensor in batch.items()}
+    traced = {key: tensor[:2, : None if modality == "image" else 2].contiguous() for key, tensor in batch.items()}
     free = {key: {0: "batch"} if modality == "image" else {0: "batch", 1: "length"} for key in batch}
     output = exported(Together(), {"batch": traced}, list(batch), {"batch": free})(batch)
     for name, embeddings in zip(encoders, output.split(WIDTH, dim=1), strict=True):
