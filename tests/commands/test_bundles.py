@@ -213,6 +213,7 @@ def test_an_exported_bundle_is_reported_as_json(tiny_bundle, tmp_path):
 # --- models of other kinds ---
 
 
+@pytest.mark.slow
 def test_an_imported_model_is_reported_as_json(dual_encoder):
     folder, bundle = dual_encoder
     printed = json.loads((bundle.parent / "printed.json").read_text(encoding="utf-8"))
