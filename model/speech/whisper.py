@@ -13,12 +13,12 @@ from typing import Any, Final
 import numpy as np
 
 from polymodal.model.errors import BundleError
-from polymodal.model.extras import import_extra
+from polymodal.model.extras import import_optional
 from polymodal.model.modalities.audio.spectrum import RATE
 from polymodal.model.speech.recogniser import Guidance, Recognised, Segment, Word
 from polymodal.model.types import FloatArray
 
-EXTRA: Final = "speech"
+REQUIREMENT: Final = "polymodal[speech]"
 WINDOW_S: Final = 30.0
 """Seconds that Whisper's encoder was trained on; it pads shorter sounds with silence."""
 LONGEST_S: Final = 28.0
@@ -59,11 +59,11 @@ class WhisperRecogniser:
 
     def __init__(self, folder: Path, threads: int) -> None:
         """Load the model. Raises BundleError when it cannot be loaded, ModelError when the extra is missing."""
-        library = import_extra("faster_whisper", EXTRA)
+        library = import_optional("faster_whisper", REQUIREMENT)
         logging.getLogger("faster_whisper").setLevel(logging.WARNING)  # otherwise a line for every recording
-        self._voice = import_extra("faster_whisper.vad", EXTRA)
-        self._storage: Any = import_extra("ctranslate2", EXTRA).StorageView
-        self._tokenizers: Any = import_extra("faster_whisper.tokenizer", EXTRA).Tokenizer
+        self._voice = import_optional("faster_whisper.vad", REQUIREMENT)
+        self._storage: Any = import_optional("ctranslate2", REQUIREMENT).StorageView
+        self._tokenizers: Any = import_optional("faster_whisper.tokenizer", REQUIREMENT).Tokenizer
         try:
             self._model: Any = _windowed(library.WhisperModel)(
                 str(folder), device="cpu", compute_type="int8", cpu_threads=threads, local_files_only=True
