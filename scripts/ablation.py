@@ -27,7 +27,7 @@ from polymodal.model.network import MultimodalClassifier
 from polymodal.model.progress import bar, console
 from polymodal.model.training.examples import Examples, input_fingerprint, prepare_examples
 from polymodal.model.training.fit import fit
-from polymodal.model.training.presets import PRESETS, Recipe
+from polymodal.model.training.presets import PRESETS, Recipe, aligns
 from polymodal.model.training.train import initial_network, validator
 from polymodal.model.types import Array
 
@@ -172,7 +172,7 @@ def plan(data: Path, cache: Path, out: Path) -> Iterable[tuple[str, Callable[[in
 
     for fusion in FUSIONS:
         yield f"fusion {fusion}", lambda seed, fusion=fusion: fusion_run(fusion, seed)  # type: ignore[misc]
-    for preset in (name for name in PRESETS if name != "align"):  # which trains as `pretrained` does
+    for preset in (name for name in PRESETS if not aligns(name, None)):  # those train as others do
         yield f"preset {preset}", lambda seed, preset=preset: preset_run(data, cache, out, preset, seed)  # type: ignore[misc]
     for kept in ("image", "text"):
         yield (

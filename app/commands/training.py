@@ -130,9 +130,10 @@ def train(
 
     Prints its model card; with --json the bundle's name, version and measures.
     """
+    from polymodal.model.training import aligns
     from polymodal.model.training import train as run
 
-    if pairs and not (preset == "align" if align is None else align):
+    if pairs and not aligns(preset, align):
         raise typer.BadParameter("only with --align or --preset align", param_hint="--pairs")
     options: dict[str, Any] = {
         "align": align,

@@ -114,6 +114,11 @@ PRESETS: Final[Mapping[str, Callable[[Manifest, Path, Mapping[str, str]], Recipe
 """Arguments: the data, the folder for downloads, and the encoders that replace the preset's, by modality."""
 
 
+def aligns(preset: str, align: bool | None) -> bool:
+    """Return whether a training fits alignment heads: as `align` has it, or as the preset does."""
+    return preset == "align" if align is None else align
+
+
 def presets_of(modality: str) -> Presets:
     """Import a modality's module `presets`."""
     return cast(Presets, MODALITIES[modality].module("presets"))

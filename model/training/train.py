@@ -49,7 +49,7 @@ from polymodal.model.training.export import export_graphs, load_verified
 from polymodal.model.training.fit import Progress, Validate, choose_device, fit, use_available_cores
 from polymodal.model.training.int8 import quantise
 from polymodal.model.training.pairs import prepare_pairs
-from polymodal.model.training.presets import PRESETS, Recipe, TrainingConfig
+from polymodal.model.training.presets import PRESETS, Recipe, TrainingConfig, aligns
 from polymodal.model.training.splits import describe_split, write_split
 
 COUNTER: Final = "num_batches_tracked"  # of batch normalisation: no weight, and torch adds it when it is absent
@@ -97,8 +97,8 @@ def train(
     device = choose_device(device, changes.get("precision", TrainingConfig().precision))
     work = _work_folder(out)
     curves = Curves(work / "tensorboard") if tensorboard else None
-    aligned = changes.get("align", preset == "align")
-    manifest, warnings = read_checked(source, target_name(target), split_seed, workers, roots, unlabelled=aligned)
+    unlabelled = aligns(preset, changes.get("align"))
+    manifest, warnings = read_checked(source, target_name(target), split_seed, workers, roots, unlabelled)
     recipe = _recipe(manifest, preset, cache, changes)
     work.mkdir(parents=True, exist_ok=True)
     write_split(work / "split.csv", manifest.rows)
@@ -139,12 +139,10 @@ def train(
     console.print(
         f"best epoch {progress.best_epoch}: mean validation {TARGETS[target].scoring.watched} {progress.best_score:.4f}"
     )
-    without_8_bits = not int8 or prepared is not None  # the alignment quantises the encoders with their heads
-    trained = _finish(
-        manifest, warnings, recipe, examples, network, progress, out, name, preset, measure_test, not without_8_bits
-    )
     if prepared is None:
-        return trained
+        return _finish(manifest, warnings, recipe, examples, network, progress, out, name, preset, measure_test, int8)
+    # The alignment quantises the encoders, with their heads.
+    _finish(manifest, warnings, recipe, examples, network, progress, out, name, preset, measure_test, int8=False)
     needed = examples if int8 else None
     return add_heads(
         read_bundle(out), prepared, out, examples=needed, seed=recipe.training.seed, measure_test=measure_test
