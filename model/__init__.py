@@ -44,7 +44,13 @@ if TYPE_CHECKING:
         answer_one,
     )
     from polymodal.model.tasks.embed import CountedEmbedOptions, Embedding
-    from polymodal.model.tasks.transcribe import TranscribeOptions, Transcription, TranslateOptions, printable
+    from polymodal.model.tasks.transcribe import (
+        SpeechOptions,
+        TranscribeOptions,
+        Transcription,
+        TranslateOptions,
+        printable,
+    )
     from polymodal.model.types import Array, Arrays, Description, Inputs, InputSpec, Observed, Probe, Sample
 
 __all__ = [
@@ -86,6 +92,7 @@ __all__ = [
     "SearchIndexError",
     "Share",
     "Space",
+    "SpeechOptions",
     "Stages",
     "Task",
     "TaskAnswer",

@@ -11,8 +11,8 @@ from polymodal.app.commands.command import FAILED, AsJson, command, report, show
 if TYPE_CHECKING:
     from polymodal.model import Transcription
 
-SUFFIXES: Final = {"txt": ".txt", "json": ".json", "srt": ".srt", "vtt": ".vtt"}
-"""Suffixes of the files that are written, by format."""
+FORMATS: Final = ("txt", "json", "srt", "vtt")
+"""Formats, which are also the suffixes of the files that are written."""
 
 commands = typer.Typer()
 
@@ -48,8 +48,8 @@ def transcribe(
     from polymodal.model import RECORDING, TASKS, InputError, ModelError, answer_one
 
     form = "json" if as_json else form
-    if form not in SUFFIXES:
-        raise typer.BadParameter(f"--format {form!r}; allowed: {', '.join(SUFFIXES)}")
+    if form not in FORMATS:
+        raise typer.BadParameter(f"--format {form!r}; allowed: {', '.join(FORMATS)}")
     values = {
         "language": language,
         "prompt": prompt,
@@ -74,12 +74,12 @@ def transcribe(
             failed += 1
             report(f"polymodal: {file}: {getattr(problem, 'strerror', None) or problem}")
             continue
-        content = _content(answer, form)  # type: ignore[arg-type]  # the answer of this task
+        content = _content(answer, form).rstrip("\n")  # type: ignore[arg-type]  # the answer of this task
         if target is None:
-            show(f"{file}: {content}" if form == "txt" and len(files) > 1 else content.rstrip("\n"))
+            show(f"{file}: {content}" if form == "txt" and len(files) > 1 else content)
         else:
             target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_text(f"{content.rstrip(chr(10))}\n", encoding="utf-8")
+            target.write_text(f"{content}\n", encoding="utf-8")
             report(f"{target}")
     if failed:
         raise typer.Exit(FAILED)
@@ -89,7 +89,7 @@ def _targets(files: list[Path], out: Path | None, form: str) -> list[Path | None
     """Return the file to write for each recording; None to print it. Raises BadParameter for two of the same name."""
     if out is None:
         return [None] * len(files)
-    targets = [out / file.with_suffix(SUFFIXES[form]).name for file in files]
+    targets = [out / file.with_suffix(f".{form}").name for file in files]
     for number, target in enumerate(targets):
         if target in targets[:number]:
             raise typer.BadParameter(f"{files[number]} and another file would both be written to {target}")

@@ -20,22 +20,31 @@ DECIMALS: Final = 4
 Phrase = Annotated[str, Field(min_length=1, max_length=100)]
 
 
-class TranscribeOptions(TaskOptions):
-    """The language, the text that is known about the recording, and whether words have times."""
+class SpeechOptions(TaskOptions):
+    """What is known about a recording."""
 
     allowed: ClassVar[Mapping[str, str]] = {
         "language": "the code of a language of the model, such as en",
         "prompt": "a text of up to 1,000 characters",
-        "phrases": 'a list of 1 to 100 texts of up to 100 characters, also in a form: ["Ada Lovelace"]',
-        "candidates": 'a list of 2 to 500 texts of up to 100 characters, all different, also in a form: ["yes", "no"]',
-        "words": "true or false",
-        "temperature": "a number from 0 to 1, as JSON writes numbers",
     }
 
     language: Annotated[str, Field(min_length=2, max_length=16)] | None = None
     """ISO 639-1 code of the spoken language; by default it is detected."""
     prompt: Annotated[str, Field(max_length=1000)] | None = None
     """What the recording is about, in its language."""
+
+
+class TranscribeOptions(SpeechOptions):
+    """The language, the text that is known about the recording, and whether words have times."""
+
+    allowed: ClassVar[Mapping[str, str]] = {
+        **SpeechOptions.allowed,
+        "phrases": 'a list of 1 to 100 texts of up to 100 characters, also in a form: ["Ada Lovelace"]',
+        "candidates": 'a list of 2 to 500 texts of up to 100 characters, all different, also in a form: ["yes", "no"]',
+        "words": "true or false",
+        "temperature": "a number from 0 to 1, as JSON writes numbers",
+    }
+
     phrases: Annotated[list[Phrase], Field(min_length=1, max_length=100)] | None = None
     """Words and names that may occur, as they are to be spelt; in a form a JSON list."""
     candidates: (

@@ -2,24 +2,22 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Final, Literal
+from typing import Annotated, ClassVar, Final, Literal, get_args
 
 from pydantic import Field
 
-from polymodal.model import RECORDING, Modality, TaskOptions
+from polymodal.model import RECORDING, Modality, SpeechOptions, TaskOptions
 
 FILE: Final = "file"
-FORMATS: Final = ("json", "text", "srt", "verbose_json", "vtt")
 Format = Literal["json", "text", "srt", "verbose_json", "vtt"]
 
 
-class AudioOptions(TaskOptions):
+class AudioOptions(SpeechOptions):
     """The fields of the form next to the file and the model."""
 
     allowed: ClassVar[Mapping[str, str]] = {
-        "language": "the code of a language of the model, such as en",
-        "prompt": "a text of up to 1,000 characters",
-        "response_format": ", ".join(FORMATS),
+        **SpeechOptions.allowed,
+        "response_format": ", ".join(get_args(Format)),
         "temperature": "a number from 0 to 1",
         "timestamp_granularities": "word, segment, or both",
         "stream": "true or false",
@@ -29,10 +27,6 @@ class AudioOptions(TaskOptions):
         "chunking_strategy": "auto, or the fields of an object, each of up to 200 characters",
     }
 
-    language: Annotated[str, Field(min_length=2, max_length=16)] | None = None
-    """ISO 639-1 code of the spoken language; by default it is detected."""
-    prompt: Annotated[str, Field(max_length=1000)] | None = None
-    """What the recording is about, in its language."""
     response_format: Format = "json"
     """json, text, srt, verbose_json or vtt."""
     temperature: Annotated[float, Field(ge=0, le=1)] | None = None
