@@ -183,15 +183,16 @@ def _supervisors(
     if preloaded is not None:
         return ThreadSupervisor(settings, preloaded), None
     slow = [_is_slow(source.path) for source in settings.bundles]
+    start: Callable[[Settings], Supervisor]
     if settings.workers == 0:
-        return ThreadSupervisor(settings), ThreadSupervisor(settings) if any(slow) and not all(slow) else None
-    threads = max(settings.inference_threads, available_cpus() // 2 // settings.slow_workers)
-    few = settings.model_copy(update={"workers": settings.slow_workers, "inference_threads": threads})
+        start, of_slow = ThreadSupervisor, settings
+    else:
+        start = partial(ProcessSupervisor, on_restart=metrics.restarted)
+        threads = max(settings.inference_threads, available_cpus() // 2 // settings.slow_workers)
+        of_slow = settings.model_copy(update={"workers": settings.slow_workers, "inference_threads": threads})
     if all(slow):
-        return ProcessSupervisor(few, metrics.restarted), None
-    return ProcessSupervisor(settings, metrics.restarted), ProcessSupervisor(few, metrics.restarted) if any(
-        slow
-    ) else None
+        return start(of_slow), None
+    return start(settings), start(of_slow) if any(slow) else None
 
 
 def _is_slow(path: Path) -> bool:

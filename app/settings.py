@@ -199,7 +199,7 @@ def limit_of(modality: str) -> str:
 
 
 def _with_limits(base: type[Base]) -> type[Base]:
-    """Add `max_NAME_bytes` for each entry of MODALITIES."""
+    """Add `max_MODALITY_bytes` for each entry of MODALITIES."""
 
     def limit(modality: Modality) -> Any:  # noqa: ANN401 — a field's type and its default
         what = "text in UTF-8" if modality.textual else f"{modality.name} file"

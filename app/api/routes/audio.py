@@ -26,7 +26,7 @@ from polymodal.app.api.routes.tasks import (
     INPUT_ERRORS,
     SERVICE_ERRORS,
     TIMEOUT_PARAMETER,
-    Limits,
+    limits_of,
     note_model,
     reference,
     timed,
@@ -147,10 +147,7 @@ async def _answer(request: Request, form: AudioForm) -> Response:
             note_model(request, deployment, task)
             task_options = _options(options, form, deployment.description)
             task.check(task_options, deployment.description)
-            limits: Limits = {
-                "deadline": service.deadline(timeout_ms, slow=deployment.slow),
-                "timeline": context.timeline,
-            }
+            limits = limits_of(request, deployment, timeout_ms)
             work = service.run(deployment, task, _inputs(parsed), task_options, **limits)
             try:
                 answer: Any = await while_connected(request, work)

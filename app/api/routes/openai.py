@@ -30,6 +30,7 @@ from polymodal.app.api.routes.tasks import (
     TIMEOUT_PARAMETER,
     Limits,
     count_items,
+    limits_of,
     note_model,
     reference,
     timed,
@@ -138,7 +139,7 @@ async def create_embeddings(request: Request) -> Response:
             note_model(request, deployment, EMBED)
             options = _options(parsed, deployment.description)
             await count_items(request, len(items), "input")
-            limits: Limits = {"deadline": service.deadline(timeout_ms), "timeline": context.timeline}
+            limits = limits_of(request, deployment, timeout_ms)
             work = _embed(service, deployment, items, options, limits)
             answers = await while_connected(request, work)
         context.modalities = sorted({modality for answer in answers for modality in answer.modalities})

@@ -24,8 +24,8 @@ from polymodal.app.api.routes.tasks import (
     INPUT_ERRORS,
     SERVICE_ERRORS,
     TIMEOUT_PARAMETER,
-    Limits,
     count_items,
+    limits_of,
     note_model,
     reference,
     timed,
@@ -122,7 +122,7 @@ async def rerank(request: Request) -> Response:
             note_model(request, deployment, EMBED)
             await count_items(request, context.items, parsed.field)
             unpack: list[Unpack] = [partial(dict, document) for document in parsed.documents]
-            limits: Limits = {"deadline": service.deadline(timeout_ms), "timeline": context.timeline}
+            limits = limits_of(request, deployment, timeout_ms)
             counted = parsed.field == "documents"
             query: Unpack = partial(dict, parsed.query)
             try:

@@ -57,6 +57,12 @@ class Limits(TypedDict):
     timeline: Timeline
 
 
+def limits_of(request: Request, deployment: Deployment, timeout_ms: int | None) -> Limits:
+    """Return the limits of work with a deployment, for a request that was just read."""
+    deadline = service_of(request).deadline(timeout_ms, slow=deployment.slow)
+    return {"deadline": deadline, "timeline": context_of(request).timeline}
+
+
 log = structlog.get_logger(__name__)
 
 INPUT_ERRORS = (UnsupportedFormat, NothingGiven, UnknownModality, Undecodable, TooLarge, InvalidParameter)
@@ -140,10 +146,7 @@ def _single(task: Task) -> Endpoint:
             with service.registry.use(parsed.model, computed.name) as deployment:
                 note_model(request, deployment, computed)
                 task.check(parsed.options, deployment.description)
-                limits: Limits = {
-                    "deadline": service.deadline(timeout_ms, slow=deployment.slow),
-                    "timeline": context.timeline,
-                }
+                limits = limits_of(request, deployment, timeout_ms)
                 if labels := labels_of(parsed.options, settings):
                     context.items = 1 + labels
                     await count_items(request, context.items)
@@ -171,10 +174,7 @@ def _batch(task: Task, schemas: TaskSchemas) -> Endpoint:
             with service.registry.use(parsed.model, computed.name) as deployment:
                 note_model(request, deployment, computed)
                 task.check(parsed.options, deployment.description)
-                limits: Limits = {
-                    "deadline": service.deadline(timeout_ms, slow=deployment.slow),
-                    "timeline": context.timeline,
-                }
+                limits = limits_of(request, deployment, timeout_ms)
                 labels = labels_of(parsed.options, settings)
                 context.items += labels
                 await count_items(request, context.items)
