@@ -2,25 +2,11 @@
 
 import base64
 import json
-from contextlib import asynccontextmanager
 
-import httpx
 import pytest
 
-from polymodal.app.main import create_app
-from polymodal.app.settings import Settings
 from tests.app.conftest import make_predictor
 from tests.speech_models import Script, pause, scripted, tone, wav, write_speech
-
-
-@asynccontextmanager
-async def serving_models(models, **options):
-    """Yield a client of a service with these models."""
-    app = create_app(Settings(inference_threads=1, **options), models)
-    transport = httpx.ASGITransport(app)
-    async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, base_url="http://s") as client:
-        yield client
-
 
 SPOKEN = wav(pause(1), tone(2), pause(1))
 
@@ -36,8 +22,8 @@ def recogniser():
 
 
 @pytest.fixture
-async def client(bundle, recogniser):
-    async with serving_models({"toy": make_predictor(), "speech": scripted(bundle, recogniser)}) as client:
+async def client(serving, bundle, recogniser):
+    async with serving({"toy": make_predictor(), "speech": scripted(bundle, recogniser)}) as client:
         yield client
 
 
@@ -150,8 +136,8 @@ async def test_the_model_is_described_with_languages_and_limits(client):
     assert audio["limits"] == {"max_seconds": 600, "max_channels": 8, "max_bytes": 20_000_000}
 
 
-async def test_texts_have_no_control_characters(bundle):
-    async with serving_models({"speech": scripted(bundle, Script(words=("a\x00\x1b[31mb",)))}) as client:
+async def test_texts_have_no_control_characters(serving, bundle):
+    async with serving({"speech": scripted(bundle, Script(words=("a\x00\x1b[31mb",)))}) as client:
         answer = (await client.post("/v1/transcribe", files={"audio": SPOKEN})).json()
     assert answer["text"] == answer["segments"][0]["text"] == "a[31mb"
 

@@ -2,11 +2,8 @@
 
 import json
 
-import httpx
 import pytest
 
-from polymodal.app.main import create_app
-from polymodal.app.settings import Settings
 from tests.app.conftest import make_predictor
 from tests.speech_models import Script, pause, scripted, tone, wav, write_speech
 
@@ -25,7 +22,7 @@ def recogniser():
 
 
 @pytest.fixture
-async def client(bundle, recogniser):
+async def client(serving, bundle, recogniser):
     english = Script()
     english.languages = ("en",)
     models = {
@@ -33,9 +30,7 @@ async def client(bundle, recogniser):
         "speech": scripted(bundle, recogniser),
         "english": scripted(bundle, english, name="english"),
     }
-    app = create_app(Settings(inference_threads=1), models)
-    transport = httpx.ASGITransport(app)
-    async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, base_url="http://s") as client:
+    async with serving(models) as client:
         yield client
 
 

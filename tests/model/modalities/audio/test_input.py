@@ -27,6 +27,12 @@ def windows(content, entry=INPUT):
     return entry.preprocess(entry.decode(content))
 
 
+def damaged(content):
+    """Return a file with zeros in the middle."""
+    middle = len(content) // 2
+    return content[:middle] + bytes(200) + content[middle + 200 :]
+
+
 # --- decoding ---
 
 
@@ -70,6 +76,18 @@ def test_every_container_gives_the_sound(name):
 def test_channels_are_averaged_unless_they_cancel_each_other(channels, expected):
     samples = INPUT.decode(wav(np.stack(channels(tone()), axis=1)))
     np.testing.assert_allclose(samples, expected * tone(), atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("content", "warnings"),
+    [
+        pytest.param(wav(np.stack([tone(), tone()], axis=1)), (), id="whole"),
+        pytest.param(wav(np.stack([tone(), -tone()], axis=1)), ("antiphase",), id="cancelled"),
+        pytest.param(damaged(sounds.written()["mp3"]), ("damaged",), id="damaged"),
+    ],
+)
+def test_what_was_changed_or_left_out_is_a_warning(content, warnings):
+    assert INPUT.listen(content).warnings == warnings
 
 
 def test_the_first_default_track_is_decoded():
