@@ -280,7 +280,7 @@ class Batcher(Generic[Item, Result]):
     async def submit(self, item: Item, *, deadline: float) -> Computed[Result]:
         """Compute one item before `deadline` (on the loop's clock).
 
-        Cancelling the caller takes a waiting item out of the queue, and stops a batch in which nobody waits for an item. Raises
+        Cancelling the caller takes a waiting item out of the queue, and stops a batch all of whose items are abandoned. Raises
         Overloaded or DeadlineExceeded.
         """
         self.check_length()
@@ -305,7 +305,7 @@ class Batcher(Generic[Item, Result]):
                 self._stop_batch(entry)
 
     def _stop_batch(self, entry: _Waiting[Item, Result]) -> None:
-        """Stop the batch with this entry unless somebody waits for another one of it."""
+        """Stop the batch with this entry if all of its entries are abandoned."""
         for batch in self._batches.values():
             if entry in batch.entries and all(other.answer.done() for other in batch.entries):
                 batch.worker.stop(entry.item)

@@ -67,7 +67,7 @@ def _read(
 ) -> None:
     """Queue messages, and None at the end of the stream; answer heartbeats, and return freed memory at some of them.
 
-    Numbers of requests whose replies nobody waits for are added to `stopped`.
+    Numbers of abandoned requests are added to `stopped`.
 
     The service bounds the number of batches.
     """

@@ -128,7 +128,7 @@ class Engine:
     ) -> list[ItemResult]:
         """Decode and compute a batch; an item with unusable inputs gets an InputError and does not affect the others.
 
-        Once `stopped` returns true, nobody waits for the results, which may be incomplete.
+        Once `stopped` returns true, the batch is abandoned, and its results may be incomplete.
         """
         model, stages = self._models[ref], Stages()
         prepared = [_prepared(model, item, stages) for item in items]

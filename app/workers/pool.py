@@ -83,7 +83,7 @@ class Worker(ABC):
         """
 
     def stop(self, item: object) -> None:  # noqa: B027 — a thread computes its batch to the end
-        """End the batch with this item early, if that is possible: nobody waits for any of its results."""
+        """End the abandoned batch with this item early, if that is possible."""
 
 
 class Pool:

@@ -128,7 +128,7 @@ class ProcessWorker(Worker):
         return answer
 
     def stop(self, item: object) -> None:
-        """End the batch with this item early: nobody waits for any of its results."""
+        """End the abandoned batch with this item early."""
         for sent in self._sent:
             if any(item is other for other in sent.items):
                 self._write(wire.stop(sent.number))

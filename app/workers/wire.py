@@ -29,7 +29,7 @@ MOST_AXES: Final = 8
 HEARTBEAT: Final = b""
 """A message without content, which the worker sends back."""
 STOP: Final = b"stop "
-"""Begins a message of the service: the number of a request, counted from 1, whose reply nobody waits for."""
+"""Begins a message of the service: the number of an abandoned request, counted from 1."""
 STARTS: Final = b"s"
 """Sent by a worker before it handles a message."""
 DTYPES: Final = frozenset({"|b1", "|i1", "|u1", "<i2", "<i4", "<i8", "<f2", "<f4", "<f8"})
@@ -230,7 +230,7 @@ def request(message: Load | Unload | Compute) -> list[Buffer]:
 
 
 def stop(number: int) -> list[Buffer]:
-    """Encode that nobody waits for the reply to a request."""
+    """Encode that a request is abandoned."""
     return encode(STOP + str(number).encode())
 
 

@@ -64,7 +64,7 @@ class Batch:
     """Result of `Task.worker_options` for each sample."""
     stages: Stages = field(default_factory=Stages)
     stopped: Callable[[], bool] = lambda: False
-    """Returns whether nobody waits for the results any more: a task may then return incomplete ones."""
+    """Returns whether the batch is abandoned: a task may then return incomplete results."""
     embeddings: Mapping[str, FloatArray] = field(default_factory=dict)
     """(B, D) by modality, once `embed` has run; the service may cache them."""
 

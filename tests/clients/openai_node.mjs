@@ -41,9 +41,9 @@ report("`models.list()`, `models.retrieve(name)`", "all models");
 
 const transcribe = (fields) =>
   client.audio.transcriptions.create({ model: "speech", file: createReadStream(SOUND), ...fields });
-const said = await transcribe({});
-assert.equal(said.text.split(" ").length, 2);
-assert.equal(said.usage.seconds, 7);
+const transcript = await transcribe({});
+assert.equal(transcript.text.split(" ").length, 2);
+assert.equal(transcript.usage.seconds, 7);
 report("`audio.transcriptions.create({file: stream})`", "`text`, `usage.seconds`");
 const verbose = await transcribe({ response_format: "verbose_json", timestamp_granularities: ["word", "segment"] });
 assert.deepEqual(verbose.words.map((word) => word.start), [1, 6]);

@@ -100,7 +100,7 @@ def services() -> Iterator[dict[str, str]]:
         keys = Path(folder) / "keys.json"
         records = [("all", KEY, ["embed", "transcribe", "models"]), ("narrow", NARROW_KEY, ["models"])]
         write_keys(keys, [make_record(name, digest(key), scopes, None) for name, key, scopes in records])
-        sound = Path(folder) / "said.wav"
+        sound = Path(folder) / "speech.wav"
         sound.write_bytes(wav(pause(1), tone(2), pause(3), tone(1)))
         command = (sys.executable, "-c", SERVICE)
         with (
