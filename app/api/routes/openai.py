@@ -135,7 +135,7 @@ async def create_embeddings(request: Request) -> Response:
         items = parsed.items
         context.items = len(items) if len(items) > 1 else None
         context.modalities = sorted({modality for item in items for modality in item.inputs})
-        with service.registry.use(parsed.model) as deployment:
+        with service.registry.use(parsed.model, EMBED.name) as deployment:
             note_model(request, deployment, EMBED)
             options = _options(parsed, deployment.description)
             await count_items(request, len(items), "input")

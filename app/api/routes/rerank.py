@@ -118,7 +118,7 @@ async def rerank(request: Request) -> Response:
         timeout_ms = timeout_ms_of(request)
         parsed = await timed(request, read_rerank(request, admitted, service, settings_of(request)))
         context.items = 1 + len(parsed.documents)
-        with service.registry.use(parsed.choice.model) as deployment:
+        with service.registry.use(parsed.choice.model, EMBED.name) as deployment:
             note_model(request, deployment, EMBED)
             await count_items(request, context.items, parsed.field)
             unpack: list[Unpack] = [partial(dict, document) for document in parsed.documents]

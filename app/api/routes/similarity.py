@@ -53,7 +53,7 @@ async def similarity(request: Request) -> Response:
         parsed = await timed(request, read_comparison(request, admitted, service, settings_of(request)))
         context.items = 1 + len(parsed.ids)
         options = cast(SimilarityOptions, parsed.options)
-        with service.registry.use(parsed.model) as deployment:
+        with service.registry.use(parsed.model, EMBED.name) as deployment:
             note_model(request, deployment, EMBED)
             await count_items(request, context.items, "candidates")
             work = rank(

@@ -128,6 +128,20 @@ async def test_a_task_without_a_model_uses_the_first_model_that_has_it(client):
     assert (await client.post("/v1/transcribe", json={"audio": encoded(SPOKEN)})).json()["model"] == "speech"
 
 
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/similarity", {"query": {"text": "red"}, "candidates": [{"text": "blue"}]}),
+        ("/v1/embeddings", {"input": ["red"]}),
+        ("/v2/rerank", {"query": "red", "documents": ["blue"]}),
+    ],
+)
+async def test_vectors_are_those_of_the_first_model_that_has_any(serving, bundle, path, body):
+    async with serving({"speech": scripted(bundle), "toy": make_predictor(aligned=True)}) as client:
+        answer = await client.post(path, json=body)
+    assert (answer.status_code, answer.json().get("model", "toy")) == (200, "toy")
+
+
 async def test_the_model_is_described_with_languages_and_limits(client):
     models = (await client.get("/v1/models")).json()["models"]
     (model,) = [model for model in models if model["name"] == "speech"]
